@@ -1,0 +1,145 @@
+"""The two kinds of settings: facts of a model, and wishes of a caller. Never mixed."""
+
+import math
+from typing import Literal
+
+import msgspec
+
+from vab_rt.errors import BundleError, OptionError
+
+
+class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Facts of one exported model, read from its manifest. Every rate and length derives here.
+
+    Letters used everywhere: F video frames, T token steps, K codebooks, V codebook size,
+    D width, H heads, S samples (paper section 3 and table 7).
+    """
+
+    name: str
+    codec: Literal["encodec", "dac", "spectral"]
+    image_encoder: str
+    image_size: int
+    visual_dim: int
+    visual_rate_hz: float = 1.0
+    clip_s: float = 10.0
+    sample_rate_hz: int = 16_000
+    hop_samples: int = 320
+    num_codebooks: int = 4
+    codebook_size: int
+    code_dim: int
+    width: int
+    layers: int
+    expert_layers: int
+    heads: int
+    alibi: Literal["index", "time"] = "index"
+
+    def __post_init__(self) -> None:
+        for field in (
+            "image_size",
+            "visual_dim",
+            "sample_rate_hz",
+            "hop_samples",
+            "num_codebooks",
+            "codebook_size",
+            "code_dim",
+            "width",
+            "layers",
+            "heads",
+        ):
+            if getattr(self, field) < 1:
+                raise BundleError(f"model {field} is {getattr(self, field)}, expected at least 1")
+        if not 0 < self.visual_rate_hz <= 60 or not 0 < self.clip_s <= 600:
+            raise BundleError(
+                f"model visual_rate_hz {self.visual_rate_hz} and clip_s {self.clip_s}: "
+                "expected 0 to 60 Hz and 0 to 600 s"
+            )
+        if not 0 <= self.expert_layers <= self.layers:
+            raise BundleError(
+                f"model expert_layers is {self.expert_layers}, expected 0 to layers ({self.layers})"
+            )
+        if self.width % self.heads:
+            raise BundleError(f"model width {self.width} is not a multiple of heads {self.heads}")
+
+    @property
+    def token_rate_hz(self) -> float:
+        return self.sample_rate_hz / self.hop_samples
+
+    @property
+    def num_frames(self) -> int:
+        """F: visual features in one clip."""
+        return max(1, round(self.clip_s * self.visual_rate_hz))
+
+    @property
+    def num_token_steps(self) -> int:
+        """T: token steps in one clip."""
+        return round(self.clip_s * self.token_rate_hz)
+
+    @property
+    def num_samples(self) -> int:
+        """S: audio samples in one clip."""
+        return self.num_token_steps * self.hop_samples
+
+    @property
+    def mask_id(self) -> int:
+        """The token id of [MASK]; the codebook holds 0 to V - 1."""
+        return self.codebook_size
+
+
+class GenerateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the caller wants. Defaults live here and nowhere else (paper section 4.1).
+
+    seed: 0 to 2**64 - 1; the same seed and clip give the same tokens on every backend.
+    steps: parallel decoding steps. guidance: classifier-free guidance scale.
+    temperature: of token sampling. top_k: candidates kept, 0 keeps all.
+    mask_temperature: of the Gumbel noise on confidences, annealed to 0.
+    start_s, duration_s: the selection of the video; duration None goes to its end.
+    """
+
+    seed: int = 0
+    steps: int = 16
+    guidance: float = 5.0
+    temperature: float = 1.0
+    top_k: int = 256
+    mask_temperature: float = 10.5
+    start_s: float = 0.0
+    duration_s: float | None = None
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.seed < 2**64, "seed", self.seed, "0 to 2**64 - 1")
+        _require(1 <= self.steps <= 1024, "steps", self.steps, "1 to 1024")
+        _require(
+            _finite(self.guidance) and 0 <= self.guidance <= 100,
+            "guidance",
+            self.guidance,
+            "0 to 100",
+        )
+        _require(
+            _finite(self.temperature) and 0.01 <= self.temperature <= 100,
+            "temperature",
+            self.temperature,
+            "0.01 to 100",
+        )
+        _require(0 <= self.top_k < 2**31, "top_k", self.top_k, "0 (keep all) or more")
+        _require(
+            _finite(self.mask_temperature) and 0 <= self.mask_temperature <= 1000,
+            "mask_temperature",
+            self.mask_temperature,
+            "0 to 1000",
+        )
+        _require(_finite(self.start_s) and self.start_s >= 0, "start", self.start_s, "0 s or more")
+        if self.duration_s is not None:
+            _require(
+                _finite(self.duration_s) and self.duration_s > 0,
+                "duration",
+                self.duration_s,
+                "more than 0 s",
+            )
+
+
+def _finite(value: float) -> bool:
+    return math.isfinite(value)
+
+
+def _require(holds: bool, option: str, found: object, expected: str) -> None:
+    if not holds:
+        raise OptionError(f"{option} is {found}, expected {expected}")

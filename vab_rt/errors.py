@@ -1,0 +1,35 @@
+"""Every error a user can cause.
+
+VabError                  show this to the user, one line, exit status 1
+├── OptionError           an option or argument out of its range
+├── MediaError            an input file that cannot be read as video
+├── OutputError           an output that cannot be written
+├── BundleError           a bundle that cannot be trusted or does not fit this version
+└── BackendError          a device, provider or library that is not there or failed
+
+Anything else that escapes is a bug and keeps its traceback.
+"""
+
+
+class VabError(Exception):
+    """Base of everything the user should see. Messages say: found, expected, what to do."""
+
+
+class OptionError(VabError):
+    """An option or argument is out of its range."""
+
+
+class MediaError(VabError):
+    """The input cannot be read as video."""
+
+
+class OutputError(VabError):
+    """The output cannot be written."""
+
+
+class BundleError(VabError):
+    """The bundle is damaged, unknown, or made for another version."""
+
+
+class BackendError(VabError):
+    """The device, provider or library that was asked for is missing or failed."""
