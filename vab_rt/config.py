@@ -32,6 +32,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     expert_layers: int
     heads: int
     alibi: Literal["index", "time"] = "index"
+    sinusoids: bool = False
 
     def __post_init__(self) -> None:
         for field in (

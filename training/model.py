@@ -1,0 +1,139 @@
+"""The whole transformer of VAB (paper section 3.2 and table 7)."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vab_rt.config import ModelConfig
+
+FEED_FORWARD_FACTOR = 4
+DROPOUT = 0.1
+
+
+class VAB(nn.Module):
+    """Masked audio tokens and visual features -> logits for every token.
+
+    The stream is [visual, audio]: F visual positions, then T token positions. The first
+    `expert_layers` layers have a feed-forward per modality, the others share one; attention is
+    always shared and bidirectional.
+    """
+
+    def __init__(self, config: ModelConfig, dropout: float = 0.0) -> None:
+        super().__init__()
+        c = self.config = config
+        self.register_buffer("codebooks", torch.zeros(c.num_codebooks, c.codebook_size, c.code_dim))
+        self.mask_codes = nn.Parameter(torch.randn(c.num_codebooks, 1, c.code_dim) * 0.02)
+        self.audio_in = nn.Linear(c.code_dim, c.width)
+        self.visual_in = nn.Linear(c.visual_dim, c.width)
+        self.modality = nn.Parameter(torch.randn(2, c.width) * 0.02)
+        self.layers = nn.ModuleList(
+            Layer(c.width, c.heads, expert=i < c.expert_layers, dropout=dropout)
+            for i in range(c.layers)
+        )
+        self.norm = nn.LayerNorm(c.width)
+        self.heads = nn.Linear(c.width, c.num_codebooks * c.codebook_size)
+        self.register_buffer("bias", attention_bias(c), persistent=False)
+        self.register_buffer("positions", sinusoids(c), persistent=False)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+
+    def forward(self, tokens: Tensor, features: Tensor, conditional: Tensor) -> Tensor:
+        """tokens [B, K, T] (V is [MASK]), features [B, F, visual_dim], conditional [B] of 0 or 1
+        -> logits [B, K, T, V]. Where conditional is 0 the visual embedding is zeroed (VATT)."""
+        x = self.embed(tokens, features, conditional)
+        for layer in self.layers:
+            x = layer(x, self.bias, features.shape[1])
+        logits = self.heads(self.norm(x[:, features.shape[1] :]))  # [B, T, K * V]
+        return logits.unflatten(2, (self.config.num_codebooks, -1)).transpose(1, 2)
+
+    def embed(self, tokens: Tensor, features: Tensor, conditional: Tensor) -> Tensor:
+        codes = torch.cat([self.codebooks, self.mask_codes], 1)  # [K, V + 1, code_dim]
+        audio = self.audio_in(
+            sum(F.embedding(tokens[:, k], codes[k]) for k in range(tokens.shape[1]))
+        )  # [B, T, D]
+        visual = self.visual_in(features) * conditional[:, None, None]  # [B, F, D]
+        x = torch.cat([visual + self.modality[0], audio + self.modality[1]], 1)
+        return x + self.positions if self.config.sinusoids else x
+
+    def encode(self, tokens: Tensor, features: Tensor, conditional: Tensor, depth: int) -> Tensor:
+        """The stream after the first `depth` layers [B, F + T, D]; for retrieval and classes."""
+        x = self.embed(tokens, features, conditional)
+        for layer in self.layers[:depth]:
+            x = layer(x, self.bias, features.shape[1])
+        return x
+
+
+class Layer(nn.Module):
+    """Pre-norm attention shared by both modalities, then a feed-forward, per modality or shared."""
+
+    def __init__(self, width: int, heads: int, expert: bool, dropout: float) -> None:
+        super().__init__()
+        self.num_heads, self.dropout = heads, dropout
+        self.norm = nn.LayerNorm(width, bias=False)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.audio = FeedForward(width, dropout)
+        self.visual = FeedForward(width, dropout) if expert else None
+
+    def forward(self, x: Tensor, bias: Tensor, num_visual: int) -> Tensor:  # [B, F + T, D]
+        x = x + F.dropout(self.attention(self.norm(x), bias), self.dropout, self.training)
+        if self.visual is None:
+            return x + self.audio(x)
+        visual, audio = x[:, :num_visual], x[:, num_visual:]
+        return torch.cat([visual + self.visual(visual), audio + self.audio(audio)], 1)
+
+    def attention(self, x: Tensor, bias: Tensor) -> Tensor:
+        q, k, v = (
+            y.unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # [B, H, F + T, D / H]
+            for y in self.qkv(x).chunk(3, -1)
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    """Norm, expand, GELU, contract; no biases."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, bias=False)
+        self.expand = nn.Linear(width, FEED_FORWARD_FACTOR * width, bias=False)
+        self.contract = nn.Linear(FEED_FORWARD_FACTOR * width, width, bias=False)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.contract(F.gelu(self.expand(self.norm(x))))
+        return F.dropout(y, self.dropout, self.training)
+
+
+def stream_times(config: ModelConfig) -> Tensor:
+    """Where each position of the stream lies, in token steps [F + T].
+
+    On "index" these are 0, 1, 2, ... over the concatenation, as ALiBi is published. On "time"
+    both streams lie on the clock, so that a frame is near the tokens that sound with it.
+    """
+    c = config
+    if c.alibi == "index":
+        return torch.arange(c.num_frames + c.num_token_steps, dtype=torch.float32)
+    visual_s = (torch.arange(c.num_frames) + 0.5) / c.visual_rate_hz
+    audio_s = (torch.arange(c.num_token_steps) + 0.5) / c.token_rate_hz
+    return torch.cat([visual_s, audio_s]) * c.token_rate_hz
+
+
+def attention_bias(config: ModelConfig) -> Tensor:
+    """ALiBi, both directions (arXiv:2108.12409): minus slope times distance [1, H, F + T, F + T]."""
+    times = stream_times(config)
+    distance = (times[:, None] - times[None]).abs()
+    slopes = 2.0 ** (-8.0 / config.heads * torch.arange(1, config.heads + 1))
+    return (-slopes[:, None, None] * distance)[None]
+
+
+def sinusoids(config: ModelConfig) -> Tensor:
+    """1-D sinusoidal positions of the stream [F + T, D]; ALiBi alone cannot tell left from right."""
+    half = config.width // 2
+    rates = torch.exp(-math.log(10_000.0) * torch.arange(half) / half)
+    angles = stream_times(config)[:, None] * rates
+    return torch.cat([angles.sin(), angles.cos()], 1)
