@@ -1,0 +1,91 @@
+"""Counter-based random numbers: the same on every backend, whatever the order they are drawn in.
+
+Philox4x32-10 of Salmon et al. 2011, "Parallel Random Numbers: As Easy as 1, 2, 3". Every float
+operation is one float32 addition or multiplication, so C++ and Triton kernels without FMA
+contraction repeat it bit for bit.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from vab_rt.errors import OptionError
+
+TOKEN_STREAM = 0
+CONFIDENCE_STREAM = 1
+
+_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
+_KEY_INCREMENTS = (0x9E3779B9, 0xBB67AE85)
+_LOW_32 = np.uint64(0xFFFFFFFF)
+_SHIFT_32 = np.uint64(32)
+
+# Cephes logf (Moshier 1989), highest power first.
+_LOG_COEFFICIENTS = tuple(
+    np.float32(c)
+    for c in (
+        7.0376836292e-2,
+        -1.1514610310e-1,
+        1.1676998740e-1,
+        -1.2420140846e-1,
+        1.4249322787e-1,
+        -1.6668057665e-1,
+        2.0000714765e-1,
+        -2.4999993993e-1,
+        3.3333331174e-1,
+    )
+)
+_SQRT_HALF = np.float32(0.707106781186547524)
+_LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
+
+
+def philox4x32(
+    counter: npt.NDArray[np.uint32], key: npt.NDArray[np.uint32]
+) -> npt.NDArray[np.uint32]:
+    """Ten rounds of Philox on each counter: uint32 [..., 4] under one key [2] -> [..., 4]."""
+    c0, c1, c2, c3 = np.moveaxis(counter.astype(np.uint64), -1, 0)
+    k0, k1 = (int(word) for word in key)
+    for _ in range(10):
+        p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c0, c1 = (p1 >> _SHIFT_32) ^ c1 ^ np.uint64(k0), p1 & _LOW_32
+        c2, c3 = (p0 >> _SHIFT_32) ^ c3 ^ np.uint64(k1), p0 & _LOW_32
+        k0 = (k0 + _KEY_INCREMENTS[0]) & 0xFFFFFFFF
+        k1 = (k1 + _KEY_INCREMENTS[1]) & 0xFFFFFFFF
+    return np.stack((c0, c1, c2, c3), axis=-1).astype(np.uint32)
+
+
+def log_poly(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Natural logarithm of positive normal float32, within 1e-7 relative (Cephes logf)."""
+    bits = x.view(np.int32)
+    exponent = (bits >> 23) - 126
+    mantissa = ((bits & 0x7FFFFF) | 0x3F000000).view(np.float32)  # [0.5, 1)
+    small = mantissa < _SQRT_HALF
+    e = (exponent - small).astype(np.float32)
+    f = np.where(small, mantissa + mantissa, mantissa) - np.float32(1)
+    z = f * f
+    y = np.full_like(f, _LOG_COEFFICIENTS[0])
+    for coefficient in _LOG_COEFFICIENTS[1:]:
+        y = y * f + coefficient
+    y = f * z * y + e * _LN2_LOW + z * np.float32(-0.5)
+    return (f + y) + e * _LN2_HIGH
+
+
+def uniform(
+    seed: int, step: int, stream: int, c0: npt.NDArray[np.uint32]
+) -> npt.NDArray[np.float32]:
+    """One number in (0, 1) per counter, never 0 or 1, exact in float32.
+
+    seed: the clip's 64-bit key; step and stream: 32-bit; c0: uint32 of any shape.
+    """
+    if not 0 <= seed < 2**64:
+        raise OptionError(f"seed is {seed}, expected 0 to 2**64 - 1")
+    counter = np.zeros((*c0.shape, 4), np.uint32)
+    counter[..., 0], counter[..., 1], counter[..., 2] = c0, step, stream
+    key = np.array([seed & 0xFFFFFFFF, seed >> 32], np.uint32)
+    mantissa = (philox4x32(counter, key)[..., 0] >> np.uint32(9)).astype(np.float32)
+    return (mantissa + np.float32(0.5)) * np.float32(2**-23)
+
+
+def gumbel(
+    seed: int, step: int, stream: int, c0: npt.NDArray[np.uint32]
+) -> npt.NDArray[np.float32]:
+    """Standard Gumbel noise in [-2.82, 16.64], one number per counter; arguments as `uniform`."""
+    return -log_poly(-log_poly(uniform(seed, step, stream, c0)))
