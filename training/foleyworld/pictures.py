@@ -1,0 +1,173 @@
+"""An antialiased rasteriser: signed distances to coverage, in world coordinates, y up."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+Color = tuple[float, float, float]
+Point = tuple[float, float]
+Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+PALETTE: dict[str, Color] = {
+    "red": (214, 48, 42),
+    "orange": (238, 135, 35),
+    "yellow": (240, 208, 50),
+    "green": (48, 160, 74),
+    "blue": (46, 92, 208),
+    "purple": (140, 62, 178),
+    "white": (240, 240, 236),
+    "black": (34, 34, 40),
+    "brown": (134, 84, 46),
+    "grey": (140, 144, 150),
+}
+
+
+def mix(a: Color, b: Color, amount: float) -> Color:
+    """Colour a at amount 0, b at amount 1."""
+    return tuple(p + (q - p) * amount for p, q in zip(a, b, strict=True))  # type: ignore[return-value]
+
+
+class Canvas:
+    """A picture under work: `image` float32 [H, W, 3] in 0..255, and its coordinate grid.
+
+    The central square of the picture spans [-1, 1]^2, so a wider picture only shows more to the
+    sides. `at` gives the same picture with moved and scaled coordinates.
+    """
+
+    def __init__(self, image: np.ndarray, xs: np.ndarray, ys: np.ndarray, pixel: float):
+        self.image, self.xs, self.ys, self.pixel = image, xs, ys, pixel
+        self.haze: tuple[Color, float] | None = None
+
+    @classmethod
+    def blank(cls, width: int, height: int) -> "Canvas":
+        pixel = 2.0 / height
+        xs = (np.arange(width) + 0.5 - width / 2) * pixel
+        ys = (height / 2 - 0.5 - np.arange(height)) * pixel
+        image = np.zeros((height, width, 3), np.float32)
+        return cls(image, xs.astype(np.float32), ys.astype(np.float32), pixel)
+
+    def at(self, origin: Point, scale: float, haze: tuple[Color, float] | None = None) -> "Canvas":
+        """Coordinates whose origin lies at `origin` here and whose unit is `scale` here.
+
+        Colours drawn through it are mixed with the haze colour by the haze amount.
+        """
+        xs, ys = (self.xs - origin[0]) / scale, (self.ys - origin[1]) / scale
+        canvas = Canvas(self.image, xs, ys, self.pixel / scale)
+        canvas.haze = haze or self.haze
+        return canvas
+
+    def fill(
+        self,
+        bounds: tuple[float, float, float, float],
+        distance: Distance,
+        color: Color,
+        alpha: float = 1.0,
+    ) -> None:
+        """Paint where distance(x, y) < 0, inside bounds (x0, y0, x1, y1)."""
+        window = self._window(bounds)
+        if window is None:
+            return
+        rows, cols = window
+        d = distance(self.xs[None, cols], self.ys[rows, None])
+        coverage = np.minimum(np.maximum(0.5 - d / self.pixel, 0.0), 1.0) * np.float32(alpha)
+        self._blend(rows, cols, coverage, color)
+
+    def _window(self, bounds: tuple[float, float, float, float]) -> tuple[slice, slice] | None:
+        left, top, pixel = float(self.xs[0]), float(self.ys[0]), self.pixel
+        c0 = max(0, int((bounds[0] - left) / pixel) - 1)
+        c1 = min(len(self.xs), int((bounds[2] - left) / pixel + 3))
+        r0 = max(0, int((top - bounds[3]) / pixel) - 1)
+        r1 = min(len(self.ys), int((top - bounds[1]) / pixel + 3))
+        return (slice(r0, r1), slice(c0, c1)) if r0 < r1 and c0 < c1 else None
+
+    def _blend(self, rows: slice, cols: slice, coverage: np.ndarray, color: Color) -> None:
+        if self.haze is not None:
+            color = mix(color, *self.haze)
+        patch = self.image[rows, cols]
+        patch += coverage[..., None] * (np.asarray(color, np.float32) - patch)
+
+    def circle(self, center: Point, radius: float, color: Color, alpha: float = 1.0) -> None:
+        self.ellipse(center, (radius, radius), color, alpha)
+
+    def ellipse(self, center: Point, radii: Point, color: Color, alpha: float = 1.0) -> None:
+        (cx, cy), (rx, ry) = center, radii
+        unit = min(rx, ry)
+
+        def distance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+            return (np.sqrt(((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2) - 1) * unit
+
+        self.fill((cx - rx, cy - ry, cx + rx, cy + ry), distance, color, alpha)
+
+    def ring(
+        self, center: Point, radius: float, width: float, color: Color, alpha: float = 1.0
+    ) -> None:
+        (cx, cy), outer = center, radius + width / 2
+
+        def distance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+            return np.abs(np.sqrt((x - cx) ** 2 + (y - cy) ** 2) - radius) - width / 2
+
+        self.fill((cx - outer, cy - outer, cx + outer, cy + outer), distance, color, alpha)
+
+    def line(self, a: Point, b: Point, width: float, color: Color, alpha: float = 1.0) -> None:
+        """A segment with round ends."""
+        (ax, ay), (bx, by), half = a, b, width / 2
+        dx, dy = bx - ax, by - ay
+        length2 = dx * dx + dy * dy + 1e-9
+
+        def distance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+            along = np.minimum(np.maximum(((x - ax) * dx + (y - ay) * dy) / length2, 0), 1)
+            return np.sqrt((x - ax - along * dx) ** 2 + (y - ay - along * dy) ** 2) - half
+
+        bounds = (min(ax, bx) - half, min(ay, by) - half, max(ax, bx) + half, max(ay, by) + half)
+        self.fill(bounds, distance, color, alpha)
+
+    def box(self, low: Point, high: Point, color: Color, alpha: float = 1.0) -> None:
+        (x0, y0), (x1, y1) = low, high
+        cx, cy, hx, hy = (x0 + x1) / 2, (y0 + y1) / 2, (x1 - x0) / 2, (y1 - y0) / 2
+
+        def distance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+            return np.maximum(np.abs(x - cx) - hx, np.abs(y - cy) - hy)
+
+        self.fill((x0, y0, x1, y1), distance, color, alpha)
+
+    def polygon(self, points: Sequence[Point], color: Color, alpha: float = 1.0) -> None:
+        """A convex polygon, corners in either direction of turn."""
+        area = sum(a[0] * b[1] - b[0] * a[1] for a, b in _edges(points))
+        turn = 1.0 if area > 0 else -1.0
+
+        def distance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+            sides = []
+            for (ax, ay), (bx, by) in _edges(points):
+                dx, dy = bx - ax, by - ay
+                norm = turn / (np.hypot(dx, dy) + 1e-9)
+                sides.append((x - ax) * (dy * norm) - (y - ay) * (dx * norm))
+            return np.maximum.reduce(sides)
+
+        px, py = zip(*points, strict=True)
+        self.fill((min(px), min(py), max(px), max(py)), distance, color, alpha)
+
+    def glow(self, center: Point, radius: float, color: Color, alpha: float) -> None:
+        """A soft light: alpha at the centre, 2 % of it at `radius`."""
+        (cx, cy) = center
+        window = self._window((cx - radius, cy - radius, cx + radius, cy + radius))
+        if window is None or alpha <= 0.004:
+            return
+        rows, cols = window
+        r2 = (self.xs[None, cols] - cx) ** 2 + (self.ys[rows, None] - cy) ** 2
+        coverage = np.float32(alpha) * np.exp(-4.0 * r2 / radius**2)
+        self._blend(rows, cols, coverage.astype(np.float32), color)
+
+    def below(self, heights: np.ndarray, color: Color, alpha: float = 1.0) -> None:
+        """Everything below a curve: heights [W] over `xs`."""
+        coverage = np.clip(0.5 - (self.ys[:, None] - heights[None, :]) / self.pixel, 0, 1) * alpha
+        everything = slice(None)
+        self._blend(everything, everything, coverage.astype(np.float32), color)
+
+    def cover(self, coverage: np.ndarray, color: Color) -> None:
+        """Paint the whole picture by a coverage [H, W] in 0..1."""
+        everything = slice(None)
+        self._blend(everything, everything, coverage, color)
+
+
+def _edges(points: Sequence[Point]) -> list[tuple[Point, Point]]:
+    return list(zip(points, [*points[1:], points[0]], strict=True))

@@ -1,0 +1,103 @@
+"""Where things stand and how values move: placements, curves, words for quantities."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.foleyworld.pictures import Point
+from training.foleyworld.sounds import CLIP_S
+
+NEAREST, FARTHEST = 1.0, 3.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a source stands: `size` 0..1 within its class, `distance` 1..3, `x` in the world."""
+
+    size: float
+    distance: float
+    x: float
+
+    @property
+    def scale(self) -> float:
+        return self.distance**-0.55
+
+    @property
+    def ground(self) -> Point:
+        """The world point it stands on; farther is higher up in the picture."""
+        farness = (self.distance - NEAREST) / (FARTHEST - NEAREST)
+        return self.x, -0.82 + 0.45 * farness**0.7
+
+    @property
+    def gain(self) -> float:
+        """RMS while sounding."""
+        return 0.15 * self.distance**-1.1
+
+    @property
+    def size_word(self) -> str:
+        return level_word(self.size, ("small", "medium-sized", "large"))
+
+    @property
+    def distance_word(self) -> str:
+        farness = (self.distance - NEAREST) / (FARTHEST - NEAREST)
+        return level_word(farness, ("near", "at middle distance", "far away"))
+
+    def between(self, small: float, large: float) -> float:
+        """A geometric scale over size, e.g. from the smallest's pitch to the largest's."""
+        return small * (large / small) ** self.size
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A smooth path through (time, value) knots."""
+
+    times_s: tuple[float, ...]
+    values: tuple[float, ...]
+
+    @classmethod
+    def wander(
+        cls, rng: np.random.Generator, low: float, high: float, hold_s: tuple[float, float]
+    ) -> "Curve":
+        """Random knots that alternate between the lower and the upper half of the range."""
+        times, values = [0.0], []
+        upper = bool(rng.random() < 0.5)
+        while times[-1] < CLIP_S:
+            times.append(times[-1] + float(rng.uniform(*hold_s)))
+        for _ in times:
+            values.append(low + (high - low) * (0.65 * upper + 0.35 * float(rng.random())))
+            upper = not upper
+        return cls(tuple(times), tuple(values))
+
+    def __call__(self, times_s: np.ndarray | float) -> np.ndarray:
+        knots, values = np.asarray(self.times_s), np.asarray(self.values)
+        i = np.clip(np.searchsorted(knots, times_s, side="right") - 1, 0, len(knots) - 2)
+        u = np.clip((times_s - knots[i]) / (knots[i + 1] - knots[i]), 0.0, 1.0)
+        return values[i] + (values[i + 1] - values[i]) * (u * u * (3 - 2 * u))
+
+    def over_clip(self, times_s: np.ndarray) -> np.ndarray:
+        """The curve at sample rate, from a 1-kHz grid: much faster than calling it."""
+        grid = np.arange(0.0, CLIP_S + 0.002, 0.001)
+        return np.interp(times_s, grid, self(grid)).astype(np.float32)
+
+
+def level_word(value: float, words: Sequence[str]) -> str:
+    """The word for a value in 0..1, from equally wide levels."""
+    return words[min(len(words) - 1, max(0, int(value * len(words))))]
+
+
+def swing(time_s: float, beats_s: Sequence[float]) -> float:
+    """A raised tool's height 0..1 that is 0 at each beat; it rises slowly and falls fast."""
+    i = int(np.searchsorted(beats_s, time_s, side="right"))
+    if i == 0 or i == len(beats_s):
+        return 1.0
+    before, after = beats_s[i - 1], beats_s[i]
+    u = (time_s - before) / (after - before)
+    reach = min(1.0, 0.45 + 0.6 * (after - before))
+    return reach * float(np.sin(np.pi * u**1.4))
+
+
+def since(time_s: float, beats_s: Sequence[float]) -> float:
+    """Seconds since the last beat; large before the first."""
+    i = int(np.searchsorted(beats_s, time_s + 1e-6, side="right"))
+    return time_s - beats_s[i - 1] if i else 99.0

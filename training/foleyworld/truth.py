@@ -1,0 +1,26 @@
+"""The ground truth of a clip, and its JSON form."""
+
+from pathlib import Path
+
+import msgspec
+
+
+class Truth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is in a clip: `events` are onset times in seconds per class, sorted.
+
+    Continuous classes may have no events. `attributes` are per class: size and distance in
+    words and numbers, material, colour and whatever else the class adds.
+    """
+
+    seed: int
+    classes: tuple[str, ...]
+    events: dict[str, tuple[float, ...]]
+    attributes: dict[str, dict[str, str | float]]
+
+
+def write_truth(path: Path, truth: Truth) -> None:
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(truth), indent=2) + b"\n")
+
+
+def read_truth(path: Path) -> Truth:
+    return msgspec.json.decode(path.read_bytes(), type=Truth)
