@@ -65,7 +65,8 @@ def log_poly(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     for coefficient in _LOG_COEFFICIENTS[1:]:
         y = y * f + coefficient
     y = f * z * y + e * _LN2_LOW + z * np.float32(-0.5)
-    return (f + y) + e * _LN2_HIGH
+    log: npt.NDArray[np.float32] = (f + y) + e * _LN2_HIGH
+    return log
 
 
 def uniform(
@@ -80,7 +81,8 @@ def uniform(
     counter = np.zeros((*c0.shape, 4), np.uint32)
     counter[..., 0], counter[..., 1], counter[..., 2] = c0, step, stream
     key = np.array([seed & 0xFFFFFFFF, seed >> 32], np.uint32)
-    mantissa = (philox4x32(counter, key)[..., 0] >> np.uint32(9)).astype(np.float32)
+    word: npt.NDArray[np.uint32] = philox4x32(counter, key)[..., 0]
+    mantissa = (word >> np.uint32(9)).astype(np.float32)
     return (mantissa + np.float32(0.5)) * np.float32(2**-23)
 
 

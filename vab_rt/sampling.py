@@ -170,7 +170,7 @@ def check_arguments(
     if unconditional is None:
         _require(guidance == 1, "guidance", guidance, "1 when unconditional is None")
     _require(
-        temperature > 0 and _fits_float32(1 / temperature) and np.float32(1 / temperature) > 0,
+        temperature > 0 and _fits_float32(1 / temperature) and bool(np.float32(1 / temperature)),
         "temperature", temperature, "over 0, with an inverse that fits float32",
     )  # fmt: skip
     _require(0 <= top_k < 2**31, "top_k", top_k, "0 (keep all) to 2**31 - 1")
