@@ -7,7 +7,8 @@ VabError                  show this to the user, one line, exit status 1
 ├── BundleError           a bundle that cannot be trusted or does not fit this version
 └── BackendError          a device, provider or library that is not there or failed
 
-Anything else that escapes is a bug and keeps its traceback.
+Anything else that escapes is a bug and keeps its traceback. MediaWarning is no error: the input was
+read, but not all of it.
 """
 
 
@@ -33,3 +34,7 @@ class BundleError(VabError):
 
 class BackendError(VabError):
     """The device, provider or library that was asked for is missing or failed."""
+
+
+class MediaWarning(UserWarning):
+    """Part of the input could not be read; the rest was used."""
