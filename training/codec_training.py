@@ -1,0 +1,90 @@
+"""Train the spectral codec: waveform and multi-scale spectra, and the commitment loss."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchaudio.functional import melscale_fbanks
+
+from training.codec import build_codec
+from training.data import Clips
+from training.fitting import Average, fit, half_cosine, set_rate
+from vab_rt.config import ModelConfig
+
+CROP_S = 1.0
+BATCH = 16
+PEAK_RATE = 1e-3
+QUANTISE_FROM_STEP = 300
+FFT_SIZES = (256, 512, 1024, 2048)
+
+
+def train_codec(
+    folder: Path, clips: Clips, config: ModelConfig, settings: dict, minutes: float, seed: int
+) -> Iterator[tuple[int, float, dict[str, float]]]:
+    """Yields (step, progress, losses); leaves `folder`/codec.pt with the averaged weights."""
+    torch.manual_seed(seed)
+    codec = build_codec(config, settings)
+    average = Average(codec)
+    optimizer = torch.optim.AdamW(codec.parameters(), betas=(0.8, 0.99), weight_decay=1e-5)
+    loss_of = SpectralLoss(config.sample_rate_hz)
+
+    def step(i: int, progress: float) -> dict[str, float]:
+        set_rate(optimizer, half_cosine(progress, PEAK_RATE))
+        audio = random_crops(clips, config, np.random.default_rng((seed, i)))
+        reconstruction, commitment = codec(audio, quantise=i >= QUANTISE_FROM_STEP)
+        losses = loss_of(reconstruction, audio)
+        total = sum(losses.values()) + commitment
+        optimizer.zero_grad()
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(codec.parameters(), 1.0)
+        optimizer.step()
+        average.update(codec)
+        return {name: x.item() for name, x in losses.items()} | {"commitment": commitment.item()}
+
+    parts = {"codec": codec, "average": average, "optimizer": optimizer}
+    yield from fit(folder / "codec.pt", parts, step, minutes)
+
+
+def random_crops(clips: Clips, config: ModelConfig, random: np.random.Generator) -> Tensor:
+    """Crops of random clips at random gains [B, crop samples], a whole number of hops."""
+    length = round(CROP_S * config.token_rate_hz) * config.hop_samples
+    rows = random.integers(len(clips), size=BATCH)
+    starts = random.integers(config.num_samples - length + 1, size=BATCH)
+    crops = np.stack([clips.audio[r, s : s + length] for r, s in zip(rows, starts, strict=True)])
+    gains = 10 ** random.uniform(-0.3, 0.1, (BATCH, 1))
+    return torch.from_numpy((crops / 32767 * gains).astype(np.float32))
+
+
+class SpectralLoss:
+    """Waveform L1, log-mel L1 and spectral convergence at several window lengths.
+
+    Convergence is normalised over the batch: per sample it explodes on near-silent crops and
+    drives the output to zero.
+    """
+
+    def __init__(self, sample_rate_hz: int) -> None:
+        self.windows = {n: torch.hann_window(n) for n in FFT_SIZES}
+        self.filters = {
+            n: melscale_fbanks(
+                n // 2 + 1, 0.0, sample_rate_hz / 2, min(80, n // 8), sample_rate_hz, norm="slaney"
+            )
+            for n in FFT_SIZES
+        }
+
+    def __call__(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
+        mel = convergence = output.new_zeros(())
+        for n in FFT_SIZES:
+            a, b = self._magnitude(output, n), self._magnitude(target, n)
+            convergence = convergence + (a - b).norm() / b.norm().clamp(min=1e-3)
+            log_a, log_b = ((x @ self.filters[n] + 1e-4).log() for x in (a, b))
+            mel = mel + F.l1_loss(log_a, log_b)
+        waveform = F.l1_loss(output, target)
+        count = len(FFT_SIZES)
+        return {"waveform": 10 * waveform, "mel": 2 * mel / count, "spectral": convergence / count}
+
+    def _magnitude(self, audio: Tensor, n: int) -> Tensor:  # [B, S] -> [B, frames, bins]
+        spectrum = torch.stft(audio, n, n // 4, window=self.windows[n], return_complex=True)
+        return (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt().transpose(1, 2)

@@ -1,0 +1,59 @@
+"""What pre-training does to a batch before the model sees it (paper section 3.2, appendix B.3)."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+MASK_MEAN, MASK_STD, MASK_RANGE = 0.55, 0.25, (0.5, 1.0)
+
+
+def mask_ratios(random: np.random.Generator, count: int) -> NDArray[np.float64]:
+    """Truncated normal, one ratio a clip [count]; drawn by rejection."""
+    low, high = MASK_RANGE
+    ratios = np.empty(0)
+    while len(ratios) < count:
+        drawn = random.normal(MASK_MEAN, MASK_STD, 4 * count)
+        ratios = np.concatenate([ratios, drawn[(drawn >= low) & (drawn <= high)]])
+    return ratios[:count]
+
+
+def mask_tokens(
+    tokens: NDArray[np.int32], mask_id: int, random: np.random.Generator
+) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """Each token is masked independently with its clip's ratio -> (masked tokens, which)."""
+    ratios = mask_ratios(random, len(tokens))
+    hidden = random.random(tokens.shape) < ratios[:, None, None]  # [B, K, T]
+    return np.where(hidden, np.int32(mask_id), tokens), hidden
+
+
+def temporal_mixup(
+    tokens: NDArray[np.int32],
+    features: NDArray[np.float32],
+    random: np.random.Generator,
+    probability: float = 0.5,
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Cut a clip and its partner, the next in the batch, at one random frame; join the pieces."""
+    tokens, features = tokens.copy(), features.copy()
+    partner_tokens, partner_features = np.roll(tokens, 1, 0), np.roll(features, 1, 0)
+    num_frames, num_steps = features.shape[1], tokens.shape[2]
+    for b in np.flatnonzero(random.random(len(tokens)) < probability):
+        frame = random.integers(1, num_frames) if num_frames > 1 else 0
+        step = round(frame * num_steps / num_frames)
+        tokens[b, :, step:] = partner_tokens[b, :, step:]
+        features[b, frame:] = partner_features[b, frame:]
+    return tokens, features
+
+
+def temporal_roll(
+    tokens: NDArray[np.int32],
+    features: NDArray[np.float32],
+    random: np.random.Generator,
+    probability: float = 0.1,
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Turn both streams of a clip around in time by one random number of frames."""
+    tokens, features = tokens.copy(), features.copy()
+    num_frames, num_steps = features.shape[1], tokens.shape[2]
+    for b in np.flatnonzero(random.random(len(tokens)) < probability):
+        frame = random.integers(num_frames)
+        tokens[b] = np.roll(tokens[b], round(frame * num_steps / num_frames), 1)
+        features[b] = np.roll(features[b], frame, 0)
+    return tokens, features
