@@ -30,7 +30,7 @@ def build_codec(config: ModelConfig, settings: dict | None = None) -> nn.Module:
     if config.codec == "spectral":
         return SpectralCodec(config, msgspec.convert(settings or {}, SpectralSettings))
     if config.codec == "encodec":
-        from training.encodec import EncodecCodec
+        from training.encodec import EncodecCodec, EncodecSettings
 
-        return EncodecCodec(config)
+        return EncodecCodec(config, msgspec.convert(settings or {}, EncodecSettings))
     raise OptionError(f"codec {config.codec!r} is not built yet; expected spectral or encodec")

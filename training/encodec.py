@@ -1,0 +1,72 @@
+"""EnCodec at 16 kHz: the codec of AudioGen, which VAB takes its tokens from (paper appendix B).
+
+Its weights are Meta's own and are loaded, never trained here. The encodec package's EncodecModel
+ties the codebook size to 1024, so the codec is put together from that package's parts; names and
+settings are those of audiocraft's `encodec_large_nq4_s320`, so that its state_dict fits.
+"""
+
+import math
+
+import msgspec
+import torch
+from encodec.modules import SEANetDecoder, SEANetEncoder
+from encodec.quantization import ResidualVectorQuantizer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vab_rt.config import ModelConfig
+from vab_rt.errors import OptionError
+
+
+class EncodecSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Sizes of the codec that the tensor contract does not fix. ratios multiply to the hop."""
+
+    num_filters: int = 64
+    ratios: tuple[int, ...] = (8, 5, 4, 2)
+    lstm_layers: int = 2
+
+
+class EncodecCodec(nn.Module):
+    """audio [B, S] in [-1, 1] <-> tokens [B, K, T], S = T * hop."""
+
+    def __init__(self, config: ModelConfig, settings: EncodecSettings) -> None:
+        super().__init__()
+        if math.prod(settings.ratios) != config.hop_samples:
+            raise OptionError(
+                f"encodec ratios {settings.ratios} multiply to {math.prod(settings.ratios)}, "
+                f"expected the hop of the model ({config.hop_samples})"
+            )
+        stack = {
+            "dimension": config.code_dim,
+            "n_filters": settings.num_filters,
+            "ratios": list(settings.ratios),
+            "lstm": settings.lstm_layers,
+            "norm": "weight_norm",
+            "pad_mode": "constant",
+            "true_skip": True,
+        }
+        self.encoder = SEANetEncoder(**stack)
+        self.decoder = SEANetDecoder(**stack)
+        self.quantizer = ResidualVectorQuantizer(
+            dimension=config.code_dim,
+            n_q=config.num_codebooks,
+            bins=config.codebook_size,
+            kmeans_init=False,
+        )
+
+    @property
+    def codebooks(self) -> Tensor:
+        """[K, V, code_dim]"""
+        return torch.stack([layer.codebook for layer in self.quantizer.vq.layers])
+
+    def encode(self, audio: Tensor) -> Tensor:
+        latents = self.encoder(audio[:, None])  # [B, code_dim, T]
+        codes = self.quantizer.vq.encode(latents)  # [K, B, T]
+        return codes.transpose(0, 1).to(torch.int32)
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        latents = sum(
+            F.embedding(tokens[:, k], layer.codebook)
+            for k, layer in enumerate(self.quantizer.vq.layers)
+        )  # [B, T, code_dim]
+        return self.decoder(latents.transpose(1, 2))[:, 0]
