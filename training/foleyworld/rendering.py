@@ -57,10 +57,10 @@ def write_sheet(path: Path, scenes: list[Scene], columns: int = 10, size: int = 
     from matplotlib import pyplot as plt
     from scipy import signal
 
-    figure, axes = plt.subplots(2 * len(scenes), 1, figsize=(11, 2.5 * len(scenes)), squeeze=False)
+    figure, axes = plt.subplots(2 * len(scenes), 1, figsize=(11, 2.1 * len(scenes)), squeeze=False)
     times = frame_times(columns / CLIP_S)
     for scene, (top, bottom) in zip(scenes, axes.reshape(-1, 2), strict=True):
-        top.imshow(np.concatenate(scene.frames(times, size, size), axis=1), aspect="auto")
+        top.imshow(np.concatenate(scene.frames(times, size, size), axis=1))
         top.set_title(f"{scene.seed}: {scene.caption(times[0])}", fontsize=8)
         top.axis("off")
         audio = scene.audio()

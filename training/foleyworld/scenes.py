@@ -7,13 +7,14 @@ from typing import Protocol
 import numpy as np
 
 from training.foleyworld.backdrops import Backdrop
-from training.foleyworld.impacts import Ball, Drum, Hammer
+from training.foleyworld.balls import Ball
+from training.foleyworld.percussion import Drum, Hammer
 from training.foleyworld.pictures import Canvas
 from training.foleyworld.signals import Bird, Siren
-from training.foleyworld.sounds import NUM_SAMPLES, active_rms, limit
+from training.foleyworld.sounds import CLIP_S, NUM_SAMPLES, active_rms, limit
 from training.foleyworld.stage import FARTHEST, NEAREST, Place
 from training.foleyworld.textures import Engine, Rain, Waves
-from training.foleyworld.truth import Truth
+from training.foleyworld.truth import LEVEL_RATE_HZ, Truth
 
 
 class Source(Protocol):
@@ -25,6 +26,7 @@ class Source(Protocol):
     def place(self) -> Place: ...
     @property
     def events_s(self) -> tuple[float, ...]: ...
+    def level(self, time_s: float) -> float: ...
     def attributes(self) -> dict[str, str | float]: ...
     def paint(self, canvas: Canvas, time_s: float) -> None: ...
     def sound(self, rng: np.random.Generator) -> np.ndarray: ...
@@ -100,6 +102,7 @@ class Scene:
             seed=self.seed,
             classes=tuple(source.kind for source in self.sources),
             events={source.kind: source.events_s for source in self.sources},
+            levels={source.kind: _levels(source) for source in self.sources},
             attributes={source.kind: _attributes(source) for source in self.sources},
         )
 
@@ -107,6 +110,11 @@ class Scene:
         """What one frame shows, in English."""
         parts = [f"{s.describe(time_s)}, {s.place.distance_word}" for s in self.sources]
         return " and ".join(parts)
+
+
+def _levels(source: Source) -> tuple[float, ...]:
+    times = (np.arange(round(CLIP_S * LEVEL_RATE_HZ)) + 0.5) / LEVEL_RATE_HZ
+    return tuple(round(min(1.0, source.level(time_s)), 4) for time_s in times.tolist())
 
 
 def _attributes(source: Source) -> dict[str, str | float]:
@@ -129,12 +137,12 @@ def make_scene(seed: int, kind: str | None = None) -> Scene:
     place = Place(
         size=float(rng.random()),
         distance=float(rng.uniform(NEAREST, FARTHEST)),
-        x=float(rng.uniform(-0.14, 0.14)),
+        side=float(rng.uniform(-1.0, 1.0)),
     )
     camera = (
-        float(rng.uniform(-0.06, 0.06)),
-        float(rng.uniform(-0.06, 0.06)),
-        float(rng.uniform(0.92, 1.04)),
+        float(rng.uniform(-0.05, 0.05)),
+        float(rng.uniform(-0.05, 0.05)),
+        float(rng.uniform(0.92, 1.02)),
     )
     backdrop = Backdrop.draw(rng)
     source = SOURCES[kind or drawn][1](rng, place)

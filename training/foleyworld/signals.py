@@ -9,6 +9,9 @@ from training.foleyworld.sounds import CLIP_S, NUM_SAMPLES, SAMPLE_RATE_HZ, clip
 from training.foleyworld.stage import Place, level_word
 
 RAMP_S = 0.03
+SIREN_HZ = (650, 350)  # small to large, at the bottom of the sweep
+BIRD_HZ = (2800, 1600)
+BEAK_COLORS = ((250, 170, 30), (225, 130, 20))
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,8 @@ class Siren:
     def events_s(self) -> tuple[float, ...]:
         return tuple(start for start, _ in self.on_s)
 
-    def level(self, times_s: np.ndarray | float) -> np.ndarray:
-        """Of the sweep, 0 lowest to 1 highest."""
+    def sweep(self, times_s: np.ndarray | float) -> np.ndarray:
+        """0 at the lowest pitch, 1 at the highest."""
         return 0.5 - 0.5 * np.cos(2 * np.pi * self.turns(times_s))
 
     def turns(self, times_s: np.ndarray | float) -> np.ndarray:
@@ -55,17 +58,21 @@ class Siren:
             gain = np.maximum(gain, np.clip(ramp, 0, 1))
         return gain
 
+    def level(self, time_s: float) -> float:
+        """Brightness: the sweep while it sounds, else 0."""
+        return float(self.sweep(time_s) * self.sounding(time_s))
+
     def attributes(self) -> dict[str, str | float]:
         return {
             "color": self.color,
             "period_s": round(self.period_s, 3),
-            "low_hz": round(self.place.between(800, 400), 1),
+            "low_hz": round(self.place.between(*SIREN_HZ), 1),
         }
 
     def paint(self, canvas: Canvas, time_s: float) -> None:
         grow = 0.75 + 0.35 * self.place.size
         light, on = PALETTE[self.color], float(self.sounding(time_s))
-        level = float(self.level(time_s)) * on
+        level = self.level(time_s)
         lamp = (0.0, 0.95 * grow)
         canvas.box((-0.06, 0.0), (0.06, 0.6 * grow), (60, 62, 70))
         canvas.box((-0.34 * grow, 0.0), (0.34 * grow, 0.14 * grow), (60, 62, 70))
@@ -90,7 +97,7 @@ class Siren:
     def sound(self, rng: np.random.Generator) -> np.ndarray:
         grid = np.arange(0.0, CLIP_S + 0.002, 0.001)
         times = clip_times()
-        pitch = self.place.between(800, 400) * 2.1 ** self.level(grid)
+        pitch = self.place.between(*SIREN_HZ) * 2.0 ** self.sweep(grid)
         partials = [1.0, 0.1, 0.4, 0.08, 0.18]
         gain = np.interp(times, grid, self.sounding(grid))
         return (tone(np.interp(times, grid, pitch), partials) * gain).astype(np.float32)
@@ -99,7 +106,7 @@ class Siren:
         state = "with its light off"
         if float(self.sounding(time_s)) > 0:
             words = ("dim", "half bright", "bright", "at full brightness")
-            state = f"with its light {level_word(float(self.level(time_s)), words)}"
+            state = f"with its light {level_word(self.level(time_s), words)}"
         return f"a {self.place.size_word} {self.color} siren {state}"
 
 
@@ -119,7 +126,7 @@ class Bird:
     def draw(cls, rng: np.random.Generator, place: Place) -> "Bird":
         color = str(rng.choice(["red", "blue", "yellow", "green", "purple"]))
         motif = [
-            (float(rng.uniform(0.12, 0.35)), *rng.uniform(0.75, 1.35, 2).tolist())
+            (float(rng.uniform(0.12, 0.35)), *rng.uniform(0.75, 1.3, 2).tolist())
             for _ in range(int(rng.integers(1, 4)))
         ]
         gap_s, pause_s = float(rng.uniform(0.1, 0.22)), float(rng.uniform(0.5, 1.2))
@@ -136,7 +143,7 @@ class Bird:
     def events_s(self) -> tuple[float, ...]:
         return tuple(chirp[0] for chirp in self.chirps)
 
-    def opening(self, time_s: float) -> float:
+    def level(self, time_s: float) -> float:
         """Of the beak: 0 closed, 1 wide open."""
         for start, duration, *_ in self.chirps:
             if start <= time_s < start + duration:
@@ -144,10 +151,10 @@ class Bird:
         return 0.0
 
     def attributes(self) -> dict[str, str | float]:
-        return {"color": self.color, "pitch_hz": round(self.place.between(3200, 1700), 1)}
+        return {"color": self.color, "pitch_hz": round(self.place.between(*BIRD_HZ), 1)}
 
     def paint(self, canvas: Canvas, time_s: float) -> None:
-        gape = self.opening(time_s)
+        gape = self.level(time_s)
         grow = 0.8 + 0.4 * self.place.size
         coat, belly = PALETTE[self.color], mix(PALETTE[self.color], (255, 255, 255), 0.55)
         canvas.line((-0.85, 0.1), (0.85, 0.04), 0.09, mix(PALETTE["brown"], (0, 0, 0), 0.35))
@@ -156,22 +163,22 @@ class Bird:
         bird.ellipse((-0.08, 0.3), (0.34, 0.27), coat)
         bird.ellipse((0.02, 0.24), (0.2, 0.18), belly)
         bird.ellipse((-0.18, 0.3), (0.19, 0.11), mix(coat, (0, 0, 0), 0.4))
-        lift = 0.06 * gape
+        lift = 0.1 * gape
         head = (0.2, 0.64 + lift)
-        wide = 0.62 * gape
-        for turn, color in ((wide, (250, 170, 30)), (-wide, (225, 130, 20))):
-            side = 0.07 if turn >= 0 and color[1] == 170 else -0.07
-            tip = (head[0] + 0.15 + 0.36 * np.cos(turn), head[1] + 0.36 * np.sin(turn))
-            hinge = (head[0] + 0.14, head[1])
-            outer = (head[0] + 0.16, head[1] + side * (1 + gape))
-            bird.polygon([hinge, tip, outer], color)
+        wide = 0.7 * gape
+        hinge, reach = (head[0] + 0.12, head[1]), 0.44
+        tips = [(hinge[0] + reach * np.cos(a), hinge[1] + reach * np.sin(a)) for a in (wide, -wide)]
+        if gape > 0.05:
+            bird.polygon([hinge, *tips], (150, 20, 30))
+        for tip, side, color in zip(tips, (0.08, -0.08), BEAK_COLORS, strict=True):
+            bird.polygon([hinge, tip, (hinge[0] + 0.06, hinge[1] + side * (1 + 2 * gape))], color)
         bird.circle(head, 0.21, coat)
         bird.circle((head[0] + 0.06, head[1] + 0.06), 0.06, (255, 255, 255))
         bird.circle((head[0] + 0.07, head[1] + 0.06), 0.035, (10, 10, 10))
 
     def sound(self, rng: np.random.Generator) -> np.ndarray:
         audio = np.zeros(NUM_SAMPLES, np.float32)
-        center = self.place.between(3200, 1700)
+        center = self.place.between(*BIRD_HZ)
         for start, duration, first, last in self.chirps:
             length = int(duration * SAMPLE_RATE_HZ)
             u = np.arange(length, dtype=np.float32) / length
@@ -184,6 +191,6 @@ class Bird:
 
     def describe(self, time_s: float) -> str:
         words = ("barely open", "half open", "open", "wide open")
-        gape = self.opening(time_s)
+        gape = self.level(time_s)
         state = level_word(gape, words) if gape > 0.05 else "closed"
         return f"a {self.place.size_word} {self.color} bird, beak {state}"

@@ -13,21 +13,22 @@ NEAREST, FARTHEST = 1.0, 3.0
 
 @dataclass(frozen=True)
 class Place:
-    """Where a source stands: `size` 0..1 within its class, `distance` 1..3, `x` in the world."""
+    """Where a source stands: `size` 0..1 within its class, `distance` 1..3, `side` -1..1."""
 
     size: float
     distance: float
-    x: float
+    side: float
 
     @property
     def scale(self) -> float:
-        return self.distance**-0.55
+        return self.distance**-0.4
 
     @property
     def ground(self) -> Point:
         """The world point it stands on; farther is higher up in the picture."""
         farness = (self.distance - NEAREST) / (FARTHEST - NEAREST)
-        return self.x, -0.82 + 0.45 * farness**0.7
+        room = 0.93 - 0.86 * self.scale  # keeps the action inside the central square
+        return room * self.side, -0.82 + 0.45 * farness**0.7
 
     @property
     def gain(self) -> float:

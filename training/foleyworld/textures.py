@@ -16,6 +16,8 @@ from training.foleyworld.sounds import (
 )
 from training.foleyworld.stage import Curve, Place, level_word
 
+IDLE_HZ = (120, 65)  # small to large
+
 
 @dataclass(frozen=True)
 class Rain:
@@ -31,11 +33,14 @@ class Rain:
     def draw(cls, rng: np.random.Generator, place: Place) -> "Rain":
         return cls(place, Curve.wander(rng, 0.06, 1.0, (1.2, 3.0)), float(rng.uniform(-0.25, 0.25)))
 
+    def level(self, time_s: float) -> float:
+        return float(self.density(time_s))
+
     def attributes(self) -> dict[str, str | float]:
         return {"slant": round(self.slant, 3)}
 
     def paint(self, canvas: Canvas, time_s: float) -> None:
-        density = float(self.density(time_s))
+        density = self.level(time_s)
         whole = canvas.at((-self.place.ground[0], 0.0), 1.0)
         whole.cover(
             np.full((len(canvas.ys), len(canvas.xs)), 0.15 + 0.4 * density, np.float32),
@@ -80,7 +85,7 @@ class Rain:
 
     def describe(self, time_s: float) -> str:
         words = ("very light", "light", "moderate", "heavy", "very heavy")
-        strength = level_word(float(self.density(time_s)), words)
+        strength = level_word(self.level(time_s), words)
         return f"{strength} rain of {self.place.size_word} drops"
 
 
@@ -117,11 +122,14 @@ class Waves:
         u = (times_s - crests[i]) / (crests[i + 1] - crests[i])
         return 0.5 + 0.5 * np.cos(2 * np.pi * u**0.8)
 
+    def level(self, time_s: float) -> float:
+        return float(self.height(time_s))
+
     def attributes(self) -> dict[str, str | float]:
         return {"color": self.color}
 
     def paint(self, canvas: Canvas, time_s: float) -> None:
-        height = float(self.height(time_s))
+        height = self.level(time_s)
         tall = 0.55 + 0.45 * self.place.size
         sea = mix(PALETTE[self.color], (20, 60, 90), 0.35)
         xs = canvas.xs
@@ -139,7 +147,7 @@ class Waves:
         grid = np.arange(0.0, CLIP_S + 0.002, 0.001)
         height = np.interp(clip_times(), grid, self.height(grid)).astype(np.float32)
         low = self.place.between(700, 260)
-        body = noise_band(rng, 0.0, low) * (0.12 + height)
+        body = noise_band(rng, 0.4 * low, low) * (0.12 + height)
         crash = noise_band(rng, 2.2 * low, 7.0 * low) * height**4
         return body + 0.6 * crash
 
@@ -151,7 +159,7 @@ class Waves:
             "a high wave",
             "a towering wave breaking white",
         )
-        state = level_word(float(self.height(time_s)), words)
+        state = level_word(self.level(time_s), words)
         return f"{state}, {self.place.size_word} {self.color} waves"
 
 
@@ -175,11 +183,14 @@ class Engine:
         grid = np.linspace(0.0, max(time_s, 1e-3), 200)
         return 0.3 * time_s + 1.5 * float(np.trapezoid(self.speed(grid), grid))
 
+    def level(self, time_s: float) -> float:
+        return float(self.speed(time_s))
+
     def attributes(self) -> dict[str, str | float]:
-        return {"color": self.color, "idle_hz": round(self.place.between(95, 45), 2)}
+        return {"color": self.color, "idle_hz": round(self.place.between(*IDLE_HZ), 2)}
 
     def paint(self, canvas: Canvas, time_s: float) -> None:
-        speed, angle = float(self.speed(time_s)), 2 * np.pi * self.turns(time_s)
+        speed, angle = self.level(time_s), 2 * np.pi * self.turns(time_s)
         radius = 0.34 + 0.12 * self.place.size
         shade, steel = PALETTE[self.color], (70, 74, 82)
         center = (-0.22, 0.12 + radius)
@@ -216,7 +227,7 @@ class Engine:
 
     def sound(self, rng: np.random.Generator) -> np.ndarray:
         speed = self.speed.over_clip(clip_times())
-        pitch = np.float32(self.place.between(95, 45)) * 3.2**speed
+        pitch = np.float32(self.place.between(*IDLE_HZ)) * 3.2**speed
         partials = [1 / k**0.8 * (1.6 if k % 3 == 0 else 1.0) for k in range(1, 15)]
         stack = tone(pitch, partials)
         chug = 1 + 0.4 * np.sin(2 * np.pi * np.cumsum(pitch / 4) / SAMPLE_RATE_HZ)
@@ -225,5 +236,5 @@ class Engine:
 
     def describe(self, time_s: float) -> str:
         words = ("idling", "turning slowly", "at medium speed", "turning fast", "at full speed")
-        state = level_word(float(self.speed(time_s)), words)
+        state = level_word(self.level(time_s), words)
         return f"a {self.place.size_word} {self.color} engine {state}"

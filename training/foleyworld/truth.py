@@ -4,17 +4,22 @@ from pathlib import Path
 
 import msgspec
 
+LEVEL_RATE_HZ = 10
+
 
 class Truth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is in a clip: `events` are onset times in seconds per class, sorted.
 
-    Continuous classes may have no events. `attributes` are per class: size and distance in
+    Continuous classes may have no events. `levels` are per class: the visible state, 0..1, at
+    (i + 0.5) / LEVEL_RATE_HZ: height of the ball or tool, density, swell, speed, light, beak.
+    `attributes` are per class: size and distance in
     words and numbers, material, colour and whatever else the class adds.
     """
 
     seed: int
     classes: tuple[str, ...]
     events: dict[str, tuple[float, ...]]
+    levels: dict[str, tuple[float, ...]]
     attributes: dict[str, dict[str, str | float]]
 
 

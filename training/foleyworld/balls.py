@@ -1,0 +1,180 @@
+"""A bouncing ball of wood, metal, glass or rubber."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.foleyworld.pictures import PALETTE, Canvas, Color, mix
+from training.foleyworld.sounds import CLIP_S, LAST_HIT_S, play_hits, strike
+from training.foleyworld.stage import Place, level_word
+
+GRAVITY = 9.6
+TOP_HEIGHT = 1.1
+
+
+@dataclass(frozen=True)
+class Material:
+    """`hz` spans large to small balls; `bounce` is the speed kept at each contact."""
+
+    bounce: float
+    hz: tuple[float, float]
+    ratios: tuple[float, ...]
+    gains: tuple[float, ...]
+    decay_s: float
+    noise: tuple[float, float]
+    colors: tuple[str, ...]
+
+
+MATERIALS = {
+    "wood": Material(
+        0.62, (380, 950), (1, 2.57, 4.3), (1, 0.5, 0.3), 0.045, (0.25, 0.012), ("brown", "orange")
+    ),
+    "metal": Material(
+        0.72, (560, 1300), (1, 2.76, 4.1), (1, 0.7, 0.35), 0.2, (0.08, 0.006), ("grey",)
+    ),
+    "glass": Material(
+        0.66, (1700, 3300), (1, 1.52), (1, 0.6), 0.13, (0.05, 0.005), ("blue", "green", "purple")
+    ),
+    "rubber": Material(
+        0.8,
+        (150, 400),
+        (1, 1.9, 3.1),
+        (1, 0.4, 0.2),
+        0.075,
+        (0.12, 0.01),
+        ("red", "yellow", "black"),
+    ),
+}
+HEIGHT_WORDS = (
+    "just above the ground",
+    "low above the ground",
+    "halfway up",
+    "high above the ground",
+)
+
+
+@dataclass(frozen=True)
+class Ball:
+    """A ball that bounces itself out, is lifted on a string and dropped again.
+
+    `arcs` are (start_s, height, speed, gravity): height + speed*t - gravity*t^2/2 after start_s.
+    """
+
+    place: Place
+    material: str
+    color: str
+    drop_height: float
+    arcs: tuple[tuple[float, float, float, float], ...]
+    events_s: tuple[float, ...]
+    gains: tuple[float, ...]
+    kind = "ball"
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, place: Place) -> "Ball":
+        material = str(rng.choice(list(MATERIALS)))
+        color = str(rng.choice(MATERIALS[material].colors))
+        drop_height = float(rng.uniform(0.75, TOP_HEIGHT))
+        arcs, events, gains = [], [], []
+        start = -float(rng.uniform(0.0, 0.3))
+        while start < CLIP_S:
+            arcs.append((start, drop_height, 0.0, 0.0))
+            start += float(rng.uniform(0.3, 0.6))
+            start = bounce_out(start, drop_height, MATERIALS[material].bounce, arcs, events, gains)
+            arcs.append((start, 0.0, 0.0, 0.0))
+            start += float(rng.uniform(0.15, 0.35))
+            lift_s = float(rng.uniform(0.5, 0.8))
+            arcs.append((start, 0.0, drop_height / lift_s, 0.0))
+            start += lift_s
+        kept = sum(time_s <= LAST_HIT_S for time_s in events)
+        return cls(
+            place, material, color, drop_height, tuple(arcs), tuple(events[:kept]),
+            tuple(gains[:kept]),
+        )  # fmt: skip
+
+    @property
+    def radius(self) -> float:
+        return 0.13 + 0.14 * self.place.size
+
+    def height(self, time_s: float) -> float:
+        """Of the ball's lowest point above the ground; 1 is about the drop height."""
+        i = max(0, int(np.searchsorted([a[0] for a in self.arcs], time_s, side="right")) - 1)
+        start, height, speed, gravity = self.arcs[i]
+        t = time_s - start
+        return max(0.0, height + speed * t - 0.5 * gravity * t * t)
+
+    def level(self, time_s: float) -> float:
+        return self.height(time_s) / TOP_HEIGHT
+
+    def carried(self, time_s: float) -> bool:
+        i = max(0, int(np.searchsorted([a[0] for a in self.arcs], time_s, side="right")) - 1)
+        return self.arcs[i][3] == 0.0 and self.arcs[i][1:3] != (0.0, 0.0)
+
+    def attributes(self) -> dict[str, str | float]:
+        return {
+            "material": self.material,
+            "color": self.color,
+            "drop_height": round(self.drop_height, 3),
+        }
+
+    def paint(self, canvas: Canvas, time_s: float) -> None:
+        radius, height = self.radius, self.height(time_s)
+        y, base = height + radius, PALETTE[self.color]
+        shadow = 1.0 - 0.55 * min(1.0, height)
+        canvas.line((-0.75, -0.025), (0.75, -0.025), 0.05, mix(PALETTE["black"], base, 0.15), 0.75)
+        canvas.ellipse((0, -0.02), (radius * (1.5 - 0.6 * shadow), 0.05), (0, 0, 0), shadow)
+        if self.carried(time_s):
+            canvas.line((0, y), (0, 3.0), 0.03, PALETTE["black"])
+        canvas.circle((0, y), radius, mix(base, (0, 0, 0), 0.45))
+        canvas.circle((0, y), radius - 0.025, base)
+        paint_surface(canvas, self.material, base, y, radius)
+
+    def sound(self, rng: np.random.Generator) -> np.ndarray:
+        m = MATERIALS[self.material]
+        root = self.place.between(m.hz[1], m.hz[0])
+        modes = [root * ratio for ratio in m.ratios]
+        decays = [m.decay_s / ratio**0.35 for ratio in m.ratios]
+        return play_hits(strike(modes, m.gains, decays, rng, m.noise), self.events_s, self.gains)
+
+    def describe(self, time_s: float) -> str:
+        height = self.height(time_s)
+        state = "touching the ground"
+        if height > 0.04:
+            state = level_word(height / TOP_HEIGHT, HEIGHT_WORDS)
+        color = "" if self.material == "metal" else f"{self.color} "
+        return f"a {self.place.size_word} {color}{self.material} ball {state}"
+
+
+def bounce_out(
+    start: float, drop_height: float, bounce: float, arcs: list, events: list, gains: list
+) -> float:
+    """Append a fall and its bounces; the time at which the ball rests."""
+    fall_s = float(np.sqrt(2 * drop_height / GRAVITY))
+    arcs.append((start, drop_height, 0.0, GRAVITY))
+    start, speed = start + fall_s, fall_s * GRAVITY
+    top_speed = float(np.sqrt(2 * TOP_HEIGHT * GRAVITY))
+    while True:
+        events.append(start)
+        gains.append((speed / top_speed) ** 0.8)
+        speed *= bounce
+        if 2 * speed / GRAVITY < 0.17:
+            return start
+        arcs.append((start, 0.0, speed, GRAVITY))
+        start += 2 * speed / GRAVITY
+
+
+def paint_surface(canvas: Canvas, material: str, base: Color, y: float, radius: float) -> None:
+    """What tells the materials apart: grain, mirror, rim, or a matte seam."""
+    white, dark = PALETTE["white"], mix(base, (0, 0, 0), 0.5)
+    if material == "wood":
+        for offset in (-0.45, 0.0, 0.45):
+            reach = radius * np.sqrt(1 - offset**2) * 0.8
+            height = y + offset * radius
+            canvas.line((-reach, height), (reach, height), 0.16 * radius, dark, 0.8)
+    elif material == "metal":
+        canvas.ellipse((0, y - 0.4 * radius), (0.75 * radius, 0.4 * radius), dark, 0.9)
+        canvas.ellipse((0, y + 0.35 * radius), (0.7 * radius, 0.35 * radius), white, 0.9)
+    elif material == "glass":
+        canvas.circle((0, y), 0.68 * radius, white, 0.65)
+        canvas.circle((-0.35 * radius, y + 0.35 * radius), 0.25 * radius, (255, 255, 255))
+    else:
+        canvas.circle((-0.3 * radius, y + 0.35 * radius), 0.3 * radius, white, 0.25)

@@ -1,0 +1,146 @@
+"""Tools that strike: a drum stick, a hammer on an anvil."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.foleyworld.pictures import PALETTE, Canvas, mix
+from training.foleyworld.sounds import CLIP_S, LAST_HIT_S, play_hits, strike
+from training.foleyworld.stage import Place, level_word, since, swing
+
+
+def draw_beats(rng: np.random.Generator, intervals_s: list[float]) -> tuple[float, ...]:
+    """Beat times: the first within a second, then a cycle of intervals up to the clip's end.
+
+    One beat before and one after the clip are included, so a tool's swing is defined throughout.
+    """
+    beats = [float(rng.uniform(0.15, 0.9))]
+    for i in range(200):
+        after = beats[-1] + intervals_s[i % len(intervals_s)]
+        if after > LAST_HIT_S:
+            break
+        beats.append(after)
+    return (min(-0.05, beats[0] - 0.8), *beats, max(beats[-1] + 0.5, CLIP_S + 0.1))
+
+
+@dataclass(frozen=True)
+class Drum:
+    """A stick on a drum: a low membrane, in a repeating rhythm with long and short steps."""
+
+    place: Place
+    color: str
+    beats_s: tuple[float, ...]
+    kind = "drum"
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, place: Place) -> "Drum":
+        color = str(rng.choice(["red", "blue", "green", "purple", "orange"]))
+        unit_s = float(rng.uniform(0.3, 0.5))
+        steps = rng.choice([1, 1, 2, 2, 3], size=int(rng.integers(2, 6)))
+        return cls(place, color, draw_beats(rng, [unit_s * int(step) for step in steps]))
+
+    @property
+    def events_s(self) -> tuple[float, ...]:
+        return self.beats_s[1:-1]
+
+    def level(self, time_s: float) -> float:
+        return swing(time_s, self.beats_s)
+
+    def attributes(self) -> dict[str, str | float]:
+        return {"color": self.color, "material": "skin"}
+
+    def paint(self, canvas: Canvas, time_s: float) -> None:
+        half, top = 0.34 + 0.2 * self.place.size, 0.4 + 0.2 * self.place.size
+        shell, white = PALETTE[self.color], PALETTE["white"]
+        canvas.ellipse((0, 0), (half, 0.1), mix(shell, (0, 0, 0), 0.5))
+        canvas.box((-half, 0), (half, top), shell)
+        for x in (-0.6, 0.0, 0.6):
+            canvas.line((x * half, 0), (x * half + 0.1, top), 0.035, white, 0.8)
+        canvas.ellipse((0, top), (half + 0.03, 0.13), mix(shell, (0, 0, 0), 0.55))
+        canvas.ellipse((0, top), (half - 0.03, 0.1), mix((205, 195, 170), (0, 0, 0), 0.12))
+        hit = float(np.exp(-since(time_s, self.beats_s) / 0.09))
+        canvas.ellipse((0, top), (half - 0.03, 0.1), (255, 250, 225), hit)
+        lift = self.level(time_s)
+        angle = 0.16 + 0.95 * lift
+        grip = (0.72, top + 0.14)
+        tip = (grip[0] - 0.78 * np.cos(angle), top + 0.07 + 0.8 * np.sin(angle) - 0.127)
+        canvas.line(grip, tip, 0.075, PALETTE["brown"])
+        canvas.circle(tip, 0.1, mix(PALETTE["brown"], (0, 0, 0), 0.5))
+
+    def sound(self, rng: np.random.Generator) -> np.ndarray:
+        root = self.place.between(280, 115)
+        ratios = (1.0, 1.59, 2.14, 2.65, 3.5)
+        decays = (0.14, 0.1, 0.08, 0.06, 0.04)
+        gains = (1.0, 0.6, 0.45, 0.3, 0.2)
+        modes = [root * ratio for ratio in ratios]
+        hit = strike(modes, gains, decays, rng, (0.25, 0.015))
+        return play_hits(hit, self.events_s, rng.uniform(0.75, 1.0, len(self.events_s)).tolist())
+
+    def describe(self, time_s: float) -> str:
+        lift = self.level(time_s)
+        state = "hitting the drum"
+        if lift > 0.06:
+            words = ("just above the drum", "low above the drum", "raised", "raised high")
+            state = level_word(lift, words)
+        return f"a drum stick {state}, a {self.place.size_word} {self.color} drum"
+
+
+@dataclass(frozen=True)
+class Hammer:
+    """A smith's hammer on an anvil at a steady tempo; sparks fly at each blow."""
+
+    place: Place
+    color: str
+    beats_s: tuple[float, ...]
+    kind = "hammer"
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, place: Place) -> "Hammer":
+        color = str(rng.choice(["red", "blue", "yellow", "green"]))
+        return cls(place, color, draw_beats(rng, [float(rng.uniform(0.65, 1.3))]))
+
+    @property
+    def events_s(self) -> tuple[float, ...]:
+        return self.beats_s[1:-1]
+
+    def level(self, time_s: float) -> float:
+        return swing(time_s, self.beats_s)
+
+    def attributes(self) -> dict[str, str | float]:
+        return {"color": self.color, "material": "iron"}
+
+    def paint(self, canvas: Canvas, time_s: float) -> None:
+        grow = 0.8 + 0.35 * self.place.size
+        iron, top = (58, 60, 68), 0.42 * grow
+        canvas.box((-0.3 * grow, 0), (0.3 * grow, 0.1), iron)
+        canvas.box((-0.14 * grow, 0.1), (0.14 * grow, top - 0.14), iron)
+        canvas.box((-0.36 * grow, top - 0.16), (0.36 * grow, top), iron)
+        canvas.polygon([(-0.36 * grow, top), (-0.36 * grow, top - 0.14), (-0.66 * grow, top)], iron)
+        canvas.line((-0.36 * grow, top - 0.02), (0.36 * grow, top - 0.02), 0.03, (150, 152, 160))
+        hit = float(np.exp(-since(time_s, self.beats_s) / 0.1))
+        canvas.glow((0, top), 0.55, (255, 190, 60), hit)
+        angle = 1.15 * self.level(time_s)
+        grip, reach = (0.78, top + 0.16 * grow), 0.78
+        head = (grip[0] - reach * np.cos(angle), grip[1] + reach * np.sin(angle))
+        canvas.line(grip, head, 0.07, PALETTE["brown"])
+        down, up = 0.06 * grow, 0.12 * grow
+        a = (head[0] - down * np.sin(angle), head[1] - down * np.cos(angle))
+        b = (head[0] + up * np.sin(angle), head[1] + up * np.cos(angle))
+        canvas.line(a, b, 0.2 * grow, PALETTE[self.color])
+
+    def sound(self, rng: np.random.Generator) -> np.ndarray:
+        root = self.place.between(1300, 800)
+        ratios = (0.37, 1.0, 1.13, 1.71, 1.83, 2.36, 2.9, 3.12, 3.77)
+        gains = (0.35, 0.6, 0.6, 0.55, 0.5, 0.5, 0.45, 0.4, 0.3)
+        decays = (0.05, 0.16, 0.13, 0.11, 0.13, 0.1, 0.08, 0.09, 0.07)
+        modes = [root * ratio for ratio in ratios]
+        hit = strike(modes, gains, decays, rng, (0.9, 0.02))
+        return play_hits(hit, self.events_s, [1.0] * len(self.events_s))
+
+    def describe(self, time_s: float) -> str:
+        lift = self.level(time_s)
+        state = "striking the anvil"
+        if lift > 0.06:
+            words = ("just above the anvil", "low above the anvil", "raised", "raised high")
+            state = level_word(lift, words)
+        return f"a {self.color} hammer {state}, a {self.place.size_word} anvil"
