@@ -20,6 +20,7 @@ from training.foleyworld import (
     read_truth,
 )
 from training.foleyworld.__main__ import main
+from training.foleyworld.pictures import Canvas
 from training.foleyworld.rendering import frame_times
 from training.foleyworld.sounds import active_rms
 from training.foleyworld.truth import LEVEL_RATE_HZ
@@ -210,6 +211,24 @@ def test_captions_name_the_state(kind: str) -> None:
     captions = {make_scene(5, kind).caption(time_s) for time_s in frame_times(8.0)}
     assert 3 <= len(captions) <= 7
     assert all(kind.rstrip("s") in caption for caption in captions)
+
+
+def test_frames_are_sampled_at_mid_frame() -> None:
+    np.testing.assert_allclose(frame_times(2.0)[:3], [0.25, 0.75, 1.25])
+    assert len(frame_times(2.0)) == 20
+
+
+@pytest.mark.parametrize("width", [31, 64, 113])
+def test_shapes_cover_their_area_in_world_units(width: int) -> None:
+    canvas = Canvas.blank(width, 63)
+    np.testing.assert_allclose(canvas.xs, -canvas.xs[::-1], atol=1e-6)
+    np.testing.assert_allclose(canvas.ys, -canvas.ys[::-1], atol=1e-6)
+    square = [(-0.2, -0.2), (-0.2, 0.2), (0.2, 0.2), (0.2, -0.2)]
+    canvas.circle((0.0, 0.5), 0.3, (255, 0, 0))
+    canvas.box((-0.3, -0.3), (0.3, 0.1), (0, 255, 0))
+    canvas.at((0.1, -0.6), 0.5).polygon(square, (0, 0, 255))
+    area = canvas.image.sum(axis=(0, 1)) / 255 * canvas.pixel**2
+    np.testing.assert_allclose(area, [np.pi * 0.09, 0.24, 0.04], rtol=0.02)
 
 
 def read_streams(path: Path) -> tuple[list[np.ndarray], np.ndarray | None]:

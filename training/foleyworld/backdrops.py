@@ -32,7 +32,7 @@ class Backdrop:
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "Backdrop":
         top, bottom = _muted(rng, 120, 225), _muted(rng, 150, 235)
-        floor = _muted(rng, 70, 150)
+        floor = _muted(rng, 100, 165)
         horizon = float(rng.uniform(-0.35, 0.15))
         shapes = tuple(_draw_shape(rng, horizon) for _ in range(int(rng.integers(0, 7))))
         return cls(str(rng.choice(KINDS)), top, bottom, floor, horizon, shapes)
@@ -60,7 +60,7 @@ class Backdrop:
         floor = np.full(len(xs), self.horizon, np.float32)
         canvas.below(floor, self.floor)
         shade = np.clip((self.horizon - ys) / 1.2, 0, 1)[:, None] * np.ones(len(xs))
-        canvas.cover((0.35 * shade).astype(np.float32), (20, 20, 24))
+        canvas.cover((0.22 * shade).astype(np.float32), (20, 20, 24))
         for shape in self.shapes:
             _paint_shape(canvas, shape)
 

@@ -1,6 +1,8 @@
 """A bouncing ball of wood, metal, glass or rubber."""
 
+from bisect import bisect_right
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -53,20 +55,30 @@ HEIGHT_WORDS = (
 )
 
 
+class Arc(NamedTuple):
+    """A piece of flight: height + speed*t - gravity*t^2/2, t from `start_s`."""
+
+    start_s: float
+    height: float
+    speed: float = 0.0
+    gravity: float = 0.0
+
+
+class Contact(NamedTuple):
+    time_s: float
+    gain: float
+
+
 @dataclass(frozen=True)
 class Ball:
-    """A ball that bounces itself out, is lifted on a string and dropped again.
-
-    `arcs` are (start_s, height, speed, gravity): height + speed*t - gravity*t^2/2 after start_s.
-    """
+    """A ball that bounces itself out, is lifted on a string and dropped again."""
 
     place: Place
     material: str
     color: str
     drop_height: float
-    arcs: tuple[tuple[float, float, float, float], ...]
-    events_s: tuple[float, ...]
-    gains: tuple[float, ...]
+    arcs: tuple[Arc, ...]
+    contacts: tuple[Contact, ...]
     kind = "ball"
 
     @classmethod
@@ -74,40 +86,44 @@ class Ball:
         material = str(rng.choice(list(MATERIALS)))
         color = str(rng.choice(MATERIALS[material].colors))
         drop_height = float(rng.uniform(0.75, TOP_HEIGHT))
-        arcs, events, gains = [], [], []
+        arcs: list[Arc] = []
+        contacts: list[Contact] = []
         start = -float(rng.uniform(0.0, 0.3))
         while start < CLIP_S:
-            arcs.append((start, drop_height, 0.0, 0.0))
+            arcs.append(Arc(start, drop_height))
             start += float(rng.uniform(0.3, 0.6))
-            start = bounce_out(start, drop_height, MATERIALS[material].bounce, arcs, events, gains)
-            arcs.append((start, 0.0, 0.0, 0.0))
+            start = bounce_out(start, drop_height, MATERIALS[material].bounce, arcs, contacts)
+            arcs.append(Arc(start, 0.0))
             start += float(rng.uniform(0.15, 0.35))
             lift_s = float(rng.uniform(0.5, 0.8))
-            arcs.append((start, 0.0, drop_height / lift_s, 0.0))
+            arcs.append(Arc(start, 0.0, drop_height / lift_s))
             start += lift_s
-        kept = sum(time_s <= LAST_HIT_S for time_s in events)
-        return cls(
-            place, material, color, drop_height, tuple(arcs), tuple(events[:kept]),
-            tuple(gains[:kept]),
-        )  # fmt: skip
+        kept = tuple(contact for contact in contacts if contact.time_s <= LAST_HIT_S)
+        return cls(place, material, color, drop_height, tuple(arcs), kept)
+
+    @property
+    def events_s(self) -> tuple[float, ...]:
+        return tuple(contact.time_s for contact in self.contacts)
 
     @property
     def radius(self) -> float:
         return 0.13 + 0.14 * self.place.size
 
     def height(self, time_s: float) -> float:
-        """Of the ball's lowest point above the ground; 1 is about the drop height."""
-        i = max(0, int(np.searchsorted([a[0] for a in self.arcs], time_s, side="right")) - 1)
-        start, height, speed, gravity = self.arcs[i]
-        t = time_s - start
-        return max(0.0, height + speed * t - 0.5 * gravity * t * t)
+        """Of the ball's lowest point above the ground, at most TOP_HEIGHT."""
+        arc = self.arc(time_s)
+        t = time_s - arc.start_s
+        return max(0.0, arc.height + arc.speed * t - 0.5 * arc.gravity * t * t)
 
     def level(self, time_s: float) -> float:
         return self.height(time_s) / TOP_HEIGHT
 
+    def arc(self, time_s: float) -> Arc:
+        return self.arcs[max(0, bisect_right([a.start_s for a in self.arcs], time_s) - 1)]
+
     def carried(self, time_s: float) -> bool:
-        i = max(0, int(np.searchsorted([a[0] for a in self.arcs], time_s, side="right")) - 1)
-        return self.arcs[i][3] == 0.0 and self.arcs[i][1:3] != (0.0, 0.0)
+        arc = self.arc(time_s)
+        return arc.gravity == 0.0 and (arc.height > 0.0 or arc.speed > 0.0)
 
     def attributes(self) -> dict[str, str | float]:
         return {
@@ -133,7 +149,8 @@ class Ball:
         root = self.place.between(m.hz[1], m.hz[0])
         modes = [root * ratio for ratio in m.ratios]
         decays = [m.decay_s / ratio**0.35 for ratio in m.ratios]
-        return play_hits(strike(modes, m.gains, decays, rng, m.noise), self.events_s, self.gains)
+        hit = strike(modes, m.gains, decays, rng, m.noise)
+        return play_hits(hit, self.events_s, [contact.gain for contact in self.contacts])
 
     def describe(self, time_s: float) -> str:
         height = self.height(time_s)
@@ -145,20 +162,19 @@ class Ball:
 
 
 def bounce_out(
-    start: float, drop_height: float, bounce: float, arcs: list, events: list, gains: list
+    start: float, drop_height: float, bounce: float, arcs: list[Arc], contacts: list[Contact]
 ) -> float:
     """Append a fall and its bounces; the time at which the ball rests."""
     fall_s = float(np.sqrt(2 * drop_height / GRAVITY))
-    arcs.append((start, drop_height, 0.0, GRAVITY))
+    arcs.append(Arc(start, drop_height, 0.0, GRAVITY))
     start, speed = start + fall_s, fall_s * GRAVITY
     top_speed = float(np.sqrt(2 * TOP_HEIGHT * GRAVITY))
     while True:
-        events.append(start)
-        gains.append((speed / top_speed) ** 0.8)
+        contacts.append(Contact(start, (speed / top_speed) ** 0.8))
         speed *= bounce
         if 2 * speed / GRAVITY < 0.17:
             return start
-        arcs.append((start, 0.0, speed, GRAVITY))
+        arcs.append(Arc(start, 0.0, speed, GRAVITY))
         start += 2 * speed / GRAVITY
 
 

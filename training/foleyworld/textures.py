@@ -190,7 +190,8 @@ class Engine:
         return {"color": self.color, "idle_hz": round(self.place.between(*IDLE_HZ), 2)}
 
     def paint(self, canvas: Canvas, time_s: float) -> None:
-        speed, angle = self.level(time_s), 2 * np.pi * self.turns(time_s)
+        speed, turns = self.level(time_s), self.turns(time_s)
+        angle = 2 * np.pi * turns
         radius = 0.34 + 0.12 * self.place.size
         shade, steel = PALETTE[self.color], (70, 74, 82)
         center = (-0.22, 0.12 + radius)
@@ -212,7 +213,7 @@ class Engine:
         canvas.box((slide, 0.2), (slide + 0.12, 0.4), (235, 235, 240))
         self._paint_gauge(canvas, speed)
         for puff in range(3):
-            u = (2.0 * self.turns(time_s) + puff / 3) % 1.0
+            u = (2.0 * turns + puff / 3) % 1.0
             y = 0.55 + 0.75 * u
             canvas.circle(
                 (0.66, y), 0.05 + 0.16 * u, (225, 225, 225), (1 - u) * (0.1 + 0.8 * speed)
