@@ -12,7 +12,7 @@ TINY = "vit-tiny-64"
 
 
 class ImageEncoder(nn.Module):
-    """frames uint8 [N, image_size, image_size, 3] -> features float32 [N, visual_dim], unit norm."""
+    """frames uint8 [N, image_size, image_size, 3] -> unit features float32 [N, visual_dim]."""
 
     def __init__(self, config: ModelConfig, visual: nn.Module | None = None) -> None:
         super().__init__()

@@ -124,7 +124,7 @@ def stream_times(config: ModelConfig) -> Tensor:
 
 
 def attention_bias(config: ModelConfig) -> Tensor:
-    """ALiBi, both directions (arXiv:2108.12409): minus slope times distance [1, H, F + T, F + T]."""
+    """ALiBi, both directions (arXiv:2108.12409): -slope * distance [1, H, F + T, F + T]."""
     times = stream_times(config)
     distance = (times[:, None] - times[None]).abs()
     slopes = 2.0 ** (-8.0 / config.heads * torch.arange(1, config.heads + 1))
@@ -132,7 +132,7 @@ def attention_bias(config: ModelConfig) -> Tensor:
 
 
 def sinusoids(config: ModelConfig) -> Tensor:
-    """1-D sinusoidal positions of the stream [F + T, D]; ALiBi alone cannot tell left from right."""
+    """1-D sinusoidal positions [F + T, D]; a symmetric bias cannot tell left from right."""
     half = config.width // 2
     rates = torch.exp(-math.log(10_000.0) * torch.arange(half) / half)
     angles = stream_times(config)[:, None] * rates

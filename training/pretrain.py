@@ -1,4 +1,4 @@
-"""Pre-training: predict the masked audio tokens from the picture and the tokens left (section 3.2)."""
+"""Pre-training: predict masked audio tokens from the picture and the tokens left (section 3.2)."""
 
 from collections.abc import Iterator
 from pathlib import Path

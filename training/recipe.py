@@ -114,7 +114,9 @@ def _tokenise_batches(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for start in range(0, len(clips), TOKENISE_BATCH):
         audio = torch.from_numpy(clips.audio[start : start + TOKENISE_BATCH] / np.float32(32767))
-        frames = torch.from_numpy(clips.frames[start : start + TOKENISE_BATCH].copy())  # [B, F, H, W, 3]
+        frames = torch.from_numpy(
+            clips.frames[start : start + TOKENISE_BATCH].copy()
+        )  # [B, F, H, W, 3]
         features = encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
         yield codec.encode(audio).numpy().astype(np.int16), features.numpy()
 

@@ -1,0 +1,64 @@
+"""The loop of every training stage stops on time and goes on where it stopped."""
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs torch")
+
+from training import fitting
+from training.fitting import Average, fit, half_cosine
+
+
+def make_parts():
+    torch.manual_seed(0)
+    module = torch.nn.Linear(2, 2)
+    return {"module": module, "average": Average(module, 0.5)}
+
+
+def test_a_stopped_run_goes_on_from_its_checkpoint(tmp_path):
+    parts, seen = make_parts(), []
+
+    def step(i, progress):
+        seen.append(i)
+        with torch.no_grad():
+            parts["module"].weight += 1
+        parts["average"].update(parts["module"])
+        return {"loss": 1.0}
+
+    list(fit(tmp_path / "run.pt", parts, step, minutes=0.002))
+    weight, first = parts["module"].weight.clone(), len(seen)
+    assert first > 0
+    parts = make_parts()
+    list(fit(tmp_path / "run.pt", parts, step, minutes=0.002))
+    assert len(seen) == first, "the budget was spent already"
+    torch.testing.assert_close(parts["module"].weight, weight)
+    list(fit(tmp_path / "run.pt", parts, step, minutes=0.004))
+    assert seen == list(range(len(seen))) and len(seen) > first
+    assert torch.load(tmp_path / "run.pt", weights_only=True)["step"] == len(seen)
+
+
+def test_losses_are_means_over_the_reported_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr(fitting, "REPORT_EVERY", 2)
+    losses = iter(range(10**9))
+    reports = fit(
+        tmp_path / "run.pt", make_parts(), lambda i, p: {"loss": float(next(losses))}, minutes=0.01
+    )
+    assert next(reports)[2] == {"loss": 0.5}
+    assert next(reports)[2] == {"loss": 2.5}
+    reports.close()
+
+
+def test_learning_rate_warms_up_and_falls_to_zero():
+    assert half_cosine(0, 1.0, 0.1) == 0
+    assert half_cosine(0.05, 1.0, 0.1) == pytest.approx(0.5)
+    assert half_cosine(0.1, 1.0, 0.1) == pytest.approx(1)
+    assert half_cosine(0.55, 1.0, 0.1) == pytest.approx(0.5)
+    assert half_cosine(1, 1.0, 0.1) == pytest.approx(0)
+
+
+def test_average_trails_the_weights():
+    parts = make_parts()
+    before = parts["module"].weight.detach().clone()
+    with torch.no_grad():
+        parts["module"].weight += 1
+    parts["average"].update(parts["module"])
+    torch.testing.assert_close(parts["average"].state_dict()["weight"], before + 0.5)
