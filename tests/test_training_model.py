@@ -28,7 +28,7 @@ def config():
 def model(config):
     torch.manual_seed(0)
     model = VAB(config)
-    model.codebooks.copy_(torch.randn_like(model.codebooks))
+    model.use_codebooks(torch.randn_like(model.codebooks))
     return model.eval()
 
 
@@ -91,6 +91,13 @@ def test_a_masked_token_reads_the_mask_vector_of_its_codebook(model, inputs):
     with torch.no_grad():
         model.mask_codes[1] -= 1.0
     assert (before - after).abs().max() > 1e-4
+
+
+def test_both_streams_enter_at_the_same_scale(model, inputs):
+    tokens, features, on = inputs
+    x = model.embed(tokens, torch.nn.functional.normalize(features, dim=-1), on)
+    visual, audio = (x - model.positions).split((4, 100), 1)
+    assert 0.5 < visual.std() < 2 and 0.5 < audio.std() < 2
 
 
 def test_clips_of_a_batch_do_not_touch_each_other(model, inputs):

@@ -59,9 +59,11 @@ class EncodecCodec(nn.Module):
         """[K, V, code_dim]"""
         return torch.stack([layer.codebook for layer in self.quantizer.vq.layers])
 
+    def latents(self, audio: Tensor) -> Tensor:
+        return self.encoder(audio[:, None]).transpose(1, 2)  # [B, T, code_dim]
+
     def encode(self, audio: Tensor) -> Tensor:
-        latents = self.encoder(audio[:, None])  # [B, code_dim, T]
-        codes = self.quantizer.vq.encode(latents)  # [K, B, T]
+        codes = self.quantizer.vq.encode(self.latents(audio).transpose(1, 2))  # [K, B, T]
         return codes.transpose(0, 1).to(torch.int32)
 
     def decode(self, tokens: Tensor) -> Tensor:

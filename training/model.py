@@ -36,9 +36,27 @@ class VAB(nn.Module):
         self.heads = nn.Linear(c.width, c.num_codebooks * c.codebook_size)
         self.register_buffer("bias", attention_bias(c), persistent=False)
         self.register_buffer("positions", sinusoids(c), persistent=False)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Unit variance in, and residual branches that add up to about as much."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
+        nn.init.trunc_normal_(self.heads.weight, std=0.02)
+        nn.init.trunc_normal_(self.visual_in.weight, std=1.0)  # features have unit length
+        for layer in self.layers:
+            for branch in filter(None, (layer.audio, layer.visual)):
+                branch.contract.weight.data *= (2 * len(self.layers)) ** -0.5
+            layer.out.weight.data *= (2 * len(self.layers)) ** -0.5
+
+    @torch.no_grad()
+    def use_codebooks(self, codebooks: Tensor) -> None:
+        """Take over the codec's codebooks [K, V, code_dim], scaled in to unit variance."""
+        self.codebooks.copy_(codebooks)
+        per_codebook = codebooks.std((1, 2), keepdim=True)  # [K, 1, 1]
+        self.mask_codes.copy_(torch.randn_like(self.mask_codes) * per_codebook)
+        self.audio_in.weight /= per_codebook.square().sum().sqrt()
 
     def forward(self, tokens: Tensor, features: Tensor, conditional: Tensor) -> Tensor:
         """tokens [B, K, T] (V is [MASK]), features [B, F, visual_dim], conditional [B] of 0 or 1

@@ -49,7 +49,7 @@ def pretrain(
     s = settings
     torch.manual_seed(s.seed)
     model = VAB(config, s.dropout)
-    model.codebooks.copy_(codebooks)
+    model.use_codebooks(codebooks)
     average = Average(model)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=s.weight_decay)
 
