@@ -25,8 +25,10 @@ _MAX_FRAME_THREADED_PIXELS = 4096 * 2304
 
 
 class VideoInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """Facts of one video stream. `duration_s` is what the container declares, None if nothing.
+    """Facts of one video stream.
 
+    duration_s: as the container declares it, None if it does not. own_duration_s: the same for
+    the pictures alone, None where only the length of the whole, sound included, is known.
     width, height: as displayed, after rotation. first_s: the timestamp of the first displayed
     frame, which is time 0 everywhere else. pixel_aspect: width of a stored pixel over its height.
     """
@@ -36,6 +38,7 @@ class VideoInfo(msgspec.Struct, frozen=True, kw_only=True):
     height: int
     rate_hz: float | None
     duration_s: float | None
+    own_duration_s: float | None
     first_s: Fraction
     pixel_aspect: Fraction
 
@@ -55,12 +58,14 @@ def probe(path: str | Path) -> VideoInfo:
         width, height = square_pixels(frame, aspect)
         turned = frame.rotation % 180 != 0
         rate = stream.average_rate or stream.guessed_rate
+        own = _own_duration(container, stream)
         return VideoInfo(
             codec=stream.codec_context.name,
             width=height if turned else width,
             height=width if turned else height,
             rate_hz=float(rate) if rate else None,
-            duration_s=_declared_duration(container, stream),
+            duration_s=own if own is not None else _whole_duration(container),
+            own_duration_s=own,
             first_s=begin,
             pixel_aspect=aspect,
         )
@@ -71,9 +76,8 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its video stream, ready to decode. Raises MediaError."""
     require_file(path)
     try:
-        # "file:" keeps a name such as "a:b.mp4" from being read as a protocol; genpts gives
-        # containers without display times (avi) some.
-        container = av.open(f"file:{path}", options={"fflags": "+genpts"})
+        # "file:" keeps a name such as "a:b.mp4" from being read as a protocol.
+        container = av.open(f"file:{path}")
     except (av.error.FFmpegError, OSError) as error:
         raise MediaError(
             f"{path} cannot be read as video ({_reason(error)}); "
@@ -111,14 +115,20 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     )
 
 
-def _declared_duration(container: InputContainer, stream: VideoStream) -> float | None:
-    """The stream's own length; the container's where that is shorter (edit lists) or alone."""
-    lengths = []
+def _own_duration(container: InputContainer, stream: VideoStream) -> float | None:
+    """The length of the pictures alone, None where the container only tells that of the whole."""
+    whole = _whole_duration(container)
     if stream.duration and stream.time_base:
-        lengths.append(float(stream.duration * stream.time_base))
-    if container.duration and (lengths or len(container.streams) == 1):
-        lengths.append(container.duration / av.time_base)
-    return min(lengths, default=None)
+        own = float(stream.duration * stream.time_base)
+        return own if whole is None else min(own, whole)  # an edit list shortens the whole
+    return whole if len(container.streams) == 1 else None
+
+
+def _whole_duration(container: InputContainer) -> float | None:
+    if not container.duration:
+        return None
+    start = max(0, container.start_time or 0) if "matroska" in container.format.name else 0
+    return (container.duration - start) / av.time_base  # matroska's length counts from time 0
 
 
 def decode(
@@ -126,7 +136,7 @@ def decode(
 ) -> Iterator[tuple[VideoFrame, Fraction, Fraction]]:
     """Frames in display order with begin and end in container seconds; damaged ones are skipped."""
     num_damaged = 0
-    previous, end = None, Fraction(0)
+    begin, end = None, Fraction(0)
     rate = stream.average_rate or stream.guessed_rate or Fraction(25)
     for frame in _frames_or_none(container, stream):
         if frame is None:
@@ -135,11 +145,11 @@ def decode(
         num_damaged += frame.is_corrupt
         base = frame.time_base or stream.time_base or 1 / rate
         length = frame.duration * base if frame.duration else 1 / rate
-        begin = end if frame.pts is None else frame.pts * base
-        if previous is not None and begin <= previous:
-            num_damaged += 1  # its time is not after the frame before: never on display
-            continue
-        previous, end = begin, begin + length
+        at = end if frame.pts is None else frame.pts * base
+        # Frames arrive in the order of display; where their times do not (h264 in avi, a clock that
+        # starts again), the order is right and the times are wrong.
+        begin = at if begin is None or at > begin else end
+        end = begin + length
         yield frame, begin, end
     if num_damaged and warn:
         message = f"{path} is damaged: {num_damaged} of its packets or frames"

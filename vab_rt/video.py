@@ -118,7 +118,7 @@ class VideoReader:
                 yield frame, begin - self.info.first_s, end - self.info.first_s
 
     def _warn_if_cut_short(self, end: Fraction) -> None:
-        declared = self.info.duration_s
+        declared = self.info.own_duration_s
         if declared is not None and end + _CUT_SHORT < exact_seconds(declared):
             message = f"{self.path} is cut short: {float(end):.2f} s of its {declared:.2f} s"
             warnings.warn(f"{message} could be read", MediaWarning, stacklevel=2)

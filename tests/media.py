@@ -1,0 +1,124 @@
+"""Small real media files for the tests, made with the same FFmpeg that the runtime reads with."""
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+Picture = Callable[[int], NDArray[np.uint8]]  # frame number -> [height, width, 3] RGB
+
+
+def grey_level(frame: int, num_levels: int = 50) -> int:
+    """The brightness by which a decoded frame of `grey_video` names its number, modulo 50."""
+    return 4 * (frame % num_levels) + 20
+
+
+def frame_number(picture: NDArray[np.uint8]) -> int:
+    """The number of the frame that a decoded picture shows (modulo 50)."""
+    return round((float(picture.mean()) - 20) / 4)
+
+
+def make_video(
+    path: Path,
+    *,
+    num_frames: int = 50,
+    fps: Fraction | int = 25,
+    size: tuple[int, int] = (64, 48),
+    picture: Picture | None = None,
+    timestamps: Sequence[Fraction] | None = None,
+    first_s: Fraction | int = 0,
+    rotation: int = 0,
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    options: dict[str, str] | None = None,
+    format_options: dict[str, str] | None = None,
+    gop: int = 12,
+    b_frames: int = 2,
+    with_sound: bool = False,
+    aspect: Fraction | None = None,
+) -> Path:
+    """Writes a video whose frames tell their number by their grey level; returns its path.
+
+    timestamps: seconds of each frame, for a variable frame rate. first_s is added to all.
+    """
+    width, height = size
+    # Avi counts frames; elsewhere whole ticks at 24, 25, 29.97, 30, 50 and 60 frames a second.
+    base = 1 / Fraction(fps) if path.suffix == ".avi" else Fraction(1, 30_000)
+    with av.open(str(path), "w", options=format_options or {}) as container:
+        stream = container.add_stream(codec, rate=Fraction(fps), options=options or {})
+        stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
+        stream.time_base = stream.codec_context.time_base = base
+        stream.codec_context.gop_size = gop
+        stream.codec_context.max_b_frames = b_frames
+        if aspect is not None:
+            stream.codec_context.sample_aspect_ratio = aspect
+        if rotation:
+            stream.set_display_rotation(rotation)
+        sound = container.add_stream("aac", rate=48_000) if with_sound else None
+        for number in range(num_frames):
+            if picture is None:
+                image = np.full((height, width, 3), grey_level(number), np.uint8)
+            else:
+                image = picture(number)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=pix_fmt)
+            at = Fraction(number) / Fraction(fps) if timestamps is None else timestamps[number]
+            frame.pts, frame.time_base = round((at + first_s) / base), base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+        if sound is not None:
+            silence = np.zeros((2, round(num_frames / Fraction(fps) * 48_000)), np.float32)
+            audio = av.AudioFrame.from_ndarray(silence, format="fltp", layout="stereo")
+            audio.sample_rate, audio.pts = 48_000, 0
+            container.mux(sound.encode(audio))
+            container.mux(sound.encode(None))
+    return path
+
+
+def make_sound(path: Path, seconds: float = 1.0) -> Path:
+    """An audio file, whatever its name says."""
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            np.zeros((1, round(seconds * 16_000)), np.float32), format="fltp", layout="mono"
+        )
+        frame.sample_rate = 16_000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def packets_of(path: Path) -> list[bytes]:
+    """The payload of every video packet, in file order."""
+    with av.open(str(path)) as container:
+        return [bytes(p) for p in container.demux(container.streams.video[0]) if p.size]
+
+
+def samples_of(path: Path) -> tuple[NDArray[np.float32], int, Fraction]:
+    """Decoded audio [S] (first channel), its rate, and the time of its first sample."""
+    with av.open(str(path)) as container:
+        stream = container.streams.audio[0]
+        resampler = av.AudioResampler(format="fltp")
+        parts, first = [], None
+        for frame in container.decode(stream):
+            if first is None:
+                first = frame.pts * frame.time_base
+            parts += [part.to_ndarray()[0] for part in resampler.resample(frame)]
+        assert first is not None, f"{path} has no sound"
+        return np.concatenate(parts), stream.rate, Fraction(first)
+
+
+def damage(path: Path, packets: Sequence[int]) -> Path:
+    """Overwrites the payload of some video packets with noise, in place."""
+    with av.open(str(path)) as container:
+        demuxed = [p for p in container.demux(container.streams.video[0]) if p.size]
+        spans = [(p.pos, p.size) for p in demuxed]
+    data = bytearray(path.read_bytes())
+    noise = np.random.default_rng(0)
+    for index in packets:
+        begin, length = spans[index]
+        data[begin : begin + length] = noise.bytes(length)
+    path.write_bytes(bytes(data))
+    return path

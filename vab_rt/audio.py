@@ -1,0 +1,179 @@
+"""Sound, and the files it is written to: wav, flac, mp3, m4a, ogg, or beside a copied video."""
+
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import av
+import msgspec
+import numpy as np
+from av.audio.stream import AudioStream
+from av.container import OutputContainer
+from numpy.typing import NDArray
+
+from vab_rt.errors import OutputError
+from vab_rt.muxing import VIDEO_MUXERS, VideoCopy, VideoSelection, check_copy, copied_video
+from vab_rt.output import check_output, whole_file, writing
+
+
+class _Format(NamedTuple):
+    muxer: str
+    codec: str
+    bit_rate: int = 0  # 0: lossless
+
+
+_FORMATS = {
+    ".wav": _Format("wav", "pcm_s16le"),
+    ".flac": _Format("flac", "flac"),
+    ".mp3": _Format("mp3", "libmp3lame", 96_000),
+    ".m4a": _Format("ipod", "aac", 96_000),
+    ".ogg": _Format("ogg", "libopus", 64_000),
+    ".mp4": _Format(VIDEO_MUXERS[".mp4"], "aac", 96_000),
+    ".mov": _Format(VIDEO_MUXERS[".mov"], "aac", 96_000),
+    # Not AAC, which in matroska cannot say where the sound ends to the sample.
+    ".mkv": _Format(VIDEO_MUXERS[".mkv"], "libopus", 64_000),
+    ".webm": _Format(VIDEO_MUXERS[".webm"], "libopus", 64_000),
+}
+
+
+class Audio(msgspec.Struct, frozen=True):
+    """Finished sound. samples: float32 [S], mono, full scale is -1 to 1."""
+
+    samples: NDArray[np.float32]
+    sample_rate_hz: int
+
+    @property
+    def duration_s(self) -> float:
+        return len(self.samples) / self.sample_rate_hz
+
+    def save(
+        self, path: str | Path, *, video: VideoSelection | None = None, force: bool = False
+    ) -> None:
+        """Writes a file; its suffix chooses the format. mp4, mkv, mov and webm need `video`."""
+        with AudioWriter(path, self.sample_rate_hz, video=video, force=force) as writer:
+            writer.write(self.samples)
+
+
+class AudioWriter:
+    """Writes sound as it arrives, into a file that appears when the `with` block ends well.
+
+    video: what the sound belongs to; mp4, mkv, mov and webm get a copy of its pictures, and no
+    format may overwrite it. Raises OutputError; on any exception, Ctrl-C included, nothing is
+    left behind.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        sample_rate_hz: int,
+        *,
+        video: VideoSelection | None = None,
+        force: bool = False,
+    ) -> None:
+        self.path = Path(path)
+        self.sample_rate_hz = sample_rate_hz
+        self.num_samples = 0
+        self._force = force
+        self._video = video
+        self._resources = ExitStack()
+
+    def __enter__(self) -> Self:
+        check_target(self.path, force=self._force, video=self._video)
+        with ExitStack() as resources:
+            part = resources.enter_context(whole_file(self.path, force=self._force))
+            self._open(part, resources)
+            self._resources = resources.pop_all()
+        return self
+
+    def _open(self, part: Path, resources: ExitStack) -> None:
+        suffix = self.path.suffix.lower()
+        chosen = _FORMATS[suffix]
+        with writing(self.path):
+            # bitexact: no random serial numbers, so the same sound gives the same bytes.
+            options = {"fflags": "+bitexact"} | ({"rf64": "auto"} if suffix == ".wav" else {})
+            container = av.open(f"file:{part}", "w", format=chosen.muxer, options=options)
+        self._container: OutputContainer = container
+        self._copy: VideoCopy | None = None
+        resources.callback(_close_quietly, container)
+        if self._video is not None and suffix in VIDEO_MUXERS:
+            self._copy = resources.enter_context(copied_video(self._video, container, suffix))
+        self._stream = _add_audio_stream(container, chosen, self.sample_rate_hz)
+
+    def write(self, samples: NDArray[np.float32]) -> None:
+        """Appends samples [S], float32, -1 to 1."""
+        second = self.sample_rate_hz
+        with writing(self.path):
+            for begin in range(0, len(samples), second):
+                self._write_second(samples[begin : begin + second])
+
+    def _write_second(self, samples: NDArray[np.float32]) -> None:
+        frame = av.AudioFrame.from_ndarray(
+            np.ascontiguousarray(samples, np.float32)[None], format="flt", layout="mono"
+        )
+        frame.sample_rate = self.sample_rate_hz
+        frame.pts = self.num_samples
+        frame.time_base = Fraction(1, self.sample_rate_hz)
+        self.num_samples += len(samples)
+        if self._copy is not None:
+            self._copy.advance(Fraction(self.num_samples, self.sample_rate_hz))
+        self._container.mux(self._stream.encode(frame))
+
+    def _finish(self) -> None:
+        with writing(self.path):
+            if self._copy is not None:
+                self._copy.advance(None)
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self._resources.__exit__(kind, error, trace)
+            return
+        with self._resources:
+            self._finish()
+
+
+def check_target(
+    path: str | Path, *, force: bool = False, video: VideoSelection | None = None
+) -> None:
+    """Raises OutputError unless this file can be written: suffix, folder, and the video's codec."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in _FORMATS:
+        known = ", ".join(name[1:] for name in _FORMATS)
+        raise OutputError(
+            f"{path} ends in {suffix or 'no suffix'}, expected one of {known}; rename the output"
+        )
+    if suffix in VIDEO_MUXERS and video is None:
+        raise OutputError(
+            f"{path} is a video file, expected a video to copy into it; "
+            "name one, or write .wav, .flac, .mp3, .m4a or .ogg"
+        )
+    check_output(path, force=force, source=video.path if video else None)
+    if suffix in VIDEO_MUXERS and video is not None:
+        check_copy(video, suffix)
+
+
+def _add_audio_stream(container: OutputContainer, chosen: _Format, rate_hz: int) -> AudioStream:
+    """A mono stream at the sound's own rate, or 48 kHz where the codec does not know it."""
+    known = av.Codec(chosen.codec, "w").audio_rates
+    rate = rate_hz if known is None or rate_hz in known else 48_000
+    stream = container.add_stream(chosen.codec, rate=rate, layout="mono")
+    assert isinstance(stream, AudioStream), f"{chosen.codec} is not an audio codec"
+    if chosen.bit_rate:
+        stream.bit_rate = chosen.bit_rate
+    return stream
+
+
+def _close_quietly(container: OutputContainer) -> None:
+    """Releases the file of a failed write; the failure itself is already on its way."""
+    try:
+        container.close()
+    except (OSError, ValueError):
+        pass
