@@ -53,6 +53,8 @@ def make_video(
         stream.time_base = stream.codec_context.time_base = base
         stream.codec_context.gop_size = gop
         stream.codec_context.max_b_frames = b_frames
+        if not codec.startswith("lib"):
+            stream.codec_context.bit_rate = 2_000_000
         if aspect is not None:
             stream.codec_context.sample_aspect_ratio = aspect
         if rotation:

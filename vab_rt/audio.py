@@ -92,7 +92,7 @@ class AudioWriter:
         chosen = _FORMATS[suffix]
         with writing(self.path):
             # bitexact: no random serial numbers, so the same sound gives the same bytes.
-            options = {"fflags": "+bitexact"} | ({"rf64": "auto"} if suffix == ".wav" else {})
+            options = {"fflags": "+bitexact", **_muxer_options(suffix, self.sample_rate_hz)}
             container = av.open(f"file:{part}", "w", format=chosen.muxer, options=options)
         self._container: OutputContainer = container
         self._copy: VideoCopy | None = None
@@ -169,6 +169,14 @@ def _add_audio_stream(container: OutputContainer, chosen: _Format, rate_hz: int)
     if chosen.bit_rate:
         stream.bit_rate = chosen.bit_rate
     return stream
+
+
+def _muxer_options(suffix: str, rate_hz: int) -> dict[str, str]:
+    if suffix == ".wav":
+        return {"rf64": "auto"}  # beyond 4 GiB
+    if suffix in (".m4a", ".mp4", ".mov"):
+        return {"movie_timescale": str(rate_hz)}  # lengths to the sample, not the millisecond
+    return {}
 
 
 def _close_quietly(container: OutputContainer) -> None:

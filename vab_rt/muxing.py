@@ -65,7 +65,7 @@ def check_copy(selection: VideoSelection, suffix: str) -> None:
     begin = zero + exact_seconds(selection.start_s)
     with open_video(selection.path) as (container, stream):
         first = next(_from_key_frame(selection, container, stream, begin), None)
-    if first is None or first.dts is None:
+    if first is None or (first.dts is None and first.pts is None):
         raise OutputError(
             f"{selection.path} has no timestamps that a copy could keep, expected a container "
             "such as mp4 around its video; convert it first, or write .wav"
@@ -88,7 +88,8 @@ def copied_video(
     """Adds the source's video stream to `container`; time 0 is the start of the selection.
 
     Payloads are those of the source. A selection that ends where frames are stored out of order
-    (B-frames) keeps the one or two later frames that earlier ones need.
+    (B-frames) keeps the one or two later frames that earlier ones need; one that begins within a
+    frame begins with the rest of it, or in players that cannot with the next frame.
     """
     begin = probe(selection.path).first_s + exact_seconds(selection.start_s)
     with open_video(selection.path) as (source, stream):
@@ -134,7 +135,7 @@ def _up_to_end(
     end = begin + exact_seconds(selection.duration_s)
     late: list[VideoPacket] = []
     for packet in packets:
-        if _seconds(packet) >= end:
+        if packet.dts is not None and packet.dts * packet.time_base >= end:
             return
         if _display_s(packet) >= end:
             late.append(packet)

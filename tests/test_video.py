@@ -1,0 +1,330 @@
+"""Which picture is shown when, and how long the selection is, for every kind of file people have."""
+
+import warnings
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from media import damage, frame_number, grey_level, make_video
+
+from vab_rt.config import ModelConfig
+from vab_rt.errors import MediaError, MediaWarning, OptionError
+from vab_rt.media import probe
+from vab_rt.video import VideoReader
+
+SIZE = 32
+
+
+def config(visual_rate_hz: float = 2.0, image_size: int = SIZE) -> ModelConfig:
+    return ModelConfig(
+        name="test",
+        codec="spectral",
+        image_encoder="none",
+        image_size=image_size,
+        visual_dim=4,
+        visual_rate_hz=visual_rate_hz,
+        codebook_size=8,
+        code_dim=4,
+        width=8,
+        layers=1,
+        expert_layers=0,
+        heads=1,
+    )
+
+
+def read(path: Path, rate_hz: float = 2.0, **selection: float) -> tuple[list[int], float]:
+    """Frame numbers shown at the ticks, and the exact duration."""
+    reader = VideoReader(path, config(rate_hz), **selection)
+    numbers = [frame_number(picture) for picture in reader.frames()]
+    return numbers, reader.duration_s
+
+
+def test_a_tick_shows_the_frame_on_display_in_the_middle_of_its_time(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "in.mp4", num_frames=50, fps=25)
+    # Ticks at 0.25, 0.75, 1.25, 1.75 s; frame n is on display from n/25 s.
+    assert read(video) == ([6, 18, 31, 43], 2.0)
+
+
+@pytest.mark.parametrize("fps", [24, 25, Fraction(30000, 1001), 50, 60])
+def test_frame_rates(tmp_path: Path, fps: Fraction) -> None:
+    video = make_video(tmp_path / "in.mp4", num_frames=45, fps=fps)
+    numbers, duration_s = read(video, rate_hz=5.0)
+    assert duration_s == pytest.approx(float(45 / Fraction(fps)), abs=1e-9)
+    expected = [int(Fraction(2 * i + 1, 10) * Fraction(fps)) for i in range(len(numbers))]
+    assert numbers == expected
+    assert len(numbers) == sum((i + 0.5) / 5 < duration_s for i in range(100))
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "ts", "avi"])
+def test_containers_give_the_same_pictures(tmp_path: Path, suffix: str) -> None:
+    video = make_video(tmp_path / f"in.{suffix}", b_frames=0)
+    assert read(video) == ([6, 18, 31, 43], 2.0)
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix"), [("libvpx-vp9", "webm"), ("libx265", "mp4"), ("mpeg4", "avi")]
+)
+def test_codecs(tmp_path: Path, codec: str, suffix: str) -> None:
+    options = {"x265-params": "log-level=none"} if codec == "libx265" else {}
+    video = make_video(tmp_path / f"in.{suffix}", codec=codec, options=options, b_frames=0)
+    assert read(video) == ([6, 18, 31, 43], 2.0)
+
+
+def test_frames_whose_times_are_wrong_keep_their_order(tmp_path: Path) -> None:
+    """H.264 with B-frames in avi: the container has no display times and FFmpeg's guess is wrong."""
+    numbers, duration_s = read(make_video(tmp_path / "in.avi", b_frames=2))
+    assert duration_s == pytest.approx(2.0, abs=0.05)
+    assert np.abs(np.subtract(numbers, [6, 18, 31, 43])).max() <= 1
+
+
+def test_a_stream_without_timestamps_counts_frames(tmp_path: Path) -> None:
+    assert read(make_video(tmp_path / "in.h264")) == ([6, 18, 31, 43], 2.0)
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "ts", "mp4"])
+def test_time_0_is_the_first_displayed_frame(tmp_path: Path, suffix: str) -> None:
+    video = make_video(
+        tmp_path / f"in.{suffix}",
+        first_s=3,
+        format_options={"use_editlist": "0"} if suffix == "mp4" else None,
+    )
+    assert probe(video).first_s > 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read(video) == ([6, 18, 31, 43], 2.0)
+        assert read(video, start_s=1.0) == ([31, 43], 1.0)
+
+
+def test_variable_frame_rate(tmp_path: Path) -> None:
+    times = [Fraction(n * n, 1000) for n in range(50)]  # ever slower: the last at 2.401 s
+    video = make_video(tmp_path / "in.mp4", timestamps=times)
+    numbers, duration_s = read(video)
+    assert numbers == [15, 27, 35, 41, 47]  # the largest n with n * n / 1000 <= 0.25, 0.75, ...
+    assert duration_s >= 2.401
+
+
+def test_selection(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "in.mp4")
+    assert read(video, start_s=0.7, duration_s=0.5) == ([23], 0.5)  # tick at 0.95 s
+    assert read(video, start_s=0.48) == ([18, 30, 43], pytest.approx(1.52))
+    assert read(video, duration_s=1.0) == ([6, 18], 1.0)
+
+
+def test_a_duration_past_the_end_stops_at_the_end(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "in.mp4")
+    assert read(video, duration_s=20.0) == ([6, 18, 31, 43], 2.0)
+    assert read(video, start_s=1.5, duration_s=20.0) == ([43], 0.5)
+
+
+def test_a_selection_between_ticks_still_shows_one_picture(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "in.mp4")
+    assert read(video, start_s=1.9) == ([49], pytest.approx(0.1))
+    assert read(video, duration_s=0.01) == ([0], 0.01)
+    assert read(make_video(tmp_path / "one.mp4", num_frames=1)) == ([0], 0.04)
+
+
+@pytest.mark.parametrize("start_s", [2.0, 2.5, 1000.0])
+def test_a_start_beyond_the_end_is_refused(tmp_path: Path, start_s: float) -> None:
+    video = make_video(tmp_path / "in.mp4")
+    with pytest.raises(OptionError, match=r"start is .* expected less than the video's 2 s"):
+        read(video, start_s=start_s)
+
+
+def test_every_start_shows_what_reading_from_the_beginning_shows(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "in.mp4", num_frames=50, gop=10)
+    for start in range(0, 49):
+        assert read(video, 25.0, start_s=start / 25)[0] == list(range(start, 50)), start
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "h264"])
+def test_starts_in_containers_that_seek_badly(tmp_path: Path, suffix: str) -> None:
+    video = make_video(tmp_path / f"in.{suffix}", num_frames=100, gop=40)
+    for start in (1, 33, 64, 99):
+        expected = [n % 50 for n in range(start, 100)]
+        assert read(video, 25.0, start_s=start / 25)[0] == expected, start
+
+
+def test_decoding_stops_at_the_end_of_the_selection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = make_video(tmp_path / "in.mp4", num_frames=500)
+    num_decoded = 0
+    real = VideoReader._timed_frames
+
+    def counting(reader: VideoReader):
+        nonlocal num_decoded
+        for item in real(reader):
+            num_decoded += 1
+            yield item
+
+    monkeypatch.setattr(VideoReader, "_timed_frames", counting)
+    assert read(video, duration_s=1.0) == ([6, 18], 1.0)
+    assert num_decoded == 26  # 25 frames of the second, and the one that shows it is over
+
+
+def corner_picture(number: int) -> np.ndarray:
+    """Red at the top left, blue at the bottom right."""
+    image = np.zeros((48, 48, 3), np.uint8)
+    image[:24, :24, 0] = 255
+    image[24:, 24:, 2] = 255
+    return image
+
+
+@pytest.mark.parametrize(
+    ("rotation", "red"), [(0, (0, 0)), (90, (1, 0)), (180, (1, 1)), (-90, (0, 1))]
+)
+def test_rotation_is_applied(tmp_path: Path, rotation: int, red: tuple[int, int]) -> None:
+    """Degrees counter-clockwise: a quarter turn moves the top left corner to the bottom left."""
+    video = make_video(
+        tmp_path / "in.mp4", num_frames=3, size=(48, 48), picture=corner_picture, rotation=rotation
+    )
+    picture = next(VideoReader(video, config()).frames()).astype(int)
+    quarters = picture.reshape(2, SIZE // 2, 2, SIZE // 2, 3).mean(axis=(1, 3))  # [2, 2, 3]
+    reddest = np.unravel_index(np.argmax(quarters[..., 0]), (2, 2))
+    bluest = np.unravel_index(np.argmax(quarters[..., 2]), (2, 2))
+    assert tuple(reddest) == red
+    assert tuple(bluest) == (1 - red[0], 1 - red[1])
+
+
+def test_probe_tells_the_displayed_size(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "in.mp4", rotation=90, num_frames=5)
+    info = probe(video)
+    assert (info.codec, info.width, info.height, info.rate_hz) == ("h264", 48, 64, 25.0)
+    assert info.duration_s == pytest.approx(0.2)
+    wide = probe(make_video(tmp_path / "wide.mp4", aspect=Fraction(4, 3), num_frames=5))
+    assert (wide.width, wide.height) == (85, 48)
+
+
+@pytest.mark.parametrize(
+    ("size", "pix_fmt", "options"),
+    [
+        ((63, 47), "yuv444p", {}),
+        ((17, 201), "yuv444p", {}),
+        ((64, 48), "yuv420p10le", {}),
+        ((64, 48), "yuv422p10le", {}),
+        ((64, 48), "yuvj420p", {}),
+        ((64, 64), "yuv420p", {"x264-params": "tff=1:interlaced=1"}),
+    ],
+    ids=["odd", "tall", "10 bit", "10 bit 4:2:2", "full range", "interlaced"],
+)
+def test_formats(
+    tmp_path: Path, size: tuple[int, int], pix_fmt: str, options: dict[str, str]
+) -> None:
+    video = make_video(tmp_path / "in.mp4", size=size, pix_fmt=pix_fmt, options=options)
+    reader = VideoReader(video, config())
+    pictures = list(reader.frames())
+    assert all(p.shape == (SIZE, SIZE, 3) and p.dtype == np.uint8 for p in pictures)
+    assert all(p.flags.c_contiguous for p in pictures)
+    assert [frame_number(p) for p in pictures] == [6, 18, 31, 43]
+
+
+def test_the_interlaced_test_file_is_interlaced(tmp_path: Path) -> None:
+    options = {"x264-params": "tff=1:interlaced=1"}
+    video = make_video(tmp_path / "in.mp4", size=(64, 64), num_frames=3, options=options)
+    with av.open(str(video)) as container:
+        assert next(container.decode(video=0)).interlaced_frame
+
+
+def test_8k(tmp_path: Path) -> None:
+    flat = np.full((4320, 7680, 3), grey_level(7), np.uint8)
+    video = make_video(
+        tmp_path / "in.mp4",
+        num_frames=2,
+        size=(7680, 4320),
+        picture=lambda number: flat,
+        options={"preset": "ultrafast"},
+    )
+    assert read(video, rate_hz=25.0) == ([7, 7], pytest.approx(0.08))
+
+
+def test_colours_survive(tmp_path: Path) -> None:
+    colour = np.array([200, 60, 30], np.uint8)
+    video = make_video(
+        tmp_path / "in.mp4",
+        num_frames=3,
+        picture=lambda number: np.broadcast_to(colour, (48, 64, 3)).copy(),
+        options={"crf": "1"},
+    )
+    picture = next(VideoReader(video, config()).frames())
+    np.testing.assert_allclose(picture.mean(axis=(0, 1)), colour, atol=3)
+
+
+def test_the_centre_is_kept(tmp_path: Path) -> None:
+    """A wide picture loses its sides alone: shortest side to the model's size, centre crop."""
+    image = np.zeros((32, 96, 3), np.uint8)
+    image[:, 32:64] = 255
+    video = make_video(
+        tmp_path / "in.mp4", num_frames=3, size=(96, 32), picture=lambda number: image
+    )
+    picture = next(VideoReader(video, config()).frames()).astype(int)
+    assert picture[:, 3:-3].min() > 200
+
+
+def test_the_same_file_gives_the_same_bytes(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    video = make_video(
+        tmp_path / "in.mp4",
+        picture=lambda number: random.integers(0, 255, (48, 64, 3), dtype=np.uint8),
+    )
+    first = np.stack(list(VideoReader(video, config()).frames()))
+    second = np.stack(list(VideoReader(video, config()).frames()))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_sound_beside_the_picture_does_not_matter(tmp_path: Path) -> None:
+    assert read(make_video(tmp_path / "in.mp4", with_sound=True)) == ([6, 18, 31, 43], 2.0)
+
+
+def test_names_that_look_like_something_else(tmp_path: Path) -> None:
+    for name in ("http:clip.mp4", "a%03d.mp4", "-in.mp4", "ton für film.mp4"):
+        assert read(make_video(tmp_path / "in.mp4").rename(tmp_path / name))[1] == 2.0
+
+
+def test_damaged_packets_are_skipped_with_one_warning(tmp_path: Path) -> None:
+    video = damage(make_video(tmp_path / "in.mp4"), [10, 11, 20])
+    with pytest.warns(MediaWarning, match="is damaged: 3 of its packets") as caught:
+        numbers, duration_s = read(video)
+    assert len(caught) == 1
+    assert duration_s == 2.0
+    assert numbers[0] == 6 and numbers[3] == 43
+
+
+def test_a_truncated_file_with_its_index_in_front_gives_what_is_there(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0)
+    video = make_video(
+        tmp_path / "in.mp4",
+        num_frames=100,
+        picture=lambda number: noise.integers(0, 255, (48, 64, 3), dtype=np.uint8),
+        format_options={"movflags": "faststart"},
+    )
+    whole = video.read_bytes()
+    video.write_bytes(whole[: len(whole) // 2])
+    reader = VideoReader(video, config())
+    assert reader.expected_s == 4.0
+    with pytest.warns(MediaWarning, match=r"is cut short: 1\.\d\d s of its 4\.00 s could be read"):
+        num_pictures = len(list(reader.frames()))
+    assert 1.0 < reader.duration_s < 3.0
+    assert num_pictures == round(reader.duration_s * 2)
+
+
+def test_a_stream_without_any_decodable_frame_is_an_error(tmp_path: Path) -> None:
+    video = damage(make_video(tmp_path / "in.mp4"), range(50))
+    with pytest.raises(MediaError, match="no frame of .* could be decoded"):
+        VideoReader(video, config())
+
+
+def test_expected_length(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "in.mp4")
+    assert VideoReader(video, config()).expected_s == 2.0
+    assert VideoReader(video, config(), 0.5).expected_s == 1.5
+    assert VideoReader(video, config(), 0.5, 1.0).expected_s == 1.0
+    assert VideoReader(video, config(), 0.5, 9.0).expected_s == 1.5
+    assert VideoReader(make_video(tmp_path / "in.h264"), config()).expected_s is None
+
+
+def test_the_duration_is_not_known_before_the_end(tmp_path: Path) -> None:
+    reader = VideoReader(make_video(tmp_path / "in.mp4"), config())
+    with pytest.raises(AssertionError, match="read every frame"):
+        _ = reader.duration_s
