@@ -81,6 +81,15 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         return self.num_token_steps * self.hop_samples
 
     @property
+    def num_overlap_steps(self) -> int:
+        """Token steps that a window of a long video shares with the one before: 30 % of the clip."""
+        return round(0.3 * self.num_token_steps)
+
+    def samples_in(self, duration_s: float) -> int:
+        """Audio samples of a video this long."""
+        return round(duration_s * self.sample_rate_hz)
+
+    @property
     def mask_id(self) -> int:
         """The token id of [MASK]; the codebook holds 0 to V - 1."""
         return self.codebook_size

@@ -1,0 +1,66 @@
+"""Masked parallel decoding: the schedule, and the loop around a model given as a function.
+
+Paper section 3.4; the schedule is MaskGIT's cosine (arXiv:2202.04200, section 3.2).
+"""
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from vab_rt.config import GenerateOptions
+from vab_rt.sampling import Sampler
+
+Tokens = npt.NDArray[np.int32]
+Logits = npt.NDArray[np.float32]
+TokensToLogits = Callable[[Tokens], tuple[Logits, Logits | None]]
+
+
+def remask_count(step: int, steps: int, num_masked_at_start: int) -> int:
+    """Positions that are [MASK] again after `step` (0 to steps - 1) of a clip.
+
+    The floor of cos(pi/2 * r) * num_masked_at_start, r = (step + 1) / steps. Before the last step
+    at least one position is left and at least one more than before is known; the last leaves none.
+    """
+    if step == steps - 1 or num_masked_at_start == 0:
+        return 0
+    cosine = math.floor(math.cos(math.pi / 2 * (step + 1) / steps) * num_masked_at_start)
+    # The cosine is concave: where it falls by less than one a step, it has done so from the start.
+    return max(1, min(cosine, num_masked_at_start - step - 1))
+
+
+def decode_masked(
+    tokens_to_logits: TokensToLogits,
+    tokens: Tokens,
+    seeds: npt.NDArray[np.uint64],
+    options: GenerateOptions,
+    sample_step: Sampler,
+) -> Iterator[tuple[int, Tokens]]:
+    """Fill the [MASK] positions of tokens [B, K, T]; yields (step, tokens), finished in the last.
+
+    tokens_to_logits: tokens [B, K, T], where V is [MASK], -> conditional logits [B, K, T, V] and
+    unconditional ones, or None when guidance is 1. seeds [B]. Given tokens never change, and a
+    clip's result does not depend on the others in the batch. Every array yielded is a new one.
+    """
+    batch, steps = len(tokens), options.steps
+    tokens = np.array(tokens, np.int32)
+    num_masked: npt.NDArray[np.intp] | None = None
+    for step in range(steps):
+        conditional, unconditional = tokens_to_logits(tokens)  # [B, K, T, V]
+        size = conditional.shape[3]
+        if num_masked is None:
+            num_masked = (tokens == size).sum(axis=(1, 2))  # [B]
+        sample_step(
+            tokens.reshape(batch, -1),
+            conditional.reshape(batch, -1, size),
+            None if unconditional is None else unconditional.reshape(batch, -1, size),
+            seeds=seeds,
+            step=step,
+            guidance=options.guidance,
+            temperature=options.temperature,
+            top_k=options.top_k,
+            mask_temperature=options.mask_temperature * (1 - (step + 1) / steps),
+            num_remask=np.array([remask_count(step, steps, int(n)) for n in num_masked], np.int32),
+        )
+        yield step, tokens.copy()

@@ -1,0 +1,121 @@
+"""onnxruntime on the CPU."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from vab_rt.bundle import Bundle
+from vab_rt.contract import RUNTIME_GRAPHS, GraphContract, Tensor, contract_of
+from vab_rt.engines import Engine, Engines
+from vab_rt.errors import BackendError, BundleError
+from vab_rt.sampling import fastest_sampler
+
+try:
+    import onnxruntime as ort  # type: ignore[import-untyped]  # it ships no types
+except ImportError as error:
+    raise BackendError(
+        f"device cpu needs onnxruntime, which cannot be imported ({error}); "
+        "install it with: pip install onnxruntime"
+    ) from error
+
+_ERRORS_ONLY = 3
+
+
+def open_cpu_engines(bundle: Bundle, threads: int | None = None) -> Engines:
+    """Verify and load every graph, side by side."""
+    threads = threads or num_physical_cores()
+    contracts = contract_of(bundle.config)
+
+    def open_one(name: str) -> Engine:
+        graph = bundle.read_graph(name)
+        return SessionEngine(name, graph, contracts[name], threads, str(bundle.folder))
+
+    with ThreadPoolExecutor(len(RUNTIME_GRAPHS)) as pool:
+        engines = dict(zip(RUNTIME_GRAPHS, pool.map(open_one, RUNTIME_GRAPHS), strict=True))
+    return Engines(**engines, device="cpu", sample_step=fastest_sampler(threads))
+
+
+class SessionEngine:
+    """One graph in an onnxruntime session; called with its named inputs, returns its output."""
+
+    def __init__(
+        self, name: str, graph: bytes, contract: GraphContract, threads: int, origin: str
+    ) -> None:
+        self.name = name
+        try:
+            self._session = ort.InferenceSession(
+                graph, _session_options(threads), providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's own exceptions share no other base
+            raise BundleError(
+                f"graph {name} of {origin} cannot be loaded by onnxruntime {ort.__version__} "
+                f"({_first_line(error)}), expected an ONNX graph; export the model again"
+            ) from error
+        check_session(self._session, name, contract, origin)
+
+    def __call__(self, **inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        try:
+            output: npt.NDArray[Any] = self._session.run(None, inputs)[0]
+        except Exception as error:  # onnxruntime's own exceptions share no other base
+            shapes = ", ".join(f"{key} {x.dtype} {x.shape}" for key, x in inputs.items())
+            raise BackendError(
+                f"graph {self.name} failed on cpu with {shapes} ({_first_line(error)}), expected "
+                "it to run; check free memory, or export the model again"
+            ) from error
+        return output
+
+
+def check_session(
+    session: ort.InferenceSession, name: str, contract: GraphContract, origin: str
+) -> None:
+    """Raises BundleError unless the session has the inputs and outputs of the contract."""
+    for kind, values, tensors in (
+        ("inputs", session.get_inputs(), contract.inputs),
+        ("outputs", session.get_outputs(), contract.outputs),
+    ):
+        found = [_describe(value.name, value.type, value.shape) for value in values]
+        expected = [_describe(t.name, _ort_type(t), t.shape) for t in tensors]
+        if found != expected:
+            raise BundleError(
+                f"graph {name} of {origin} has the {kind} {', '.join(found)}; expected "
+                f"{', '.join(expected)}; export the model again"
+            )
+
+
+def _describe(name: str, kind: str, shape: tuple[int | str, ...] | list[int | str | None]) -> str:
+    """Free dimensions are all alike, whatever their letter."""
+    sizes = ", ".join(str(size) if isinstance(size, int) else "?" for size in shape)
+    return f"{name} {kind} [{sizes}]"
+
+
+def _ort_type(tensor: Tensor) -> str:
+    return f"tensor({'float' if tensor.dtype == 'float32' else tensor.dtype})"
+
+
+def _session_options(threads: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ONLY
+    return options
+
+
+def num_physical_cores() -> int:
+    """Physical cores that this process may run on."""
+    if not hasattr(os, "sched_getaffinity"):
+        return max(1, (os.cpu_count() or 2) // 2)
+    allowed = os.sched_getaffinity(0)
+    siblings = (
+        Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") for cpu in allowed
+    )
+    try:
+        return len({path.read_text() for path in siblings})
+    except OSError:
+        return len(allowed)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

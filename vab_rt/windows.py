@@ -1,0 +1,100 @@
+"""Sound of any length from a model of fixed length: windows over a stream of visual features.
+
+Each window after the first begins inside the one before. Its first tokens are that one's last
+tokens, given to the decoder as known, so that the sound goes on instead of starting anew; the two
+renderings of the shared part are joined in its middle. Only one window is held at a time.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count, islice
+
+import numpy as np
+import numpy.typing as npt
+
+from vab_rt.config import ModelConfig
+
+# 2**64 over the golden ratio: window seeds of nearby clip seeds do not meet.
+_SEED_STRIDE = 0x9E3779B97F4A7C15
+
+
+@dataclass(frozen=True)
+class Window:
+    """One run of the model. `keep` selects the samples [S] of its sound that are heard."""
+
+    index: int
+    features: npt.NDArray[np.float32]
+    """[F, visual_dim]; past the end of the video the last feature repeats"""
+    keep: slice
+    is_last: bool
+
+    def seed(self, clip_seed: int) -> int:
+        return (clip_seed + self.index * _SEED_STRIDE) % 2**64
+
+
+def cut_windows(
+    features: Iterator[npt.NDArray[np.float32]],
+    duration_s: Callable[[], float],
+    config: ModelConfig,
+) -> Iterator[Window]:
+    """Windows over a stream of features [visual_dim], one per visual tick, at least one.
+
+    duration_s is asked once the stream has ended. A feature of tick i means that the video is
+    longer than (i + 0.5) / visual_rate_hz. The kept samples add up to the video's, exactly.
+    """
+    c = config
+    held: list[npt.NDArray[np.float32]] = []  # from tick `first` on
+    first = 0
+    for index in count():
+        start = index * (c.num_token_steps - c.num_overlap_steps)
+        end = start + c.num_token_steps
+        num_past = min(_tick(start, c) - first, max(0, len(held) - 1))
+        first, held = _tick(start, c), held[num_past:]
+        # A feature centred at or past the window's end proves that the video goes on.
+        beyond = _tick(end, c) - first
+        held += islice(features, max(0, beyond + 1 - len(held)))
+        goes_on = len(held) > beyond
+        num_left = None if goes_on else c.samples_in(duration_s()) - start * c.hop_samples
+        is_last = num_left is not None and num_left <= c.num_samples
+        keep = _kept(index, num_left if is_last else None, c)
+        yield Window(index, _fill(held, c.num_frames), keep, is_last)
+        if is_last:
+            return
+
+
+def num_windows(duration_s: float, config: ModelConfig) -> int:
+    """How many windows a video of this length takes."""
+    stride = config.num_token_steps - config.num_overlap_steps
+    beyond = config.samples_in(duration_s) / config.hop_samples - config.num_token_steps
+    return 1 + max(0, math.ceil(beyond / stride))
+
+
+def carry_over(
+    previous: npt.NDArray[np.int32] | None, config: ModelConfig
+) -> npt.NDArray[np.int32]:
+    """Tokens [1, K, T] for a window to start from: those it shares with the one before, else V."""
+    shape = (1, config.num_codebooks, config.num_token_steps)
+    tokens = np.full(shape, config.mask_id, np.int32)
+    if previous is not None:
+        shared = config.num_overlap_steps
+        tokens[..., :shared] = previous[..., config.num_token_steps - shared :]
+    return tokens
+
+
+def _tick(token_step: int, config: ModelConfig) -> int:
+    """The first visual tick whose centre lies at or after the beginning of a token step."""
+    return math.ceil(token_step / config.token_rate_hz * config.visual_rate_hz - 0.5)
+
+
+def _fill(held: list[npt.NDArray[np.float32]], num_frames: int) -> npt.NDArray[np.float32]:
+    rows = held[:num_frames]
+    return np.stack(rows + rows[-1:] * (num_frames - len(rows)))  # [F, visual_dim]
+
+
+def _kept(index: int, num_left: int | None, config: ModelConfig) -> slice:
+    """From the middle of one shared part to the middle of the next, or the ends of the video."""
+    shared = config.num_overlap_steps * config.hop_samples
+    begin = shared // 2 if index else 0
+    end = config.num_samples - shared + shared // 2
+    return slice(begin, end if num_left is None else num_left)
