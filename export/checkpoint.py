@@ -1,0 +1,144 @@
+"""Checkpoints: read without running code, and refuse what does not fit. Format: docs/BUNDLE.md."""
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from training.codec import build_codec
+from training.image_encoder import ImageEncoder
+from training.model import VAB
+from vab_rt.config import ModelConfig
+from vab_rt.errors import ExportError
+
+PARTS = ("vab", "codec", "image_encoder")
+Module = TypeVar("Module", bound=nn.Module)
+
+
+class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything in a checkpoint but its weights."""
+
+    config: ModelConfig
+    codec_settings: dict[str, Any] = {}
+    provenance: dict[str, str]
+    licence: str
+
+
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """weights: by part (PARTS), then by name in that part's module."""
+
+    path: Path
+    header: Header
+    weights: dict[str, dict[str, Tensor]]
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.header.config
+
+    def vab(self) -> VAB:
+        vab = self._load("vab", VAB(self.config))
+        if not torch.equal(vab.codebooks, self.codec().codebooks):
+            raise ExportError(
+                f"{self.path}: the codebooks of vab are not those of codec; "
+                "expected the codec that the model was trained on"
+            )
+        return vab
+
+    def codec(self) -> nn.Module:
+        return self._load("codec", build_codec(self.config, self.header.codec_settings))
+
+    def image_encoder(self) -> ImageEncoder:
+        return self._load("image_encoder", ImageEncoder(self.config))
+
+    def _load(self, part: str, module: Module) -> Module:
+        check_weights(f"{self.path}: {part}", self.weights[part], module.state_dict())
+        module.load_state_dict(self.weights[part])
+        return module.eval()
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """A .pt (read with weights_only) or .safetensors file. Raises ExportError."""
+    if not path.is_file():
+        raise ExportError(f"{path} is not a file, expected a .pt or .safetensors checkpoint")
+    readers = {".pt": _read_pt, ".safetensors": _read_safetensors}
+    if path.suffix not in readers:
+        raise ExportError(f"{path} ends in {path.suffix!r}, expected .pt or .safetensors")
+    header, weights = readers[path.suffix](path)
+    _check_names(path, weights, PARTS)
+    try:
+        return Checkpoint(path=path, header=msgspec.convert(header, Header), weights=weights)
+    except msgspec.ValidationError as error:  # msgspec names the key and what it expected
+        raise ExportError(f"{path}: {error}") from error
+
+
+def check_weights(where: str, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """The same names, the same shapes, and finite values, or an ExportError naming the first."""
+    _check_names(where, found, expected)
+    for name, tensor in expected.items():
+        if found[name].shape != tensor.shape:
+            raise ExportError(
+                f"{where}: {name} is {_shape(found[name])}, expected {_shape(tensor)}; "
+                "the config does not belong to these weights"
+            )
+        if not torch.isfinite(found[name]).all():
+            raise ExportError(f"{where}: {name} holds NaN or infinity, expected finite weights")
+
+
+def _check_names(where: object, found: Any, expected: Any) -> None:
+    missing, unexpected = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    if missing:
+        raise ExportError(f"{where}: {missing[0]} is missing ({len(missing)} names in all)")
+    if unexpected:
+        raise ExportError(
+            f"{where}: {unexpected[0]!r} is unexpected ({len(unexpected)} names in all)"
+        )
+
+
+def _shape(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def _read_pt(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise ExportError(
+            f"{path} holds more than tensors and plain values, which could run code; "
+            "expected a state_dict checkpoint: save it again without custom objects"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
+        raise ExportError(f"{path} cannot be read as a torch file: {_first_line(error)}") from error
+    if not isinstance(content, dict):
+        raise ExportError(f"{path} holds a {type(content).__name__}, expected a dict of its parts")
+    weights = {part: content.pop(part) for part in PARTS if part in content}
+    for part, tensors in weights.items():
+        if not isinstance(tensors, dict) or not all(
+            isinstance(tensor, Tensor) for tensor in tensors.values()
+        ):
+            raise ExportError(f"{path}: {part} is not a state_dict, expected names and tensors")
+    return content, weights
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+    try:
+        with safe_open(path, "pt") as file:
+            header = json.loads((file.metadata() or {}).get("checkpoint", "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError, OSError) as error:
+        raise ExportError(f"{path} cannot be read as safetensors: {_first_line(error)}") from error
+    if not isinstance(header, dict):
+        raise ExportError(f"{path} has no JSON object under `checkpoint` in its metadata")
+    weights: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition(".")
+        weights.setdefault(part, {})[rest] = tensor
+    return header, weights
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,0 +1,128 @@
+"""Torch modules to ONNX files: traced, stripped, stored small."""
+
+import tempfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import torch
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from torch import nn
+
+from export.modules import MIN_HALF_ELEMENTS
+from vab_rt.contract import GraphContract, Tensor
+from vab_rt.errors import ExportError
+
+OPSET = 23
+MAX_FILE_BYTES = 2**31 - 1
+TRACED_SIZE = 2
+"""Of free dimensions in the example; 0 and 1 would be taken for constants."""
+
+
+def trace(module: nn.Module, contract: GraphContract) -> ir.Model:
+    """The graph of `module`, its inputs and outputs named and shaped as in `contract`."""
+    free = {letter: torch.export.Dim(letter) for letter in _letters(contract)}
+    dynamic = tuple(
+        {i: free[size] for i, size in enumerate(tensor.shape) if isinstance(size, str)}
+        for tensor in contract.inputs
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's own deprecations, not of this model
+        program = torch.onnx.export(
+            module,
+            tuple(_example(tensor) for tensor in contract.inputs),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[tensor.name for tensor in contract.inputs],
+            output_names=[tensor.name for tensor in contract.outputs],
+            dynamic_shapes=dynamic,
+            verbose=False,
+        )
+    assert program is not None
+    strip(program.model)
+    return program.model
+
+
+def strip(model: ir.Model) -> None:
+    """Drop the tracer's notes: they hold paths of this machine, and make equal graphs differ."""
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    model.doc_string = model.graph.doc_string = None
+    values = [*model.graph.inputs, *model.graph.initializers.values()]
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        values.extend(node.outputs)
+    for value in values:
+        value.metadata_props.clear()
+        value.doc_string = None
+
+
+def store_half(model: ir.Model) -> None:
+    """Store as float16 every weight that loses nothing by it; the graph casts it back.
+
+    Runtimes fold the cast at load, so that computing stays float32. Weights are rounded before the
+    export (`round_to_half`); tables that were not keep their precision.
+    """
+    graph = model.graph
+    for value in list(graph.initializers.values()):
+        weight = value.const_value.numpy()
+        if weight.dtype != np.float32 or weight.size < MIN_HALF_ELEMENTS:
+            continue
+        half = weight.astype(np.float16)
+        if not np.array_equal(half.astype(np.float32), weight):
+            continue
+        stored = ir.Value(
+            name=f"{value.name}.half",
+            shape=value.shape,
+            type=ir.TensorType(ir.DataType.FLOAT16),
+            const_value=ir.tensor(half, name=f"{value.name}.half"),
+        )
+        graph.register_initializer(stored)
+        cast = ir.node("Cast", [stored], {"to": ir.DataType.FLOAT}, name=f"{value.name}.cast")
+        graph.insert_before(graph[0], cast)
+        for node, index in value.uses():
+            node.replace_input_with(index, cast.outputs[0])
+        del graph.initializers[value.name]
+
+
+def quantise(path: Path) -> ir.Model:
+    """The graph at `path` with its MatMul weights as int8 per output channel, activations
+    quantised at run time.
+
+    reduce_range: seven bits, as AVX2 without VNNI saturates its 16-bit sums at eight.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        quantised = Path(folder, "int8.onnx")
+        quantize_dynamic(
+            path,
+            quantised,
+            op_types_to_quantize=["MatMul"],
+            per_channel=True,
+            reduce_range=True,
+            weight_type=QuantType.QInt8,
+            extra_options={"MatMulConstBOnly": True},
+        )
+        return ir.from_proto(onnx.load(quantised))
+
+
+def save(model: ir.Model, path: Path) -> None:
+    """Write one self-contained file. Raises ExportError when protobuf cannot hold it."""
+    size_bytes = sum(value.const_value.nbytes for value in model.graph.initializers.values())
+    if size_bytes > MAX_FILE_BYTES:
+        raise ExportError(
+            f"{path.stem} holds {size_bytes / 1e9:.1f} GB of weights, expected at most 2.1 GB in "
+            "one ONNX file; use --store fp16"
+        )
+    ir.save(model, path)
+
+
+def _letters(contract: GraphContract) -> set[str]:
+    return {s for tensor in contract.inputs for s in tensor.shape if isinstance(s, str)}
+
+
+def _example(tensor: Tensor) -> torch.Tensor:
+    shape = [TRACED_SIZE if isinstance(size, str) else size for size in tensor.shape]
+    return torch.zeros(shape, dtype=getattr(torch, tensor.dtype))

@@ -1,0 +1,168 @@
+"""Torch against ONNX on fixed inputs; a graph that differs is never kept."""
+
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from export.modules import CodecEncoder
+from vab_rt.config import ModelConfig
+from vab_rt.contract import contract_of
+from vab_rt.errors import ExportError
+
+Arrays = dict[str, NDArray]
+BATCHES = (1, 2)
+TIMED_RUNS = 3
+
+
+class Tolerance(NamedTuple):
+    """relative: the largest difference, as a share of the largest value."""
+
+    relative: float
+    reason: str
+
+
+TOLERANCES = {
+    "visual_encoder": Tolerance(1e-4, "float32 sums in another order"),
+    "backbone": Tolerance(1e-4, "float32 sums in another order, through every layer"),
+    "codec_decoder": Tolerance(1e-4, "float32 sums in another order, sines of large phases"),
+    "codec_encoder": Tolerance(1e-4, "tokens are equal, but where two codes are this equally near"),
+    "int8": Tolerance(0.5, "a loss is expected and reported; this only refuses nonsense"),
+}
+
+
+class Loss(NamedTuple):
+    """How far logits [B, K, T, V] moved. agreement: share of rows with the same argmax."""
+
+    relative_error: float
+    agreement: float
+
+    def __str__(self) -> str:
+        return f"logits {self.relative_error:.1%} off, same argmax {self.agreement:.2%}"
+
+
+def verify(name: str, module: nn.Module, path: Path, config: ModelConfig) -> float:
+    """The largest relative error of the graph (of tokens: the share that differs, all ties).
+
+    Raises ExportError beyond the table's tolerance.
+    """
+    session = open_session(path)
+    check_contract(name, session, config)
+    errors = []
+    for batch in BATCHES:
+        inputs = fixed_inputs(name, config, batch)
+        expected, found = run_torch(module, inputs), session.run(None, inputs)[0]
+        if isinstance(module, CodecEncoder):
+            check_tokens(module.codec, inputs["audio"], expected, found)
+            errors.append(float((expected != found).mean()))
+        else:
+            errors.append(relative_error(expected, found))
+            check_error(name, errors[-1])
+    return max(errors)
+
+
+def check_error(name: str, error: float) -> None:
+    limit, reason = TOLERANCES[name]
+    if not error <= limit:  # also when it is NaN
+        raise ExportError(
+            f"{name} differs from torch by {error:.1e} of its largest value, expected at most "
+            f"{limit:g} ({reason}); nothing was written"
+        )
+
+
+def check_contract(name: str, session: onnxruntime.InferenceSession, config: ModelConfig) -> None:
+    contract = contract_of(config)[name]
+    dtypes = {"uint8": "tensor(uint8)", "int32": "tensor(int32)", "float32": "tensor(float)"}
+    for side, found in (("inputs", session.get_inputs()), ("outputs", session.get_outputs())):
+        expected = [(t.name, dtypes[t.dtype], list(t.shape)) for t in getattr(contract, side)]
+        actual = [(t.name, t.type, t.shape) for t in found]
+        assert actual == expected, f"{name} {side} are {actual}, expected {expected}"
+
+
+def check_tokens(codec: nn.Module, audio: NDArray, expected: NDArray, found: NDArray) -> None:
+    """Tokens [B, K, T] are equal, but where two codes lie equally near. Raises ExportError.
+
+    Past the first difference along K the residuals differ, so only the first is judged.
+    """
+    with torch.no_grad():
+        latents = codec.latents(torch.from_numpy(audio)).numpy()  # [B, T, code_dim]
+    codebooks = codec.codebooks.numpy()  # [K, V, code_dim]
+    differs = expected != found
+    for b, t in np.argwhere(differs.any(1)):
+        k = int(differs[b, :, t].argmax())
+        residual = latents[b, t] - sum(codebooks[j, expected[b, j, t]] for j in range(k))
+        near, other = (
+            np.square(residual - codebooks[k, tokens[b, k, t]]).sum()
+            for tokens in (expected, found)
+        )
+        if abs(near - other) > TOLERANCES["codec_encoder"].relative * np.square(residual).sum():
+            raise ExportError(
+                f"codec_encoder gives token {found[b, k, t]} at {[int(b), k, int(t)]}, expected "
+                f"{expected[b, k, t]} as in torch; nothing was written"
+            )
+
+
+def measure_loss(exact: NDArray, found: NDArray) -> Loss:
+    same = (exact.argmax(-1) == found.argmax(-1)).mean()
+    return Loss(relative_error(exact, found), float(same))
+
+
+def relative_error(expected: NDArray, found: NDArray) -> float:
+    """Largest difference over largest value; NaN where either is not finite."""
+    return float(np.abs(expected - found).max() / np.abs(expected).max())
+
+
+def fixed_inputs(name: str, config: ModelConfig, batch: int) -> Arrays:
+    """The same inputs every time: noise of each input's kind, and tones for audio."""
+    random = np.random.default_rng(0)
+    inputs: Arrays = {}
+    for tensor in contract_of(config)[name].inputs:
+        shape = tuple(batch if isinstance(size, str) else size for size in tensor.shape)
+        if tensor.name == "frames":
+            inputs["frames"] = random.integers(256, size=shape, dtype=np.uint8)
+        elif tensor.name == "tokens":
+            tokens = random.integers(config.codebook_size, size=shape, dtype=np.int32)
+            hidden = (random.random(shape) < 0.5) & (name == "backbone")
+            inputs["tokens"] = np.where(hidden, np.int32(config.mask_id), tokens)
+        elif tensor.name == "features":
+            features = random.standard_normal(shape, np.float32)
+            inputs["features"] = features / np.linalg.norm(features, axis=-1, keepdims=True)
+        elif tensor.name == "conditional":
+            inputs["conditional"] = (np.arange(batch) % 2 == 0).astype(np.float32)
+        else:
+            inputs["audio"] = _sweep_in_noise(random, shape, config.sample_rate_hz)
+    return inputs
+
+
+def run_torch(module: nn.Module, inputs: Arrays) -> NDArray:
+    with torch.no_grad():
+        return module(*(torch.from_numpy(array) for array in inputs.values())).numpy()
+
+
+def open_session(path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def seconds_per_run(session: onnxruntime.InferenceSession, inputs: Arrays) -> float:
+    """The best of a few runs."""
+    seconds = []
+    for _ in range(TIMED_RUNS):
+        started = time.perf_counter()
+        session.run(None, inputs)
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
+
+
+def _sweep_in_noise(
+    random: np.random.Generator, shape: tuple[int, ...], sample_rate_hz: int
+) -> NDArray:
+    time_s = np.arange(shape[1]) / sample_rate_hz
+    sweep = 0.3 * np.sin(2 * np.pi * (200 + 300 * time_s) * time_s)
+    return (sweep + 0.1 * random.standard_normal(shape)).astype(np.float32)

@@ -1,0 +1,61 @@
+"""Small checkpoints with random weights, for the tests of the exporter."""
+
+from typing import Any
+
+import msgspec
+import torch
+
+from training.codec import build_codec
+from training.image_encoder import ImageEncoder
+from training.model import VAB
+from vab_rt.config import ModelConfig
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "spectral": {
+        "encoder_width": 16,
+        "encoder_blocks": 1,
+        "decoder_width": 24,
+        "decoder_blocks": 1,
+    },
+    "encodec": {"num_filters": 4},
+}
+
+
+def tiny_config(**changes: Any) -> ModelConfig:
+    facts: dict[str, Any] = {
+        "name": "tiny-test",
+        "codec": "spectral",
+        "image_encoder": "vit-tiny-64",
+        "image_size": 16,
+        "visual_dim": 24,
+        "visual_rate_hz": 2.5,
+        "clip_s": 2.0,
+        "num_codebooks": 3,
+        "codebook_size": 37,
+        "code_dim": 8,
+        "width": 32,
+        "layers": 3,
+        "expert_layers": 2,
+        "heads": 4,
+        "alibi": "time",
+        "sinusoids": True,
+    }
+    return ModelConfig(**(facts | changes))
+
+
+def tiny_checkpoint(config: ModelConfig, seed: int = 0) -> dict[str, Any]:
+    """What `ckpt.pt` of a trained model holds."""
+    torch.manual_seed(seed)
+    codec, vab = build_codec(config, SETTINGS[config.codec]), VAB(config)
+    for layer in codec.quantizer.vq.layers:
+        layer.codebook.normal_(std=0.3)
+    vab.codebooks.copy_(codec.codebooks)
+    return {
+        "config": msgspec.to_builtins(config),
+        "codec_settings": SETTINGS[config.codec],
+        "vab": vab.state_dict(),
+        "codec": codec.state_dict(),
+        "image_encoder": ImageEncoder(config).state_dict(),
+        "licence": "Apache-2.0",
+        "provenance": {"data": "none, random weights"},
+    }
