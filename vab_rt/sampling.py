@@ -4,13 +4,15 @@
 for token. Letters: B clips, N = K * T positions, V codebook size and id of [MASK], R masked rows.
 """
 
+import os
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from vab_rt.errors import OptionError, VabError
+from vab_rt.errors import BackendError, OptionError
 from vab_rt.philox import CONFIDENCE_STREAM, TOKEN_STREAM, gumbel, log_poly
+from vab_rt.sampling_arguments import check_arguments, not_finite
 
 # Cephes expf (Moshier 1989), highest power first.
 _EXP_COEFFICIENTS = tuple(
@@ -28,8 +30,11 @@ _LOG2_E = np.float32(1.44269504088896341)
 _LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
 
 
-class SampleStep(Protocol):
+class Sampler(Protocol):
     """One sampling step on a whole batch; `sample_step` documents the arguments."""
+
+    @property
+    def name(self) -> str: ...
 
     def __call__(
         self,
@@ -142,119 +147,73 @@ def exp_poly(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return y * ((n + 127) << 23).astype(np.int32).view(np.float32)
 
 
-def check_arguments(
-    tokens: npt.NDArray[np.int32],
-    conditional: npt.NDArray[np.float32],
-    unconditional: npt.NDArray[np.float32] | None,
-    seeds: npt.NDArray[np.uint64],
-    step: int,
-    guidance: float,
-    temperature: float,
-    top_k: int,
-    mask_temperature: float,
-    num_remask: npt.NDArray[np.int32],
-) -> None:
-    """Raise OptionError unless every argument of a sampling step fits the others."""
-    _check_array("tokens", tokens, np.int32, (None, None), "[B, N]")
-    _check_array("conditional", conditional, np.float32, (*tokens.shape, None), "[B, N, V]")
-    if unconditional is not None:
-        _check_array("unconditional", unconditional, np.float32, conditional.shape, "[B, N, V]")
-    _check_array("seeds", seeds, np.uint64, (len(tokens),), "[B]")
-    _check_array("num_remask", num_remask, np.int32, (len(tokens),), "[B]")
-    if not tokens.flags.writeable:
-        raise OptionError("tokens is read-only, expected an array that can be changed in place")
-    size = conditional.shape[2]
-    _require(0 < tokens.shape[1] * size <= 2**32, "N * V", tokens.shape[1] * size, "1 to 2**32")
-    _require(0 <= step < 2**32, "step", step, "0 to 2**32 - 1")
-    _require(_fits_float32(guidance), "guidance", guidance, "a finite float32")
-    if unconditional is None:
-        _require(guidance == 1, "guidance", guidance, "1 when unconditional is None")
-    _require(
-        temperature > 0 and _fits_float32(1 / temperature) and bool(np.float32(1 / temperature)),
-        "temperature", temperature, "over 0, with an inverse that fits float32",
-    )  # fmt: skip
-    _require(0 <= top_k < 2**31, "top_k", top_k, "0 (keep all) to 2**31 - 1")
-    _require(
-        mask_temperature >= 0 and _fits_float32(mask_temperature),
-        "mask_temperature", mask_temperature, "0 or more",
-    )  # fmt: skip
-    _check_counts(tokens, num_remask, size)
-
-
-def _check_array(
-    name: str,
-    array: npt.NDArray[np.generic],
-    dtype: type[np.generic],
-    shape: tuple[int | None, ...],
-    letters: str,
-) -> None:
-    if not isinstance(array, np.ndarray) or array.dtype != dtype:
-        found = getattr(array, "dtype", type(array).__name__)
-        raise OptionError(f"{name} is {found}, expected a {np.dtype(dtype)} array {letters}")
-    fits = array.ndim == len(shape) and all(
-        want in (None, have) for want, have in zip(shape, array.shape, strict=True)
-    )
-    if not fits:
-        expected = ", ".join("any" if size is None else str(size) for size in shape)
-        raise OptionError(f"{name} has shape {array.shape}, expected ({expected}), {letters}")
-    if not array.flags.c_contiguous:
-        raise OptionError(
-            f"{name} of shape {array.shape} has strides {array.strides}, expected a C-contiguous "
-            "array: use np.ascontiguousarray"
-        )
-
-
-def _check_counts(
-    tokens: npt.NDArray[np.int32], num_remask: npt.NDArray[np.int32], size: int
-) -> None:
-    if tokens.size and not (0 <= tokens.min() and tokens.max() <= size):
-        raise OptionError(
-            f"tokens hold {tokens.min()} to {tokens.max()}, expected 0 to {size} ([MASK])"
-        )
-    masked = (tokens == size).sum(axis=1)
-    for b in np.flatnonzero((num_remask < 0) | (num_remask > masked)):
-        raise OptionError(
-            f"num_remask[{b}] is {num_remask[b]}, expected 0 to {masked[b]}, the masked positions"
-        )
-
-
-def not_finite(
-    tokens: npt.NDArray[np.int32],
-    conditional: npt.NDArray[np.float32],
-    unconditional: npt.NDArray[np.float32] | None,
-) -> VabError:
-    """The error for logits that are not finite, with the argument and place that caused it."""
-    masked = tokens == conditional.shape[2]  # [B, N]
-    for name, logits in (("conditional", conditional), ("unconditional", unconditional)):
-        if logits is None:
-            continue
-        for b, n, v in np.argwhere(~np.isfinite(logits) & masked[..., None])[:1]:
-            return VabError(
-                f"{name}[{b}, {n}, {v}] of shape {logits.shape} is {logits[b, n, v]}, "
-                "expected finite logits: the model or its input is damaged"
-            )
-    return VabError(
-        f"guidance makes logits of shape {conditional.shape} overflow float32, expected finite "
-        "values: use a smaller guidance, a larger temperature, or check the model"
-    )
-
-
-def _fits_float32(value: float) -> bool:
-    return abs(value) <= float(np.finfo(np.float32).max)
-
-
-def _require(holds: bool, name: str, found: object, expected: str) -> None:
-    if not holds:
-        raise OptionError(f"{name} is {found}, expected {expected}")
-
-
 class NumpySampler:
-    """The reference as an object with a name."""
+    """`sample_step` as an object with a name."""
 
     name = "numpy"
     __call__ = staticmethod(sample_step)
 
 
-def fastest_sampler() -> NumpySampler:
+class NativeSampler:
+    """The compiled kernel, token for token `sample_step`; memory and threads stay between steps.
+
+    threads: None takes the cores this process may use, at most 8. Like an onnxruntime session, it
+    does not survive a fork. Raises BackendError where the kernel is not built.
+    """
+
+    name = "native"
+
+    def __init__(self, threads: int | None = None) -> None:
+        try:
+            from vab_rt import _sampling
+        except ImportError as error:
+            raise BackendError(
+                f"the native sampling kernel is not installed ({error}): install a C++ compiler "
+                "and run pip install --force-reinstall --no-deps vab-rt"
+            ) from error
+        if threads is not None and not 1 <= threads <= 1024:
+            raise OptionError(f"threads is {threads}, expected 1 to 1024")
+        self._kernel = _sampling.Sampler(threads or min(8, _num_cores()))
+
+    @property
+    def num_threads(self) -> int:
+        return self._kernel.num_threads
+
+    def __call__(
+        self,
+        tokens: npt.NDArray[np.int32],
+        conditional: npt.NDArray[np.float32],
+        unconditional: npt.NDArray[np.float32] | None,
+        *,
+        seeds: npt.NDArray[np.uint64],
+        step: int,
+        guidance: float,
+        temperature: float,
+        top_k: int,
+        mask_temperature: float,
+        num_remask: npt.NDArray[np.int32],
+    ) -> None:
+        check_arguments(
+            tokens, conditional, unconditional, seeds, step, guidance, temperature, top_k,
+            mask_temperature, num_remask,
+        )  # fmt: skip
+        finite = self._kernel.sample_step(
+            tokens, conditional, unconditional, seeds, step, guidance, 1 / temperature, top_k,
+            mask_temperature, num_remask,
+        )  # fmt: skip
+        if not finite:
+            raise not_finite(tokens, conditional, unconditional)
+
+
+def _num_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def fastest_sampler(threads: int | None = None) -> Sampler:
     """The fastest kernel that this installation holds; its `name` says which."""
-    return NumpySampler()
+    try:
+        return NativeSampler(threads)
+    except BackendError:
+        return NumpySampler()

@@ -1,0 +1,322 @@
+// The inner loops of the sampling kernel, each on one row of logits.
+//
+// VAB_CLONES marks plain loops that the compiler builds once per instruction set; the version is
+// chosen when the module is loaded. Two loops it cannot vectorise well have versions by hand.
+// Everything is built with -ffp-contract=off: each float operation rounds on its own.
+
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#include <immintrin.h>
+#define VAB_X86_VERSIONS 1
+#define VAB_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+#define VAB_DEFAULT __attribute__((target("default")))
+#define VAB_TARGET_V3 __attribute__((target("arch=x86-64-v3")))
+#define VAB_TARGET_V4 __attribute__((target("arch=x86-64-v4")))
+#else  // NEON is the base of aarch64; elsewhere the compiler's target decides
+#define VAB_X86_VERSIONS 0
+#define VAB_CLONES
+#define VAB_DEFAULT
+#endif
+#if defined(_MSC_VER)
+#define VAB_INLINE static __forceinline
+#define VAB_RESTRICT __restrict
+#define VAB_PREFETCH(address) static_cast<void>(address)
+#else
+#define VAB_INLINE static inline __attribute__((always_inline))
+#define VAB_RESTRICT __restrict__
+#define VAB_PREFETCH(address) __builtin_prefetch(address, 0, 2)
+#endif
+
+
+namespace vab {
+
+constexpr int32_t kLargestFiniteKey = 0x7f7fffff;
+
+VAB_INLINE int32_t bits_of(float x) {
+  int32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+
+VAB_INLINE float float_of(int32_t bits) {
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+// Integers in the order of the floats; its own inverse. The caller adds +0.0f first so that
+// -0.0 and +0.0 tie. NaN and inf lie outside [~kLargestFiniteKey, kLargestFiniteKey].
+VAB_INLINE int32_t ordered(int32_t bits) { return bits ^ ((bits >> 31) & 0x7fffffff); }
+
+// Cephes logf, positive normal numbers only; philox.py:log_poly.
+VAB_INLINE float log_poly(float x) {
+  const int32_t bits = bits_of(x);
+  const float mantissa = float_of((bits & 0x7fffff) | 0x3f000000);
+  const int32_t small = mantissa < 0.707106781186547524f ? 1 : 0;
+  const float e = static_cast<float>((bits >> 23) - 126 - small);
+  const float f = (small ? mantissa + mantissa : mantissa) - 1.0f;
+  const float z = f * f;
+  float y = 7.0376836292e-2f;
+  y = y * f + -1.1514610310e-1f;
+  y = y * f + 1.1676998740e-1f;
+  y = y * f + -1.2420140846e-1f;
+  y = y * f + 1.4249322787e-1f;
+  y = y * f + -1.6668057665e-1f;
+  y = y * f + 2.0000714765e-1f;
+  y = y * f + -2.4999993993e-1f;
+  y = y * f + 3.3333331174e-1f;
+  y = f * z * y + e * -2.12194440e-4f + z * -0.5f;
+  return (f + y) + e * 0.693359375f;
+}
+
+// Cephes expf for x <= 0; sampling.py:exp_poly.
+VAB_INLINE float exp_poly(float x) {
+  x = x > -80.0f ? x : -80.0f;
+  const int32_t n = static_cast<int32_t>(x * 1.44269504088896341f - 0.5f);
+  const float f = static_cast<float>(n);
+  x = x - f * 0.693359375f - f * -2.12194440e-4f;
+  float y = 1.9875691500e-4f;
+  y = y * x + 1.3981999507e-3f;
+  y = y * x + 8.3334519073e-3f;
+  y = y * x + 4.1665795894e-2f;
+  y = y * x + 1.6666665459e-1f;
+  y = y * x + 5.0000001201e-1f;
+  y = y * (x * x) + x + 1.0f;
+  return y * float_of((n + 127) << 23);
+}
+
+constexpr uint32_t kMultiplier0 = 0xD2511F53u, kMultiplier1 = 0xCD9E8D57u;
+constexpr uint32_t kKeyStep0 = 0x9E3779B9u, kKeyStep1 = 0xBB67AE85u;
+
+struct Noise {
+  uint32_t key[2], step, stream;
+};
+
+// words[i] = the first of the four words of Philox4x32-10 at counter (c0[i], step, stream, 0).
+VAB_DEFAULT void philox_words(const uint32_t* VAB_RESTRICT c0, int n, Noise at,
+                              uint32_t* VAB_RESTRICT words) {
+  for (int i = 0; i < n; ++i) {
+    uint32_t x0 = c0[i], x1 = at.step, x2 = at.stream, x3 = 0, k0 = at.key[0], k1 = at.key[1];
+    for (int round = 0; round < 10; ++round, k0 += kKeyStep0, k1 += kKeyStep1) {
+      const uint64_t p0 = static_cast<uint64_t>(x0) * kMultiplier0;
+      const uint64_t p1 = static_cast<uint64_t>(x2) * kMultiplier1;
+      x0 = static_cast<uint32_t>(p1 >> 32) ^ x1 ^ k0;
+      x1 = static_cast<uint32_t>(p1);
+      x2 = static_cast<uint32_t>(p0 >> 32) ^ x3 ^ k1;
+      x3 = static_cast<uint32_t>(p0);
+    }
+    words[i] = x0;
+  }
+}
+
+#if VAB_X86_VERSIONS
+// One counter per 64-bit lane: a 32 x 32 -> 64 bit product needs no shuffles, and whatever lies
+// in the upper halves is ignored by the next one.
+VAB_TARGET_V3 void philox_words(const uint32_t* VAB_RESTRICT c0, int n, Noise at,
+                                uint32_t* VAB_RESTRICT words) {
+  const __m256i m0 = _mm256_set1_epi64x(kMultiplier0), m1 = _mm256_set1_epi64x(kMultiplier1);
+  const __m256i low_halves = _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6);
+  for (int i = 0; i < n; i += 8) {  // rows are padded to 16
+    __m256i x0[2], x1[2], x2[2], x3[2];
+    for (int h = 0; h < 2; ++h) {
+      x0[h] = _mm256_cvtepu32_epi64(
+          _mm_loadu_si128(reinterpret_cast<const __m128i*>(c0 + i + 4 * h)));
+      x1[h] = _mm256_set1_epi64x(at.step);
+      x2[h] = _mm256_set1_epi64x(at.stream);
+      x3[h] = _mm256_setzero_si256();
+    }
+    uint32_t k0 = at.key[0], k1 = at.key[1];
+    for (int round = 0; round < 10; ++round, k0 += kKeyStep0, k1 += kKeyStep1) {
+      for (int h = 0; h < 2; ++h) {
+        const __m256i p0 = _mm256_mul_epu32(x0[h], m0), p1 = _mm256_mul_epu32(x2[h], m1);
+        x0[h] = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(p1, 32), x1[h]),
+                                 _mm256_set1_epi64x(k0));
+        x2[h] = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(p0, 32), x3[h]),
+                                 _mm256_set1_epi64x(k1));
+        x1[h] = p1;
+        x3[h] = p0;
+      }
+    }
+    const __m256i first = _mm256_permutevar8x32_epi32(x0[0], low_halves);
+    const __m256i second = _mm256_permutevar8x32_epi32(x0[1], low_halves);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(words + i),
+                        _mm256_blend_epi32(first, second, 0xf0));
+  }
+}
+
+VAB_TARGET_V4 void philox_words(const uint32_t* VAB_RESTRICT c0, int n, Noise at,
+                                uint32_t* VAB_RESTRICT words) {
+  const __m512i m0 = _mm512_set1_epi64(kMultiplier0), m1 = _mm512_set1_epi64(kMultiplier1);
+  for (int i = 0; i < n; i += 16) {  // rows are padded to 16
+    __m512i x0[2], x1[2], x2[2], x3[2];
+    for (int h = 0; h < 2; ++h) {
+      x0[h] = _mm512_cvtepu32_epi64(
+          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(c0 + i + 8 * h)));
+      x1[h] = _mm512_set1_epi64(at.step);
+      x2[h] = _mm512_set1_epi64(at.stream);
+      x3[h] = _mm512_setzero_si512();
+    }
+    uint32_t k0 = at.key[0], k1 = at.key[1];
+    for (int round = 0; round < 10; ++round, k0 += kKeyStep0, k1 += kKeyStep1) {
+      for (int h = 0; h < 2; ++h) {
+        const __m512i p0 = _mm512_mul_epu32(x0[h], m0), p1 = _mm512_mul_epu32(x2[h], m1);
+        x0[h] = _mm512_ternarylogic_epi64(_mm512_srli_epi64(p1, 32), x1[h],
+                                          _mm512_set1_epi64(k0), 0x96);  // three-way xor
+        x2[h] = _mm512_ternarylogic_epi64(_mm512_srli_epi64(p0, 32), x3[h],
+                                          _mm512_set1_epi64(k1), 0x96);
+        x1[h] = p1;
+        x3[h] = p0;
+      }
+    }
+    for (int h = 0; h < 2; ++h) {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(words + i + 8 * h),
+                          _mm512_cvtepi64_epi32(x0[h]));
+    }
+  }
+}
+#endif
+
+// noise[i] = Gumbel made of words[i].
+VAB_CLONES void gumbel_of(const uint32_t* VAB_RESTRICT words, int n, float* VAB_RESTRICT noise) {
+  for (int i = 0; i < n; ++i) {
+    const float u = (static_cast<float>(static_cast<int32_t>(words[i] >> 9)) + 0.5f) * 0x1p-23f;
+    noise[i] = -log_poly(-log_poly(u));
+  }
+}
+
+struct Range {
+  int32_t low, high;  // ordered keys
+};
+
+// keys[V] of the guided, scaled logits, and their range. u is null without guidance.
+VAB_CLONES Range scale_row(const float* VAB_RESTRICT c, const float* VAB_RESTRICT u, int size,
+                           float guidance, float inverse_temperature, int32_t* VAB_RESTRICT keys) {
+  int32_t low = INT32_MAX, high = INT32_MIN;
+  if (u != nullptr) {
+    for (int v = 0; v < size; ++v) {
+      const float guided = u[v] + guidance * (c[v] - u[v]);
+      const int32_t key = ordered(bits_of(guided * inverse_temperature + 0.0f));
+      keys[v] = key;
+      low = std::min(low, key);
+      high = std::max(high, key);
+    }
+  } else {
+    for (int v = 0; v < size; ++v) {
+      const int32_t key = ordered(bits_of(c[v] * inverse_temperature + 0.0f));
+      keys[v] = key;
+      low = std::min(low, key);
+      high = std::max(high, key);
+    }
+  }
+  return {low, high};
+}
+
+VAB_CLONES int count_at_least(const int32_t* VAB_RESTRICT keys, int size, int32_t threshold) {
+  int count = 0;
+  for (int v = 0; v < size; ++v) count += keys[v] >= threshold ? 1 : 0;
+  return count;
+}
+
+// index = where keys are at or above the threshold, in order; returns how many. Room for size.
+VAB_DEFAULT int collect(const int32_t* VAB_RESTRICT keys, int size, int32_t threshold,
+                        uint32_t* VAB_RESTRICT index) {
+  int n = 0;
+  for (int v = 0; v < size; ++v) {
+    index[n] = static_cast<uint32_t>(v);
+    n += keys[v] >= threshold ? 1 : 0;
+  }
+  return n;
+}
+
+#if VAB_X86_VERSIONS
+struct SetBits {
+  alignas(8) uint8_t of[256][8] = {};  // places of the set bits of a byte, in order
+
+  constexpr SetBits() {
+    for (int byte = 0; byte < 256; ++byte) {
+      for (int bit = 0, n = 0; bit < 8; ++bit) {
+        if (byte >> bit & 1) of[byte][n++] = static_cast<uint8_t>(bit);
+      }
+    }
+  }
+};
+constexpr SetBits kSetBits;
+
+VAB_TARGET_V3 int collect(const int32_t* VAB_RESTRICT keys, int size, int32_t threshold,
+                          uint32_t* VAB_RESTRICT index) {
+  const __m256i below = _mm256_set1_epi32(threshold - 1);
+  int n = 0, v = 0;
+  for (; v + 8 <= size; v += 8) {
+    const __m256i key = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(keys + v));
+    const int mask = _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(key, below)));
+    const __m128i bits = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kSetBits.of[mask]));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(index + n),
+                        _mm256_add_epi32(_mm256_cvtepu8_epi32(bits), _mm256_set1_epi32(v)));
+    n += __builtin_popcount(mask);
+  }
+  for (; v < size; ++v) {
+    if (keys[v] >= threshold) index[n++] = static_cast<uint32_t>(v);
+  }
+  return n;
+}
+
+VAB_TARGET_V4 int collect(const int32_t* VAB_RESTRICT keys, int size, int32_t threshold,
+                          uint32_t* VAB_RESTRICT index) {
+  const __m512i least = _mm512_set1_epi32(threshold);
+  __m512i place = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  int n = 0, v = 0;
+  for (; v + 16 <= size; v += 16) {
+    const __mmask16 mask = _mm512_cmpge_epi32_mask(_mm512_loadu_si512(keys + v), least);
+    _mm512_storeu_si512(index + n, _mm512_maskz_compress_epi32(mask, place));
+    place = _mm512_add_epi32(place, _mm512_set1_epi32(16));
+    n += __builtin_popcount(mask);
+  }
+  for (; v < size; ++v) {
+    if (keys[v] >= threshold) index[n++] = static_cast<uint32_t>(v);
+  }
+  return n;
+}
+#endif
+
+// to[i] = from[index[i]]
+template <typename T>
+VAB_CLONES void gather(const T* VAB_RESTRICT from, const uint32_t* VAB_RESTRICT index, int n,
+                       T* VAB_RESTRICT to) {
+  for (int i = 0; i < n; ++i) to[i] = from[index[i]];
+}
+
+// Sum of exp(value - top), in units of 2^-24: an integer, so order cannot matter.
+VAB_CLONES int64_t sum_weights(const float* VAB_RESTRICT value, int n, float top) {
+  int64_t sum = 0;
+  for (int i = 0; i < n; ++i) {
+    sum += static_cast<int32_t>(exp_poly(value[i] - top) * 0x1p24f);
+  }
+  return sum;
+}
+
+// score = value + noise, as ordered keys; returns the largest.
+VAB_CLONES int32_t add_noise(const float* VAB_RESTRICT value, const float* VAB_RESTRICT noise,
+                             int n, int32_t* VAB_RESTRICT score) {
+  int32_t best = INT32_MIN;
+  for (int i = 0; i < n; ++i) {
+    score[i] = ordered(bits_of(value[i] + noise[i] + 0.0f));
+    best = std::max(best, score[i]);
+  }
+  return best;
+}
+
+VAB_CLONES void prepare_candidates(uint32_t base, const uint32_t* VAB_RESTRICT index,
+                                   const int32_t* VAB_RESTRICT kept, int n,
+                                   uint32_t* VAB_RESTRICT counter, float* VAB_RESTRICT value) {
+  for (int i = 0; i < n; ++i) {
+    counter[i] = base + index[i];
+    value[i] = float_of(ordered(kept[i]));
+  }
+}
+
+}  // namespace vab
