@@ -134,7 +134,7 @@ def test_a_start_beyond_the_end_is_refused(tmp_path: Path, start_s: float) -> No
 
 def test_every_start_shows_what_reading_from_the_beginning_shows(tmp_path: Path) -> None:
     video = make_video(tmp_path / "in.mp4", num_frames=50, gop=10)
-    for start in range(0, 49):
+    for start in range(49):
         assert read(video, 25.0, start_s=start / 25)[0] == list(range(start, 50)), start
 
 

@@ -1,0 +1,249 @@
+"""The command line: thin over the API, and the only file that prints or exits."""
+
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from vab_rt.config import GenerateOptions
+from vab_rt.errors import MediaWarning, VabError
+
+if TYPE_CHECKING:  # imported where they are used, so that --help is quick
+    from vab_rt.bundle import Bundle
+    from vab_rt.pipeline import Step
+
+_DEFAULTS = GenerateOptions()
+_MODEL_HELP = "Folder of a bundle, or the name of a shipped model."
+_SHIPPED = "the shipped one"
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Sound for silent video, on your own machine.",
+)
+
+
+def main() -> None:
+    """The entry point: exit codes 0, 1 (an error, one line), 2 (usage), 130 (interrupted)."""
+    warnings.showwarning = _print_warning
+    warnings.simplefilter("always", MediaWarning)
+    try:
+        app()
+    except VabError as error:
+        _print_error(f"error: {error}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@app.command()
+def generate(
+    video: Annotated[Path, typer.Argument(metavar="IN", help="The silent video.")],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT",
+            help="wav, flac, mp3, m4a or ogg; or mp4, mov, mkv or webm, which get a copy of the "
+            "pictures beside the sound.",
+        ),
+    ],
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME|DIR", help=_MODEL_HELP, show_default=_SHIPPED)
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="The same seed and video give the same sound.")
+    ] = _DEFAULTS.seed,
+    steps: Annotated[int, typer.Option(help="Decoding steps: more is slower.")] = _DEFAULTS.steps,
+    guidance: Annotated[
+        float, typer.Option(help="How closely to follow the picture; 1 is off.")
+    ] = _DEFAULTS.guidance,
+    mask_temperature: Annotated[
+        float, typer.Option(help="Variety in the order of decoding.")
+    ] = _DEFAULTS.mask_temperature,
+    temperature: Annotated[
+        float, typer.Option(help="Variety of the sound.")
+    ] = _DEFAULTS.temperature,
+    top_k: Annotated[
+        int, typer.Option(help="Candidates for each token; 0 keeps all.")
+    ] = _DEFAULTS.top_k,
+    start: Annotated[
+        float, typer.Option(metavar="S", help="Where to begin in the video, in seconds.")
+    ] = _DEFAULTS.start_s,
+    duration: Annotated[
+        float | None,
+        typer.Option(metavar="S", help="How many seconds.", show_default="to the end"),
+    ] = _DEFAULTS.duration_s,
+    device: Annotated[
+        str, typer.Option(help="auto or cpu; never another than asked for.")
+    ] = "auto",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The last line of output is one JSON object.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors and warnings only.")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace OUT if it exists.")] = False,
+) -> None:
+    """Put sound on a silent video."""
+    begin = time.perf_counter()
+    options = GenerateOptions(
+        seed=seed,
+        steps=steps,
+        guidance=guidance,
+        mask_temperature=mask_temperature,
+        temperature=temperature,
+        top_k=top_k,
+        start_s=start,
+        duration_s=duration,
+    )
+    report = _generate(video, out, model, device, options, quiet=quiet or as_json, force=force)
+    report["timings_s"]["total"] = time.perf_counter() - begin
+    if as_json:
+        _print(msgspec.json.encode(report).decode())
+    elif not quiet:
+        total_s = report["timings_s"]["total"]
+        _print(f"{out}: {report['duration_s']:.2f} s of sound in {total_s:.1f} s")
+
+
+def _generate(
+    video: Path,
+    out: Path,
+    model: str | None,
+    device: str,
+    options: GenerateOptions,
+    *,
+    quiet: bool,
+    force: bool,
+) -> dict[str, Any]:
+    """Streams from the video to the file; returns what `--json` tells, but for the total time."""
+    from vab_rt.audio import AudioWriter, check_target
+    from vab_rt.muxing import VideoSelection
+    from vab_rt.pipeline import load
+
+    source = VideoSelection(video, options.start_s, options.duration_s)
+    check_target(out, force=force, video=source)
+    pipeline = load(model, device)
+    write_s = 0.0
+    timings_s: dict[str, float] = {}
+    writer = AudioWriter(out, pipeline.config.sample_rate_hz, video=source, force=force)
+    with writer:
+        for step in _with_progress(pipeline.generate_steps(video, options), quiet=quiet):
+            timings_s = step.timings_s
+            if step.audio is not None:
+                before = time.perf_counter()
+                writer.write(step.audio)
+                write_s += time.perf_counter() - before
+        before = time.perf_counter()
+    write_s += time.perf_counter() - before
+    return {
+        "output": str(out),
+        "duration_s": writer.num_samples / writer.sample_rate_hz,
+        "sample_rate_hz": writer.sample_rate_hz,
+        "model": pipeline.config.name,
+        "device": pipeline.device,
+        "seed": options.seed,
+        "timings_s": {"load": pipeline.load_s, **timings_s, "write": write_s},
+    }
+
+
+def _with_progress(steps: "Iterator[Step]", *, quiet: bool) -> "Iterator[Step]":
+    """The same steps; on a terminal a bar shows how far they are."""
+    if quiet or not sys.stderr.isatty():
+        yield from steps
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("reading", total=None)
+        for step in steps:
+            num_windows = step.num_windows
+            total = None if num_windows is None else num_windows * step.num_steps
+            done = step.window * step.num_steps + step.step + 1
+            progress.update(task, description="sound", completed=done, total=total)
+            yield step
+
+
+@app.command()
+def info(
+    model: Annotated[str | None, typer.Argument(help=_MODEL_HELP, show_default=_SHIPPED)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Show what a model is: its rates, graphs, sizes, licence and provenance; check its files."""
+    from vab_rt.bundle import open_bundle
+
+    bundle = open_bundle(model)
+    bundle.verify()
+    if as_json:
+        content = {"folder": str(bundle.folder), **msgspec.to_builtins(bundle.manifest)}
+        _print(msgspec.json.encode(content).decode())
+        return
+    for name, value in _facts(bundle):
+        _print(f"{name:<14}  {value}")
+
+
+def _facts(bundle: "Bundle") -> Iterator[tuple[str, str]]:
+    manifest, c = bundle.manifest, bundle.config
+    size = sum(entry.size_bytes for entry in manifest.files.values())
+    yield "model", f"{c.name} ({manifest.precision}, {size / 1e6:.1f} MB, files verified)"
+    yield "folder", str(bundle.folder)
+    yield "sound", f"{c.sample_rate_hz} Hz mono, {c.clip_s:g} s at a time"
+    yield (
+        "tokens",
+        (
+            f"{c.num_codebooks} x {c.num_token_steps} of {c.codebook_size} "
+            f"({c.codec}, {c.token_rate_hz:g} Hz, hop {c.hop_samples})"
+        ),
+    )
+    yield "pictures", f"{c.visual_rate_hz:g} a second, {c.image_size} pixels ({c.image_encoder})"
+    yield (
+        "backbone",
+        (
+            f"width {c.width}, {c.layers} layers ({c.expert_layers} with experts), {c.heads} heads, "
+            f"distance by {c.alibi}"
+        ),
+    )
+    for name, graph in manifest.graphs.items():
+        size = manifest.files[graph.file].size_bytes
+        inputs = ", ".join(f"{t.name} {t.dtype} {_shape(t.shape)}" for t in graph.contract.inputs)
+        outputs = ", ".join(f"{t.name} {t.dtype} {_shape(t.shape)}" for t in graph.contract.outputs)
+        yield name, f"{inputs} -> {outputs} ({graph.file}, {size / 1e6:.1f} MB)"
+    yield "licence", manifest.licence
+    for name, value in manifest.provenance.items():
+        yield name, value
+
+
+def _shape(shape: tuple[int | str, ...]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
+
+
+@app.command()
+def doctor() -> None:
+    """Show what works on this machine, and what to install for more."""
+    from vab_rt.doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        mark = "ok" if finding.is_good else "MISSING" if finding.is_needed else "note"
+        _print(f"{mark:<8} {finding.subject:<14} {finding.found}")
+        if finding.advice:
+            _print(f"{'':<8} {'':<14} -> {finding.advice}")
+    if any(finding.is_needed and not finding.is_good for finding in findings):
+        raise typer.Exit(1)
+
+
+def _print(line: str) -> None:
+    print(line)
+
+
+def _print_error(line: str) -> None:
+    print(" ".join(line.splitlines()), file=sys.stderr)
+
+
+def _print_warning(message: Warning | str, *details: Any, **more: Any) -> None:
+    _print_error(f"warning: {message}")
