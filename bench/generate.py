@@ -1,0 +1,224 @@
+"""`python -m bench generate`: what a user of `vab-rt generate` waits for, and the ceiling of it.
+
+The runtime is measured as installed (.venv-demo, kept up to date by make), each run a fresh process.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from rich.console import Console
+from rich.table import Table
+
+from bench.machine import commit, machine, versions
+from bench.roofline import Roofline, backbone_flops, measure_roofline
+from bench.runs import Run, run
+from vab_rt.bundle import Bundle, open_bundle
+from vab_rt.config import GenerateOptions
+
+ROOT = Path(__file__).parent.parent
+RUNTIME = ROOT / ".venv-demo"
+STAGES = ("load", "decode_video", "visual", "tokens", "codec", "write")
+BUSY = 0.3  # load average above which other work takes a share of the cores
+HOUR_S = 3600
+TIME_IMPORT = (
+    "import time; begin = time.perf_counter(); import {}; print(time.perf_counter() - begin)"
+)
+
+console = Console(highlight=False)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: the installed command on one clip with one bundle."""
+
+    clip: Path
+    model: str | None
+    folder: Path
+
+    def generate(self, name: str, clip: Path | None = None) -> Run:
+        command = [RUNTIME / "bin/vab-rt", "generate", clip or self.clip, self.folder / name]
+        chosen = [] if self.model is None else ["--model", self.model]
+        return run([*command, *chosen, "--seed", "1", "--json", "--quiet", "--force"])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    subprocess.run(["make", "-C", ROOT, ".venv-demo/installed"], check=True, stdout=sys.stderr)
+    with tempfile.TemporaryDirectory() as folder:
+        subject = Subject(render_clip(Path(folder)), options.model, Path(folder))
+        figures = measure(subject, options.runs, options.hour)
+    if options.json:
+        print(json.dumps(figures))
+
+
+def measure(subject: Subject, num_runs: int, hour: bool) -> dict[str, Any]:
+    """Ceiling, parity, then time; printed as it comes."""
+    facts = {"machine": machine(), "versions": versions(), "commit": commit()}
+    print_facts(facts)
+    bundle, roofline = open_bundle(subject.model), measure_roofline()
+    print_ceiling(bundle, roofline)
+    check_same_bytes(subject)
+    peer = measure_torch(subject, num_runs)
+    runs = [subject.generate("timed.wav") for _ in range(num_runs)]
+    figures = summarise(runs) | measure_installation() | ratios(peer)
+    print_stages(figures["stage_s"], ceilings(bundle, roofline, peer["flops"]))
+    figures["one_hour"] = measure_hour(subject, figures["peak_rss_mb"]) if hour else None
+    print_figures(figures)
+    return figures | {"roofline": vars(roofline), "torch": peer} | facts
+
+
+def render_clip(folder: Path) -> Path:
+    """A silent clip of FoleyWorld: 10 s, H.264, 480x270 at 25 fps; always the same."""
+    command = [sys.executable, "-m", "training.foleyworld", "render", "--out", str(folder)]
+    command += ["--clips", "1", "--kind", "hammer", "--silent"]
+    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    return next(folder.glob("*.mp4"))
+
+
+def check_same_bytes(subject: Subject) -> None:
+    """One seed, two processes, equal files; nothing is timed otherwise."""
+    for name in ("first.wav", "second.wav"):
+        subject.generate(name)
+    if (subject.folder / "first.wav").read_bytes() != (subject.folder / "second.wav").read_bytes():
+        sys.exit("not timed: the same seed gave two different files")
+    console.print("parity: the same seed gave the same bytes twice")
+
+
+def measure_torch(subject: Subject, repeats: int) -> dict[str, Any]:
+    """Both sides in one process, in turn; it stops there when their logits differ."""
+    command = [sys.executable, "-m", "bench.torch_loop", subject.clip, "--repeats", str(repeats)]
+    peer = run(command if subject.model is None else [*command, "--model", subject.model]).json()
+    console.print(f"parity: logits are within {peer['relative_error']:.1e} of PyTorch's")
+    return peer
+
+
+def ratios(peer: dict[str, Any]) -> dict[str, float]:
+    """PyTorch over ours. The whole: video file to samples, models loaded; and tokens alone."""
+    return {
+        "ratio_to_torch": round(peer["torch_s"] / peer["ours_s"], 3),
+        "ratio_to_torch_tokens": round(peer["torch_tokens_s"] / peer["ours_tokens_s"], 3),
+    }
+
+
+def summarise(runs: list[Run]) -> dict[str, Any]:
+    timings = [run.json()["timings_s"] for run in runs]
+    stage_s = {s: round(statistics.median(t[s] for t in timings), 4) for s in STAGES}
+    return {
+        "wall_s": round(statistics.median(run.wall_s for run in runs), 3),
+        "wall_s_worst": round(max(run.wall_s for run in runs), 3),
+        "load_s": stage_s["load"],
+        "peak_rss_mb": round(max(run.peak_mb for run in runs), 1),
+        "stage_s": stage_s,
+    }
+
+
+def measure_installation(repeats: int = 5) -> dict[str, float]:
+    """Imports are lazy, so that what `load` needs is measured beside `import vab_rt` itself."""
+    python = RUNTIME / "bin/python"
+    modules = {"import_s": "vab_rt", "import_pipeline_s": "vab_rt.pipeline"}
+    seconds = {
+        name: statistics.median(
+            float(run([python, "-c", TIME_IMPORT.format(module)]).last_line) for _ in range(repeats)
+        )
+        for name, module in modules.items()
+    }
+    (packages,) = RUNTIME.glob("lib/python3.*/site-packages")
+    size_bytes = sum(p.lstat().st_size for p in packages.rglob("*") if not p.is_dir())
+    return {name: round(s, 4) for name, s in seconds.items()} | {
+        "install_mb": round(size_bytes / 1e6, 1)
+    }
+
+
+def measure_hour(subject: Subject, short_peak_mb: float) -> dict[str, float]:
+    long = subject.folder / "hour.mp4"
+    length_s = loop_clip(subject.clip, long, HOUR_S)
+    console.print(f"one hour: {length_s:.0f} s of video, please wait")
+    found = subject.generate("hour.wav", long)
+    return {
+        "duration_s": found.json()["duration_s"],
+        "wall_s": round(found.wall_s, 1),
+        "peak_rss_mb": round(found.peak_mb, 1),
+        "above_short_mb": round(found.peak_mb - short_peak_mb, 1),
+    }
+
+
+def loop_clip(clip: Path, out: Path, length_s: float) -> float:
+    """The packets of a clip again and again, until `length_s`; returns the length in seconds."""
+    with av.open(str(clip)) as source, av.open(str(out), "w") as target:
+        stream = source.streams.video[0]
+        copy = target.add_stream_from_template(stream)
+        length = stream.duration  # in stream.time_base
+        num_turns = -(-Fraction(length_s) // (length * stream.time_base))
+        for turn in range(int(num_turns)):
+            source.seek(0)
+            for packet in source.demux(stream):
+                if packet.dts is None:
+                    continue
+                packet.pts, packet.dts = packet.pts + turn * length, packet.dts + turn * length
+                packet.stream = copy
+                target.mux(packet)
+        return float(num_turns * length * stream.time_base)
+
+
+def ceilings(bundle: Bundle, roofline: Roofline, flops: dict[str, int]) -> dict[str, float]:
+    """The least seconds of each stage that does arithmetic, and of reading the bundle."""
+    size_bytes = sum(entry.size_bytes for entry in bundle.manifest.files.values())
+    step_s = roofline.seconds(backbone_flops(bundle.config, batch=2))
+    return {
+        "load": roofline.seconds(0, size_bytes),
+        "visual": roofline.seconds(flops["visual"]),
+        "tokens": GenerateOptions().steps * step_s,
+        "codec": roofline.seconds(flops["codec"]),
+    }
+
+
+def print_facts(facts: dict[str, Any]) -> None:
+    console.print(", ".join(f"{name} {value}" for name, value in facts["machine"].items()))
+    console.print(", ".join(f"{name} {value}" for name, value in facts["versions"].items()))
+    console.print(f"commit {facts['commit']}")
+    if facts["machine"]["load_average"] > BUSY:
+        console.print("the machine is busy: do not compare these figures")
+
+
+def print_ceiling(bundle: Bundle, roofline: Roofline) -> None:
+    flops = backbone_flops(bundle.config, batch=2)
+    console.print(
+        f"ceiling: {roofline.flops_per_s / 1e9:.0f} GFLOP/s in a matrix product, "
+        f"{roofline.bytes_per_s / 1e9:.1f} GB/s in a copy; a guided step of {bundle.config.name} "
+        f"is {flops / 1e9:.2f} GFLOP, at least {roofline.seconds(flops):.4f} s"
+    )
+
+
+def print_stages(stage_s: dict[str, float], least_s: dict[str, float]) -> None:
+    table = Table("stage", "seconds", "ceiling", "share of it")
+    for stage, seconds in stage_s.items():
+        least = least_s.get(stage)
+        row = ("", "") if least is None else (f"{least:.4f}", f"{least / seconds:.0%}")
+        table.add_row(stage, f"{seconds:.3f}", *row)
+    console.print(table)
+
+
+def print_figures(figures: dict[str, Any]) -> None:
+    table = Table("figure", "value")
+    for name, value in figures.items():
+        if name != "stage_s":
+            table.add_row(name, str(value))
+    console.print(table)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench generate", description=__doc__)
+    parser.add_argument("--model", help="a bundle's folder (default: the shipped one)")
+    parser.add_argument("--runs", type=int, default=5, help="fresh processes timed")
+    parser.add_argument("--hour", action="store_true", help="also a one-hour video; takes minutes")
+    parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
+    return parser

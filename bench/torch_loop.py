@@ -1,0 +1,212 @@
+"""The same model in plain PyTorch, beside the runtime: the peer of `bench generate`.
+
+Weights are random, as time does not depend on them: a checkpoint of the bundle's own config is
+exported, and both sides run it in turn in this process. A process of its own, so that PyTorch does
+not count in the memory of what is measured beside it.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import vab_rt
+from training.codec import build_codec
+from training.image_encoder import ImageEncoder
+from training.model import VAB
+from training.recipe import CONFIGS, Recipe, read_recipe
+from vab_rt.bundle import open_bundle
+from vab_rt.config import GenerateOptions, ModelConfig
+from vab_rt.decoding import remask_count
+from vab_rt.errors import OptionError
+from vab_rt.pipeline import Pipeline
+from vab_rt.video import VideoReader
+
+MAX_RELATIVE_ERROR = 1e-3  # of the largest logit, as the exporter promises
+PAUSE_S = 0.3  # until the threads of the side that has just run no longer spin
+
+
+class TorchModel:
+    """The three modules of one checkpoint, and the reference loop over them."""
+
+    def __init__(self, config: ModelConfig, codec_settings: dict[str, Any], seed: int = 0) -> None:
+        torch.manual_seed(seed)
+        self.config, self.codec_settings = config, codec_settings
+        self.codec = build_codec(config, codec_settings).eval()
+        for layer in self.codec.quantizer.vq.layers:
+            layer.codebook.normal_(std=0.3)
+        self.vab = VAB(config).eval()
+        self.vab.use_codebooks(self.codec.codebooks)
+        self.image_encoder = ImageEncoder(config).eval()
+
+    def save(self, path: Path) -> Path:
+        parts = {"vab": self.vab, "codec": self.codec, "image_encoder": self.image_encoder}
+        facts = {
+            "config": msgspec.to_builtins(self.config),
+            "codec_settings": self.codec_settings,
+            "licence": "Apache-2.0",
+            "provenance": {"data": "none, random weights"},
+        }
+        torch.save(facts | {name: part.state_dict() for name, part in parts.items()}, path)
+        return path
+
+    @torch.inference_mode()
+    def generate(self, video: Path, options: GenerateOptions) -> tuple[Tensor, float]:
+        """Samples [1, S] of one clip, and the seconds spent on its tokens."""
+        reader = VideoReader(video, self.config)
+        frames = np.stack(list(reader.frames())[: self.config.num_frames])
+        features = self.image_encoder(torch.from_numpy(frames))[None]  # [1, F, visual_dim]
+        begin = time.perf_counter()
+        tokens = self.decode_tokens(features, options)
+        tokens_s = time.perf_counter() - begin
+        return self.codec.decode(tokens).clamp(-1, 1), tokens_s
+
+    def decode_tokens(self, features: Tensor, options: GenerateOptions) -> Tensor:
+        """Parallel decoding as one would write it in PyTorch -> tokens [1, K, T]."""
+        c = self.config
+        random = torch.Generator().manual_seed(options.seed)
+        tokens = torch.full((1, c.num_codebooks, c.num_token_steps), c.mask_id, dtype=torch.int32)
+        pair, branches = features.expand(2, -1, -1), torch.tensor([1.0, 0.0])
+        for step in range(options.steps):
+            conditional, unconditional = self.vab(tokens.expand(2, -1, -1), pair, branches)
+            logits = unconditional + options.guidance * (conditional - unconditional)  # [K, T, V]
+            annealed = options.mask_temperature * (1 - (step + 1) / options.steps)
+            num_remask = remask_count(step, options.steps, tokens.numel())
+            tokens = sample(tokens, logits[None], options, annealed, num_remask, random)
+        return tokens
+
+
+def sample(
+    tokens: Tensor,
+    logits: Tensor,
+    options: GenerateOptions,
+    mask_temperature: float,
+    num_remask: int,
+    random: torch.Generator,
+) -> Tensor:
+    """Draw every [MASK] of tokens [1, K, T] from logits [1, K, T, V]; mask the least sure again."""
+    mask_id = logits.shape[-1]
+    logits = logits / options.temperature
+    if 0 < options.top_k < mask_id:
+        threshold = logits.topk(options.top_k).values[..., -1:]
+        logits = logits.masked_fill(logits < threshold, -torch.inf)
+    log_p = logits.log_softmax(-1)
+    drawn = (log_p + gumbel(log_p.shape, random)).argmax(-1)  # [1, K, T]
+    confidence = log_p.gather(-1, drawn[..., None])[..., 0]
+    confidence = confidence + mask_temperature * gumbel(confidence.shape, random)
+    known = tokens != mask_id
+    least = confidence.masked_fill(known, torch.inf).flatten().argsort()[:num_remask]
+    filled = torch.where(known, tokens, drawn.to(torch.int32)).flatten()
+    filled[least] = mask_id
+    return filled.view_as(tokens)
+
+
+def gumbel(shape: torch.Size, random: torch.Generator) -> Tensor:
+    return -torch.empty(shape).exponential_(generator=random).log()
+
+
+def recipe_of(config: ModelConfig) -> Recipe:
+    """The recipe that trains this model. Raises OptionError."""
+    for path in sorted(CONFIGS.glob("*.toml")):
+        recipe = read_recipe(path.stem)
+        if recipe.model == config:
+            return recipe
+    raise OptionError(
+        f"no recipe of {CONFIGS} has the model of this bundle ({config.name}), expected one with "
+        "equal facts; export the bundle again, or add its recipe"
+    )
+
+
+def export(model: TorchModel, folder: Path) -> Path:
+    checkpoint, bundle = model.save(folder / "ckpt.pt"), folder / "bundle"
+    command = [sys.executable, "-m", "export.build_engines", str(checkpoint), "--out", str(bundle)]
+    subprocess.run(command, check=True, stdout=sys.stderr)
+    return bundle
+
+
+@torch.inference_mode()
+def count_flops(model: TorchModel) -> dict[str, int]:
+    """Of one clip: the pictures, one guided step, and the sound."""
+    c = model.config
+    tokens = torch.zeros(2, c.num_codebooks, c.num_token_steps, dtype=torch.int32)
+    frames = torch.zeros(c.num_frames, c.image_size, c.image_size, 3, dtype=torch.uint8)
+    features = torch.zeros(2, c.num_frames, c.visual_dim)
+    return {
+        "visual": flops_of(model.image_encoder, frames),
+        "guided_step": flops_of(model.vab, tokens, features, torch.tensor([1.0, 0.0])),
+        "codec": flops_of(model.codec.decode, tokens[:1]),
+    }
+
+
+def flops_of(call: Callable[..., Tensor] | nn.Module, *inputs: Tensor) -> int:
+    with FlopCounterMode(display=False) as counter:
+        call(*inputs)
+    return counter.get_total_flops()
+
+
+@torch.inference_mode()
+def relative_error(model: TorchModel, pipeline: Pipeline) -> float:
+    """Of the logits of one guided step, at the largest: torch against the runtime's backbone."""
+    c, random = model.config, np.random.default_rng(0)
+    tokens = random.integers(
+        c.codebook_size + 1, size=(2, c.num_codebooks, c.num_token_steps), dtype=np.int32
+    )
+    features = random.standard_normal((2, c.num_frames, c.visual_dim), np.float32)
+    features /= np.linalg.norm(features, axis=-1, keepdims=True)
+    inputs = {"tokens": tokens, "features": features, "conditional": np.array([1, 0], np.float32)}
+    expected = model.vab(*map(torch.from_numpy, inputs.values())).numpy()
+    found = pipeline.engines.backbone(**inputs)
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+def compare(
+    model: TorchModel, pipeline: Pipeline, video: Path, repeats: int
+) -> Iterator[dict[str, float]]:
+    """Seconds of both sides, in turn, one clip each; the first turn only warms up."""
+    for seed in range(repeats + 1):
+        options = GenerateOptions(seed=seed)
+        begin = time.perf_counter()
+        _, torch_tokens_s = model.generate(video, options)
+        torch_s = time.perf_counter() - begin
+        time.sleep(PAUSE_S)
+        begin = time.perf_counter()
+        *_, last = pipeline.generate_steps(video, options)
+        ours_s = time.perf_counter() - begin
+        time.sleep(PAUSE_S)
+        figures = {"torch_s": torch_s, "torch_tokens_s": torch_tokens_s, "ours_s": ours_s}
+        if seed > 0:
+            yield figures | {"ours_tokens_s": last.timings_s["tokens"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.torch_loop", description=__doc__)
+    parser.add_argument("video", type=Path, help="a clip as long as the model's")
+    parser.add_argument("--model", help="the bundle whose config is taken (default: the shipped)")
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    recipe = recipe_of(open_bundle(arguments.model).config)
+    model = TorchModel(recipe.model, recipe.codec)
+    with tempfile.TemporaryDirectory() as folder:
+        pipeline = vab_rt.load(export(model, Path(folder)))
+    error = relative_error(model, pipeline)
+    if not error <= MAX_RELATIVE_ERROR:
+        sys.exit(f"not timed: logits differ by {error:.1e}, expected {MAX_RELATIVE_ERROR:g}")
+    turns = list(compare(model, pipeline, arguments.video, arguments.repeats))
+    medians = {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}
+    print(json.dumps(medians | {"relative_error": error, "flops": count_flops(model)}))
+
+
+if __name__ == "__main__":
+    main()
