@@ -54,6 +54,11 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
                 f"model visual_rate_hz {self.visual_rate_hz} and clip_s {self.clip_s}: "
                 "expected 0 to 60 Hz and 0 to 600 s"
             )
+        if self.num_token_steps < 1:
+            raise BundleError(
+                f"model clip_s is {self.clip_s}, expected at least one token step, "
+                f"{1 / self.token_rate_hz:g} s"
+            )
         if not 0 <= self.expert_layers <= self.layers:
             raise BundleError(
                 f"model expert_layers is {self.expert_layers}, expected 0 to layers ({self.layers})"

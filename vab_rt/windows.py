@@ -44,17 +44,18 @@ def cut_windows(
     longer than (i + 0.5) / visual_rate_hz. The kept samples add up to the video's, exactly.
     """
     c = config
-    held: list[npt.NDArray[np.float32]] = []  # from tick `first` on
-    first = 0
+    held: list[npt.NDArray[np.float32]] = []
+    num_read = 0
     for index in count():
         start = index * (c.num_token_steps - c.num_overlap_steps)
         end = start + c.num_token_steps
-        num_past = min(_tick(start, c) - first, max(0, len(held) - 1))
-        first, held = _tick(start, c), held[num_past:]
-        # A feature centred at or past the window's end proves that the video goes on.
-        beyond = _tick(end, c) - first
-        held += islice(features, max(0, beyond + 1 - len(held)))
-        goes_on = len(held) > beyond
+        # A feature centred at or past the window's end proves that the video goes on; not the
+        # first of all, which is there however short the video.
+        beyond = max(1, _tick(end, c))
+        new = list(islice(features, max(0, beyond + 1 - num_read)))
+        num_read += len(new)
+        held = (held + new)[-max(1, num_read - _tick(start, c)) :]
+        goes_on = num_read > beyond
         num_left = None if goes_on else c.samples_in(duration_s()) - start * c.hop_samples
         is_last = num_left is not None and num_left <= c.num_samples
         keep = _kept(index, num_left if is_last else None, c)

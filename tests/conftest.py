@@ -1,0 +1,40 @@
+"""Fixtures of the runtime's tests: a tiny bundle, and short videos that FFmpeg has encoded."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from media import make_video
+from tiny_bundle import make_bundle
+
+import vab_rt
+from vab_rt.pipeline import Pipeline
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory) -> Path:
+    """A bundle to read; tests that damage one take `bundle_copy`."""
+    return make_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture
+def bundle_copy(tiny_bundle, tmp_path) -> Path:
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="session")
+def pipeline(tiny_bundle) -> Pipeline:
+    return vab_rt.load(tiny_bundle, threads=1)
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory):
+    """A silent video of `num_frames` at 25 a second; each length is encoded once."""
+    folder, made = tmp_path_factory.mktemp("videos"), {}
+
+    def video(num_frames: int) -> Path:
+        if num_frames not in made:
+            made[num_frames] = make_video(folder / f"{num_frames}.mp4", num_frames=num_frames)
+        return made[num_frames]
+
+    return video

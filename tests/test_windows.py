@@ -1,0 +1,130 @@
+"""Windows over a stream of features: what each sees, what is heard of it, what it carries over."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_bundle import tiny_config
+
+from vab_rt.windows import carry_over, cut_windows, num_windows
+
+CONFIG = tiny_config()  # F 4, T 100, S 32000, overlap 30 steps: windows begin every 1.4 s
+PAPER = tiny_config(clip_s=10.0, visual_rate_hz=1.0)
+FAST = tiny_config(clip_s=10.0, visual_rate_hz=25.0)
+
+
+def ticks(duration_s, config):
+    """One feature per tick whose centre lies inside the video, at least one; it says its number."""
+    for i in itertools.count():
+        if i and (i + 0.5) / config.visual_rate_hz >= duration_s:
+            return
+        yield np.array([i], np.float32)
+
+
+def windows(duration_s, config=CONFIG):
+    return list(cut_windows(ticks(duration_s, config), lambda: duration_s, config))
+
+
+def seen(window) -> list[int]:
+    return window.features[:, 0].astype(int).tolist()
+
+
+def heard(found, config) -> list[tuple[int, int]]:
+    """First and last sample of the video that each window gives."""
+    stride = (config.num_token_steps - config.num_overlap_steps) * config.hop_samples
+    return [(w.index * stride + w.keep.start, w.index * stride + w.keep.stop) for w in found]
+
+
+def test_a_video_of_the_clips_length_is_one_window():
+    (window,) = windows(10.0, PAPER)
+    assert window.is_last and window.keep == slice(0, 160_000)
+    assert seen(window) == list(range(10))
+
+
+def test_a_shorter_video_repeats_its_last_feature_and_is_cut():
+    (window,) = windows(3.3, PAPER)
+    assert seen(window) == [0, 1, 2, 2, 2, 2, 2, 2, 2, 2]
+    assert window.keep == slice(0, 52_800)
+
+
+def test_a_longer_video_is_joined_in_the_middle_of_the_shared_parts():
+    first, second, third = windows(20.0, PAPER)
+    assert seen(first) == list(range(10)) and seen(second) == list(range(7, 17))
+    assert seen(third) == [14, 15, 16, 17, 18, 19, 19, 19, 19, 19]
+    assert first.keep == slice(0, 136_000)  # 8.5 s
+    assert second.keep == slice(24_000, 136_000)
+    assert third.keep == slice(24_000, 96_000)
+    assert [w.is_last for w in (first, second, third)] == [False, False, True]
+
+
+def test_one_sample_too_many_takes_another_window():
+    assert len(windows(2.0)) == 1
+    _first, second = windows(2.0 + 1 / 16_000)
+    assert second.keep.stop == CONFIG.samples_in(0.6) + 1
+    assert seen(second) == [3, 3, 3, 3]
+
+
+def test_a_video_of_one_frame():
+    (window,) = windows(0.04)
+    assert seen(window) == [0, 0, 0, 0] and window.keep == slice(0, 640)
+
+
+@settings(max_examples=200)
+@given(
+    duration_s=st.floats(0.001, 60),
+    clip_s=st.sampled_from([0.1, 1.0, 2.0, 3.7, 10.0]),
+    visual_rate_hz=st.sampled_from([0.1, 0.7, 1.0, 5.0, 7.3, 29.97]),
+)
+def test_what_is_heard_adds_up_to_the_video(duration_s, clip_s, visual_rate_hz):
+    config = tiny_config(clip_s=clip_s, visual_rate_hz=visual_rate_hz)
+    found = windows(duration_s, config)
+    ends = heard(found, config)
+    assert ends[0][0] == 0 and ends[-1][1] == config.samples_in(duration_s)
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(ends))
+    assert all(0 <= w.keep.start <= w.keep.stop <= config.num_samples for w in found)
+    assert [w.is_last for w in found] == [False] * (len(found) - 1) + [True]
+    assert all(w.features.shape == (config.num_frames, 1) for w in found)
+    assert len(found) == num_windows(duration_s, config)
+
+
+@given(st.floats(0.1, 60), st.sampled_from([CONFIG, PAPER, FAST]))
+def test_every_window_sees_the_pictures_of_its_own_time(duration_s, config):
+    last = len(list(ticks(duration_s, config))) - 1
+    stride_s = (config.num_token_steps - config.num_overlap_steps) / config.token_rate_hz
+    for window in windows(duration_s, config):
+        first = window.index * stride_s * config.visual_rate_hz
+        for i, tick in enumerate(seen(window)):
+            assert tick == last or abs(tick - (first + i)) <= 0.5
+
+
+def test_windows_are_cut_while_the_video_is_read():
+    """Nothing is held but one window: a video without end works."""
+    read = itertools.count()
+    endless = (np.array([next(read)], np.float32) for _ in itertools.count())
+    stream = cut_windows(endless, lambda: pytest.fail("the video has not ended"), PAPER)
+    for window in itertools.islice(stream, 500):
+        assert seen(window)[0] == 7 * window.index
+    assert next(read) == 7 * 499 + 11
+
+
+def test_seeds_of_windows():
+    first, second, *_ = windows(10.0)
+    assert first.seed(5) == 5
+    assert second.seed(2**64 - 1) == 0x9E3779B97F4A7C15 - 1
+
+
+def test_carried_over_tokens_are_the_last_of_the_window_before():
+    assert (carry_over(None, CONFIG) == CONFIG.mask_id).all()
+    previous = np.arange(200, dtype=np.int32).reshape(1, 2, 100)
+    tokens = carry_over(previous, CONFIG)
+    assert tokens.shape == (1, 2, 100) and tokens.dtype == np.int32
+    assert (tokens[..., :30] == previous[..., 70:]).all()
+    assert (tokens[..., 30:] == CONFIG.mask_id).all()
+
+
+def test_a_clip_too_short_to_share_carries_nothing_over():
+    config = tiny_config(clip_s=0.02)
+    previous = np.zeros((1, 2, 1), np.int32)
+    assert (carry_over(previous, config) == config.mask_id).all()
