@@ -1,6 +1,6 @@
 """`python -m bench generate`: what a user of `vab-rt generate` waits for, and the ceiling of it.
 
-The runtime is measured as installed (.venv-demo, kept up to date by make), each run a fresh process.
+The runtime is measured as installed (.venv-demo, which make keeps fresh), each run a new process.
 """
 
 import argparse
