@@ -1,0 +1,44 @@
+"""The runtime stands alone: no torch, and nothing heavy before it is needed."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def run(code: str, *arguments: str) -> str:
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_generating_needs_no_torch(tiny_bundle, videos):
+    code = (
+        "import sys, vab_rt\n"
+        "audio = vab_rt.load(sys.argv[1], threads=1).generate(sys.argv[2])\n"
+        "print(len(audio.samples))\n"
+        "for name in ('torch', 'triton', 'export', 'training', 'kernels', 'bench', 'onnx'):\n"
+        "    assert name not in sys.modules, name\n"
+    )
+    assert int(run(code, str(tiny_bundle), str(videos(25)))) == 16_000
+
+
+def test_importing_is_light():
+    code = (
+        "import sys, vab_rt\n"
+        "for name in ('numpy', 'onnxruntime', 'av', 'msgspec', 'typer', 'rich'):\n"
+        "    assert name not in sys.modules, name\n"
+        "print(sorted(vab_rt.__all__))\n"
+    )
+    assert run(code).strip() == "['Audio', 'GenerateOptions', 'VabError', 'load']"
+
+
+def test_the_public_names():
+    import vab_rt
+    from vab_rt import audio, config, errors, pipeline
+
+    assert vab_rt.load is pipeline.load
+    assert vab_rt.Audio is audio.Audio
+    assert vab_rt.GenerateOptions is config.GenerateOptions
+    assert vab_rt.VabError is errors.VabError
+    with pytest.raises(AttributeError, match="no attribute 'lode'"):
+        vab_rt.lode  # noqa: B018

@@ -1,0 +1,232 @@
+"""Real videos through real graphs: length, seeds, windows, batches, errors."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import vab_rt
+from vab_rt import Audio, GenerateOptions
+from vab_rt.errors import BackendError, BundleError, MediaError, OptionError, VabError
+from vab_rt.pipeline import FRAMES_PER_BATCH, STAGES, Pipeline, encode_frames
+
+FAST = GenerateOptions(steps=4)
+
+
+def changed(pipeline: Pipeline, **engines) -> Pipeline:
+    return Pipeline(pipeline.config, replace(pipeline.engines, **engines))
+
+
+def sound_of(steps) -> np.ndarray:
+    return np.concatenate([step.audio for step in steps if step.audio is not None])
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 24, 25, 49, 50, 51, 87, 250])
+def test_the_sound_is_as_long_as_the_video_to_the_sample(pipeline, videos, num_frames):
+    audio = pipeline.generate(videos(num_frames), FAST)
+    assert isinstance(audio, Audio)
+    assert audio.samples.shape == (num_frames * 640,)  # 25 frames a second, 16 kHz
+    assert audio.samples.dtype == np.float32 and audio.sample_rate_hz == 16_000
+    assert 0.05 < audio.samples.std() < 1
+
+
+@pytest.mark.parametrize(
+    ("start_s", "duration_s", "num_samples"),
+    [(0, 1.2345, 19_752), (1.0, None, 16_000), (0.5, 0.25, 4000), (1.9, 50.0, 1600)],
+)
+def test_a_selection_is_as_long_as_it_was_asked_to_be(
+    pipeline, videos, start_s, duration_s, num_samples
+):
+    options = GenerateOptions(steps=2, start_s=start_s, duration_s=duration_s)
+    assert len(pipeline.generate(videos(50), options).samples) == num_samples
+
+
+def test_the_sound_follows_the_picture(pipeline, videos):
+    early = pipeline.generate(videos(200), GenerateOptions(duration_s=2.0))
+    late = pipeline.generate(videos(200), GenerateOptions(start_s=1.0, duration_s=2.0))
+    assert not np.array_equal(early.samples, late.samples)
+
+
+def test_the_same_seed_gives_the_same_samples(pipeline, videos):
+    first, again, other = (
+        pipeline.generate(videos(87), GenerateOptions(seed=seed)).samples for seed in (1, 1, 2)
+    )
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+def test_the_same_seed_gives_the_same_bytes(pipeline, videos, tmp_path):
+    for name in ("a.wav", "b.wav"):
+        pipeline.generate(videos(50), FAST).save(tmp_path / name)
+    assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+
+
+def test_steps_tell_where_they_are(pipeline, videos):
+    steps = list(pipeline.generate_steps(videos(87), FAST))  # 3.48 s: 2 + 1.4 + 0.08
+    assert [(s.window, s.step) for s in steps] == list(itertools.product(range(3), range(4)))
+    assert {s.num_windows for s in steps} == {3} and {s.num_steps for s in steps} == {4}
+    assert [s.audio is not None for s in steps] == [False, False, False, True] * 3
+    assert all(s.tokens.shape == (2, 100) for s in steps)
+    for s in steps:
+        assert (s.tokens == pipeline.config.mask_id).any() == (s.step < 3)
+
+
+def test_steps_add_up_to_the_sound(pipeline, videos):
+    audio = pipeline.generate(videos(87), FAST)
+    assert np.array_equal(sound_of(pipeline.generate_steps(videos(87), FAST)), audio.samples)
+
+
+def test_timings_grow_and_cover_every_stage(pipeline, videos):
+    steps = list(pipeline.generate_steps(videos(87), FAST))
+    assert list(steps[-1].timings_s) == list(STAGES)
+    assert all(seconds > 0 for seconds in steps[-1].timings_s.values())
+    for a, b in itertools.pairwise(steps):
+        assert all(a.timings_s[stage] <= b.timings_s[stage] for stage in STAGES)
+
+
+def test_windows_share_their_tokens(pipeline, videos):
+    shared = pipeline.config.num_overlap_steps
+    last = [s.tokens for s in pipeline.generate_steps(videos(200), FAST) if s.audio is not None]
+    for before, after in itertools.pairwise(last):
+        assert np.array_equal(before[:, -shared:], after[:, :shared])
+        assert not np.array_equal(before, after)
+
+
+def test_joins_cannot_be_seen(pipeline, videos):
+    """The codec of the tiny bundle is local, so the sound around a join comes from one token."""
+    config = pipeline.config
+    steps = [s for s in pipeline.generate_steps(videos(200), FAST) if s.audio is not None]
+    whole = sound_of(steps)
+    stride = config.num_token_steps - config.num_overlap_steps
+    for step in steps:
+        clip = pipeline.decode_audio(step.tokens[None])[0]
+        begin = step.window * stride * config.hop_samples
+        length = min(len(clip), len(whole) - begin)
+        heard = whole[begin : begin + length]
+        assert np.array_equal(heard, clip[:length])
+
+
+def clips_of(pipeline, num_clips):
+    c, rng = pipeline.config, np.random.default_rng(0)
+    shape = (num_clips, c.num_codebooks, c.num_token_steps)
+    features = rng.standard_normal((num_clips, c.num_frames, c.visual_dim)).astype(np.float32)
+    seeds = rng.integers(0, 2**64, num_clips, np.uint64)
+    return features, np.full(shape, c.mask_id, np.int32), seeds
+
+
+@pytest.mark.parametrize("guidance", [5.0, 1.0])
+def test_tokens_alone_and_in_a_batch_of_four_are_the_same(pipeline, guidance):
+    features, start, seeds = clips_of(pipeline, 4)
+    options = GenerateOptions(guidance=guidance)
+    together = list(pipeline.decode_tokens(features, start, seeds, options))
+    for b in range(4):
+        one = slice(b, b + 1)
+        alone = list(pipeline.decode_tokens(features[one], start[one], seeds[one], options))
+        for (_, batch), (_, clip) in zip(together, alone, strict=True):
+            assert np.array_equal(batch[b], clip[0])
+    assert len({tokens.tobytes() for tokens in together[-1][1]}) == 4
+
+
+def test_without_guidance_the_backbone_runs_once_a_step(pipeline, videos):
+    batches = []
+
+    def backbone(**inputs):
+        batches.append(inputs["conditional"].tolist())
+        return pipeline.engines.backbone(**inputs)
+
+    watched = changed(pipeline, backbone=backbone)
+    watched.generate(videos(25), GenerateOptions(steps=2, guidance=1.0))
+    watched.generate(videos(25), GenerateOptions(steps=1, guidance=2.0))
+    assert batches == [[1.0], [1.0], [1.0, 0.0]]
+
+
+def test_frames_are_encoded_a_few_at_a_time_as_they_arrive():
+    read, batches = itertools.count(), []
+
+    def encoder(frames):
+        batches.append(len(frames))
+        return frames[:, 0, 0].astype(np.float32)  # [N, 3]
+
+    frames = (np.full((8, 8, 3), next(read), np.uint8) for _ in range(20))
+    features = encode_frames(frames, encoder)
+    assert next(features).tolist() == [0, 0, 0]
+    assert next(read) == FRAMES_PER_BATCH  # this takes number 8 from the frames
+    assert len(list(features)) == 19 and sum(batches) == 20
+
+
+def test_a_long_video_is_never_held(pipeline, videos):
+    """The first sound of a long video is there before its end was read."""
+    steps = pipeline.generate_steps(videos(500), FAST)
+    first = next(s for s in steps if s.audio is not None)
+    assert first.window == 0 and first.num_windows == 14  # 20 s: 1 + ceil(18 / 1.4)
+    steps.close()
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    start_s=st.floats(0, 3.9),
+    duration_s=st.none() | st.floats(0.001, 5),
+    steps=st.integers(1, 5),
+    top_k=st.sampled_from([0, 1, 5, 16, 17, 2**31 - 1]),
+    guidance=st.sampled_from([0.0, 0.5, 1.0, 100.0]),
+    temperature=st.sampled_from([0.01, 1.0, 100.0]),
+    mask_temperature=st.sampled_from([0.0, 1000.0]),
+    seed=st.integers(0, 2**64 - 1),
+)
+def test_any_allowed_options_work(pipeline, videos, **wishes):
+    options = GenerateOptions(**wishes)
+    samples = pipeline.generate(videos(100), options).samples
+    left_s = 4.0 - options.start_s
+    expected_s = left_s if options.duration_s is None else min(left_s, options.duration_s)
+    assert abs(len(samples) - expected_s * 16_000) <= 1
+    assert np.isfinite(samples).all()
+
+
+def test_a_selection_of_less_than_a_sample(pipeline, videos):
+    with pytest.raises(OptionError, match="1e-05 s long, expected at least one sample"):
+        pipeline.generate(videos(25), GenerateOptions(duration_s=0.00001))
+
+
+def test_a_start_beyond_the_end(pipeline, videos):
+    with pytest.raises(OptionError, match="start is 5 s"):
+        pipeline.generate(videos(25), GenerateOptions(start_s=5.0))
+
+
+def test_a_missing_video(pipeline, tmp_path):
+    with pytest.raises(MediaError, match="does not exist"):
+        pipeline.generate(tmp_path / "none.mp4")
+
+
+def test_features_that_are_not_numbers(pipeline, videos):
+    def encoder(frames):
+        return np.full((len(frames), pipeline.config.visual_dim), np.nan, np.float32)
+
+    with pytest.raises(VabError, match="expected finite"):
+        changed(pipeline, visual_encoder=encoder).generate(videos(25))
+
+
+def test_a_codec_that_returns_no_numbers(pipeline, videos):
+    def decoder(tokens):
+        return np.full((len(tokens), pipeline.config.num_samples), np.inf, np.float32)
+
+    with pytest.raises(BundleError, match="codec decoder returned .*expected -1 to 1"):
+        changed(pipeline, codec_decoder=decoder).generate(videos(25))
+
+
+def test_ready_engines_are_used_instead_of_the_bundles_own(tiny_bundle, pipeline, videos):
+    engines = replace(pipeline.engines, device="mine")
+    ready = vab_rt.load(tiny_bundle, engines=engines)
+    assert ready.device == "mine" and ready.engines is engines
+    expected = pipeline.generate(videos(25), FAST).samples
+    assert np.array_equal(ready.generate(videos(25), FAST).samples, expected)
+
+
+def test_loading_reports_device_and_time(tiny_bundle):
+    pipeline = vab_rt.load(str(tiny_bundle))
+    assert pipeline.device == "cpu" and 0 < pipeline.load_s < 10
+    with pytest.raises(BackendError, match="device cuda is not in this version"):
+        vab_rt.load(tiny_bundle, "cuda")
