@@ -1,4 +1,4 @@
-"""Train the spectral codec: waveform and multi-scale spectra, and the commitment loss."""
+"""Train the spectral codec: its own spectrum, multi-scale mel spectra, and the commitment loss."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +12,7 @@ from torchaudio.functional import melscale_fbanks
 from training.codec import build_codec
 from training.data import Clips
 from training.fitting import Average, fit, half_cosine, set_rate
+from training.spectral import FLOOR, SpectralCodec, Spectrum
 from vab_rt.config import ModelConfig
 
 CROP_S = 1.0
@@ -34,8 +35,8 @@ def train_codec(
     def step(i: int, progress: float) -> dict[str, float]:
         set_rate(optimizer, half_cosine(progress, PEAK_RATE))
         audio = random_crops(clips, config, np.random.default_rng((seed, i)))
-        reconstruction, commitment = codec(audio, quantise=i >= QUANTISE_FROM_STEP)
-        losses = loss_of(reconstruction, audio)
+        spectrum, commitment = codec(audio, quantise=i >= QUANTISE_FROM_STEP)
+        losses = spectrum_loss(codec, spectrum, audio) | loss_of(codec.render(spectrum), audio)
         total = sum(losses.values()) + commitment
         optimizer.zero_grad()
         total.backward()
@@ -58,11 +59,26 @@ def random_crops(clips: Clips, config: ModelConfig, random: np.random.Generator)
     return torch.from_numpy((crops / 32767 * gains).astype(np.float32))
 
 
+def spectrum_loss(codec: SpectralCodec, spectrum: Spectrum, target: Tensor) -> dict[str, Tensor]:
+    """Magnitude and frequency against the codec's own transform of the target.
+
+    Frequency: how far each bin's advance is from the true one, weighted by what is heard of it.
+    """
+    real, imaginary = codec.transform.analyse(target)  # [B, T, bins]
+    power = real.square() + imaginary.square()
+    magnitude = F.l1_loss(spectrum.log_magnitude, (power + FLOOR**2).log() / 2)
+    phase = torch.atan2(imaginary, real)
+    error = spectrum.advance[:, 1:] - (phase[:, 1:] - phase[:, :-1])
+    weight = (power[:, 1:] + FLOOR**2) ** 0.25
+    frequency = ((1 - error.cos()) * weight).sum() / weight.sum()
+    return {"magnitude": magnitude, "frequency": frequency}
+
+
 class SpectralLoss:
-    """Waveform L1, log-mel L1 and spectral convergence at several window lengths.
+    """Log-mel L1 and spectral convergence at several window lengths.
 
     Convergence is normalised over the batch: per sample it explodes on near-silent crops and
-    drives the output to zero.
+    drives the output to zero. There is no waveform term: the tokens do not hold the phase.
     """
 
     def __init__(self, sample_rate_hz: int) -> None:
@@ -81,9 +97,7 @@ class SpectralLoss:
             convergence = convergence + (a - b).norm() / b.norm().clamp(min=1e-3)
             log_a, log_b = ((x @ self.filters[n] + 1e-4).log() for x in (a, b))
             mel = mel + F.l1_loss(log_a, log_b)
-        waveform = F.l1_loss(output, target)
-        count = len(FFT_SIZES)
-        return {"waveform": 10 * waveform, "mel": 2 * mel / count, "spectral": convergence / count}
+        return {"mel": 2 * mel / len(FFT_SIZES), "convergence": convergence / len(FFT_SIZES)}
 
     def _magnitude(self, audio: Tensor, n: int) -> Tensor:  # [B, S] -> [B, frames, bins]
         spectrum = torch.stft(audio, n, n // 4, window=self.windows[n], return_complex=True)

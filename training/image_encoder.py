@@ -32,7 +32,7 @@ def build_clip(config: ModelConfig) -> nn.Module:
     if config.image_encoder != TINY:
         return open_clip.create_model(config.image_encoder, pretrained=None)
     vision = CLIPVisionCfg(
-        layers=6, width=128, head_width=32, patch_size=8, image_size=config.image_size
+        layers=6, width=128, head_width=32, patch_size=16, image_size=config.image_size
     )
-    text = CLIPTextCfg(context_length=40, width=128, heads=4, layers=2)
+    text = CLIPTextCfg(context_length=24, width=128, heads=4, layers=2)
     return CLIP(config.visual_dim, vision, text)

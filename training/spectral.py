@@ -1,8 +1,11 @@
 """The spectral codec: a residual quantiser between two frame-rate ConvNeXt stacks.
 
-Encoder: STFT -> compressed complex spectrum -> ConvNeXt blocks -> RVQ. Decoder: ConvNeXt blocks ->
-magnitude and phase -> inverse STFT (the head of Vocos, arXiv:2306.00814). Everything runs at the
-token rate, so it trains on a CPU and decodes ten seconds in milliseconds.
+Encoder: log-magnitude spectrum and fine envelope -> ConvNeXt blocks -> RVQ. Decoder: ConvNeXt
+blocks -> magnitude, frequency, coherence and envelope -> phase by accumulation -> inverse STFT.
+Tokens at 50 Hz cannot carry phase, and a network that treats all times alike cannot invent one
+that runs on, so each bin sums up its own frequency, as a phase vocoder does, and noise turns the
+phase where the sound is not tonal. Everything runs at the token rate: it trains on a CPU and
+decodes ten seconds in milliseconds.
 """
 
 import math
@@ -15,19 +18,36 @@ from torch.nn import functional as F
 
 from vab_rt.config import ModelConfig
 
-COMPRESSION = 0.3
+FLOOR = 1e-3
 MAX_LOG_MAGNITUDE = 6.0
+ENVELOPE_POINTS = 8  # per hop
+MAX_LOG_GAIN = 3.0
+NUM_TURNS = 4093  # a prime, so that rows of the table do not line up
 
 
 class SpectralSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Sizes of the codec that the tensor contract does not fix."""
 
-    n_fft: int = 1280
+    n_fft: int = 960
     encoder_width: int = 192
     encoder_blocks: int = 4
     decoder_width: int = 256
     decoder_blocks: int = 6
     expansion: int = 3
+
+
+class Spectrum(msgspec.Struct, frozen=True):
+    """What the decoder says of each frame.
+
+    log_magnitude, advance (radians from the frame before), offset (radians), coherence (1 tonal,
+    0 noise): [B, T, bins]; log_gain [B, T, ENVELOPE_POINTS].
+    """
+
+    log_magnitude: Tensor
+    advance: Tensor
+    offset: Tensor
+    coherence: Tensor
+    log_gain: Tensor
 
 
 class SpectralCodec(nn.Module):
@@ -36,10 +56,10 @@ class SpectralCodec(nn.Module):
     def __init__(self, config: ModelConfig, settings: SpectralSettings) -> None:
         super().__init__()
         s = settings
-        bins = s.n_fft // 2 + 1
+        self.hop, self.bins = config.hop_samples, s.n_fft // 2 + 1
         self.transform = Transform(s.n_fft, config.hop_samples)
         self.encoder = nn.Sequential(
-            nn.Linear(2 * bins, s.encoder_width),
+            nn.Linear(self.bins + ENVELOPE_POINTS, s.encoder_width),
             *[ConvNeXtBlock(s.encoder_width, s.expansion) for _ in range(s.encoder_blocks)],
             nn.LayerNorm(s.encoder_width),
             nn.Linear(s.encoder_width, config.code_dim),
@@ -51,8 +71,10 @@ class SpectralCodec(nn.Module):
             nn.Linear(config.code_dim, s.decoder_width),
             *[ConvNeXtBlock(s.decoder_width, s.expansion) for _ in range(s.decoder_blocks)],
             nn.LayerNorm(s.decoder_width),
-            nn.Linear(s.decoder_width, 2 * bins),
+            nn.Linear(s.decoder_width, 4 * self.bins + ENVELOPE_POINTS),
         )
+        turns = torch.rand(NUM_TURNS, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("turns", (2 * turns - 1) * math.pi, persistent=False)
 
     @property
     def codebooks(self) -> Tensor:
@@ -61,14 +83,42 @@ class SpectralCodec(nn.Module):
 
     def latents(self, audio: Tensor) -> Tensor:
         real, imaginary = self.transform.analyse(audio)  # [B, T, bins]
-        scale = (real.square() + imaginary.square() + 1e-6).pow((COMPRESSION - 1) / 2)
-        spectrum = torch.cat([real * scale, imaginary * scale], -1)  # [B, T, 2 * bins]
-        return self.encoder(spectrum)  # [B, T, code_dim]
+        log_power = (real.square() + imaginary.square() + FLOOR**2).log() / 2
+        energy = audio.unflatten(1, (-1, ENVELOPE_POINTS, self.hop // ENVELOPE_POINTS))
+        log_energy = (energy.square().mean(3) + FLOOR**2).log() / 2  # [B, T, ENVELOPE_POINTS]
+        return self.encoder(torch.cat([log_power, log_energy], -1) / 3)  # [B, T, code_dim]
 
-    def waveform(self, latents: Tensor) -> Tensor:
-        log_magnitude, phase = self.decoder(latents).chunk(2, -1)  # [B, T, bins]
-        magnitude = log_magnitude.clamp(max=MAX_LOG_MAGNITUDE).exp()
-        return self.transform.synthesise(magnitude * phase.cos(), magnitude * phase.sin())
+    def spectrum(self, latents: Tensor) -> Spectrum:
+        out = self.decoder(latents)
+        *of_bins, log_gain = out.split([*4 * [self.bins], ENVELOPE_POINTS], -1)
+        log_magnitude, deviation, offset, coherence = of_bins
+        k = torch.arange(self.bins, device=out.device)
+        centre = (k * self.hop % self.transform.n_fft) * (2 * math.pi / self.transform.n_fft)
+        return Spectrum(
+            log_magnitude=log_magnitude.clamp(max=MAX_LOG_MAGNITUDE),
+            advance=centre + deviation,
+            offset=offset + math.pi * (k % 2),  # zero is a pulse in the middle of the frame
+            coherence=coherence.sigmoid(),
+            log_gain=MAX_LOG_GAIN * (log_gain / MAX_LOG_GAIN).tanh(),
+        )
+
+    def render(self, spectrum: Spectrum) -> Tensor:
+        """[B, S]"""
+        s = spectrum
+        t = torch.arange(s.advance.shape[1], device=s.advance.device)[:, None]
+        k = torch.arange(self.bins, device=s.advance.device)
+        noise = self.turns[(t * 769 + k) % NUM_TURNS]  # [T, bins]
+        phase = s.advance.cumsum(1) + s.offset + (1 - s.coherence) * noise
+        magnitude = s.log_magnitude.exp()
+        audio = self.transform.synthesise(magnitude * phase.cos(), magnitude * phase.sin())
+        return audio * self._gain(s.log_gain)
+
+    def _gain(self, log_gain: Tensor) -> Tensor:  # [B, T, ENVELOPE_POINTS] -> [B, S], by lines
+        points = log_gain.exp().flatten(1)[..., None]  # [B, T * ENVELOPE_POINTS, 1]
+        following = torch.cat([points[:, 1:], points[:, -1:]], 1)
+        length = self.hop // ENVELOPE_POINTS
+        ramp = torch.arange(length, device=points.device) / length
+        return (points + (following - points) * ramp).flatten(1)
 
     def encode(self, audio: Tensor) -> Tensor:
         latents = self.latents(audio).transpose(1, 2)  # [B, code_dim, T]
@@ -80,15 +130,15 @@ class SpectralCodec(nn.Module):
             F.embedding(tokens[:, k], self.quantizer.vq.layers[k].codebook)
             for k in range(tokens.shape[1])
         )
-        return self.waveform(latents)
+        return self.render(self.spectrum(latents))
 
-    def forward(self, audio: Tensor, quantise: bool = True) -> tuple[Tensor, Tensor]:
-        """Training pass: reconstruction [B, S] and the commitment loss."""
+    def forward(self, audio: Tensor, quantise: bool = True) -> tuple[Spectrum, Tensor]:
+        """Training pass: the spectrum to render, and the commitment loss."""
         latents = self.latents(audio)
         if not quantise:
-            return self.waveform(latents), audio.new_zeros(())
+            return self.spectrum(latents), audio.new_zeros(())
         quantised, _, losses = self.quantizer.vq(latents.transpose(1, 2))
-        return self.waveform(quantised.transpose(1, 2)), losses.mean()
+        return self.spectrum(quantised.transpose(1, 2)), losses.mean()
 
 
 class ConvNeXtBlock(nn.Module):
