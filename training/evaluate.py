@@ -22,9 +22,8 @@ from training.classifier import AudioClassifier, load_classifier, train_classifi
 from training.measures import agreement, frechet_distance, kl_divergence, onset_f1, onset_times
 from vab_rt.bundle import Bundle, open_bundle
 from vab_rt.config import GenerateOptions
-from vab_rt.decoding import decode_masked
-from vab_rt.engines import Engines, open_engines
 from vab_rt.errors import OptionError, VabError
+from vab_rt.pipeline import Pipeline, load
 
 BATCH = 4
 JUDGE_CLIPS, JUDGE_MINUTES = 1600, 4.0
@@ -38,16 +37,16 @@ def evaluate_generation(
     Keys: class_agreement and its 95 % half-width, onset_f1_100ms, onset_f1_50ms (impacts only),
     fad, kld, by_class; see `measures.py`.
     """
-    engines = open_engines(bundle)
+    pipeline = load(bundle.folder)
     true = np.stack([scene.audio() for scene in scenes])
     frames = [_frames(scene, bundle) for scene in scenes]
     unguided = msgspec.structs.replace(options, guidance=0.0)
-    generated = np.concatenate(list(generate(engines, bundle, frames, options)))
+    generated = np.concatenate(list(generate(pipeline, frames, options)))
     sounds = {
         "ground_truth": true,
-        "reconstruction": reconstruct(bundle, engines, true),
+        "reconstruction": reconstruct(bundle, pipeline, true),
         "shuffled": np.roll(generated, 1, 0),
-        "unconditional": np.concatenate(list(generate(engines, bundle, frames, unguided))),
+        "unconditional": np.concatenate(list(generate(pipeline, frames, unguided))),
     }
     reference = Judged(judge, scenes, true)
     result = reference.measure(generated)
@@ -96,38 +95,28 @@ class Judged:
 
 
 def generate(
-    engines: Engines, bundle: Bundle, frames: list[NDArray[np.uint8]], options: GenerateOptions
+    pipeline: Pipeline, frames: list[NDArray[np.uint8]], options: GenerateOptions
 ) -> Iterator[NDArray[np.float32]]:
-    """Sound for each clip's frames [F, H, W, 3]; clip i has the seed options.seed + i. [B, S]"""
-    config = bundle.config
+    """Sound [B, S] for each clip's frames [F, H, W, 3]; clip i has the seed options.seed + i."""
+    c = pipeline.config
     for start in range(0, len(frames), BATCH):
         batch = frames[start : start + BATCH]
-        features = np.stack([engines.visual_encoder(frames=f) for f in batch])  # [B, F, C]
-        shape = (len(batch), config.num_codebooks, config.num_token_steps)
-        tokens = np.full(shape, config.mask_id, np.int32)
+        features = np.stack([pipeline.engines.visual_encoder(frames=f) for f in batch])
+        tokens = np.full((len(batch), c.num_codebooks, c.num_token_steps), c.mask_id, np.int32)
         seeds = np.arange(start, start + len(batch), dtype=np.uint64) + np.uint64(options.seed)
-        both = np.concatenate([features, features])
-        on_off = np.repeat(np.float32([1, 0]), len(batch))
-
-        def tokens_to_logits(tokens, both=both, on_off=on_off):
-            logits = engines.backbone(
-                tokens=np.concatenate([tokens, tokens]), features=both, conditional=on_off
-            )
-            return logits[: len(tokens)], logits[len(tokens) :]
-
-        for _, done in decode_masked(tokens_to_logits, tokens, seeds, options, engines.sample_step):
-            tokens = done
-        yield engines.codec_decoder(tokens=tokens)
+        for _, tokens in pipeline.decode_tokens(features, tokens, seeds, options):
+            pass
+        yield pipeline.decode_audio(tokens)
 
 
 def reconstruct(
-    bundle: Bundle, engines: Engines, audio: NDArray[np.float32]
+    bundle: Bundle, pipeline: Pipeline, audio: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """The codec's best: encoded and decoded again [N, S]."""
     encoder = onnxruntime.InferenceSession(bundle.read_graph("codec_encoder"))
     batches = [audio[i : i + BATCH] for i in range(0, len(audio), BATCH)]
     tokens = [encoder.run(None, {"audio": batch})[0] for batch in batches]
-    return np.concatenate([engines.codec_decoder(tokens=t) for t in tokens])
+    return np.concatenate([pipeline.decode_audio(t) for t in tokens])
 
 
 @torch.no_grad()
