@@ -104,9 +104,9 @@ def generate(
         features = np.stack([pipeline.engines.visual_encoder(frames=f) for f in batch])
         tokens = np.full((len(batch), c.num_codebooks, c.num_token_steps), c.mask_id, np.int32)
         seeds = np.arange(start, start + len(batch), dtype=np.uint64) + np.uint64(options.seed)
-        for _, tokens in pipeline.decode_tokens(features, tokens, seeds, options):
-            pass
-        yield pipeline.decode_audio(tokens)
+        for _, done in pipeline.decode_tokens(features, tokens, seeds, options):
+            finished = done
+        yield pipeline.decode_audio(finished)
 
 
 def reconstruct(
