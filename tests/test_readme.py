@@ -1,0 +1,121 @@
+"""The README says nothing that does not work: every command and every line of Python is tried.
+
+What takes minutes is not run here but held to its own --help: the command exists and has every
+option that the README gives it.
+"""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from media import make_video
+
+from vab_rt.bundle import shipped_models
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+NOT_RUN = {
+    "pip install .": "`make demo` and the wheel run of `make test` install it",
+    "pip install --editable '.[dev]'": "`make test` runs this line to make .venv",
+}
+needs_model = pytest.mark.skipif(
+    "default" not in shipped_models(), reason="vab_rt/bundles/default is not there yet"
+)
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def commands(program: str) -> list[str]:
+    lines = (line for block in blocks("sh") for line in block.splitlines() if line.strip())
+    return [line for line in map(strip_comment, lines) if line.split()[0] == program]
+
+
+def strip_comment(line: str) -> str:
+    return line.partition(" #")[0].strip()
+
+
+def run(command: list[str], folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{shlex.join(command)} exits {done.returncode}: {done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with in.mp4 and, as if it had been exported, the model of the last example."""
+    folder = tmp_path_factory.mktemp("readme")
+    make_video(folder / "in.mp4", num_frames=100)  # 4 s
+    (folder / "runs/default").mkdir(parents=True)
+    (folder / "runs/default/ckpt").symlink_to(ROOT / "vab_rt/bundles/default")
+    return folder
+
+
+def test_every_line_is_of_a_kind_that_is_tested():
+    known = sum(len(commands(program)) for program in ("vab-rt", "python", "pip"))
+    assert known == sum(bool(line.strip()) for b in blocks("sh") for line in b.splitlines())
+    assert set(commands("pip")) == set(NOT_RUN)
+
+
+@needs_model
+@pytest.mark.parametrize("line", commands("vab-rt"))
+def test_vab_rt(line, folder):
+    arguments = shlex.split(line)
+    if arguments[1] == "generate":
+        Path(folder, arguments[3]).unlink(missing_ok=True)
+    run([str(Path(sys.executable).parent / "vab-rt"), *arguments[1:]], folder)
+    if arguments[1] == "generate":
+        assert Path(folder, arguments[3]).stat().st_size > 1000
+
+
+@pytest.mark.parametrize("line", commands("python"))
+def test_python_commands_have_every_option(line):
+    """They train, export or measure for minutes; their own tests run them on small inputs."""
+    _, dash_m, module, *arguments = shlex.split(line)
+    assert dash_m == "-m"
+    subcommand = [a for a in arguments[:1] if f"{module} {a}" in PROGRAMS_WITH_SUBCOMMANDS]
+    text = run([sys.executable, "-m", module, *subcommand, "--help"], ROOT)
+    for option in (a for a in arguments if a.startswith("--")):
+        assert re.search(rf"{option}\b", text), f"{module} has no option {option}"
+
+
+PROGRAMS_WITH_SUBCOMMANDS = {"bench generate", "training.foleyworld render"}
+
+
+@needs_model
+def test_python_lines(folder):
+    (code,) = blocks("python")
+    assert len([line for line in code.splitlines() if line.strip()]) <= 5
+    Path(folder, "out.wav").unlink(missing_ok=True)
+    run([sys.executable, "-c", code], folder)
+    assert Path(folder, "out.wav").stat().st_size > 4 * 16_000 * 2
+
+
+def test_recipe_of_the_example_exists():
+    (name,) = re.findall(r"python -m training\.recipe (\S+)", README)
+    assert (ROOT / f"training/configs/{name}.toml").is_file()
+
+
+def test_files_of_the_map_exist():
+    section = README.partition("## Files")[2].partition("\n\n[")[0]
+    folder = ""
+    for line in filter(None, section.splitlines()):
+        indent, name = re.match(r"( +)(\S+)", line).groups()
+        folder = name if len(indent) == 4 else folder
+        path = ROOT / name if len(indent) == 4 else ROOT / folder / name
+        if name != "bundles/":  # holds what training leaves
+            assert path.exists(), f"the map names {path}"
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), f"the README links to {target}"
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"`make (\w+)`", README))))
+def test_make_targets_exist(target):
+    run(["make", "--dry-run", target], ROOT)
