@@ -135,7 +135,7 @@ def folder_beside(out: Path, force: bool) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m export.build_engines", description=__doc__)
     parser.add_argument("checkpoint", type=Path, help=".pt or .safetensors, see docs/BUNDLE.md")
     parser.add_argument("--out", type=Path, help="the bundle's folder (default: CHECKPOINT's stem)")
@@ -148,7 +148,7 @@ def main() -> None:
     )
     parser.add_argument("--backend", choices=BACKENDS, default="onnx")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     out = arguments.out or arguments.checkpoint.with_suffix("")
     try:
         checkpoint = read_checkpoint(arguments.checkpoint)

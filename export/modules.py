@@ -1,4 +1,4 @@
-"""What is exported: one module a graph, built from a checkpoint and made ready for every backend."""
+"""What is exported: one module a graph, built from a checkpoint, ready for every backend."""
 
 from typing import Literal
 

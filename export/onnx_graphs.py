@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxscript.optimizer import optimize
 from torch import nn
 
 from export.modules import MIN_HALF_ELEMENTS
@@ -17,6 +18,8 @@ from vab_rt.errors import ExportError
 
 OPSET = 23
 MAX_FILE_BYTES = 2**31 - 1
+MAX_FOLDED_ELEMENTS = 8192
+"""Larger tables are left to be computed by the runtime at load; they would only fill the file."""
 TRACED_SIZE = 2
 """Of free dimensions in the example; 0 and 1 would be taken for constants."""
 
@@ -39,8 +42,10 @@ def trace(module: nn.Module, contract: GraphContract) -> ir.Model:
             output_names=[tensor.name for tensor in contract.outputs],
             dynamic_shapes=dynamic,
             verbose=False,
+            optimize=False,
         )
     assert program is not None
+    optimize(program.model, output_size_limit=MAX_FOLDED_ELEMENTS)
     strip(program.model)
     return program.model
 

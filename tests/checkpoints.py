@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 import torch
+from torch import nn
 
 from training.codec import build_codec
 from training.image_encoder import ImageEncoder
@@ -17,7 +18,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "decoder_width": 24,
         "decoder_blocks": 1,
     },
-    "encodec": {"num_filters": 4},
+    "encodec": {"num_filters": 4, "ratios": [20, 16], "lstm_layers": 1},
 }
 
 
@@ -47,9 +48,8 @@ def tiny_checkpoint(config: ModelConfig, seed: int = 0) -> dict[str, Any]:
     """What `ckpt.pt` of a trained model holds."""
     torch.manual_seed(seed)
     codec, vab = build_codec(config, SETTINGS[config.codec]), VAB(config)
-    for layer in codec.quantizer.vq.layers:
-        layer.codebook.normal_(std=0.3)
-    vab.codebooks.copy_(codec.codebooks)
+    spread_codebooks(codec, config)
+    vab.use_codebooks(codec.codebooks)
     return {
         "config": msgspec.to_builtins(config),
         "codec_settings": SETTINGS[config.codec],
@@ -59,3 +59,14 @@ def tiny_checkpoint(config: ModelConfig, seed: int = 0) -> dict[str, Any]:
         "licence": "Apache-2.0",
         "provenance": {"data": "none, random weights"},
     }
+
+
+@torch.no_grad()
+def spread_codebooks(codec: nn.Module, config: ModelConfig) -> None:
+    """Take the codes from the codec's own residuals, so that many of them are used."""
+    audio = 0.1 * torch.randn(4, config.num_samples)
+    residual = codec.latents(audio).flatten(0, 1)  # [B * T, code_dim]
+    for layer in codec.quantizer.vq.layers:
+        layer.codebook.copy_(residual[torch.randperm(len(residual))[: config.codebook_size]])
+        nearest = torch.cdist(residual, layer.codebook).argmin(1)
+        residual = residual - layer.codebook[nearest]

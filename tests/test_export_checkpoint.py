@@ -63,9 +63,7 @@ class Payload:
         return Path.touch, (self.target,)
 
 
-def test_a_pickle_with_code_is_refused_and_not_run(
-    content: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_pickle_with_code_is_refused_and_not_run(content: dict[str, Any], tmp_path: Path) -> None:
     path = written(content | {"provenance": Payload(tmp_path / "ran")}, tmp_path / "ckpt.pt")
     with pytest.raises(ExportError, match="could run code"):
         read_checkpoint(path)

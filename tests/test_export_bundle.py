@@ -1,0 +1,221 @@
+"""Checkpoint -> bundle with the command, and the rung torch -> ONNX on what it wrote."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="the exporter needs the extra `export`")
+
+import numpy as np
+import torch
+from checkpoints import tiny_checkpoint, tiny_config
+from numpy.typing import NDArray
+
+from export import modules
+from export.build_engines import build_graph, folder_beside, main
+from export.checkpoint import Checkpoint, read_checkpoint
+from export.verify import (
+    TOLERANCES,
+    check_tokens,
+    fixed_inputs,
+    open_session,
+    relative_error,
+    run_torch,
+    verify,
+)
+from vab_rt.bundle import open_bundle
+from vab_rt.config import GenerateOptions
+from vab_rt.contract import GRAPHS, contract_of
+from vab_rt.decoding import decode_masked
+from vab_rt.errors import BundleError, ExportError
+from vab_rt.sampling import sample_step
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    path = tmp_path_factory.mktemp("run") / "ckpt.pt"
+    torch.save(tiny_checkpoint(tiny_config()), path)
+    return read_checkpoint(path)
+
+
+@pytest.fixture(scope="module")
+def bundle(checkpoint: Checkpoint) -> Path:
+    main([str(checkpoint.path)])
+    return checkpoint.path.with_suffix("")
+
+
+def test_the_runtime_accepts_the_bundle(bundle: Path, checkpoint: Checkpoint) -> None:
+    opened = open_bundle(bundle)
+    opened.verify()
+    manifest = opened.manifest
+    assert opened.config == checkpoint.config
+    assert set(manifest.graphs) == set(GRAPHS)
+    assert manifest.precision == "fp32"
+    assert manifest.licence == "Apache-2.0"
+    assert manifest.provenance["data"] == "none, random weights"
+    assert manifest.provenance["weights_stored_as"] == "fp32"
+    assert len(manifest.provenance["checkpoint_sha256"]) == 64
+    assert all(f"verified_{name}" in manifest.provenance for name in GRAPHS)
+    assert sorted(p.name for p in bundle.iterdir()) == sorted(
+        ["vab.json", *(f"{name}.onnx" for name in GRAPHS)]
+    )
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_graph_equals_its_module(
+    bundle: Path, checkpoint: Checkpoint, name: str, batch: int
+) -> None:
+    module = modules.graph_module(name, checkpoint, "fp32")
+    inputs = fixed_inputs(name, checkpoint.config, batch)
+    expected = run_torch(module, inputs)
+    found = open_session(bundle / f"{name}.onnx").run(None, inputs)[0]
+    output = contract_of(checkpoint.config)[name].outputs[0]
+    assert found.shape == (batch, *output.shape[1:])
+    assert found.dtype == output.dtype
+    if name == "codec_encoder":
+        check_tokens(module.codec, inputs["audio"], expected, found)
+        assert (expected == found).mean() > 0.99
+        assert len(np.unique(found)) > 10
+    else:
+        assert relative_error(expected, found) < TOLERANCES[name].relative
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_fixed_tables_are_computed_not_stored(
+    bundle: Path, checkpoint: Checkpoint, name: str
+) -> None:
+    """The transform's basis would take megabytes, the attention bias 0.2 MB."""
+    module = modules.graph_module(name, checkpoint, "fp32")
+    weights = sum(p.numel() * 4 for p in module.parameters())
+    codebooks = checkpoint.weights["vab"]["codebooks"].numel() * 4
+    assert (bundle / f"{name}.onnx").stat().st_size < weights + codebooks + 150_000
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_graph_holds_no_path_of_this_machine(bundle: Path, name: str) -> None:
+    content = (bundle / f"{name}.onnx").read_bytes()
+    for trace in (b".py", str(Path.cwd()).encode(), b"site-packages"):
+        assert trace not in content
+
+
+def test_the_same_checkpoint_gives_the_same_bytes(
+    bundle: Path, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    build_graph("codec_decoder", checkpoint, tmp_path, "fp32", "fp32")
+    first, second = (folder / "codec_decoder.onnx" for folder in (bundle, tmp_path))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_every_step_of_a_decoding_agrees(bundle: Path, checkpoint: Checkpoint) -> None:
+    """The reference decodes; ONNX sees the tokens it saw, and gives the logits it got."""
+    config = checkpoint.config
+    session = open_session(bundle / "backbone.onnx")
+    module = modules.graph_module("backbone", checkpoint, "fp32")
+    features = np.tile(fixed_inputs("backbone", config, 2)["features"], (2, 1, 1))
+    errors: list[float] = []
+
+    def tokens_to_logits(tokens: NDArray) -> tuple[NDArray, NDArray]:
+        inputs = {
+            "tokens": np.tile(tokens, (2, 1, 1)),
+            "features": features,
+            "conditional": np.array([1, 1, 0, 0], np.float32),
+        }
+        logits = run_torch(module, inputs)
+        errors.append(relative_error(logits, session.run(None, inputs)[0]))
+        return logits[:2], logits[2:]
+
+    shape = (2, config.num_codebooks, config.num_token_steps)
+    masked = np.full(shape, config.mask_id, np.int32)
+    seeds = np.array([1, 2], np.uint64)
+    *_, (step, tokens) = decode_masked(
+        tokens_to_logits, masked, seeds, GenerateOptions(), sample_step
+    )
+    assert step == 15
+    assert (tokens < config.mask_id).all()
+    assert len(errors) == 16
+    assert max(errors) < TOLERANCES["backbone"].relative
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_graph_of_other_weights_is_refused(bundle: Path, name: str, tmp_path: Path) -> None:
+    torch.save(tiny_checkpoint(tiny_config(), seed=1), tmp_path / "other.pt")
+    other = modules.graph_module(name, read_checkpoint(tmp_path / "other.pt"), "fp32")
+    with pytest.raises(ExportError, match="nothing was written"):
+        verify(name, other, bundle / f"{name}.onnx", tiny_config())
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_graph_of_another_shape_is_refused(
+    bundle: Path, checkpoint: Checkpoint, name: str
+) -> None:
+    module = modules.graph_module(name, checkpoint, "fp32")
+    other = tiny_config(num_codebooks=2, visual_dim=32)
+    with pytest.raises(BundleError, match=f"graph {name} of this export has the (in|out)puts"):
+        verify(name, module, bundle / f"{name}.onnx", other)
+
+
+def test_an_existing_folder_is_kept(
+    bundle: Path, checkpoint: Checkpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (bundle / "vab.json").read_bytes()
+    with pytest.raises(SystemExit) as ended:
+        main([str(checkpoint.path)])
+    assert ended.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "--force" in error and error.count("\n") == 1
+    assert (bundle / "vab.json").read_bytes() == before
+
+
+def test_force_replaces_a_bundle_and_nothing_else(bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(bundle, out)
+    with folder_beside(out, force=True) as folder:
+        (folder / "new").touch()
+    assert [p.name for p in out.iterdir()] == ["new"]
+    with pytest.raises(ExportError, match="remove it first"), folder_beside(out, force=True):
+        pytest.fail("entered")
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_failed_export_leaves_nothing(
+    checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = tiny_checkpoint(tiny_config())
+    content["image_encoder"]["visual.conv1.weight"][0] = 1e6
+    torch.save(content, tmp_path / "ckpt.pt")
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path / "ckpt.pt"), "--store", "fp16"])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == (
+        "error: visual.conv1.weight reaches 1e+06, beyond float16; use --store fp32\n"
+    )
+    assert [p.name for p in tmp_path.iterdir()] == ["ckpt.pt"]
+
+
+def test_an_interrupted_export_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), folder_beside(tmp_path / "out", False) as folder:
+        (folder / "backbone.onnx").touch()
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_target_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ExportError, match="cannot write to"):
+        folder_beside(tmp_path / "file" / "out", False).__enter__()
+
+
+@pytest.mark.parametrize("words", [[], ["ckpt.pt", "--precision", "fp4"], ["a.pt", "b.pt"]])
+def test_usage_errors(words: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    assert "--precision" in capsys.readouterr().out

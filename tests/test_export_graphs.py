@@ -1,0 +1,152 @@
+"""Graphs one by one: EnCodec, float16 storage, int8, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="the exporter needs the extra `export`")
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from checkpoints import tiny_checkpoint, tiny_config
+
+from export import modules, onnx_graphs
+from export.build_engines import build_graph
+from export.checkpoint import Checkpoint, read_checkpoint
+from export.verify import (
+    TOLERANCES,
+    check_error,
+    check_tokens,
+    fixed_inputs,
+    measure_loss,
+    open_session,
+    relative_error,
+    run_torch,
+)
+from training.codec import build_codec
+from vab_rt.errors import ExportError, OptionError
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checkpoint]:
+    found = {}
+    for codec in ("spectral", "encodec"):
+        path = tmp_path_factory.mktemp("checkpoint") / "ckpt.pt"
+        torch.save(tiny_checkpoint(tiny_config(codec=codec)), path)
+        found[codec] = read_checkpoint(path)
+    return found
+
+
+def test_encodec_decoder(checkpoints: dict[str, Checkpoint], tmp_path: Path) -> None:
+    checkpoint = checkpoints["encodec"]
+    build_graph("codec_decoder", checkpoint, tmp_path, "fp32", "fp32")
+    path = tmp_path / "codec_decoder.onnx"
+    assert not any(node.op_type == "Elu" for node in ir.load(path).graph.all_nodes())
+    inputs = fixed_inputs("codec_decoder", checkpoint.config, 3)
+    with torch.no_grad():
+        plain = checkpoint.codec().decode(torch.from_numpy(inputs["tokens"])).numpy()
+    found = open_session(path).run(None, inputs)[0]  # [3, S]
+    assert found.shape == (3, checkpoint.config.num_samples)
+    assert relative_error(plain, found) < TOLERANCES["codec_decoder"].relative
+
+
+def test_encodec_encoder(checkpoints: dict[str, Checkpoint], tmp_path: Path) -> None:
+    checkpoint = checkpoints["encodec"]
+    build_graph("codec_encoder", checkpoint, tmp_path, "fp32", "fp32")
+    inputs = fixed_inputs("codec_encoder", checkpoint.config, 3)
+    codec = checkpoint.codec()
+    expected = codec.encode(torch.from_numpy(inputs["audio"])).numpy()  # [3, K, T]
+    found = open_session(tmp_path / "codec_encoder.onnx").run(None, inputs)[0]
+    check_tokens(codec, inputs["audio"], expected, found)
+    assert (expected == found).mean() > 0.99
+    assert len(np.unique(found)) > 10
+
+
+def test_encodec_with_another_hop() -> None:
+    with pytest.raises(OptionError, match=r"ratios \(8, 5, 4\) multiply to 160, expected the hop"):
+        build_codec(tiny_config(codec="encodec"), {"ratios": [8, 5, 4]})
+
+
+def test_half_storage_halves_the_file_and_keeps_the_numbers(
+    checkpoints: dict[str, Checkpoint], tmp_path: Path
+) -> None:
+    checkpoint = checkpoints["spectral"]
+    build_graph("codec_decoder", checkpoint, tmp_path, "fp32", "fp16")
+    inputs = fixed_inputs("codec_decoder", checkpoint.config, 2)
+    exact = run_torch(modules.graph_module("codec_decoder", checkpoint, "fp32"), inputs)
+    rounded = run_torch(modules.graph_module("codec_decoder", checkpoint, "fp16"), inputs)
+    found = open_session(tmp_path / "codec_decoder.onnx").run(None, inputs)[0]
+    assert relative_error(rounded, found) < TOLERANCES["codec_decoder"].relative
+    assert 1e-6 < relative_error(exact, found) < 1e-2
+    stored = ir.load(tmp_path / "codec_decoder.onnx").graph.initializers.values()
+    halves = sum(v.const_value.size for v in stored if v.const_value.dtype == ir.DataType.FLOAT16)
+    weights = sum(p.numel() for p in checkpoint.codec().decoder.parameters())
+    assert halves > 0.9 * weights
+
+
+def test_int8_keeps_the_contract_and_reports_its_loss(
+    checkpoints: dict[str, Checkpoint], tmp_path: Path
+) -> None:
+    checkpoint = checkpoints["spectral"]
+    graph = build_graph("backbone", checkpoint, tmp_path, "int8", "fp16")
+    assert "relative error" in graph.measured["int8"]
+    assert "same argmax" in graph.measured["fp16_storage"]
+    assert [p.name for p in tmp_path.iterdir()] == ["backbone.onnx"]
+    nodes = [node.op_type for node in ir.load(tmp_path / "backbone.onnx").graph.all_nodes()]
+    assert "MatMul" not in nodes
+    assert nodes.count("MatMulInteger") > 10
+    inputs = fixed_inputs("backbone", checkpoint.config, 3)
+    exact = run_torch(modules.graph_module("backbone", checkpoint, "fp32"), inputs)
+    loss = measure_loss(exact, open_session(tmp_path / "backbone.onnx").run(None, inputs)[0])
+    assert 1e-4 < loss.relative_error < 0.2
+    assert loss.agreement > 0.7
+
+
+def test_weights_beyond_half_are_refused(checkpoints: dict[str, Checkpoint]) -> None:
+    vab = checkpoints["spectral"].vab()
+    with torch.no_grad():
+        vab.heads.weight[3, 3] = 1e6
+    with pytest.raises(ExportError, match=r"heads.weight reaches 1e\+06, beyond float16"):
+        modules.round_to_half(vab)
+
+
+def test_a_graph_beyond_protobuf_is_refused(tmp_path: Path) -> None:
+    huge = ir.LazyTensor(
+        lambda: pytest.fail("written"), dtype=ir.DataType.FLOAT, shape=ir.Shape([2**29])
+    )
+    weight = ir.Value(name="w", const_value=huge)
+    graph = ir.Graph([], [], nodes=[], initializers=[weight], opset_imports={"": 23})
+    with pytest.raises(ExportError, match="big holds 2.1 GB .* --store fp16"):
+        onnx_graphs.save(ir.Model(graph, ir_version=10), tmp_path / "big.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [2e-4, float("nan"), float("inf")])
+def test_errors_beyond_the_tolerance(error: float) -> None:
+    check_error("backbone", 1e-6)
+    with pytest.raises(ExportError, match="backbone differs from torch by .*nothing was written"):
+        check_error("backbone", error)
+
+
+def test_tokens_that_are_no_ties(checkpoints: dict[str, Checkpoint]) -> None:
+    checkpoint = checkpoints["spectral"]
+    codec, audio = checkpoint.codec(), fixed_inputs("codec_encoder", checkpoint.config, 1)["audio"]
+    expected = codec.encode(torch.from_numpy(audio)).numpy()  # [1, K, T]
+    found = expected.copy()
+    found[0, 1, 7] = (found[0, 1, 7] + 1) % checkpoint.config.codebook_size
+    with pytest.raises(ExportError, match=r"token \d+ at \[0, 1, 7\], expected \d+ as in torch"):
+        check_tokens(codec, audio, expected, found)
+
+
+def test_tokens_that_are_ties(checkpoints: dict[str, Checkpoint]) -> None:
+    """Two equal codes: either is right, whatever follows."""
+    checkpoint = checkpoints["spectral"]
+    codec, audio = checkpoint.codec(), fixed_inputs("codec_encoder", checkpoint.config, 1)["audio"]
+    expected = codec.encode(torch.from_numpy(audio)).numpy()  # [1, K, T]
+    token, other = int(expected[0, 0, 7]), int(expected[0, 0, 7] == 0)
+    codebook = codec.quantizer.vq.layers[0].codebook
+    codebook[other] = codebook[token]
+    found = expected.copy()
+    found[0, 0, 7], found[0, 1, 7] = other, (found[0, 1, 7] + 1) % checkpoint.config.codebook_size
+    check_tokens(codec, audio, expected, found)
