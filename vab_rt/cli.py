@@ -204,8 +204,8 @@ def _facts(bundle: "Bundle") -> Iterator[tuple[str, str]]:
     yield (
         "backbone",
         (
-            f"width {c.width}, {c.layers} layers ({c.expert_layers} with experts), {c.heads} heads, "
-            f"distance by {c.alibi}"
+            f"width {c.width}, {c.layers} layers ({c.expert_layers} with experts), "
+            f"{c.heads} heads, distance by {c.alibi}"
         ),
     )
     for name, graph in manifest.graphs.items():
@@ -247,3 +247,7 @@ def _print_error(line: str) -> None:
 
 def _print_warning(message: Warning | str, *details: Any, **more: Any) -> None:
     _print_error(f"warning: {message}")
+
+
+if __name__ == "__main__":
+    main()

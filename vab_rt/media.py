@@ -80,8 +80,8 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         container = av.open(f"file:{path}")
     except (av.error.FFmpegError, OSError) as error:
         raise MediaError(
-            f"{path} cannot be read as video ({_reason(error)}); "
-            "expected a complete video file such as mp4, mov, mkv or webm"
+            f"{path} cannot be read as video ({_reason(error)}); expected a complete video file "
+            "such as mp4, mov, mkv or webm; copy it again, or convert it"
         ) from error
     with container:
         stream = _video_stream(container, path)
@@ -111,7 +111,7 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     found = ", ".join(s.type for s in container.streams) or "no stream at all"
     raise MediaError(
         f"{path} has no video stream that can be decoded (found: {found}); "
-        "expected a file with moving pictures"
+        "expected a file with moving pictures; choose another file"
     )
 
 

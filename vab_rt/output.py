@@ -26,9 +26,11 @@ def check_output(
     if path.is_dir():
         raise OutputError(f"{path} is a folder, expected a file name; add one, such as out.wav")
     if path.exists() and not path.is_file():
-        raise OutputError(f"{path} is not a regular file, expected one or a new name")
+        raise OutputError(f"{path} is not a regular file, expected one; choose a new name")
     if path.exists() and not force:
-        raise OutputError(f"{path} exists already; choose another name, or allow it (--force)")
+        raise OutputError(
+            f"{path} exists already, expected a new name; choose one, or replace it with --force"
+        )
     folder = path.parent
     if not folder.is_dir():
         raise OutputError(f"folder {folder} does not exist, expected an existing one; create it")
@@ -36,7 +38,8 @@ def check_output(
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise OutputError(
-            f"folder {folder} cannot be written to ({error.strerror}); choose another folder"
+            f"folder {folder} cannot be written to ({error.strerror}), expected one that can; "
+            "choose another"
         ) from error
 
 
@@ -61,12 +64,12 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise OutputError(
-            f"{path} could not be written ({reason}; {_free_mb(path.parent)}); "
-            "free some space or choose another folder"
+            f"{path} could not be written ({reason}; {_free_mb(path.parent)}), "
+            "expected room for it; free some space or choose another folder"
         ) from error
     except av.error.FFmpegError as error:
         raise OutputError(
-            f"{path} could not be written as {path.suffix} ({error.strerror}); "
+            f"{path} could not be written as {path.suffix} ({error.strerror}), "
             "expected a video that such a file can hold; write .wav, or convert the input to mp4"
         ) from error
 

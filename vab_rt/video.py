@@ -88,7 +88,7 @@ class VideoReader:
         self._read = until
 
     def _displayed(self) -> Iterator[tuple[VideoFrame, Fraction]]:
-        """Each frame of the selection and when it leaves the display, from the selection's start."""
+        """Each frame of the selection, and when it leaves the display counted from the start."""
         stop = None if self._length is None else self._start + self._length
         shown: VideoFrame | None = None
         end = Fraction(0)

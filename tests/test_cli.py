@@ -1,0 +1,383 @@
+"""The command line as users meet it: flags, exit codes, output, entry points."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import pytest
+from media import damage, make_video, packets_of, samples_of
+
+from vab_rt.cli import main
+from vab_rt.config import GenerateOptions
+
+COMMANDS = ("generate", "info", "doctor")
+JSON_KEYS = {"output", "duration_s", "sample_rate_hz", "model", "device", "seed", "timings_s"}
+TIMINGS = {"load", "decode_video", "visual", "tokens", "codec", "write", "total"}
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Runs `vab-rt ARGS` in this process."""
+
+    def run_main(*args: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["vab-rt", *map(str, args)])
+        with warnings.catch_warnings(), pytest.raises(SystemExit) as exit_info:
+            main()
+        captured = capsys.readouterr()
+        return Result(exit_info.value.code or 0, captured.out, captured.err)
+
+    return run_main
+
+
+Run = Callable[..., Result]
+
+
+def command(*args: object) -> list[str]:
+    """The same as a command of its own."""
+    return [sys.executable, "-m", "vab_rt.cli", *map(str, args)]
+
+
+def scripts() -> list[str]:
+    """Every console script that this project installs."""
+    found = entry_points(group="console_scripts")
+    return sorted({e.name for e in found if e.value.split(".")[0] == "vab_rt"})
+
+
+def test_the_script_is_installed() -> None:
+    assert scripts() == ["vab-rt"]
+
+
+@pytest.mark.parametrize("arguments", [(), *[(name,) for name in COMMANDS]])
+def test_every_entry_point_has_help(arguments: tuple[str, ...]) -> None:
+    for script in scripts():
+        path = Path(sys.executable).with_name(script)
+        result = subprocess.run(
+            [path, *arguments, "--help"], capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, result.stderr
+        assert "Usage: vab-rt" in result.stdout
+
+
+def test_without_arguments_help_is_shown(run: Run) -> None:
+    result = run()
+    assert result.code == 2
+    assert all(name in result.out + result.err for name in COMMANDS)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['vab-rt', 'generate', '--help']\n"
+        "from vab_rt.cli import main\n"
+        "try: main()\n"
+        "finally: print(sorted({'numpy', 'av', 'onnxruntime', 'torch'} & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.endswith("[]\n"), result.stdout
+
+
+def test_defaults_are_those_of_the_options(run: Run) -> None:
+    text = " ".join(re.sub(r"[│\n]", " ", run("generate", "--help").out).split())
+    for field, value in msgspec.structs.asdict(GenerateOptions()).items():
+        flag = "--" + field.removesuffix("_s").replace("_", "-")
+        shown = "(to the end)" if value is None else str(value)
+        assert re.search(rf"{flag} [^[]*\[default: {re.escape(shown)}\]", text), (flag, text)
+
+
+def test_generate_writes_the_sound_of_the_video(
+    run: Run, tiny_bundle: Path, videos, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.wav"
+    result = run("generate", videos(47), out, "--model", tiny_bundle)
+    assert result == Result(0, f"{out}: 1.88 s of sound in {result.out.split()[-2]} s\n", "")
+    samples, rate, _ = samples_of(out)
+    assert (len(samples), rate) == (round(47 / 25 * 16_000), 16_000)
+    assert [p.name for p in tmp_path.iterdir()] == ["out.wav"]
+
+
+@pytest.mark.parametrize("num_frames", [1, 10, 50, 51, 200])
+def test_any_length_is_exact(
+    run: Run, tiny_bundle: Path, videos, tmp_path: Path, num_frames: int
+) -> None:
+    out = tmp_path / "out.flac"
+    assert run("generate", videos(num_frames), out, "--model", tiny_bundle).code == 0
+    assert len(samples_of(out)[0]) == num_frames * 640
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "m4a", "ogg", "mp4", "mov", "mkv"])
+def test_every_output_format(
+    run: Run, tiny_bundle: Path, videos, tmp_path: Path, suffix: str
+) -> None:
+    out = tmp_path / f"out.{suffix}"
+    assert run("generate", videos(60), out, "--model", tiny_bundle).code == 0
+    samples, rate, _ = samples_of(out)
+    assert len(samples) / rate == pytest.approx(2.4, abs=0.07)
+    if suffix in ("mp4", "mov", "mkv"):
+        assert packets_of(out) == packets_of(videos(60))
+
+
+def test_webm(run: Run, tiny_bundle: Path, tmp_path: Path) -> None:
+    video = make_video(tmp_path / "in.webm", codec="libvpx-vp9")
+    assert run("generate", video, tmp_path / "out.webm", "--model", tiny_bundle).code == 0
+    assert packets_of(tmp_path / "out.webm") == packets_of(video)
+
+
+def test_json_is_the_last_line(run: Run, tiny_bundle: Path, videos, tmp_path: Path) -> None:
+    out = tmp_path / "out.wav"
+    result = run("generate", videos(47), out, "--model", tiny_bundle, "--json", "--seed", 7)
+    assert (result.code, result.err) == (0, "")
+    report = json.loads(result.out.splitlines()[-1])
+    assert set(report) == JSON_KEYS
+    assert set(report["timings_s"]) == TIMINGS
+    timings = report.pop("timings_s")
+    assert report == {
+        "output": str(out),
+        "duration_s": 1.88,
+        "sample_rate_hz": 16_000,
+        "model": "tiny",
+        "device": "cpu",
+        "seed": 7,
+    }
+    assert all(seconds >= 0 for seconds in timings.values())
+    parts = sum(seconds for stage, seconds in timings.items() if stage != "total")
+    assert parts <= timings["total"] * 1.01
+
+
+def test_quiet_says_nothing(run: Run, tiny_bundle: Path, videos, tmp_path: Path) -> None:
+    out = tmp_path / "out.wav"
+    assert run("generate", videos(10), out, "--model", tiny_bundle, "--quiet") == (0, "", "")
+    assert out.exists()
+
+
+def test_the_same_seed_gives_the_same_bytes(
+    run: Run, tiny_bundle: Path, videos, tmp_path: Path
+) -> None:
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        out = tmp_path / f"{name}.wav"
+        run("generate", videos(60), out, "--model", tiny_bundle, "--seed", seed)
+    first, again, other = ((tmp_path / f"{name}.wav").read_bytes() for name in "abc")
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--steps", "3"),
+        ("--guidance", "1"),
+        ("--mask-temperature", "0"),
+        ("--temperature", "0.1"),
+        ("--top-k", "2"),
+        ("--seed", str(2**64 - 1)),
+        ("--start", "0.4"),
+        ("--duration", "1"),
+    ],
+)
+def test_every_option_changes_the_sound(
+    run: Run, tiny_bundle: Path, videos, tmp_path: Path, flags: tuple[str, str]
+) -> None:
+    usual, changed = tmp_path / "usual.wav", tmp_path / "changed.wav"
+    run("generate", videos(50), usual, "--model", tiny_bundle)
+    assert run("generate", videos(50), changed, "--model", tiny_bundle, *flags).code == 0
+    assert usual.read_bytes() != changed.read_bytes()
+
+
+def test_start_and_duration_choose_the_part(
+    run: Run, tiny_bundle: Path, videos, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.wav"
+    run("generate", videos(50), out, "--model", tiny_bundle, "--start", 0.5, "--duration", 0.7)
+    assert len(samples_of(out)[0]) == round(0.7 * 16_000)
+    run("generate", videos(50), out, "--model", tiny_bundle, "-f", "--start", 1.5, "--duration", 9)
+    assert len(samples_of(out)[0]) == round(0.5 * 16_000)
+
+
+def test_force_replaces(run: Run, tiny_bundle: Path, videos, tmp_path: Path) -> None:
+    out = tmp_path / "out.wav"
+    out.write_bytes(b"before")
+    assert run("generate", videos(10), out, "--model", tiny_bundle).code == 1
+    assert out.read_bytes() == b"before"
+    assert run("generate", videos(10), out, "--model", tiny_bundle, "--force").code == 0
+    assert out.read_bytes()[:4] == b"RIFF"
+
+
+@pytest.mark.parametrize("device", ["cuda", "tensorrt", "tensorrt-rtx", "toaster"])
+def test_a_device_never_falls_back(
+    run: Run, tiny_bundle: Path, videos, tmp_path: Path, device: str
+) -> None:
+    out = tmp_path / "out.wav"
+    result = run("generate", videos(10), out, "--model", tiny_bundle, "--device", device)
+    assert (result.code, result.out) == (1, "")
+    assert device in result.err and "expected" in result.err
+    assert not out.exists()
+
+
+def test_a_chosen_device_is_reported(run: Run, tiny_bundle: Path, videos, tmp_path: Path) -> None:
+    out = tmp_path / "out.wav"
+    result = run("generate", videos(10), out, "--model", tiny_bundle, "--device", "cpu", "--json")
+    assert json.loads(result.out)["device"] == "cpu"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("generate",),
+        ("generate", "in.mp4"),
+        ("generate", "in.mp4", "out.wav", "more"),
+        ("generate", "in.mp4", "out.wav", "--seed", "many"),
+        ("generate", "in.mp4", "out.wav", "--start", "now"),
+        ("generate", "in.mp4", "out.wav", "--volume", "11"),
+        ("info", "a", "b"),
+        ("doctor", "who"),
+        ("sing",),
+    ],
+)
+def test_wrong_usage_exits_with_2(run: Run, arguments: tuple[str, ...]) -> None:
+    result = run(*arguments)
+    assert result.code == 2
+    assert "Usage" in result.err
+    assert result.out == ""
+
+
+def test_a_bar_on_a_terminal_and_none_in_a_pipe(tiny_bundle: Path, videos, tmp_path: Path) -> None:
+    arguments = ("generate", videos(100), tmp_path / "out.wav", "--model", tiny_bundle, "--force")
+    leader, follower = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "80"}
+    with subprocess.Popen(
+        command(*arguments), stdout=subprocess.PIPE, stderr=follower, env=environment
+    ) as process:
+        os.close(follower)
+        terminal = b""
+        while chunk := _read(leader):
+            terminal += chunk
+        out = process.stdout.read()
+    assert process.returncode == 0
+    assert "━" in terminal.decode()
+    assert b"\x1b" not in out and len(out.splitlines()) == 1
+    piped = subprocess.run(command(*arguments), capture_output=True, check=True)
+    assert piped.stderr == b""
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # Linux's way to say that the other side has closed
+        return b""
+
+
+def test_a_warning_is_one_line_and_no_failure(run: Run, tiny_bundle: Path, tmp_path: Path) -> None:
+    video = damage(make_video(tmp_path / "in.mp4"), [10, 11])
+    result = run("generate", video, tmp_path / "out.wav", "--model", tiny_bundle)
+    assert result.code == 0
+    assert result.err.startswith("warning: ") and result.err.count("\n") == 1
+    assert "is damaged: 2 of its packets" in result.err
+    assert len(samples_of(tmp_path / "out.wav")[0]) == 32_000
+
+
+@pytest.mark.parametrize("suffix", ["wav", "mp4"])
+def test_interrupting_leaves_nothing(
+    tiny_bundle: Path, videos, tmp_path: Path, suffix: str
+) -> None:
+    out = tmp_path / f"out.{suffix}"
+    arguments = ("generate", videos(1500), out, "--model", tiny_bundle, "--steps", 1000)
+    with subprocess.Popen(
+        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        deadline = time.monotonic() + 30
+        while not list(tmp_path.glob(".*.part")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert list(tmp_path.glob(".*.part")), "the run never began to write"
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        out_text, err_text = process.communicate(timeout=30)
+    assert process.returncode == 130, err_text
+    assert b"Traceback" not in err_text and out_text == b""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_info_tells_what_a_model_is(run: Run, tiny_bundle: Path) -> None:
+    result = run("info", tiny_bundle)
+    assert (result.code, result.err) == (0, "")
+    for fact in ("tiny (fp32", "files verified", "16000 Hz", "2 x 100 of 16", "hop 320"):
+        assert fact in result.out
+    assert re.search(r"backbone +tokens int32 \[B, 2, 100\], features float32", result.out)
+    assert re.search(r"licence +Apache-2.0", result.out)
+    assert re.search(r"made_by +tests/tiny_bundle.py", result.out)
+
+
+def test_info_as_json_is_the_manifest(run: Run, tiny_bundle: Path) -> None:
+    result = run("info", tiny_bundle, "--json")
+    content = json.loads(result.out)
+    assert content.pop("folder") == str(tiny_bundle)
+    assert content == json.loads((tiny_bundle / "vab.json").read_text())
+
+
+def test_info_finds_damage(run: Run, bundle_copy: Path) -> None:
+    graph = bundle_copy / "codec_decoder.onnx"
+    content = bytearray(graph.read_bytes())
+    content[-1] ^= 1
+    graph.write_bytes(bytes(content))
+    result = run("info", bundle_copy)
+    assert (result.code, result.out) == (1, "")
+    assert re.fullmatch(r"error: .*has the sha256 .*, expected .*\n", result.err)
+
+
+def test_doctor_fits_one_screen(run: Run) -> None:
+    result = run("doctor")
+    lines = result.out.splitlines()
+    assert len(lines) <= 24
+    for subject in ("vab-rt", "python", "onnxruntime", "sampling", "ffmpeg", "GPU driver"):
+        assert any(re.match(rf"(ok|note|MISSING) +{subject} ", line) for line in lines), subject
+    assert "providers" in result.out and "CPU" in result.out
+    assert re.search(r"sampling +(native|numpy)", result.out)
+    assert result.err == ""
+
+
+def test_doctor_fails_when_nothing_can_be_generated(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    result = run("doctor")
+    assert result.code == 1
+    assert re.search(r"MISSING +onnxruntime +cannot be imported", result.out)
+    assert "-> pip install onnxruntime" in result.out
+
+
+def test_doctor_says_why_sampling_is_slow(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("vab_rt._sampling", raising=False)  # an earlier import leaves it there
+    monkeypatch.setitem(sys.modules, "vab_rt._sampling", None)
+    result = run("doctor")
+    assert re.search(r"note +sampling +numpy", result.out)
+    assert "install a C++ compiler" in result.out
+
+
+def test_bugs_keep_their_traceback(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path, videos, tmp_path: Path
+) -> None:
+    def broken(*args: object, **more: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("vab_rt.pipeline.load", broken)
+    monkeypatch.setattr(
+        sys, "argv", ["vab-rt", "generate", str(videos(10)), str(tmp_path / "out.wav")]
+    )
+    with warnings.catch_warnings(), pytest.raises(ZeroDivisionError):
+        main()
