@@ -87,7 +87,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     @property
     def num_overlap_steps(self) -> int:
-        """Token steps that a window of a long video shares with the one before: 30 % of the clip."""
+        """Token steps that windows of a long video share with the one before: 30 % of a clip."""
         return round(0.3 * self.num_token_steps)
 
     def samples_in(self, duration_s: float) -> int:

@@ -68,20 +68,18 @@ class Pipeline:
         Memory does not grow with the length of the video.
         """
         c, clock = self.config, Stopwatch(*STAGES)
-        reader = clock.calls("decode_video", VideoReader)(
-            video, c, options.start_s, options.duration_s
-        )
+        with clock.time("decode_video"):
+            reader = VideoReader(video, c, options.start_s, options.duration_s)
         frames = clock.each("decode_video", reader.frames())
-        features = encode_frames(frames, clock.calls("visual", self.engines.visual_encoder))
-        previous: Tokens | None = None
+        features = clock.each("visual", encode_frames(frames, self.engines.visual_encoder))
+        tokens: Tokens | None = None
         for window in cut_windows(features, lambda: _exact_duration(reader, c), c):
-            seeds = np.array([window.seed(options.seed)], np.uint64)
-            start = carry_over(previous, c)
-            decoding = self.decode_tokens(window.features[None], start, seeds, options)
+            decoding = self.decode_window(window, tokens, options)
             for step, tokens in clock.each("tokens", decoding):
                 audio = None
                 if step == options.steps - 1:
-                    audio = clock.calls("codec", self.decode_audio)(tokens)[0, window.keep]
+                    with clock.time("codec"):
+                        audio = self.decode_audio(tokens)[0, window.keep]
                 yield Step(
                     window=window.index,
                     num_windows=_expected_windows(reader, window, c),
@@ -91,7 +89,14 @@ class Pipeline:
                     audio=audio,
                     timings_s=dict(clock.seconds),
                 )
-            previous = tokens
+
+    def decode_window(
+        self, window: Window, previous: Tokens | None, options: GenerateOptions
+    ) -> Iterator[tuple[int, Tokens]]:
+        """The tokens [1, K, T] of one window, step by step; `previous` are those of the last."""
+        seeds = np.array([window.seed(options.seed)], np.uint64)
+        tokens = carry_over(previous, self.config)
+        return self.decode_tokens(window.features[None], tokens, seeds, options)
 
     def decode_tokens(
         self,
@@ -139,7 +144,7 @@ def load(
 def encode_frames(
     frames: Iterator[npt.NDArray[np.uint8]], visual_encoder: Engine
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """Visual features [visual_dim] of frames [image_size, image_size, 3], a few frames at a time."""
+    """Visual features [visual_dim] of frames [image_size, image_size, 3], a few at a time."""
     while batch := list(islice(frames, FRAMES_PER_BATCH)):
         yield from visual_encoder(frames=np.stack(batch))  # [N, visual_dim]
 

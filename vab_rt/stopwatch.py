@@ -1,27 +1,29 @@
-"""Where the time of a run goes: seconds per stage, though the stages feed each other lazily."""
+"""Where the time of a run goes: seconds by stage, though the stages feed each other lazily."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class Stopwatch:
-    """Adds up the seconds of each stage; a stage may be entered any number of times."""
+    """Adds up the seconds of each stage. A stage within a stage stops the outer one's time."""
 
     def __init__(self, *stages: str) -> None:
         self.seconds = dict.fromkeys(stages, 0.0)
+        self._running: str | None = None
+        self._since = 0.0
 
     @contextmanager
     def time(self, stage: str) -> Iterator[None]:
-        begin = time.perf_counter()
+        outer = self._running
+        self._switch(stage)
         try:
             yield
         finally:
-            self.seconds[stage] += time.perf_counter() - begin
+            self._switch(outer)
 
     def each(self, stage: str, items: Iterator[T]) -> Iterator[T]:
         """The items; the time to produce each counts for the stage."""
@@ -33,11 +35,8 @@ class Stopwatch:
                     return
             yield item
 
-    def calls(self, stage: str, function: Callable[P, T]) -> Callable[P, T]:
-        """The function; the time in each call counts for the stage."""
-
-        def timed(*args: P.args, **kwargs: P.kwargs) -> T:
-            with self.time(stage):
-                return function(*args, **kwargs)
-
-        return timed
+    def _switch(self, stage: str | None) -> None:
+        now = time.perf_counter()
+        if self._running is not None:
+            self.seconds[self._running] += now - self._since
+        self._running, self._since = stage, now
