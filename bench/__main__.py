@@ -5,6 +5,7 @@ import sys
 
 BENCHES = {
     "generate": "bench.generate",
+    "full_size": "bench.full_size",
 }
 
 

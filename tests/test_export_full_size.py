@@ -1,0 +1,18 @@
+"""The paper's largest model goes all the way: checkpoint, bundle, runtime, one guided step."""
+
+import pytest
+
+pytest.importorskip("torch", reason="the exporter needs the extra `export`")
+
+from bench.full_size import MAX_RELATIVE_ERROR, measure
+from vab_rt.contract import GRAPHS
+
+
+@pytest.mark.slow
+def test_vab_encodec_exports_and_takes_a_step() -> None:
+    figures = measure(repeats=1)
+    assert figures["relative_error"] <= MAX_RELATIVE_ERROR
+    assert figures["verified"].keys() == {f"verified_{name}" for name in GRAPHS}
+    assert figures["size_bytes"]["backbone.onnx"] > 1.6e9
+    assert figures["export_peak_mb"] < 14_000
+    assert figures["ours_step_s"] > figures["ceiling_step_s"]
