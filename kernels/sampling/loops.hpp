@@ -49,9 +49,11 @@ VAB_INLINE float float_of(int32_t bits) {
   return x;
 }
 
-// Integers in the order of the floats; its own inverse. The caller adds +0.0f first so that
-// -0.0 and +0.0 tie. NaN and inf lie outside [~kLargestFiniteKey, kLargestFiniteKey].
-VAB_INLINE int32_t ordered(int32_t bits) { return bits ^ ((bits >> 31) & 0x7fffffff); }
+// Keys are integers in the order of the floats, -0.0 and +0.0 being one. Those of NaN and inf lie
+// outside [~kLargestFiniteKey, kLargestFiniteKey].
+VAB_INLINE int32_t swap_order(int32_t bits) { return bits ^ ((bits >> 31) & 0x7fffffff); }
+VAB_INLINE int32_t key_of(float x) { return swap_order(bits_of(x + 0.0f)); }
+VAB_INLINE float value_of(int32_t key) { return float_of(swap_order(key)); }
 
 // Cephes logf, positive normal numbers only; philox.py:log_poly.
 VAB_INLINE float log_poly(float x) {
@@ -97,21 +99,24 @@ struct Noise {
   uint32_t key[2], step, stream;
 };
 
-// words[i] = the first of the four words of Philox4x32-10 at counter (c0[i], step, stream, 0).
+// The first of the four words of Philox4x32-10 at counter (c0, step, stream, 0).
+VAB_INLINE uint32_t philox_word(uint32_t c0, Noise at) {
+  uint32_t x0 = c0, x1 = at.step, x2 = at.stream, x3 = 0, k0 = at.key[0], k1 = at.key[1];
+  for (int round = 0; round < 10; ++round, k0 += kKeyStep0, k1 += kKeyStep1) {
+    const uint64_t p0 = static_cast<uint64_t>(x0) * kMultiplier0;
+    const uint64_t p1 = static_cast<uint64_t>(x2) * kMultiplier1;
+    x0 = static_cast<uint32_t>(p1 >> 32) ^ x1 ^ k0;
+    x1 = static_cast<uint32_t>(p1);
+    x2 = static_cast<uint32_t>(p0 >> 32) ^ x3 ^ k1;
+    x3 = static_cast<uint32_t>(p0);
+  }
+  return x0;
+}
+
+// words[i] = philox_word(c0[i], at)
 VAB_DEFAULT void philox_words(const uint32_t* VAB_RESTRICT c0, int n, Noise at,
                               uint32_t* VAB_RESTRICT words) {
-  for (int i = 0; i < n; ++i) {
-    uint32_t x0 = c0[i], x1 = at.step, x2 = at.stream, x3 = 0, k0 = at.key[0], k1 = at.key[1];
-    for (int round = 0; round < 10; ++round, k0 += kKeyStep0, k1 += kKeyStep1) {
-      const uint64_t p0 = static_cast<uint64_t>(x0) * kMultiplier0;
-      const uint64_t p1 = static_cast<uint64_t>(x2) * kMultiplier1;
-      x0 = static_cast<uint32_t>(p1 >> 32) ^ x1 ^ k0;
-      x1 = static_cast<uint32_t>(p1);
-      x2 = static_cast<uint32_t>(p0 >> 32) ^ x3 ^ k1;
-      x3 = static_cast<uint32_t>(p0);
-    }
-    words[i] = x0;
-  }
+  for (int i = 0; i < n; ++i) words[i] = philox_word(c0[i], at);
 }
 
 #if VAB_X86_VERSIONS
@@ -181,12 +186,10 @@ VAB_TARGET_V4 void philox_words(const uint32_t* VAB_RESTRICT c0, int n, Noise at
 }
 #endif
 
-// noise[i] = Gumbel made of words[i].
-VAB_CLONES void gumbel_of(const uint32_t* VAB_RESTRICT words, int n, float* VAB_RESTRICT noise) {
-  for (int i = 0; i < n; ++i) {
-    const float u = (static_cast<float>(static_cast<int32_t>(words[i] >> 9)) + 0.5f) * 0x1p-23f;
-    noise[i] = -log_poly(-log_poly(u));
-  }
+// Standard Gumbel noise made of one word; philox.py:gumbel.
+VAB_INLINE float gumbel_of(uint32_t word) {
+  const float u = (static_cast<float>(static_cast<int32_t>(word >> 9)) + 0.5f) * 0x1p-23f;
+  return -log_poly(-log_poly(u));
 }
 
 struct Range {
@@ -200,14 +203,14 @@ VAB_CLONES Range scale_row(const float* VAB_RESTRICT c, const float* VAB_RESTRIC
   if (u != nullptr) {
     for (int v = 0; v < size; ++v) {
       const float guided = u[v] + guidance * (c[v] - u[v]);
-      const int32_t key = ordered(bits_of(guided * inverse_temperature + 0.0f));
+      const int32_t key = key_of(guided * inverse_temperature);
       keys[v] = key;
       low = std::min(low, key);
       high = std::max(high, key);
     }
   } else {
     for (int v = 0; v < size; ++v) {
-      const int32_t key = ordered(bits_of(c[v] * inverse_temperature + 0.0f));
+      const int32_t key = key_of(c[v] * inverse_temperature);
       keys[v] = key;
       low = std::min(low, key);
       high = std::max(high, key);
@@ -222,12 +225,15 @@ VAB_CLONES int count_at_least(const int32_t* VAB_RESTRICT keys, int size, int32_
   return count;
 }
 
-// index = where keys are at or above the threshold, in order; returns how many. Room for size.
-VAB_DEFAULT int collect(const int32_t* VAB_RESTRICT keys, int size, int32_t threshold,
+// kept, index: the keys at or above the threshold and their places, in order; returns how many.
+// places is null for 0, 1, 2 and so on. Both outputs have room for size.
+VAB_DEFAULT int collect(const int32_t* VAB_RESTRICT keys, const uint32_t* VAB_RESTRICT places,
+                        int size, int32_t threshold, int32_t* VAB_RESTRICT kept,
                         uint32_t* VAB_RESTRICT index) {
   int n = 0;
   for (int v = 0; v < size; ++v) {
-    index[n] = static_cast<uint32_t>(v);
+    kept[n] = keys[v];
+    index[n] = places != nullptr ? places[v] : static_cast<uint32_t>(v);
     n += keys[v] >= threshold ? 1 : 0;
   }
   return n;
@@ -247,48 +253,56 @@ struct SetBits {
 };
 constexpr SetBits kSetBits;
 
-VAB_TARGET_V3 int collect(const int32_t* VAB_RESTRICT keys, int size, int32_t threshold,
+VAB_TARGET_V3 int collect(const int32_t* VAB_RESTRICT keys, const uint32_t* VAB_RESTRICT places,
+                          int size, int32_t threshold, int32_t* VAB_RESTRICT kept,
                           uint32_t* VAB_RESTRICT index) {
   const __m256i below = _mm256_set1_epi32(threshold - 1);
+  __m256i place = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
   int n = 0, v = 0;
   for (; v + 8 <= size; v += 8) {
     const __m256i key = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(keys + v));
     const int mask = _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(key, below)));
-    const __m128i bits = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kSetBits.of[mask]));
+    const __m256i chosen = _mm256_cvtepu8_epi32(
+        _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kSetBits.of[mask])));
+    if (places != nullptr) place = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(places + v));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(kept + n),
+                        _mm256_permutevar8x32_epi32(key, chosen));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(index + n),
-                        _mm256_add_epi32(_mm256_cvtepu8_epi32(bits), _mm256_set1_epi32(v)));
+                        _mm256_permutevar8x32_epi32(place, chosen));
+    place = _mm256_add_epi32(place, _mm256_set1_epi32(8));
     n += __builtin_popcount(mask);
   }
   for (; v < size; ++v) {
-    if (keys[v] >= threshold) index[n++] = static_cast<uint32_t>(v);
+    if (keys[v] < threshold) continue;
+    kept[n] = keys[v];
+    index[n++] = places != nullptr ? places[v] : static_cast<uint32_t>(v);
   }
   return n;
 }
 
-VAB_TARGET_V4 int collect(const int32_t* VAB_RESTRICT keys, int size, int32_t threshold,
+VAB_TARGET_V4 int collect(const int32_t* VAB_RESTRICT keys, const uint32_t* VAB_RESTRICT places,
+                          int size, int32_t threshold, int32_t* VAB_RESTRICT kept,
                           uint32_t* VAB_RESTRICT index) {
   const __m512i least = _mm512_set1_epi32(threshold);
   __m512i place = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   int n = 0, v = 0;
   for (; v + 16 <= size; v += 16) {
-    const __mmask16 mask = _mm512_cmpge_epi32_mask(_mm512_loadu_si512(keys + v), least);
+    const __m512i key = _mm512_loadu_si512(keys + v);
+    const __mmask16 mask = _mm512_cmpge_epi32_mask(key, least);
+    if (places != nullptr) place = _mm512_loadu_si512(places + v);
+    _mm512_storeu_si512(kept + n, _mm512_maskz_compress_epi32(mask, key));
     _mm512_storeu_si512(index + n, _mm512_maskz_compress_epi32(mask, place));
     place = _mm512_add_epi32(place, _mm512_set1_epi32(16));
     n += __builtin_popcount(mask);
   }
   for (; v < size; ++v) {
-    if (keys[v] >= threshold) index[n++] = static_cast<uint32_t>(v);
+    if (keys[v] < threshold) continue;
+    kept[n] = keys[v];
+    index[n++] = places != nullptr ? places[v] : static_cast<uint32_t>(v);
   }
   return n;
 }
 #endif
-
-// to[i] = from[index[i]]
-template <typename T>
-VAB_CLONES void gather(const T* VAB_RESTRICT from, const uint32_t* VAB_RESTRICT index, int n,
-                       T* VAB_RESTRICT to) {
-  for (int i = 0; i < n; ++i) to[i] = from[index[i]];
-}
 
 // Sum of exp(value - top), in units of 2^-24: an integer, so order cannot matter.
 VAB_CLONES int64_t sum_weights(const float* VAB_RESTRICT value, int n, float top) {
@@ -299,15 +313,20 @@ VAB_CLONES int64_t sum_weights(const float* VAB_RESTRICT value, int n, float top
   return sum;
 }
 
-// score = value + noise, as ordered keys; returns the largest.
-VAB_CLONES int32_t add_noise(const float* VAB_RESTRICT value, const float* VAB_RESTRICT noise,
-                             int n, int32_t* VAB_RESTRICT score) {
-  int32_t best = INT32_MIN;
+// score[i] = what value[i] can reach with noise made of words[i], as ordered keys, rounded up; and
+// returns a score that the best surely reaches. README.md derives the bounds on the noise.
+VAB_CLONES int32_t bound_scores(const float* VAB_RESTRICT value, const uint32_t* VAB_RESTRICT words,
+                                int n, int32_t* VAB_RESTRICT score) {
+  int32_t reached = INT32_MIN;
   for (int i = 0; i < n; ++i) {
-    score[i] = ordered(bits_of(value[i] + noise[i] + 0.0f));
-    best = std::max(best, score[i]);
+    const int32_t w = static_cast<int32_t>(words[i] >> 9);
+    const float rest = static_cast<float>(0xffffff - 2 * w);  // (1 - u) * 2^24
+    const float above = 0.6931472f * (151.001f - static_cast<float>(bits_of(rest)) * 0x1p-23f);
+    const float below = w >= 1 << 22 ? above - 0.4f : -2.82f;
+    score[i] = key_of(value[i] + above);
+    reached = std::max(reached, key_of(value[i] + below));
   }
-  return best;
+  return reached;
 }
 
 VAB_CLONES void prepare_candidates(uint32_t base, const uint32_t* VAB_RESTRICT index,
@@ -315,7 +334,7 @@ VAB_CLONES void prepare_candidates(uint32_t base, const uint32_t* VAB_RESTRICT i
                                    uint32_t* VAB_RESTRICT counter, float* VAB_RESTRICT value) {
   for (int i = 0; i < n; ++i) {
     counter[i] = base + index[i];
-    value[i] = float_of(ordered(kept[i]));
+    value[i] = value_of(kept[i]);
   }
 }
 

@@ -42,48 +42,55 @@ struct Prefetch {
 
 // What one thread needs for one row of V logits; grown once, reused for every step.
 struct Scratch {
-  std::vector<int32_t> keys, kept, score;
-  std::vector<uint32_t> index, places, counter, words;
-  std::vector<float> value, noise;
+  std::vector<int32_t> keys, kept, other_kept, score;
+  std::vector<uint32_t> index, other_index, counter, words;
+  std::vector<float> value;
   Prefetch next;
 
   void reserve(int size) {
     const size_t padded = (static_cast<size_t>(size) + 15) / 16 * 16;
     if (keys.size() >= padded) return;
-    for (auto* v : {&keys, &kept, &score}) v->resize(padded);
-    for (auto* v : {&index, &places, &counter, &words}) v->resize(padded);
-    for (auto* v : {&value, &noise}) v->resize(padded);
+    for (auto* v : {&keys, &kept, &other_kept, &score}) v->resize(padded);
+    for (auto* v : {&index, &other_index, &counter, &words}) v->resize(padded);
+    value.resize(padded);
+  }
+
+  // Keeps the keys of the row that reach the threshold.
+  int keep(int size, int32_t threshold) {
+    return collect(keys.data(), nullptr, size, threshold, kept.data(), index.data());
+  }
+
+  // Of the n kept, keeps those that reach the threshold.
+  int keep_of_kept(int n, int32_t threshold) {
+    n = collect(kept.data(), index.data(), n, threshold, other_kept.data(), other_index.data());
+    kept.swap(other_kept);
+    index.swap(other_index);
+    return n;
   }
 };
 
-// At least k keys reach the threshold: `count` do. Fewer than k reach the limit.
+// `count` keys, at least k, reach the threshold; `above`, fewer than k, reach the limit. A limit that
+// is the largest key starts with above = 0 whatever its ties.
 struct Cut {
-  int32_t threshold;
-  int count;
-  int64_t limit;
+  int32_t threshold, count, limit, above;
 };
 
-// Halves the distance between values until at most `spare` keys too many reach the threshold.
-Cut approach(const int32_t* keys, int size, int k, int spare, Range range) {
-  Cut cut{range.low, size, static_cast<int64_t>(range.high) + 1};
-  while (cut.count > k + spare) {
-    const float middle = 0.5f * float_of(ordered(cut.threshold)) + 0.5f * float_of(ordered(range.high));
-    const int32_t threshold = ordered(bits_of(middle + 0.0f));
-    if (threshold <= cut.threshold || threshold >= range.high) break;
+// Moves the two together, in turn by the counts and by half, until at most `spare` keys too many
+// reach the threshold, or only ties with the k-th largest do.
+Cut narrow(const int32_t* keys, int size, int k, int spare, Cut cut) {
+  const auto between = [&](int32_t key) { return key > cut.threshold && key < cut.limit; };
+  for (bool halve = false; cut.count > k + spare; halve = !halve) {
+    const float low = value_of(cut.threshold), high = value_of(cut.limit);
+    const float too_many = static_cast<float>(cut.count - k - spare / 2);
+    const float share = too_many / static_cast<float>(cut.count - cut.above);
+    int32_t threshold = key_of(low + share * (high - low));
+    if (halve || !between(threshold)) threshold = key_of(0.5f * low + 0.5f * high);
+    const bool adjacent = !between(threshold);
+    if (adjacent) threshold = cut.limit;
     const int count = count_at_least(keys, size, threshold);
-    if (count < k) cut.limit = range.high = threshold;
-    else cut.threshold = threshold, cut.count = count;
-  }
-  return cut;
-}
-
-// Halves the keys between until exactly k reach the threshold, or only ties with the k-th are left.
-Cut settle(const int32_t* keys, int size, int k, Cut cut) {
-  while (cut.count > k && cut.limit - cut.threshold > 1) {
-    const int32_t threshold = static_cast<int32_t>((cut.threshold + cut.limit) >> 1);
-    const int count = count_at_least(keys, size, threshold);
-    if (count < k) cut.limit = threshold;
-    else cut.threshold = threshold, cut.count = count;
+    if (count >= k) cut.threshold = threshold, cut.count = count;
+    else cut.limit = threshold, cut.above = count;
+    if (adjacent) break;
   }
   return cut;
 }
@@ -91,48 +98,37 @@ Cut settle(const int32_t* keys, int size, int k, Cut cut) {
 // Below this key a logit can neither win nor weigh: the noise spans less than 19.5, and
 // exp(-19.5) in units of 2^-24 is 0. The second term covers the rounding of large logits.
 int32_t negligible(int32_t high) {
-  const float top = float_of(ordered(high));
-  return ordered(bits_of(top - (20.0f + std::abs(top) * 0x1p-20f) + 0.0f));
+  const float top = value_of(high);
+  return key_of(top - (20.0f + std::abs(top) * 0x1p-20f));
 }
 
-// A row cut roughly: at least k keys collected, seldom many more. An eighth of the row says where.
-Cut collect_roughly(Scratch& s, int size, int k, Range range) {
-  const int expected = k / 8, part = size / 8;
-  const Cut guess =
-      approach(s.keys.data(), part, std::min(part, expected + 2 * static_cast<int>(std::sqrt(expected)) + 1), expected / 8, range);
-  const int n = collect(s.keys.data(), size, guess.threshold, s.index.data());
-  if (n >= k) return {guess.threshold, n, static_cast<int64_t>(range.high) + 1};
-  range.high = guess.threshold;
-  Cut cut = approach(s.keys.data(), size, k, k / 4 + 16, range);
-  cut.count = collect(s.keys.data(), size, cut.threshold, s.index.data());
+// A row cut roughly: at least k keys kept, seldom many more. An eighth of the row says where.
+Cut keep_roughly(Scratch& s, int size, int k, Range range) {
+  const int part = size / 8, expected = k / 8;
+  const int safe = std::min(part, expected + 2 * static_cast<int>(std::sqrt(expected)) + 1);
+  Cut cut = narrow(s.keys.data(), part, safe, expected / 8, {range.low, part, range.high, 0});
+  cut = {cut.threshold, s.keep(size, cut.threshold), range.high, 0};
+  if (cut.count >= k) return cut;
+  cut = narrow(s.keys.data(), size, k, k / 4 + 16, {range.low, size, cut.threshold, cut.count});
+  s.keep(size, cut.threshold);
   return cut;
 }
 
-// index, kept: the keys that matter among those at or above the k-th largest, ties kept; returns
-// how many.
+// Keeps the keys that matter among those at or above the k-th largest, ties kept; returns how many.
 int keep_top_k(Scratch& s, int size, int k, Range range) {
+  const bool all = k <= 0 || k >= size;
   const int32_t cutoff = negligible(range.high);
-  Cut cut{range.low, size, 0};
-  if (k <= 0 || k >= size || cutoff > range.low) {
+  if (all || cutoff > range.low) {
     range.low = std::max(range.low, cutoff);
-    cut = {range.low, collect(s.keys.data(), size, range.low, s.index.data()), 0};
+    const int n = s.keep(size, range.low);
+    if (all || n <= k) return n;
   }
-  const bool settled = k <= 0 || cut.count <= k || k >= size;
-  if (!settled) cut = collect_roughly(s, size, k, range);
+  Cut cut = keep_roughly(s, size, k, range);
   const int n = cut.count;
   s.next.some();
-  gather(s.keys.data(), s.index.data(), n, s.kept.data());
-  if (settled || n == k) return n;
+  cut = narrow(s.kept.data(), n, k, 0, cut);
   s.next.some();
-  cut = settle(s.kept.data(), n, k, cut);
-  s.next.some();
-  if (cut.count == n) return n;
-  const int m = collect(s.kept.data(), n, cut.threshold, s.places.data());
-  gather(s.index.data(), s.places.data(), m, s.counter.data());
-  gather(s.kept.data(), s.places.data(), m, s.score.data());
-  s.index.swap(s.counter);
-  s.kept.swap(s.score);
-  return m;
+  return cut.count == n ? n : s.keep_of_kept(n, cut.threshold);
 }
 
 struct Step {
@@ -149,12 +145,28 @@ struct Step {
 
 struct Sampled {
   int32_t token;
-  float log_p;
+  uint32_t confidence;  // in the order of the floats
 };
 
 Noise noise_at(const Step& a, int64_t clip, uint32_t stream) {
   const uint64_t seed = a.seeds[clip];
   return {{static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)}, a.step, stream};
+}
+
+// The place of the winner among n values. The noise is only computed where its bound lets it win.
+int draw(Scratch& s, int n, Noise at) {
+  philox_words(s.counter.data(), n, at, s.words.data());
+  s.next.some();
+  const int32_t reached = bound_scores(s.value.data(), s.words.data(), n, s.score.data());
+  const int m = collect(s.score.data(), nullptr, n, reached, s.other_kept.data(), s.other_index.data());
+  int winner = 0;
+  int32_t best = INT32_MIN;
+  for (int i = 0; i < m; ++i) {
+    const int place = static_cast<int>(s.other_index[i]);
+    const int32_t score = key_of(s.value[place] + gumbel_of(s.words[place]));
+    if (score > best) best = score, winner = place;
+  }
+  return winner;
 }
 
 // Draws one row; false when a logit is NaN or infinite. s.next is the row after it.
@@ -169,17 +181,15 @@ bool sample_row(const Step& a, Scratch& s, int64_t row, Sampled* out) {
   prepare_candidates(static_cast<uint32_t>(position * a.size), s.index.data(), s.kept.data(), n,
                      s.counter.data(), s.value.data());
   s.next.some();
-  philox_words(s.counter.data(), n, noise_at(a, clip, kTokenStream), s.words.data());
+  const int winner = draw(s, n, noise_at(a, clip, kTokenStream));
   s.next.some();
-  gumbel_of(s.words.data(), n, s.noise.data());
-  s.next.some();
-  const int32_t best = add_noise(s.value.data(), s.noise.data(), n, s.score.data());
-  const auto winner = std::find(s.score.data(), s.score.data() + n, best) - s.score.data();
-  s.next.some();
-  const float top = float_of(ordered(range.high));
+  const float top = value_of(range.high);
   const float total = static_cast<float>(sum_weights(s.value.data(), n, top)) * 0x1p-24f;
-  out->token = static_cast<int32_t>(s.index[winner]);
-  out->log_p = (s.value[winner] - top) - log_poly(total);
+  s.next.some();
+  const float log_p = (s.value[winner] - top) - log_poly(total);
+  const uint32_t word = philox_word(static_cast<uint32_t>(position), noise_at(a, clip, kConfidenceStream));
+  const int32_t confidence = key_of(log_p + a.mask_temperature * gumbel_of(word));
+  *out = {static_cast<int32_t>(s.index[winner]), static_cast<uint32_t>(confidence) ^ 0x80000000u};
   return true;
 }
 
@@ -238,17 +248,10 @@ class Sampler {
 
   // Rows begin to end are one clip's. An order of (confidence, position) has no ties.
   void mask_least_confident(int64_t clip, size_t begin, size_t end) {
-    const Noise at = noise_at(step_, clip, kConfidenceStream);
     const int64_t first = clip * step_.positions;
     for (size_t i = begin; i < end; ++i) {
-      const uint32_t position = static_cast<uint32_t>(rows_[i] - first);
-      uint32_t counter[16] = {position}, words[16];  // philox_words works in blocks of 16
-      float noise;
-      philox_words(counter, 1, at, words);
-      gumbel_of(words, 1, &noise);
-      const float confidence = sampled_[i].log_p + step_.mask_temperature * noise;
-      const uint32_t key = static_cast<uint32_t>(ordered(bits_of(confidence + 0.0f))) ^ 0x80000000u;
-      order_[i] = static_cast<uint64_t>(key) << 32 | position;
+      const uint64_t position = static_cast<uint64_t>(rows_[i] - first);
+      order_[i] = static_cast<uint64_t>(sampled_[i].confidence) << 32 | position;
       step_.tokens[rows_[i]] = sampled_[i].token;
     }
     const auto from = order_.begin() + begin, to = order_.begin() + end;
