@@ -6,6 +6,7 @@ import sys
 BENCHES = {
     "generate": "bench.generate",
     "full_size": "bench.full_size",
+    "sampling": "bench.sampling",
 }
 
 

@@ -1,0 +1,186 @@
+"""`python -m bench sampling`: one sampling step, NumPy and native, against a read of both logits.
+
+Every figure is the best of its runs, which alternate; medians stand beside them. The logits of
+successive runs lie in different memory, so that they come from there and not from a cache.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+
+from bench.machine import commit, machine, versions
+from vab_rt.bundle import open_bundle
+from vab_rt.config import GenerateOptions
+from vab_rt.engines import open_engines
+from vab_rt.errors import BackendError, BundleError
+from vab_rt.sampling import NativeSampler, Sampler, sample_step
+
+POSITIONS, SIZE = 2000, 2048  # vab-encodec: 4 codebooks x 500 steps, 2048 codes
+NUM_BUFFERS = 8  # 262 MB of logits, past any cache
+PARITY_SIZES = ((1, 1), (7, 2), (63, 63), (64, 781), (33, 1823), (40, 2048))
+BUSY = 0.3  # load average above which other work takes a share of the cores
+DEFAULTS = GenerateOptions()
+
+Logits = npt.NDArray[np.float32]
+console = Console(highlight=False)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    facts = {"machine": machine(), "versions": versions(), "commit": commit()}
+    for fact in facts.values():
+        console.print(str(fact))
+    try:
+        native = NativeSampler(options.threads)
+    except BackendError as error:
+        sys.exit(f"{error}; nothing was timed")
+    check_parity(native)
+    figures = measure(native, options.runs) | measure_share_of_step(native)
+    if facts["machine"]["load_average"] > BUSY:
+        console.print("the machine is busy: do not compare these figures")
+    for name, value in figures.items():
+        console.print(f"{name:>24}  {value}")
+    if options.json:
+        print(json.dumps(figures | facts))
+
+
+def check_parity(native: Sampler) -> None:
+    """Exits before anything is timed unless both kernels give the same tokens."""
+    rng = np.random.default_rng(0)
+    for positions, size in PARITY_SIZES:
+        for top_k in (0, 5, DEFAULTS.top_k):
+            logits = rng.standard_normal((2, 1, positions, size), np.float32) * 2
+            expected, found = (step_once(f, logits, top_k) for f in (sample_step, native))
+            if not np.array_equal(expected, found):
+                sys.exit(
+                    f"parity is red at {positions} x {size}, top-k {top_k}: "
+                    f"{(expected != found).sum()} tokens differ; nothing was timed"
+                )
+    console.print("parity: native tokens equal the reference's")
+
+
+def step_once(
+    step: Callable[..., None], logits: Logits, top_k: int = DEFAULTS.top_k
+) -> npt.NDArray[np.int32]:
+    """Tokens [1, N] after the first of the default steps on logits [2, 1, N, V], all masked."""
+    positions, size = logits.shape[2:]
+    tokens = np.full((1, positions), size, np.int32)
+    step(
+        tokens,
+        logits[0],
+        logits[1],
+        seeds=np.array([1], np.uint64),
+        step=0,
+        guidance=DEFAULTS.guidance,
+        temperature=DEFAULTS.temperature,
+        top_k=top_k,
+        mask_temperature=DEFAULTS.mask_temperature * (1 - 1 / DEFAULTS.steps),
+        num_remask=np.array([positions * 99 // 100], np.int32),
+    )
+    return tokens
+
+
+def measure(native: NativeSampler, num_runs: int) -> dict[str, Any]:
+    """The ceiling first, then both kernels beside it, in turn."""
+    rng = np.random.default_rng(1)
+    buffers = rng.standard_normal((NUM_BUFFERS, 2, 1, POSITIONS, SIZE), np.float32)
+    num_bytes, threads, logits = buffers[0].nbytes, native.num_threads, cycle(buffers)
+    with ThreadPoolExecutor(threads) as pool:
+        readers = [lambda f=f: read_once(pool, threads, next(logits), f) for f in (_largest, _dot)]
+        first_ms = min(_time_ms(reader) for _ in range(20) for reader in readers)
+        console.print(
+            f"ceiling: {threads} threads read {num_bytes / 1e6:.1f} MB of logits in "
+            f"{first_ms:.2f} ms, {num_bytes / first_ms / 1e6:.1f} GB/s"
+        )
+        times: dict[str, list[float]] = {"ceiling": [], "native": [], "numpy": []}
+        for run in range(num_runs):
+            times["ceiling"] += [_time_ms(reader) for reader in readers]
+            times["native"].append(_time_ms(lambda: step_once(native, next(logits))))
+            if run % 10 == 0:
+                times["numpy"].append(_time_ms(lambda: step_once(sample_step, next(logits))))
+    return summarise(times) | {"bytes": num_bytes, "threads": threads, "runs": num_runs}
+
+
+def summarise(times: dict[str, list[float]]) -> dict[str, Any]:
+    best = {name: min(values) for name, values in times.items()}
+    medians = {f"{name}_median_ms": statistics.median(values) for name, values in times.items()}
+    return {
+        "native_ms": best["native"],
+        "numpy_ms": best["numpy"],
+        "native_speedup": round(best["numpy"] / best["native"], 2),
+        "ceiling_ms": best["ceiling"],
+        "share_of_memory_ceiling": round(best["ceiling"] / best["native"], 3),
+    } | medians
+
+
+def read_once(
+    pool: ThreadPoolExecutor, threads: int, logits: Logits, read: Callable[[Logits], object]
+) -> None:
+    """Each thread reads its part of both logits, once."""
+    for _ in pool.map(read, np.array_split(logits.reshape(-1), threads)):
+        pass
+
+
+def _largest(part: Logits) -> object:
+    return np.maximum.reduce(part.view(np.int32))
+
+
+def _dot(part: Logits) -> object:
+    return np.dot(part, part)
+
+
+def measure_share_of_step(native: Sampler, num_runs: int = 10) -> dict[str, Any]:
+    """Sampling over a guided backbone step of the default bundle, on the backbone's own logits."""
+    try:
+        bundle = open_bundle()
+        engines = open_engines(bundle, "cpu")
+    except (BundleError, BackendError) as error:
+        return {"share_of_step": None, "share_of_step_reason": str(error)}
+    c = bundle.config
+    inputs = {
+        "tokens": np.full((2, c.num_codebooks, c.num_token_steps), c.mask_id, np.int32),
+        "features": np.random.default_rng(0).standard_normal(
+            (2, c.num_frames, c.visual_dim), np.float32
+        ),
+        "conditional": np.array([1, 0], np.float32),
+    }
+    logits = engines.backbone(**inputs).reshape(2, 1, -1, c.codebook_size)
+    backbone_ms, sampling_ms = (
+        min(times)
+        for times in zip(*_alternate(num_runs, lambda: engines.backbone(**inputs),
+                                 lambda: step_once(native, logits)), strict=True)
+    )  # fmt: skip
+    return {
+        "share_of_step": round(sampling_ms / backbone_ms, 4),
+        "default_sampling_ms": sampling_ms,
+        "default_backbone_ms": backbone_ms,
+    }
+
+
+def _alternate(num_runs: int, *calls: Callable[[], object]) -> Iterator[list[float]]:
+    for _ in range(num_runs):
+        yield [_time_ms(call) for call in calls]
+
+
+def _time_ms(call: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    call()
+    return round(1e3 * (time.perf_counter() - begin), 4)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench sampling", description=__doc__)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--runs", type=int, default=100, help="of the native kernel")
+    parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
+    return parser

@@ -1,0 +1,35 @@
+"""The sampling bench refuses what is wrong before it times what is right."""
+
+import json
+
+import numpy as np
+import pytest
+
+from bench import sampling as bench
+from vab_rt.sampling import sample_step
+
+pytest.importorskip(
+    "vab_rt._sampling", reason="the native sampling kernel is not built: no C++ compiler"
+)
+
+
+def test_nothing_is_timed_when_parity_is_red():
+    def off_by_one(tokens, conditional, *rest, **options):
+        sample_step(tokens, conditional, *rest, **options)
+        tokens[0, -1] = (tokens[0, -1] + 1) % conditional.shape[2]
+
+    with pytest.raises(SystemExit, match=r"parity is red at .*nothing was timed"):
+        bench.check_parity(off_by_one)
+
+
+def test_the_last_line_holds_every_figure(monkeypatch, capsys):
+    monkeypatch.setattr(bench, "POSITIONS", 50)
+    monkeypatch.setattr(bench, "SIZE", 64)
+    monkeypatch.setattr(bench, "measure_share_of_step", lambda native: {"share_of_step": None})
+    bench.main(["--json", "--runs", "2", "--threads", "1"])
+    figures = json.loads(capsys.readouterr().out.strip().rpartition("\n")[2])
+    assert figures["bytes"] == 2 * 50 * 64 * np.dtype(np.float32).itemsize
+    for name in ("native_ms", "numpy_ms", "native_speedup", "share_of_memory_ceiling"):
+        assert figures[name] > 0
+    for name in ("share_of_step", "machine", "versions", "commit"):
+        assert name in figures
