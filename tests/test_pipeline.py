@@ -129,6 +129,21 @@ def test_tokens_alone_and_in_a_batch_of_four_are_the_same(pipeline, guidance):
     assert len({tokens.tobytes() for tokens in together[-1][1]}) == 4
 
 
+def test_a_clip_never_shares_a_call_with_another(pipeline):
+    """Or the scales of an int8 backbone would leak from one clip to the next."""
+    sizes = []
+
+    def backbone(**inputs):
+        sizes.append((len(inputs["tokens"]), inputs["conditional"].tolist()))
+        assert len(np.unique(inputs["features"], axis=0)) == 1
+        return pipeline.engines.backbone(**inputs)
+
+    features, start, seeds = clips_of(pipeline, 3)
+    options = GenerateOptions(steps=1)
+    list(changed(pipeline, backbone=backbone).decode_tokens(features, start, seeds, options))
+    assert sizes == [(2, [1.0, 0.0])] * 3
+
+
 def test_without_guidance_the_backbone_runs_once_a_step(pipeline, videos):
     batches = []
 

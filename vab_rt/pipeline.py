@@ -109,7 +109,7 @@ class Pipeline:
 
         seeds [B]. Yields (step, tokens); each clip gets the tokens it would get alone.
         """
-        logits = guided_pair(self.engines.backbone, features, options.guidance)
+        logits = guided(self.engines.backbone, features, options.guidance)
         return decode_masked(logits, tokens, seeds, options, self.engines.sample_step)
 
     def decode_audio(self, tokens: Tokens) -> npt.NDArray[np.float32]:
@@ -149,21 +149,26 @@ def encode_frames(
         yield from visual_encoder(frames=np.stack(batch))  # [N, visual_dim]
 
 
-def guided_pair(
-    backbone: Engine, features: npt.NDArray[np.float32], guidance: float
-) -> TokensToLogits:
-    """The backbone as `decode_masked` wants it: both branches of guidance in one call."""
-    batch = len(features)
-    if guidance == 1:
-        ones = np.ones(batch, np.float32)
-        return lambda tokens: (backbone(tokens=tokens, features=features, conditional=ones), None)
-    conditional = np.repeat(np.array([1, 0], np.float32), batch)  # [2 * B]
-    twice = np.concatenate([features, features])  # [2 * B, F, visual_dim]
+def guided(backbone: Engine, features: npt.NDArray[np.float32], guidance: float) -> TokensToLogits:
+    """The backbone as `decode_masked` wants it: both branches of guidance of a clip in one call.
 
-    def tokens_to_logits(tokens: Tokens) -> tuple[Logits, Logits]:
-        pair = np.concatenate([tokens, tokens])  # [2 * B, K, T]
-        logits = backbone(tokens=pair, features=twice, conditional=conditional)
-        return logits[:batch], logits[batch:]  # [B, K, T, V] each
+    Each clip has its own call, so that neither the rounding of a larger batch nor int8 scales,
+    which a whole call shares, can carry anything from one clip to another.
+    """
+    branches = np.array([1] if guidance == 1 else [1, 0], np.float32)  # [G]
+
+    def run_clip(
+        tokens: Tokens,  # [K, T]
+        features: npt.NDArray[np.float32],  # [F, visual_dim]
+    ) -> Logits:
+        g = len(branches)
+        return backbone(
+            tokens=np.stack([tokens] * g), features=np.stack([features] * g), conditional=branches
+        )  # [G, K, T, V]
+
+    def tokens_to_logits(tokens: Tokens) -> tuple[Logits, Logits | None]:
+        logits = np.stack([run_clip(*clip) for clip in zip(tokens, features, strict=True)], axis=1)
+        return logits[0], (None if guidance == 1 else logits[1])  # [B, K, T, V]
 
     return tokens_to_logits
 
