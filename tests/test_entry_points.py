@@ -54,6 +54,6 @@ def test_commands_are_found():
 
 
 @needs_checkout
-@pytest.mark.parametrize("module", commands_of_the_checkout())
+@pytest.mark.parametrize("module", list(commands_of_the_checkout()))
 def test_module_answers_help(module):
     assert "usage" in help_of([sys.executable, "-m", module], ROOT).lower()
