@@ -64,5 +64,5 @@ dist/built: $(WHEEL)/bin/pip $(SOURCES)
 
 $(WHEEL)/installed: dist/built
 	$(WHEEL)/bin/pip install --quiet --force-reinstall --no-deps dist/vab_rt-*.whl
-	$(WHEEL)/bin/pip install --quiet dist/vab_rt-*.whl 'pytest>=8' 'hypothesis>=6'
+	$(WHEEL)/bin/pip install --quiet dist/vab_rt-*.whl 'pytest>=8' 'hypothesis>=6' 'onnx>=1.21'
 	touch $@

@@ -96,6 +96,8 @@ def test_a_model_out_of_range_is_refused(field, bad, expected):
         ("mask_temperature", 1001.0, "0 to 1000"),
         ("mask_temperature", math.nan, "0 to 1000"),
         ("start_s", -0.1, "0 s or more"),
+        ("start_s", 1.1e9, "at most 1e9 s"),
+        ("duration_s", 1e308, "at most 1e9 s"),
         ("start_s", math.inf, "0 s or more"),
         ("duration_s", 0.0, "more than 0 s"),
         ("duration_s", -1.0, "more than 0 s"),
@@ -108,11 +110,27 @@ def test_an_option_out_of_range_is_refused(option, bad, expected):
 
 
 @pytest.mark.parametrize(
+    ("option", "bad", "expected"),
+    [
+        ("seed", "5", "a whole number, 0 to"),
+        ("seed", 5.0, "a whole number, 0 to"),
+        ("steps", 2.5, "a whole number, 1 to 1024"),
+        ("top_k", None, "a whole number, 0 "),
+        ("guidance", "high", "a number, 0 to 100"),
+        ("duration_s", "10", "a number, more than 0 s"),
+    ],
+)
+def test_an_option_of_another_type_is_refused(option, bad, expected):
+    with pytest.raises(OptionError, match=f"{option.removesuffix('_s')} is .*{expected}"):
+        GenerateOptions(**{option: bad})
+
+
+@pytest.mark.parametrize(
     "limits",
     [
         {"seed": 2**64 - 1, "steps": 1024, "guidance": 100, "temperature": 100},
         {"seed": 0, "steps": 1, "guidance": 0, "temperature": 0.01, "top_k": 0},
-        {"top_k": 2**31 - 1, "mask_temperature": 1000, "start_s": 1e6, "duration_s": 1e-6},
+        {"top_k": 2**31 - 1, "mask_temperature": 1000, "start_s": 1e9, "duration_s": 1e-9},
     ],
 )
 def test_options_at_their_limits_are_accepted(limits):

@@ -201,9 +201,21 @@ def test_any_allowed_options_work(pipeline, videos, **wishes):
     assert np.isfinite(samples).all()
 
 
-def test_a_selection_of_less_than_a_sample(pipeline, videos):
-    with pytest.raises(OptionError, match="1e-05 s long, expected at least one sample"):
-        pipeline.generate(videos(25), GenerateOptions(duration_s=0.00001))
+@pytest.mark.parametrize("duration_s", [1e-5, 1e-9, 1e-300])
+def test_a_selection_of_less_than_a_sample(pipeline, videos, duration_s):
+    with pytest.raises(OptionError, match="s long, expected at least one sample"):
+        pipeline.generate(videos(25), GenerateOptions(duration_s=duration_s))
+
+
+@pytest.mark.parametrize("options", [{"start_s": 1e9}, {"start_s": 1e9, "duration_s": 1e9}])
+def test_a_start_far_beyond_the_end(pipeline, videos, options):
+    with pytest.raises(OptionError, match="start is 1e[+]09 s, expected less"):
+        pipeline.generate(videos(25), GenerateOptions(**options))
+
+
+def test_a_duration_far_beyond_the_end(pipeline, videos):
+    options = GenerateOptions(steps=1, duration_s=1e9)
+    assert len(pipeline.generate(videos(25), options).samples) == 16_000
 
 
 def test_a_start_beyond_the_end(pipeline, videos):
@@ -238,6 +250,12 @@ def test_ready_engines_are_used_instead_of_the_bundles_own(tiny_bundle, pipeline
     assert ready.device == "mine" and ready.engines is engines
     expected = pipeline.generate(videos(25), FAST).samples
     assert np.array_equal(ready.generate(videos(25), FAST).samples, expected)
+
+
+@pytest.mark.parametrize("wish", [{"device": "cpu"}, {"threads": 2}])
+def test_ready_engines_leave_nothing_to_choose(tiny_bundle, pipeline, wish):
+    with pytest.raises(OptionError, match="came with ready engines, expected neither"):
+        vab_rt.load(tiny_bundle, engines=pipeline.engines, **wish)
 
 
 def test_loading_reports_device_and_time(tiny_bundle):

@@ -1,11 +1,13 @@
 """The two kinds of settings: facts of a model, and wishes of a caller. Never mixed."""
 
-import math
+import sys
 from typing import Literal
 
 import msgspec
 
 from vab_rt.errors import BundleError, OptionError
+
+_MAX_S = 1e9  # a longer selection is a mistake
 
 
 class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -120,41 +122,28 @@ class GenerateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     duration_s: float | None = None
 
     def __post_init__(self) -> None:
-        _require(0 <= self.seed < 2**64, "seed", self.seed, "0 to 2**64 - 1")
-        _require(1 <= self.steps <= 1024, "steps", self.steps, "1 to 1024")
-        _require(
-            _finite(self.guidance) and 0 <= self.guidance <= 100,
-            "guidance",
-            self.guidance,
-            "0 to 100",
-        )
-        _require(
-            _finite(self.temperature) and 0.01 <= self.temperature <= 100,
-            "temperature",
-            self.temperature,
-            "0.01 to 100",
-        )
-        _require(0 <= self.top_k < 2**31, "top_k", self.top_k, "0 (keep all) or more")
-        _require(
-            _finite(self.mask_temperature) and 0 <= self.mask_temperature <= 1000,
-            "mask_temperature",
-            self.mask_temperature,
-            "0 to 1000",
-        )
-        _require(_finite(self.start_s) and self.start_s >= 0, "start", self.start_s, "0 s or more")
+        _require(int, "seed", self.seed, 0, 2**64 - 1, "0 to 2**64 - 1")
+        _require(int, "steps", self.steps, 1, 1024, "1 to 1024")
+        _require(float, "guidance", self.guidance, 0, 100, "0 to 100")
+        _require(float, "temperature", self.temperature, 0.01, 100, "0.01 to 100")
+        _require(int, "top_k", self.top_k, 0, 2**31 - 1, "0 (keep all) or more")
+        _require(float, "mask_temperature", self.mask_temperature, 0, 1000, "0 to 1000")
+        _require(float, "start", self.start_s, 0, _MAX_S, "0 s or more, at most 1e9 s")
         if self.duration_s is not None:
-            _require(
-                _finite(self.duration_s) and self.duration_s > 0,
-                "duration",
-                self.duration_s,
-                "more than 0 s",
-            )
+            least, expected = sys.float_info.min, "more than 0 s, at most 1e9 s"
+            _require(float, "duration", self.duration_s, least, _MAX_S, expected)
 
 
-def _finite(value: float) -> bool:
-    return math.isfinite(value)
-
-
-def _require(holds: bool, option: str, found: object, expected: str) -> None:
-    if not holds:
+def _require(
+    kind: type[int] | type[float],
+    option: str,
+    found: float,
+    least: float,
+    most: float,
+    expected: str,
+) -> None:
+    if not isinstance(found, int if kind is int else (int, float)):
+        number = "a whole number" if kind is int else "a number"
+        raise OptionError(f"{option} is {found!r}, expected {number}, {expected}")
+    if not least <= found <= most:
         raise OptionError(f"{option} is {found}, expected {expected}")

@@ -136,6 +136,11 @@ def load(
     own. threads: None takes one per physical core. Raises BundleError, BackendError, OptionError.
     """
     begin = time.perf_counter()
+    if engines is not None and (device != "auto" or threads is not None):
+        raise OptionError(
+            f"device {device} and threads {threads} came with ready engines, expected neither; "
+            "open the engines as you want them"
+        )
     bundle = open_bundle(model)
     ready = engines or open_engines(bundle, device, threads)
     return Pipeline(bundle.config, ready, load_s=time.perf_counter() - begin)

@@ -106,9 +106,9 @@ def _session_options(threads: int) -> ort.SessionOptions:
 
 
 def num_physical_cores() -> int:
-    """Physical cores that this process may run on."""
+    """Physical cores that this process may run on; logical ones where the system tells no more."""
     if not hasattr(os, "sched_getaffinity"):
-        return max(1, (os.cpu_count() or 2) // 2)
+        return os.cpu_count() or 1
     allowed = os.sched_getaffinity(0)
     siblings = (
         Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") for cpu in allowed
