@@ -1,4 +1,4 @@
-"""Train the spectral codec: its own spectrum, multi-scale mel spectra, and the commitment loss."""
+"""Train the spectral codec: codebooks by k-means, then the decoder by its spectra."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +18,8 @@ from vab_rt.config import ModelConfig
 CROP_S = 1.0
 BATCH = 16
 PEAK_RATE = 1e-3
-QUANTISE_FROM_STEP = 300
+FIT_CLIPS = 300
+HEARD = 2.0  # nepers between the faintest band and the loudest
 FFT_SIZES = (256, 512, 1024, 2048)
 
 
@@ -28,6 +29,8 @@ def train_codec(
     """Yields (step, progress, losses); leaves `folder`/codec.pt with the averaged weights."""
     torch.manual_seed(seed)
     codec = build_codec(config, settings)
+    if not (folder / "codec.pt").exists():
+        codec.fit_codebooks(heard_frames(codec, clips, np.random.default_rng(seed)))
     average = Average(codec)
     optimizer = torch.optim.AdamW(codec.parameters(), betas=(0.8, 0.99), weight_decay=1e-5)
     loss_of = SpectralLoss(config.sample_rate_hz)
@@ -35,18 +38,29 @@ def train_codec(
     def step(i: int, progress: float) -> dict[str, float]:
         set_rate(optimizer, half_cosine(progress, PEAK_RATE))
         audio = random_crops(clips, config, np.random.default_rng((seed, i)))
-        spectrum, commitment = codec(audio, quantise=i >= QUANTISE_FROM_STEP)
+        spectrum = codec(audio)
         losses = spectrum_loss(codec, spectrum, audio) | loss_of(codec.render(spectrum), audio)
-        total = sum(losses.values()) + commitment
         optimizer.zero_grad()
-        total.backward()
+        sum(losses.values()).backward()
         torch.nn.utils.clip_grad_norm_(codec.parameters(), 1.0)
         optimizer.step()
         average.update(codec)
-        return {name: x.item() for name, x in losses.items()} | {"commitment": commitment.item()}
+        return {name: x.item() for name, x in losses.items()}
 
     parts = {"codec": codec, "average": average, "optimizer": optimizer}
     yield from fit(folder / "codec.pt", parts, step, minutes)
+
+
+@torch.no_grad()
+def heard_frames(codec: SpectralCodec, clips: Clips, random: np.random.Generator) -> Tensor:
+    """Frames to fit the codebooks to [N, code_dim]; of silence, which is all alike, a tenth."""
+    kept = []
+    for row in random.permutation(len(clips))[:FIT_CLIPS]:
+        gain = np.float32(10 ** random.uniform(-0.3, 0.1) / 32767)
+        latents = codec.latents(torch.from_numpy(clips.audio[row] * gain)[None])[0]
+        heard = latents.amax(1) > latents.amin() + HEARD
+        kept.append(latents[heard | torch.from_numpy(random.random(len(heard)) < 0.1)])
+    return torch.cat(kept)
 
 
 def random_crops(clips: Clips, config: ModelConfig, random: np.random.Generator) -> Tensor:
@@ -66,7 +80,8 @@ def spectrum_loss(codec: SpectralCodec, spectrum: Spectrum, target: Tensor) -> d
     """
     real, imaginary = codec.transform.analyse(target)  # [B, T, bins]
     power = real.square() + imaginary.square()
-    magnitude = F.l1_loss(spectrum.log_magnitude, (power + FLOOR**2).log() / 2)
+    log_magnitude = (power + FLOOR**2).log() / 2
+    magnitude = F.mse_loss(spectrum.log_magnitude, log_magnitude)  # peaks are few: no median here
     phase = torch.atan2(imaginary, real)
     error = spectrum.advance[:, 1:] - (phase[:, 1:] - phase[:, :-1])
     weight = (power[:, 1:] + FLOOR**2) ** 0.25
@@ -95,7 +110,7 @@ class SpectralLoss:
         for n in FFT_SIZES:
             a, b = self._magnitude(output, n), self._magnitude(target, n)
             convergence = convergence + (a - b).norm() / b.norm().clamp(min=1e-3)
-            log_a, log_b = ((x @ self.filters[n] + 1e-4).log() for x in (a, b))
+            log_a, log_b = ((x @ self.filters[n] + 1e-3).log() for x in (a, b))
             mel = mel + F.l1_loss(log_a, log_b)
         return {"mel": 2 * mel / len(FFT_SIZES), "convergence": convergence / len(FFT_SIZES)}
 

@@ -60,14 +60,16 @@ class Average:
     """Exponential moving average of a module's weights, which is what ships."""
 
     def __init__(self, module: nn.Module, decay: float = 0.998) -> None:
-        self.decay = decay
+        self.decay, self.count = decay, 0
         self.weights = {k: v.detach().clone() for k, v in module.state_dict().items()}
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
+        self.count += 1
+        decay = min(self.decay, self.count / (10 + self.count))  # forgets the beginning sooner
         for name, value in module.state_dict().items():
             if value.is_floating_point():
-                self.weights[name].lerp_(value, 1 - self.decay)
+                self.weights[name].lerp_(value, 1 - decay)
             else:
                 self.weights[name].copy_(value)
 

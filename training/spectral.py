@@ -1,11 +1,11 @@
-"""The spectral codec: a residual quantiser between two frame-rate ConvNeXt stacks.
+"""The spectral codec: log spectra quantised by residual k-means, rendered by a ConvNeXt stack.
 
-Encoder: log-magnitude spectrum and fine envelope -> ConvNeXt blocks -> RVQ. Decoder: ConvNeXt
-blocks -> magnitude, frequency, coherence and envelope -> phase by accumulation -> inverse STFT.
-Tokens at 50 Hz cannot carry phase, and a network that treats all times alike cannot invent one
-that runs on, so each bin sums up its own frequency, as a phase vocoder does, and noise turns the
-phase where the sound is not tonal. Everything runs at the token rate: it trains on a CPU and
-decodes ten seconds in milliseconds.
+Encoder: log-magnitude bands and fine envelope of each frame, nothing learned but the codebooks.
+Decoder: ConvNeXt blocks -> magnitude, frequency, coherence and envelope -> phase by accumulation
+-> inverse STFT. Tokens at 50 Hz cannot carry phase, and a network that treats all times alike
+cannot invent one that runs on, so each bin sums up its own frequency, as a phase vocoder does,
+and noise turns the phase where the sound is not tonal. Everything runs at the token rate: it
+trains on a CPU in minutes and decodes ten seconds in milliseconds.
 """
 
 import math
@@ -17,11 +17,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vab_rt.config import ModelConfig
+from vab_rt.errors import OptionError
 
-FLOOR = 1e-3
+FLOOR = 0.05  # of STFT magnitudes: below it lies the noise of any recording, not worth a token
+ENERGY_FLOOR = 0.003
 MAX_LOG_MAGNITUDE = 6.0
 ENVELOPE_POINTS = 8  # per hop
 MAX_LOG_GAIN = 3.0
+POOL = 6  # bins of the upper half that share a band
+BAND_BINS, BAND_CHANNELS = 12, 48
 NUM_TURNS = 4093  # a prime, so that rows of the table do not line up
 
 
@@ -29,10 +33,8 @@ class SpectralSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """Sizes of the codec that the tensor contract does not fix."""
 
     n_fft: int = 960
-    encoder_width: int = 192
-    encoder_blocks: int = 4
     decoder_width: int = 256
-    decoder_blocks: int = 6
+    decoder_blocks: int = 4
     expansion: int = 3
 
 
@@ -57,21 +59,21 @@ class SpectralCodec(nn.Module):
         super().__init__()
         s = settings
         self.hop, self.bins = config.hop_samples, s.n_fft // 2 + 1
+        self.low = self.bins // 2  # bins that are a band each
+        code_dim = self.low + self.low // POOL + ENVELOPE_POINTS
+        if config.code_dim != code_dim:
+            raise OptionError(
+                f"code_dim is {config.code_dim}, expected {code_dim} for n_fft {s.n_fft}"
+            )
         self.transform = Transform(s.n_fft, config.hop_samples)
-        self.encoder = nn.Sequential(
-            nn.Linear(self.bins + ENVELOPE_POINTS, s.encoder_width),
-            *[ConvNeXtBlock(s.encoder_width, s.expansion) for _ in range(s.encoder_blocks)],
-            nn.LayerNorm(s.encoder_width),
-            nn.Linear(s.encoder_width, config.code_dim),
-        )
         self.quantizer = ResidualVectorQuantizer(
-            dimension=config.code_dim, n_q=config.num_codebooks, bins=config.codebook_size
+            dimension=code_dim, n_q=config.num_codebooks, bins=config.codebook_size
         )
         self.decoder = nn.Sequential(
-            nn.Linear(config.code_dim, s.decoder_width),
+            nn.Linear(code_dim, s.decoder_width),
             *[ConvNeXtBlock(s.decoder_width, s.expansion) for _ in range(s.decoder_blocks)],
             nn.LayerNorm(s.decoder_width),
-            nn.Linear(s.decoder_width, 4 * self.bins + ENVELOPE_POINTS),
+            BandsOut(s.decoder_width, self.bins),
         )
         turns = torch.rand(NUM_TURNS, generator=torch.Generator().manual_seed(0))
         self.register_buffer("turns", (2 * turns - 1) * math.pi, persistent=False)
@@ -82,17 +84,22 @@ class SpectralCodec(nn.Module):
         return torch.stack([layer.codebook for layer in self.quantizer.vq.layers])
 
     def latents(self, audio: Tensor) -> Tensor:
+        """What is quantised: log-magnitude bands, then the envelope [B, T, code_dim]."""
         real, imaginary = self.transform.analyse(audio)  # [B, T, bins]
-        log_power = (real.square() + imaginary.square() + FLOOR**2).log() / 2
-        energy = audio.unflatten(1, (-1, ENVELOPE_POINTS, self.hop // ENVELOPE_POINTS))
-        log_energy = (energy.square().mean(3) + FLOOR**2).log() / 2  # [B, T, ENVELOPE_POINTS]
-        return self.encoder(torch.cat([log_power, log_energy], -1) / 3)  # [B, T, code_dim]
+        power = real.square() + imaginary.square()
+        pooled = power[..., self.low : -1].unflatten(2, (-1, POOL)).mean(3)
+        bands = torch.cat([power[..., : self.low], pooled], -1)
+        envelope = audio.unflatten(1, (-1, ENVELOPE_POINTS, self.hop // ENVELOPE_POINTS))
+        energy = envelope.square().mean(3)  # [B, T, ENVELOPE_POINTS]
+        return torch.cat([(bands + FLOOR**2).log(), (energy + ENERGY_FLOOR**2).log()], -1) / 2
 
     def spectrum(self, latents: Tensor) -> Spectrum:
-        out = self.decoder(latents)
-        *of_bins, log_gain = out.split([*4 * [self.bins], ENVELOPE_POINTS], -1)
-        log_magnitude, deviation, offset, coherence = of_bins
-        k = torch.arange(self.bins, device=out.device)
+        of_bins, log_gain = self.decoder(latents)
+        correction, deviation, offset, coherence = of_bins.unbind(2)  # [B, T, bins] each
+        low, pooled, _ = latents.split([self.low, self.low // POOL, ENVELOPE_POINTS], -1)
+        upper = pooled[..., None].expand(-1, -1, -1, POOL).flatten(2)
+        log_magnitude = torch.cat([low, upper, upper[..., -1:]], -1) + correction
+        k = torch.arange(self.bins, device=latents.device)
         centre = (k * self.hop % self.transform.n_fft) * (2 * math.pi / self.transform.n_fft)
         return Spectrum(
             log_magnitude=log_magnitude.clamp(max=MAX_LOG_MAGNITUDE),
@@ -132,13 +139,68 @@ class SpectralCodec(nn.Module):
         )
         return self.render(self.spectrum(latents))
 
-    def forward(self, audio: Tensor, quantise: bool = True) -> tuple[Spectrum, Tensor]:
-        """Training pass: the spectrum to render, and the commitment loss."""
-        latents = self.latents(audio)
-        if not quantise:
-            return self.spectrum(latents), audio.new_zeros(())
-        quantised, _, losses = self.quantizer.vq(latents.transpose(1, 2))
-        return self.spectrum(quantised.transpose(1, 2)), losses.mean()
+    def forward(self, audio: Tensor) -> Spectrum:
+        """Training pass: the spectrum of the quantised audio, to render and to compare."""
+        with torch.no_grad():
+            latents = self.latents(audio).transpose(1, 2)  # [B, code_dim, T]
+            quantised = self.quantizer.vq.decode(self.quantizer.vq.encode(latents))
+        return self.spectrum(quantised.transpose(1, 2))
+
+    @torch.no_grad()
+    def fit_codebooks(self, latents: Tensor, rounds: int = 20) -> None:
+        """Residual k-means on frames [N, code_dim]; one codebook after the other."""
+        residual = latents
+        for layer in self.quantizer.vq.layers:
+            codebook = kmeans(residual, self.quantizer.bins, rounds)
+            layer._codebook.embed.copy_(codebook)
+            layer._codebook.inited.fill_(1)
+            residual = residual - codebook[nearest(residual, codebook)]
+
+
+class BandsOut(nn.Module):
+    """[B, T, width] -> four values a bin [B, T, 4, bins], envelope [B, T, ENVELOPE_POINTS]."""
+
+    def __init__(self, width: int, bins: int) -> None:
+        super().__init__()
+        self.num_bands = bins // BAND_BINS
+        self.bands = nn.Linear(width, BAND_CHANNELS * self.num_bands)
+        self.over_frequency = nn.Sequential(
+            nn.GELU(),
+            nn.ConvTranspose1d(BAND_CHANNELS, 32, 7, stride=3, padding=2),
+            nn.GELU(),
+            nn.ConvTranspose1d(32, 24, 6, stride=2, padding=2),
+            nn.GELU(),
+            nn.ConvTranspose1d(24, 16, 6, stride=2, padding=2),
+            nn.GELU(),
+            nn.Conv1d(16, 4, 5, padding=2),
+        )
+        self.envelope = nn.Linear(width, ENVELOPE_POINTS)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        bands = self.bands(x).flatten(0, 1).unflatten(1, (BAND_CHANNELS, self.num_bands))
+        of_bins = self.over_frequency(bands)  # [B * T, 4, bins - 1]
+        of_bins = torch.cat([of_bins, of_bins[..., -1:]], -1).unflatten(0, x.shape[:2])
+        return of_bins, self.envelope(x)
+
+
+def kmeans(points: Tensor, count: int, rounds: int) -> Tensor:
+    """Centres [count, D] of points [N, D]. A centre that lost its points takes a random one."""
+    random = torch.Generator().manual_seed(0)
+    centres = points[torch.randperm(len(points), generator=random)[:count]].clone()
+    for _ in range(rounds):
+        owner = nearest(points, centres)
+        sums = torch.zeros_like(centres).index_add_(0, owner, points)
+        sizes = owner.bincount(minlength=count)
+        spare = points[torch.randint(len(points), (count,), generator=random)]
+        centres = torch.where((sizes > 0)[:, None], sums / sizes.clamp(min=1)[:, None], spare)
+    return centres
+
+
+def nearest(points: Tensor, centres: Tensor) -> Tensor:
+    """Index of the nearest centre of each point [N]."""
+    half_norms = centres.square().sum(1) / 2
+    chunks = points.split(8192)
+    return torch.cat([(chunk @ centres.T - half_norms).argmax(1) for chunk in chunks])
 
 
 class ConvNeXtBlock(nn.Module):
