@@ -3,12 +3,17 @@
 import shutil
 from pathlib import Path
 
+import hypothesis
 import pytest
 from media import make_video
 from tiny_bundle import make_bundle
 
 import vab_rt
 from vab_rt.pipeline import Pipeline
+
+# A busy machine is no failure.
+hypothesis.settings.register_profile("any-machine", deadline=None)
+hypothesis.settings.load_profile("any-machine")
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from media import make_video
 
 import vab_rt
 from vab_rt import Audio, GenerateOptions
@@ -71,6 +72,12 @@ def test_steps_tell_where_they_are(pipeline, videos):
     assert all(s.tokens.shape == (2, 100) for s in steps)
     for s in steps:
         assert (s.tokens == pipeline.config.mask_id).any() == (s.step < 3)
+
+
+def test_the_number_of_windows_is_unknown_where_the_file_does_not_say(pipeline, tmp_path):
+    video = make_video(tmp_path / "raw.h264", num_frames=87, b_frames=0)
+    steps = list(pipeline.generate_steps(video, FAST))
+    assert [s.num_windows for s in steps] == [None] * 8 + [3] * 4
 
 
 def test_steps_add_up_to_the_sound(pipeline, videos):
@@ -179,9 +186,7 @@ def test_a_long_video_is_never_held(pipeline, videos):
     steps.close()
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     start_s=st.floats(0, 3.9),
     duration_s=st.none() | st.floats(0.001, 5),
