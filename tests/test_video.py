@@ -1,4 +1,4 @@
-"""Which picture is shown when, and how long the selection is, for every kind of file people have."""
+"""Which picture is shown when, and how long the selection is, for the files people have."""
 
 import warnings
 from fractions import Fraction
@@ -73,7 +73,7 @@ def test_codecs(tmp_path: Path, codec: str, suffix: str) -> None:
 
 
 def test_frames_whose_times_are_wrong_keep_their_order(tmp_path: Path) -> None:
-    """H.264 with B-frames in avi: the container has no display times and FFmpeg's guess is wrong."""
+    """H.264 with B-frames in avi: no display times there, and FFmpeg guesses them wrong."""
     numbers, duration_s = read(make_video(tmp_path / "in.avi", b_frames=2))
     assert duration_s == pytest.approx(2.0, abs=0.05)
     assert np.abs(np.subtract(numbers, [6, 18, 31, 43])).max() <= 1
