@@ -1,0 +1,96 @@
+"""The bench of the command: its ceiling, its measuring of processes, its looped clip, its peer."""
+
+import subprocess
+import sys
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="the bench compares with PyTorch: pip install '.[dev]'")
+
+from checkpoints import tiny_config
+from media import make_video
+
+from bench.generate import loop_clip
+from bench.machine import commit, machine, versions
+from bench.roofline import Roofline, backbone_flops, measure_roofline
+from bench.runs import run
+from bench.torch_loop import flops_of, recipe_of, sample
+from training.model import VAB
+from training.recipe import read_recipe
+from vab_rt.config import GenerateOptions
+from vab_rt.errors import OptionError
+from vab_rt.media import probe
+from vab_rt.video import VideoReader
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_flops_are_those_that_torch_counts(batch):
+    c = tiny_config()
+    tokens = torch.zeros(batch, c.num_codebooks, c.num_token_steps, dtype=torch.int32)
+    features = torch.zeros(batch, c.num_frames, c.visual_dim)
+    counted = flops_of(VAB(c), tokens, features, torch.ones(batch))
+    assert backbone_flops(c, batch) == counted
+
+
+def test_the_slower_of_arithmetic_and_memory_is_the_ceiling():
+    roofline = Roofline(flops_per_s=100.0, bytes_per_s=10.0)
+    assert roofline.seconds(200, 10) == 2
+    assert roofline.seconds(200, 50) == 5
+
+
+def test_peaks_are_of_this_world():
+    found = measure_roofline(size=256, copied_bytes=10_000_000)
+    assert 1e8 < found.flops_per_s < 1e14
+    assert 1e8 < found.bytes_per_s < 1e13
+
+
+def test_a_run_is_measured():
+    code = "import time; held = bytearray(300_000_000); time.sleep(0.2); print('a'); print('{}')"
+    found = run([sys.executable, "-c", code])
+    assert found.wall_s > 0.2
+    assert 300 < found.peak_mb < 2000
+    assert found.last_line == "{}"
+    assert found.json() == {}
+
+
+def test_a_failed_run_is_an_error():
+    with pytest.raises(subprocess.CalledProcessError) as raised:
+        run([sys.executable, "-c", "print('why'); raise SystemExit(3)"])
+    assert raised.value.returncode == 3
+    assert raised.value.output == "why\n"
+
+
+def test_a_clip_is_looped(tmp_path):
+    clip = make_video(tmp_path / "clip.mp4", num_frames=30, fps=10)  # 3 s, with B frames
+    length_s = loop_clip(clip, tmp_path / "long.mp4", 10)
+    assert length_s == 12
+    assert probe(tmp_path / "long.mp4").duration_s == pytest.approx(12, abs=0.01)
+    reader = VideoReader(tmp_path / "long.mp4", tiny_config())
+    assert len(list(reader.frames())) == 30  # 12 s at 2.5 Hz
+    assert reader.duration_s == pytest.approx(12, abs=0.01)
+
+
+def test_sampling_in_torch_keeps_what_is_known():
+    random = torch.Generator().manual_seed(0)
+    tokens = torch.tensor([[[3, 5, 1, 5, 5, 5]]], dtype=torch.int32)  # 5 is [MASK]
+    logits = torch.randn(1, 1, 6, 5, generator=random)
+    options = GenerateOptions(top_k=2)
+    filled = sample(tokens, logits, options, 1.0, 2, random)
+    assert filled[0, 0, 0] == 3
+    assert filled[0, 0, 2] == 1
+    assert (filled == 5).sum() == 2
+    best_two = logits.topk(2).indices
+    for t in (1, 3, 4, 5):
+        assert filled[0, 0, t] == 5 or filled[0, 0, t] in best_two[0, 0, t]
+
+
+def test_the_recipe_of_a_model_is_found():
+    assert recipe_of(read_recipe("vab-dac").model) == read_recipe("vab-dac")
+    with pytest.raises(OptionError, match=r"tiny-test.*export the bundle again"):
+        recipe_of(tiny_config())
+
+
+def test_facts_are_named():
+    assert machine()["cores"] >= 1
+    assert versions()["torch"] == torch.__version__.partition("+")[0]
+    assert commit()
