@@ -56,6 +56,14 @@ def test_tokens_equal_the_reference_for_any_shape(
     assert_same_tokens(case, threads)
 
 
+def test_tokens_equal_the_reference_in_a_thousand_small_shapes():
+    rng, sampler = np.random.default_rng(0), NativeSampler(1)
+    for seed in range(1000):
+        size, top_k = int(rng.integers(8, 64)), int(rng.integers(1, 24))
+        case = make_case(seed, size=size, top_k=top_k, scale=float(rng.choice([1.0, 4.0, 16.0])))
+        np.testing.assert_array_equal(run(case, sampler), run(case), err_msg=f"{seed=}")
+
+
 def test_tokens_equal_the_reference_over_ten_thousand_rows():
     case = make_case(clips=1, positions=10_000, size=256, masked=2.0, top_k=64, scale=1.0)
     assert_same_tokens(case)

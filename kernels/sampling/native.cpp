@@ -110,7 +110,7 @@ Cut keep_roughly(Scratch& s, int size, int k, Range range) {
   cut = {cut.threshold, s.keep(size, cut.threshold), range.high, 0};
   if (cut.count >= k) return cut;
   cut = narrow(s.keys.data(), size, k, k / 4 + 16, {range.low, size, cut.threshold, cut.count});
-  s.keep(size, cut.threshold);
+  cut.count = s.keep(size, cut.threshold);  // range.low may be above the smallest key
   return cut;
 }
 
