@@ -98,6 +98,19 @@ def output_exists(folder: Path) -> list[object]:
     return [make_video(folder / "in.mp4"), folder / "out.wav"]
 
 
+def missing_and_output_exists(folder: Path) -> list[object]:
+    (folder / "out.wav").write_bytes(b"precious")
+    return [folder / "in.mp4", folder / "out.wav", "--force"]
+
+
+def name_too_long(folder: Path) -> list[object]:
+    return [folder / ("i" * 300 + ".mp4"), folder / "out.wav"]
+
+
+def output_name_too_long(folder: Path) -> list[object]:
+    return [make_video(folder / "in.mp4"), folder / ("o" * 300 + ".wav")]
+
+
 def output_is_a_folder(folder: Path) -> list[object]:
     (folder / "out.wav").mkdir()
     return [make_video(folder / "in.mp4"), folder / "out.wav", "--force"]
@@ -140,6 +153,9 @@ def model_missing(folder: Path) -> list[object]:
 
 CASES: list[tuple[Case, str]] = [
     (missing, r"in\.mp4 does not exist, expected a video file; check the path"),
+    (missing_and_output_exists, r"in\.mp4 does not exist, expected a video file; check the path"),
+    (name_too_long, r"cannot be read \(File name too long\), expected a video file; check the"),
+    (output_name_too_long, r"cannot be written \(File name too long\), expected a folder and a na"),
     (a_folder, r"in\.mp4 is a folder, expected a video file; name the file itself"),
     (not_regular, r"in\.mp4 is not a regular file, expected a video file; name the file itself"),
     (empty, r"in\.mp4 is empty \(0 bytes\), expected a video file; copy it again"),
@@ -218,9 +234,12 @@ def test_a_bad_output_is_refused_before_any_work(
     assert "nowhere" not in capsys.readouterr().err
 
 
-def run_apart(*arguments: object, **more: object) -> subprocess.CompletedProcess[str]:
-    """`vab-rt generate` in a process of its own."""
-    command = [sys.executable, "-m", "vab_rt.cli", "generate", *map(str, arguments)]
+def run_apart(
+    *arguments: object, before: list[str] | None = None, **more: object
+) -> subprocess.CompletedProcess[str]:
+    """`vab-rt generate` in a process of its own; `before` goes in front of the command."""
+    own = [sys.executable, "-m", "vab_rt.cli", "generate", *map(str, arguments)]
+    command = [*(before or []), *own]
     return subprocess.run(command, capture_output=True, text=True, check=False, **more)
 
 
@@ -291,21 +310,54 @@ def test_a_read_only_disk(
     disk = mounted("size=16k,ro")
     video = make_video(tmp_path / "in.mp4")
     result = run_apart(video, disk / "out.wav", "--model", tiny_bundle)
-    assert_one_line(result, r"disk cannot be written to \(Read-only file system\), expected .*; ch")
+    assert_one_line(
+        result, r"out\.wav cannot be written \(Read-only file system\), expected .*; ch"
+    )
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to every folder")
+def without_privileges() -> list[str]:
+    """What to put before a command so that permissions bind it, though root runs the tests."""
+    if os.geteuid():
+        return []
+    command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    command += ["--inh-caps=-dac_override,-dac_read_search"]
+    try:
+        subprocess.run([*command, "true"], check=True, capture_output=True)
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        pytest.skip("root may do everything here, and setpriv cannot change that")
+    return command
+
+
 def test_a_read_only_folder(tmp_path: Path, tiny_bundle: Path) -> None:
     video = make_video(tmp_path / "in.mp4")
     folder = tmp_path / "closed"
     folder.mkdir(mode=0o555)
-    result = run_apart(video, folder / "out.wav", "--model", tiny_bundle)
-    assert_one_line(result, r"closed cannot be written to \(Permission denied\), expected .*; choo")
+    out = folder / "out.wav"
+    result = run_apart(video, out, "--model", tiny_bundle, before=without_privileges())
+    assert_one_line(
+        result, r"out\.wav cannot be written \(Permission denied\), expected .*; choose"
+    )
+    assert list(folder.iterdir()) == []
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
 def test_an_unreadable_input(tmp_path: Path, tiny_bundle: Path) -> None:
     video = make_video(tmp_path / "in.mp4")
     video.chmod(0)
-    result = run_apart(video, tmp_path / "out.wav", "--model", tiny_bundle)
+    out = tmp_path / "out.wav"
+    result = run_apart(video, out, "--model", tiny_bundle, before=without_privileges())
     assert_one_line(result, r"in\.mp4 cannot be read as video \(Permission denied\); expected")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+
+
+def test_an_input_in_a_closed_folder(tmp_path: Path, tiny_bundle: Path) -> None:
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    video = make_video(folder / "in.mp4")
+    folder.chmod(0)
+    try:
+        result = run_apart(
+            video, tmp_path / "out.wav", "--model", tiny_bundle, before=without_privileges()
+        )
+    finally:
+        folder.chmod(0o755)
+    assert_one_line(result, r"in\.mp4 cannot be read \(Permission denied\), expected a video file")

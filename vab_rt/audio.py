@@ -14,6 +14,7 @@ from av.container import OutputContainer
 from numpy.typing import NDArray
 
 from vab_rt.errors import OutputError
+from vab_rt.media import require_file
 from vab_rt.muxing import VIDEO_MUXERS, VideoCopy, VideoSelection, check_copy, copied_video
 from vab_rt.output import check_output, whole_file, writing
 
@@ -143,7 +144,10 @@ class AudioWriter:
 def check_target(
     path: str | Path, *, force: bool = False, video: VideoSelection | None = None
 ) -> None:
-    """Raises OutputError unless this file can be written: suffix, folder, and the video's codec."""
+    """Raises OutputError unless this file can be written: suffix, folder, and the video's codec.
+
+    Raises MediaError when there is no video to begin with.
+    """
     suffix = Path(path).suffix.lower()
     if suffix not in _FORMATS:
         known = ", ".join(name[1:] for name in _FORMATS)
@@ -155,6 +159,8 @@ def check_target(
             f"{path} is a video file, expected a video to copy into it; "
             "name one, or write .wav, .flac, .mp3, .m4a or .ogg"
         )
+    if video is not None:
+        require_file(video.path)
     check_output(path, force=force, source=video.path if video else None)
     if suffix in VIDEO_MUXERS and video is not None:
         check_copy(video, suffix)

@@ -45,13 +45,14 @@ def main() -> None:
 
 @app.command()
 def generate(
-    video: Annotated[Path, typer.Argument(metavar="IN", help="The silent video.")],
+    video: Annotated[Path, typer.Argument(metavar="IN", help="The silent video.", readable=False)],
     out: Annotated[
         Path,
         typer.Argument(
             metavar="OUT",
             help="wav, flac, mp3, m4a or ogg; or mp4, mov, mkv or webm, which get a copy of the "
             "pictures beside the sound.",
+            readable=False,  # ours to check, with an error that says more
         ),
     ],
     model: Annotated[

@@ -3,6 +3,7 @@
 Times are exact fractions of a second, as the container counts them.
 """
 
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -92,12 +93,19 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 def require_file(path: Path) -> None:
     """Raises MediaError unless the path is a regular file with something in it."""
-    if not path.exists():
-        raise MediaError(f"{path} does not exist, expected a video file; check the path")
-    if not path.is_file():
-        kind = "a folder" if path.is_dir() else "not a regular file"
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        message = f"{path} does not exist, expected a video file; check the path"
+        raise MediaError(message) from error
+    except OSError as error:
+        reason = _reason(error)
+        message = f"{path} cannot be read ({reason}), expected a video file; check the path"
+        raise MediaError(message) from error
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
         raise MediaError(f"{path} is {kind}, expected a video file; name the file itself")
-    if path.stat().st_size == 0:
+    if status.st_size == 0:
         raise MediaError(f"{path} is empty (0 bytes), expected a video file; copy it again")
 
 

@@ -21,6 +21,17 @@ def check_output(
     force: an existing file may be replaced. source: the input, which never may.
     """
     path = Path(path)
+    try:
+        _check_name(path, force=force, source=source)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written ({error.strerror}), expected a folder and a name that can "
+            "be; choose another"
+        ) from error
+
+
+def _check_name(path: Path, *, force: bool, source: str | Path | None) -> None:
     if source is not None and path.exists() and path.samefile(source):
         raise OutputError(f"{path} is the input itself, expected another file; choose a new name")
     if path.is_dir():
@@ -31,16 +42,10 @@ def check_output(
         raise OutputError(
             f"{path} exists already, expected a new name; choose one, or replace it with --force"
         )
-    folder = path.parent
-    if not folder.is_dir():
-        raise OutputError(f"folder {folder} does not exist, expected an existing one; create it")
-    try:
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
+    if not path.parent.is_dir():
         raise OutputError(
-            f"folder {folder} cannot be written to ({error.strerror}), expected one that can; "
-            "choose another"
-        ) from error
+            f"folder {path.parent} does not exist, expected an existing one; create it"
+        )
 
 
 @contextmanager
