@@ -83,7 +83,8 @@ def spectrum_loss(codec: SpectralCodec, spectrum: Spectrum, target: Tensor) -> d
     log_magnitude = (power + FLOOR**2).log() / 2
     magnitude = F.mse_loss(spectrum.log_magnitude, log_magnitude)  # peaks are few: no median here
     phase = torch.atan2(imaginary, real)
-    error = spectrum.advance[:, 1:] - (phase[:, 1:] - phase[:, :-1])
+    advance = codec.centre_phase(1) + spectrum.deviation[:, 1:]
+    error = advance - (phase[:, 1:] - phase[:, :-1])
     weight = (power[:, 1:] + FLOOR**2) ** 0.25
     frequency = ((1 - error.cos()) * weight).sum() / weight.sum()
     return {"magnitude": magnitude, "frequency": frequency}

@@ -41,12 +41,12 @@ class SpectralSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 class Spectrum(msgspec.Struct, frozen=True):
     """What the decoder says of each frame.
 
-    log_magnitude, advance (radians from the frame before), offset (radians), coherence (1 tonal,
-    0 noise): [B, T, bins]; log_gain [B, T, ENVELOPE_POINTS].
+    log_magnitude, deviation (radians a frame, from the bin's own advance), offset (radians),
+    coherence (1 tonal, 0 noise): [B, T, bins]; log_gain [B, T, ENVELOPE_POINTS].
     """
 
     log_magnitude: Tensor
-    advance: Tensor
+    deviation: Tensor
     offset: Tensor
     coherence: Tensor
     log_gain: Tensor
@@ -100,22 +100,31 @@ class SpectralCodec(nn.Module):
         upper = pooled[..., None].expand(-1, -1, -1, POOL).flatten(2)
         log_magnitude = torch.cat([low, upper, upper[..., -1:]], -1) + correction
         k = torch.arange(self.bins, device=latents.device)
-        centre = (k * self.hop % self.transform.n_fft) * (2 * math.pi / self.transform.n_fft)
         return Spectrum(
             log_magnitude=log_magnitude.clamp(max=MAX_LOG_MAGNITUDE),
-            advance=centre + deviation,
+            deviation=deviation,
             offset=offset + math.pi * (k % 2),  # zero is a pulse in the middle of the frame
             coherence=coherence.sigmoid(),
             log_gain=MAX_LOG_GAIN * (log_gain / MAX_LOG_GAIN).tanh(),
         )
 
+    def centre_phase(self, num_frames: int) -> Tensor:
+        """The phase that each bin's own frequency has reached [num_frames, bins]; in integers, as
+        sums of radians lose digits."""
+        t = torch.arange(1, num_frames + 1, device=self.turns.device)[:, None]
+        k = torch.arange(self.bins, device=self.turns.device)
+        n_fft = self.transform.n_fft
+        return (t * k * self.hop % n_fft) * (2 * math.pi / n_fft)
+
     def render(self, spectrum: Spectrum) -> Tensor:
         """[B, S]"""
         s = spectrum
-        t = torch.arange(s.advance.shape[1], device=s.advance.device)[:, None]
-        k = torch.arange(self.bins, device=s.advance.device)
+        num_frames = s.deviation.shape[1]
+        t = torch.arange(num_frames, device=s.deviation.device)[:, None]
+        k = torch.arange(self.bins, device=s.deviation.device)
         noise = self.turns[(t * 769 + k) % NUM_TURNS]  # [T, bins]
-        phase = s.advance.cumsum(1) + s.offset + (1 - s.coherence) * noise
+        phase = self.centre_phase(num_frames) + s.deviation.cumsum(1) + s.offset
+        phase = phase + (1 - s.coherence) * noise
         magnitude = s.log_magnitude.exp()
         audio = self.transform.synthesise(magnitude * phase.cos(), magnitude * phase.sin())
         return audio * self._gain(s.log_gain)
