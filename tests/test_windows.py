@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_bundle import tiny_config
 
-from vab_rt.windows import carry_over, cut_windows, num_windows
+from vab_rt.windows import carry_over, cut_windows, join, num_windows
 
 CONFIG = tiny_config()  # F 4, T 100, S 32000, overlap 30 steps: windows begin every 1.4 s
 PAPER = tiny_config(clip_s=10.0, visual_rate_hz=1.0)
@@ -128,3 +128,39 @@ def test_a_clip_too_short_to_share_carries_nothing_over():
     config = tiny_config(clip_s=0.02)
     previous = np.zeros((1, 2, 1), np.int32)
     assert (carry_over(previous, config) == config.mask_id).all()
+
+
+def tone(phase):
+    time_s = np.arange(PAPER.num_samples) / PAPER.sample_rate_hz
+    return (0.3 * np.sin(2 * np.pi * 440 * time_s + phase)).astype(np.float32)
+
+
+def test_a_join_of_equal_renderings_changes_nothing():
+    first, second = windows(15.0, PAPER)
+    stride = PAPER.num_samples - PAPER.num_overlap_steps * PAPER.hop_samples
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, 2 * PAPER.num_samples).astype(np.float32)
+    heard, tail = join(sound[: PAPER.num_samples], np.empty(0, np.float32), first, PAPER)
+    assert len(tail) == PAPER.hop_samples
+    more, rest = join(sound[stride : stride + PAPER.num_samples], tail, second, PAPER)
+    np.testing.assert_allclose(np.concatenate([heard, more]), sound[: 15 * 16_000], atol=1e-6)
+    assert len(rest) == 0
+
+
+@pytest.mark.parametrize("phase", [0.5, 1.0, 1.5, 2.0])
+def test_a_join_of_tones_out_of_phase_keeps_their_power_and_does_not_click(phase):
+    first, second = windows(15.0, PAPER)
+    heard, tail = join(tone(0), np.empty(0, np.float32), first, PAPER)
+    more, _ = join(tone(phase), tail, second, PAPER)
+    sound = np.concatenate([heard, more])
+    blocks = np.lib.stride_tricks.sliding_window_view(sound, 800)[::80]  # 50 ms every 5 ms
+    level_db = 20 * np.log10(np.sqrt((blocks**2).mean(1)))
+    assert np.ptp(level_db) < 1.0
+    steps = np.abs(np.diff(sound))
+    assert steps.max() < 1.2 * steps[: len(heard)].max()
+
+
+def test_a_join_with_silence_fades():
+    first, second = windows(15.0, PAPER)
+    _, tail = join(np.zeros(PAPER.num_samples, np.float32), np.empty(0, np.float32), first, PAPER)
+    more, _ = join(np.ones(PAPER.num_samples, np.float32), tail, second, PAPER)
+    assert more[0] < 0.1 and more[PAPER.hop_samples] == 1 and np.isfinite(more).all()

@@ -17,7 +17,7 @@ from vab_rt.engines import Engine, Engines, open_engines
 from vab_rt.errors import BundleError, OptionError
 from vab_rt.stopwatch import Stopwatch
 from vab_rt.video import VideoReader
-from vab_rt.windows import Window, carry_over, cut_windows, num_windows
+from vab_rt.windows import Window, carry_over, cut_windows, join, num_windows
 
 DEFAULTS = GenerateOptions()
 FRAMES_PER_BATCH = 8
@@ -73,13 +73,14 @@ class Pipeline:
         frames = clock.each("decode_video", reader.frames())
         features = clock.each("visual", encode_frames(frames, self.engines.visual_encoder))
         tokens: Tokens | None = None
+        tail = np.empty(0, np.float32)
         for window in cut_windows(features, lambda: _exact_duration(reader, c), c):
             decoding = self.decode_window(window, tokens, options)
             for step, tokens in clock.each("tokens", decoding):
                 audio = None
                 if step == options.steps - 1:
                     with clock.time("codec"):
-                        audio = self.decode_audio(tokens)[0, window.keep]
+                        audio, tail = join(self.decode_audio(tokens)[0], tail, window, c)
                 yield Step(
                     window=window.index,
                     num_windows=_expected_windows(reader, window, c),

@@ -2,7 +2,8 @@
 
 Each window after the first begins inside the one before. Its first tokens are that one's last
 tokens, given to the decoder as known, so that the sound goes on instead of starting anew; the two
-renderings of the shared part are joined in its middle. Only one window is held at a time.
+renderings of the shared part are joined in its middle, within one token step. Only one window is
+held at a time.
 """
 
 import math
@@ -62,6 +63,37 @@ def cut_windows(
         yield Window(index, _fill(held, c.num_frames), keep, is_last)
         if is_last:
             return
+
+
+def join(
+    audio: npt.NDArray[np.float32],
+    tail: npt.NDArray[np.float32],
+    window: Window,
+    config: ModelConfig,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """What is heard of a window's sound [S], blended in from the `tail` that the window before
+    left; and the tail that this one leaves, one token step long, empty after the last window.
+
+    Both render the same tokens, so most codecs agree on these samples. One that accumulates phase
+    agrees but for the phase.
+    """
+    heard = audio[window.keep].copy()
+    count = min(len(tail), len(heard))
+    heard[:count] = _blend(tail[:count], heard[:count])
+    end = window.keep.stop
+    return heard, audio[end : end + (0 if window.is_last else config.hop_samples)]
+
+
+def _blend(old: npt.NDArray[np.float32], new: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """A line from old to new, raised where the two are not in phase, so that the power stays."""
+    rise = (np.arange(len(old), dtype=np.float32) + 1) / (len(old) + 1)
+    scale = np.sqrt((old @ old) * (new @ new))
+    correlation = (old @ new) / scale if scale > 0 else np.float32(1)
+    power = 1 - 2 * rise * (1 - rise) * (1 - max(np.float32(0), correlation))
+    blended: npt.NDArray[np.float32] = np.clip(
+        (new + (1 - rise) * (old - new)) / np.sqrt(power), -1, 1
+    )
+    return blended
 
 
 def num_windows(duration_s: float, config: ModelConfig) -> int:
