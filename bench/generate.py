@@ -132,10 +132,19 @@ def measure_installation(repeats: int = 5) -> dict[str, float]:
         for name, module in modules.items()
     }
     (packages,) = RUNTIME.glob("lib/python3.*/site-packages")
-    size_bytes = sum(p.lstat().st_size for p in packages.rglob("*") if not p.is_dir())
+    sizes = {entry.name: size_bytes_of(entry) for entry in packages.iterdir()}
+    came_with_python = sum(sizes.get(name, 0) for name in ("pip", "setuptools", "pkg_resources"))
     return {name: round(s, 4) for name, s in seconds.items()} | {
-        "install_mb": round(size_bytes / 1e6, 1)
+        "install_mb": round(sum(sizes.values()) / 1e6, 1),
+        "install_mb_without_pip": round((sum(sizes.values()) - came_with_python) / 1e6, 1),
     }
+
+
+def size_bytes_of(entry: Path) -> int:
+    """Of a file, or of all files in a folder."""
+    if not entry.is_dir():
+        return entry.lstat().st_size
+    return sum(path.lstat().st_size for path in entry.rglob("*") if not path.is_dir())
 
 
 def measure_hour(subject: Subject, short_peak_mb: float) -> dict[str, float]:
