@@ -7,19 +7,20 @@ ARGS ?=
 DEMO := .venv-demo
 DEV := .venv
 WHEEL := .venv-wheel
+DIST := dist
 
 # What the wheel is built from, and where the tests of the runtime run against it: a folder from
 # which the checkout cannot be imported.
 BUILD := pyproject.toml CMakeLists.txt $(shell find kernels -name '*.[ch]pp')
 SOURCES := $(BUILD) README.md LICENSE $(shell find vab_rt -type f -not -name '*.py[co]' -not -name '*.so')
 ELSEWHERE := build/wheel-tests
-NEEDS_TORCH := test_export_* test_training_* test_foleyworld* test_bench* test_readme*
+NOT_OF_THE_RUNTIME := test_export_* test_training_* test_foleyworld* test_bench* test_readme*
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# Two threads are the most that the small graphs of the tests can use.
-export OMP_NUM_THREADS ?= 2
+# More threads than these make the small graphs of the tests slower.
+test test-wheel: export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test check bench wheel
+.PHONY: demo test test-wheel check bench wheel
 .DELETE_ON_ERROR:
 
 demo: $(DEMO)/installed  ## a silent clip in, demo.wav out; installs the runtime alone, no PyTorch
@@ -27,12 +28,16 @@ demo: $(DEMO)/installed  ## a silent clip in, demo.wav out; installs the runtime
 	$(DEMO)/bin/vab-rt generate $(CLIP) demo.wav --force
 	@echo "demo.wav holds the sound of $(CLIP)"
 
-test: $(DEV)/installed $(WHEEL)/installed  ## everything; then the runtime again, as installed
+test: $(DEV)/installed test-wheel  ## everything; and the runtime as it is installed
 	$(DEV)/bin/python -m pytest $(ARGS)
+
+# On another Python: make test-wheel PYTHON=python3.12 WHEEL=.venv-3.12 DIST=build/dist-3.12
+test-wheel: $(WHEEL)/installed
 	rm -rf $(ELSEWHERE) && mkdir -p $(ELSEWHERE) && cp -R tests $(ELSEWHERE)/tests
-	cd $(ELSEWHERE) && $(CURDIR)/$(WHEEL)/bin/python -m pytest -c /dev/null --rootdir . \
-	  -o markers=slow -p no:cacheprovider \
-	  $(foreach name,$(NEEDS_TORCH),--ignore-glob='*/$(name)') tests
+	cd $(ELSEWHERE) && $(CURDIR)/$(WHEEL)/bin/python -c \
+	  "import vab_rt; assert 'site-packages' in vab_rt.__file__, vab_rt.__file__"
+	cd $(ELSEWHERE) && $(CURDIR)/$(WHEEL)/bin/python -m pytest -p no:cacheprovider \
+	  $(foreach name,$(NOT_OF_THE_RUNTIME),--ignore-glob='*/$(name)') tests
 
 check: $(DEV)/installed  ## format, lint, types, layers
 	$(DEV)/bin/ruff format --check .
@@ -43,26 +48,26 @@ check: $(DEV)/installed  ## format, lint, types, layers
 bench: $(DEV)/installed $(DEMO)/installed  ## figures; the last line is one JSON object
 	$(DEV)/bin/python -m bench generate --json $(ARGS)
 
-wheel: dist/built  ## dist/vab_rt-*.whl
+wheel: $(DIST)/built  ## dist/vab_rt-*.whl
 
 $(DEMO)/bin/pip $(DEV)/bin/pip $(WHEEL)/bin/pip:
 	$(PYTHON) -m venv $(@D:/bin=)
 
-$(DEMO)/installed: $(DEMO)/bin/pip $(SOURCES)
+$(DEMO)/installed: $(SOURCES) | $(DEMO)/bin/pip
 	$(DEMO)/bin/pip install --quiet .
 	touch $@
 
 # Editable, so that only a change of the build needs another installation.
-$(DEV)/installed: $(DEV)/bin/pip $(BUILD)
+$(DEV)/installed: $(BUILD) | $(DEV)/bin/pip
 	$(DEV)/bin/pip install --quiet --editable '.[dev]'
 	touch $@
 
-dist/built: $(WHEEL)/bin/pip $(SOURCES)
-	rm -rf dist
-	$(WHEEL)/bin/pip wheel --quiet --no-deps --wheel-dir dist .
+$(DIST)/built: $(SOURCES) | $(WHEEL)/bin/pip
+	rm -rf $(DIST)
+	$(WHEEL)/bin/pip wheel --quiet --no-deps --wheel-dir $(DIST) .
 	touch $@
 
-$(WHEEL)/installed: dist/built
-	$(WHEEL)/bin/pip install --quiet --force-reinstall --no-deps dist/vab_rt-*.whl
-	$(WHEEL)/bin/pip install --quiet dist/vab_rt-*.whl 'pytest>=8' 'hypothesis>=6' 'onnx>=1.21'
+$(WHEEL)/installed: $(DIST)/built
+	$(WHEEL)/bin/pip install --quiet --force-reinstall --no-deps $(DIST)/vab_rt-*.whl
+	$(WHEEL)/bin/pip install --quiet "$$(echo $(DIST)/vab_rt-*.whl)[test]"
 	touch $@
