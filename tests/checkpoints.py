@@ -12,12 +12,7 @@ from training.model import VAB
 from vab_rt.config import ModelConfig
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "spectral": {
-        "encoder_width": 16,
-        "encoder_blocks": 1,
-        "decoder_width": 24,
-        "decoder_blocks": 1,
-    },
+    "spectral": {"decoder_width": 24, "decoder_blocks": 1},
     "encodec": {"num_filters": 4, "ratios": [20, 16], "lstm_layers": 1},
 }
 
@@ -33,7 +28,7 @@ def tiny_config(**changes: Any) -> ModelConfig:
         "clip_s": 2.0,
         "num_codebooks": 3,
         "codebook_size": 37,
-        "code_dim": 8,
+        "code_dim": 288,
         "width": 32,
         "layers": 3,
         "expert_layers": 2,
