@@ -29,9 +29,9 @@ class Tolerance(NamedTuple):
 
 
 TOLERANCES = {
-    "visual_encoder": Tolerance(1e-4, "float32 sums in another order"),
-    "backbone": Tolerance(1e-4, "float32 sums in another order, through every layer"),
-    "codec_decoder": Tolerance(1e-4, "float32 sums in another order, sines of large phases"),
+    "visual_encoder": Tolerance(5e-5, "float32 sums in another order; EVA02-L-14 has 2e-6"),
+    "backbone": Tolerance(5e-5, "float32 sums in another order; the default has 4e-6"),
+    "codec_decoder": Tolerance(5e-5, "the same, and sines of added-up phases; 3e-6"),
     "codec_encoder": Tolerance(1e-4, "tokens are equal, but where two codes are this equally near"),
     "int8": Tolerance(0.5, "a loss is expected and reported; this only refuses nonsense"),
 }
