@@ -9,7 +9,7 @@ import numpy as np
 from vab_rt.config import ModelConfig
 
 FEED_FORWARD_FACTOR = 4
-REPEATS = 5
+REPEATS = 12
 
 
 @dataclass(frozen=True)
