@@ -1,15 +1,26 @@
 """One command in a fresh process: how long, how much memory, what it printed last."""
 
-import os
+import json
 import subprocess
+import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
+# Linux counts what the parent held at the fork as memory of the child: this parent holds nothing.
+_PARENT = """
+import json, os, sys, time
+report, *command = sys.argv[1:]
+begin = time.perf_counter()
+process = os.posix_spawnp(command[0], command, os.environ)
+_, status, usage = os.wait4(process, 0)
+wall_s = time.perf_counter() - begin
+with open(report, "w") as file:
+    json.dump([wall_s, usage.ru_maxrss * 1024 / 1e6], file)
+sys.exit(max(0, os.waitstatus_to_exitcode(status)) or os.WIFSIGNALED(status))
+"""
 
 
 @dataclass(frozen=True)
@@ -21,24 +32,16 @@ class Run:
     last_line: str
 
     def json(self) -> dict[str, Any]:
-        return msgspec.json.decode(self.last_line, type=dict[str, Any])
+        return json.loads(self.last_line)
 
 
 def run(command: Sequence[str | Path]) -> Run:
-    """Run to the end; raises CalledProcessError, with what was printed, for a failure.
-
-    Linux counts the memory of the calling process, as it is at the fork, for the child: call this
-    from a small one, without PyTorch.
-    """
-    with tempfile.TemporaryFile() as printed:
-        begin = time.perf_counter()
-        process = subprocess.Popen(command, stdout=printed, stdin=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        wall_s = time.perf_counter() - begin
-        process.returncode = os.waitstatus_to_exitcode(status)
-        printed.seek(0)
-        text = printed.read().decode()
-    if process.returncode != 0:
-        raise subprocess.CalledProcessError(process.returncode, command, text)
-    last_line = text.strip().rpartition("\n")[2]
-    return Run(wall_s, usage.ru_maxrss * 1024 / 1e6, last_line)
+    """Run to the end; raises CalledProcessError, with what was printed, for a failure."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "report.json")
+        parent = [sys.executable, "-I", "-S", "-c", _PARENT, report]
+        done = subprocess.run(
+            [*parent, *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True
+        )
+        wall_s, peak_mb = json.loads(report.read_text())
+    return Run(wall_s, peak_mb, done.stdout.decode().strip().rpartition("\n")[2])

@@ -45,10 +45,12 @@ def test_peaks_are_of_this_world():
 
 
 def test_a_run_is_measured():
-    code = "import time; held = bytearray(300_000_000); time.sleep(0.2); print('a'); print('{}')"
+    code = "import time; held = b'1' * 100_000_000; time.sleep(0.2); print('a'); print('{}')"
+    not_counted = b"1" * 300_000_000
     found = run([sys.executable, "-c", code])
+    assert len(not_counted) == 300_000_000
     assert found.wall_s > 0.2
-    assert 300 < found.peak_mb < 2000
+    assert 100 < found.peak_mb < 200
     assert found.last_line == "{}"
     assert found.json() == {}
 
@@ -57,7 +59,9 @@ def test_a_failed_run_is_an_error():
     with pytest.raises(subprocess.CalledProcessError) as raised:
         run([sys.executable, "-c", "print('why'); raise SystemExit(3)"])
     assert raised.value.returncode == 3
-    assert raised.value.output == "why\n"
+    assert raised.value.output == b"why\n"
+    with pytest.raises(subprocess.CalledProcessError):
+        run([sys.executable, "-c", "import os; os.abort()"])
 
 
 def test_a_clip_is_looped(tmp_path):
