@@ -55,10 +55,13 @@ def test_learning_rate_warms_up_and_falls_to_zero():
     assert half_cosine(1, 1.0, 0.1) == pytest.approx(0)
 
 
-def test_average_trails_the_weights():
+def test_average_trails_the_weights_and_forgets_the_beginning_sooner():
     parts = make_parts()
-    before = parts["module"].weight.detach().clone()
+    average, before = parts["average"], parts["module"].weight.detach().clone()
     with torch.no_grad():
         parts["module"].weight += 1
-    parts["average"].update(parts["module"])
-    torch.testing.assert_close(parts["average"].state_dict()["weight"], before + 0.5)
+    average.update(parts["module"])
+    torch.testing.assert_close(average.state_dict()["weight"], before + 10 / 11)
+    average.count = 10**6
+    average.update(parts["module"])
+    torch.testing.assert_close(average.state_dict()["weight"], before + 1 - (1 / 11) * 0.5)

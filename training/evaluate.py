@@ -1,6 +1,7 @@
 """`python -m training.evaluate generation`: how well sound follows the picture, between its bounds.
 
-Held-out clips of FoleyWorld go through an exported bundle on the runtime itself. Every measure
+Held-out clips of FoleyWorld, as H.264 files, go through the runtime's video reader and an exported
+bundle. Every measure
 stands beside four bounds of the same run: the true sound, the codec's reconstruction of it, the
 sound made for another clip, and the model with the picture taken away.
 """
@@ -8,6 +9,7 @@ sound made for another clip, and the model with the picture taken away.
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from vab_rt.bundle import Bundle, open_bundle
 from vab_rt.config import GenerateOptions
 from vab_rt.errors import OptionError, VabError
 from vab_rt.pipeline import Pipeline, load
+from vab_rt.video import VideoReader
 
 BATCH = 4
 JUDGE_CLIPS, JUDGE_MINUTES = 1600, 4.0
@@ -39,7 +42,7 @@ def evaluate_generation(
     """
     pipeline = load(bundle.folder)
     true = np.stack([scene.audio() for scene in scenes])
-    frames = [_frames(scene, bundle) for scene in scenes]
+    frames = [film(scene, bundle) for scene in scenes]
     unguided = msgspec.structs.replace(options, guidance=0.0)
     generated = np.concatenate(list(generate(pipeline, frames, options)))
     sounds = {
@@ -131,16 +134,19 @@ def listen(
 
 def get_judge(folder: Path, bundle: Bundle) -> AudioClassifier:
     """The judge, trained on the training split on first use and kept in `folder`/judge.pt."""
-    if not (folder / "judge.pt").exists():
-        clips = data.clips(folder / "world", "train", JUDGE_CLIPS, bundle.config)
-        for step, progress, losses in train_classifier(folder / "judge.pt", clips, JUDGE_MINUTES):
-            print(f"judge {progress:6.1%}  step {step}  {losses}", file=sys.stderr, flush=True)
+    clips = data.clips(folder / "world", "train", JUDGE_CLIPS, bundle.config)
+    for step, progress, losses in train_classifier(folder / "judge.pt", clips, JUDGE_MINUTES):
+        print(f"judge {progress:6.1%}  step {step}  {losses}", file=sys.stderr, flush=True)
     return load_classifier(folder / "judge.pt")
 
 
-def _frames(scene: foleyworld.Scene, bundle: Bundle) -> NDArray[np.uint8]:
-    size = bundle.config.image_size
-    return scene.frames(data.frame_times(bundle.config), size, size)
+def film(scene: foleyworld.Scene, bundle: Bundle) -> NDArray[np.uint8]:
+    """What the runtime sees of a clip [F, H, W, 3]: written as H.264, read by its own reader."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.mp4"
+        foleyworld.write_clip(path, scene, width=480, height=270, fps=25, silent=True)
+        frames = list(VideoReader(path, bundle.config).frames())
+    return np.stack(frames[: bundle.config.num_frames])
 
 
 def main() -> None:

@@ -25,7 +25,8 @@ def fit(
     over the budget and drives the learning rate. Yields (i, progress, mean of the losses) every
     REPORT_EVERY steps and at the end.
     """
-    i, spent_s = _resume(checkpoint, parts)
+    first, spent_s = _resume(checkpoint, parts)
+    i = first
     started = saved = time.monotonic()
     sums: dict[str, float] = {}
     count = 0
@@ -40,6 +41,8 @@ def fit(
         if time.monotonic() - saved > SAVE_EVERY_S:
             _save(checkpoint, parts, i, spent_s + time.monotonic() - started)
             saved = time.monotonic()
+    if i == first and checkpoint.exists():
+        return  # the budget was spent before
     _save(checkpoint, parts, i, spent_s + time.monotonic() - started)
     yield i, 1.0, {name: value / max(1, count) for name, value in sums.items()}
 

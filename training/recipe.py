@@ -19,7 +19,7 @@ from training import data
 from training.clip_training import train_clip
 from training.codec import build_codec
 from training.codec_training import train_codec
-from training.image_encoder import ImageEncoder, build_clip
+from training.image_encoder import TINY, ImageEncoder, build_clip
 from training.pretrain import PretrainSettings, TokenisedClips, pretrain
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError, VabError
@@ -54,7 +54,16 @@ def read_recipe(name: str) -> Recipe:
 
 
 def run(recipe: Recipe, folder: Path) -> Path:
-    """Train everything into `folder`; returns the path of the finished checkpoint."""
+    """Train everything into `folder`; returns the path of the finished checkpoint.
+
+    Raises OptionError for a model whose codec or image encoder is not trained here.
+    """
+    if recipe.model.codec != "spectral" or recipe.model.image_encoder != TINY:
+        raise OptionError(
+            f"model {recipe.model.name} has the codec {recipe.model.codec} and the image encoder "
+            f"{recipe.model.image_encoder}, expected spectral and {TINY}: recipes train these on "
+            "FoleyWorld; the others come with weights of their own, which cannot be brought in yet"
+        )
     clips = data.clips(folder / "world", "train", recipe.clips, recipe.model)
     report("codec", train_codec(folder, clips, recipe.model, recipe.codec, recipe.codec_minutes, 0))
     report("clip", train_clip(folder, clips, recipe.model, recipe.clip_minutes, 0))
@@ -99,11 +108,14 @@ def _average(path: Path) -> dict[str, torch.Tensor]:
 def tokenise(
     path: Path, clips: data.Clips, codec: torch.nn.Module, encoder: ImageEncoder
 ) -> TokenisedClips:
-    """Tokens and visual features of every clip, computed once and kept in `path`."""
-    if not path.exists():
+    """Tokens and visual features of every clip, kept in `path` until codec or encoder change."""
+    sources = [path.with_name(name).stat().st_mtime for name in ("codec.pt", "clip.pt")]
+    if not path.exists() or path.stat().st_mtime < max(sources):
         batches = list(_tokenise_batches(clips, codec, encoder))
         tokens, features = (np.concatenate(parts) for parts in zip(*batches, strict=True))
-        np.savez(path, tokens=tokens, features=features)
+        beside = path.with_suffix(".tmp.npz")
+        np.savez(beside, tokens=tokens, features=features)
+        beside.replace(path)
     with np.load(path, allow_pickle=False) as saved:
         return TokenisedClips(tokens=saved["tokens"], features=saved["features"])
 

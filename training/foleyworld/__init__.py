@@ -1,5 +1,6 @@
 """FoleyWorld: seeded, procedural 10-s clips whose sound follows from what is seen."""
 
+from training.foleyworld.rendering import write_clip
 from training.foleyworld.scenes import (
     CLASSES,
     FAMILIES,
@@ -23,5 +24,6 @@ __all__ = [
     "clip_seeds",
     "make_scene",
     "read_truth",
+    "write_clip",
     "write_truth",
 ]
