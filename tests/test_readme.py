@@ -111,6 +111,12 @@ def test_files_of_the_map_exist():
             assert path.exists(), f"the map names {path}"
 
 
+def test_the_map_leaves_no_file_of_the_runtime_out():
+    section = README.partition("## Files")[2]
+    for path in (ROOT / "vab_rt").glob("[!_]*.py"):
+        assert f"  {path.name} " in section, f"the map does not name {path.name}"
+
+
 def test_links_lead_somewhere():
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
         assert (ROOT / target).exists(), f"the README links to {target}"
