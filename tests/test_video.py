@@ -1,17 +1,22 @@
 """Which picture is shown when, and how long the selection is, for the files people have."""
 
 import warnings
+from collections.abc import Iterator
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
 from media import damage, frame_number, grey_level, make_video
 
 from vab_rt.config import ModelConfig
 from vab_rt.errors import MediaError, MediaWarning, OptionError
-from vab_rt.media import probe
+from vab_rt.media import decode, open_video, probe
 from vab_rt.video import VideoReader
 
 SIZE = 32
@@ -289,6 +294,26 @@ def test_damaged_packets_are_skipped_with_one_warning(tmp_path: Path) -> None:
     assert len(caught) == 1
     assert duration_s == 2.0
     assert numbers[0] == 6 and numbers[3] == 43
+
+
+class CutOff:
+    """A container whose packets end in an error, as a damaged one's may."""
+
+    def __init__(self, container: InputContainer, num_packets: int) -> None:
+        self._container, self._num_packets = container, num_packets
+
+    def demux(self, stream: VideoStream) -> Iterator[Packet]:
+        yield from islice(self._container.demux(stream), self._num_packets)
+        raise av.error.InvalidDataError(1, "damaged")
+
+
+def test_an_unreadable_rest_costs_no_frame_before_it(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "in.mp4", b_frames=0)
+    with open_video(video) as (container, stream):
+        stream.thread_type, stream.codec_context.thread_count = "FRAME", 4
+        with pytest.warns(MediaWarning, match="is damaged: 1 of its packets"):
+            decoded = list(decode(CutOff(container, 20), stream, video))
+    assert [frame_number(f.to_ndarray(format="rgb24")) for f, *_ in decoded] == list(range(20))
 
 
 def test_a_truncated_file_with_its_index_in_front_gives_what_is_there(tmp_path: Path) -> None:

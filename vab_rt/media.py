@@ -167,12 +167,18 @@ def decode(
 def _frames_or_none(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame | None]:
     """Decoded frames; None for each packet that could not be decoded or read."""
     packets = container.demux(stream)
-    while True:
+    is_readable = True
+    while is_readable:
         try:
             packet = next(packets, None)
             if packet is None:
                 return
-            yield from packet.decode()
+        except av.error.FFmpegError:
+            is_readable, packet = False, None
+            yield None
+        try:
+            # Without a packet: what the decoder still holds, one frame per thread.
+            yield from stream.decode(packet)
         except av.error.EOFError:
             return
         except av.error.FFmpegError:
