@@ -1,5 +1,6 @@
 """Written sound: as long as it was to the sample, the same bytes twice, whole or not there."""
 
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from media import frame_number, make_video, packets_of, samples_of
 
 from vab_rt.audio import Audio, AudioWriter
-from vab_rt.errors import OutputError
+from vab_rt.errors import OptionError, OutputError
 from vab_rt.muxing import VideoSelection
 
 RATE = 16_000
@@ -244,6 +245,36 @@ def test_a_video_without_timestamps_cannot_be_copied(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="has no timestamps"):
         clicking_tone(2.0, 0.5).save(tmp_path / "out.mp4", video=VideoSelection(video))
     assert [p.name for p in tmp_path.iterdir()] == ["in.h264"]
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_path_is_all_of_a_video(tmp_path: Path, kind: type) -> None:
+    video = make_video(tmp_path / "in.mp4")
+    clicking_tone(2.0, 0.5).save(tmp_path / "out.mp4", video=kind(video))
+    assert packets_of(tmp_path / "out.mp4") == packets_of(video)
+
+
+@pytest.mark.parametrize("shape", [(1, 100), (100, 1), ()])
+def test_samples_of_another_shape_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    samples = np.zeros(shape, np.float32)
+    message = rf"have the shape {re.escape(str(list(shape)))}, expected one dimension, \[S\]"
+    with pytest.raises(OptionError, match=message):
+        Audio(samples, RATE)
+    with (
+        pytest.raises(OptionError, match=message),
+        AudioWriter(tmp_path / "out.wav", RATE) as writer,
+    ):
+        writer.write(samples)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("start_s", [2.0, 100.0])
+def test_a_copy_cannot_begin_beyond_the_end(tmp_path: Path, start_s: float) -> None:
+    video = make_video(tmp_path / "in.mp4", first_s=1)
+    message = rf"start is {start_s:g} s, expected less than the video's 2 s; choose an earlier"
+    with pytest.raises(OptionError, match=message):
+        clicking_tone(1.0, 0.5).save(tmp_path / "out.mkv", video=VideoSelection(video, start_s))
+    assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
 
 
 def test_a_video_suffix_needs_a_video(tmp_path: Path) -> None:

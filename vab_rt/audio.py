@@ -13,7 +13,7 @@ from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from numpy.typing import NDArray
 
-from vab_rt.errors import OutputError
+from vab_rt.errors import OptionError, OutputError
 from vab_rt.media import require_file
 from vab_rt.muxing import VIDEO_MUXERS, VideoCopy, VideoSelection, check_copy, copied_video
 from vab_rt.output import check_output, whole_file, writing
@@ -40,19 +40,30 @@ _FORMATS = {
 
 
 class Audio(msgspec.Struct, frozen=True):
-    """Finished sound. samples: float32 [S], mono, full scale is -1 to 1."""
+    """Finished sound. samples: float32 [S], mono, full scale is -1 to 1. Raises OptionError."""
 
     samples: NDArray[np.float32]
     sample_rate_hz: int
+
+    def __post_init__(self) -> None:
+        _check_shape(self.samples)
 
     @property
     def duration_s(self) -> float:
         return len(self.samples) / self.sample_rate_hz
 
     def save(
-        self, path: str | Path, *, video: VideoSelection | None = None, force: bool = False
+        self,
+        path: str | Path,
+        *,
+        video: VideoSelection | str | Path | None = None,
+        force: bool = False,
     ) -> None:
-        """Writes a file; its suffix chooses the format. mp4, mkv, mov and webm need `video`."""
+        """Writes a file; its suffix chooses the format.
+
+        video: mp4, mkv, mov and webm need it, to copy its pictures: a path for all of it, or a
+        VideoSelection for a part. Raises OutputError, MediaError.
+        """
         with AudioWriter(path, self.sample_rate_hz, video=video, force=force) as writer:
             writer.write(self.samples)
 
@@ -60,9 +71,9 @@ class Audio(msgspec.Struct, frozen=True):
 class AudioWriter:
     """Writes sound as it arrives, into a file that appears when the `with` block ends well.
 
-    video: what the sound belongs to; mp4, mkv, mov and webm get a copy of its pictures, and no
-    format may overwrite it. Raises OutputError; on any exception, Ctrl-C included, nothing is
-    left behind.
+    video: what the sound belongs to, a path for all of it or a VideoSelection; mp4, mkv, mov and
+    webm get a copy of its pictures, and no format may overwrite it. Raises OutputError; on any
+    exception, Ctrl-C included, nothing is left behind.
     """
 
     def __init__(
@@ -70,14 +81,14 @@ class AudioWriter:
         path: str | Path,
         sample_rate_hz: int,
         *,
-        video: VideoSelection | None = None,
+        video: VideoSelection | str | Path | None = None,
         force: bool = False,
     ) -> None:
         self.path = Path(path)
         self.sample_rate_hz = sample_rate_hz
         self.num_samples = 0
         self._force = force
-        self._video = video
+        self._video = VideoSelection(Path(video)) if isinstance(video, str | Path) else video
         self._resources = ExitStack()
 
     def __enter__(self) -> Self:
@@ -103,7 +114,8 @@ class AudioWriter:
         self._stream = _add_audio_stream(container, chosen, self.sample_rate_hz)
 
     def write(self, samples: NDArray[np.float32]) -> None:
-        """Appends samples [S], float32, -1 to 1."""
+        """Appends samples [S], float32, -1 to 1. Raises OptionError for another shape."""
+        _check_shape(samples)
         second = self.sample_rate_hz
         with writing(self.path):
             for begin in range(0, len(samples), second):
@@ -139,6 +151,15 @@ class AudioWriter:
             return
         with self._resources:
             self._finish()
+
+
+def _check_shape(samples: NDArray[np.float32]) -> None:
+    shape = np.shape(samples)
+    if len(shape) != 1:
+        raise OptionError(
+            f"samples have the shape {list(shape)}, expected one dimension, [S], of mono sound; "
+            "pass one channel, such as samples.mean(axis=0) of [channels, S]"
+        )
 
 
 def check_target(

@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
 
@@ -16,7 +17,7 @@ from av.video.stream import VideoStream
 
 from vab_rt.errors import OutputError
 from vab_rt.media import open_video, probe, seek, seek_lands_before
-from vab_rt.video import exact_seconds
+from vab_rt.video import exact_seconds, start_beyond_end
 
 VideoPacket: TypeAlias = "Packet[VideoStream]"  # generic in PyAV's stubs alone
 VIDEO_MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
@@ -52,7 +53,10 @@ class VideoCopy:
 
 
 def check_copy(selection: VideoSelection, suffix: str) -> None:
-    """Raises OutputError unless this selection can be copied into such a container, unchanged."""
+    """Raises OutputError unless this selection can be copied into such a container, unchanged.
+
+    Raises OptionError where that container would have to begin beyond the video's end.
+    """
     with open_video(selection.path) as (_, stream):
         codec = stream.codec_context.name
     if codec not in _codecs_of(suffix):
@@ -64,7 +68,9 @@ def check_copy(selection: VideoSelection, suffix: str) -> None:
     zero = probe(selection.path).first_s
     begin = zero + exact_seconds(selection.start_s)
     with open_video(selection.path) as (container, stream):
-        first = next(_from_key_frame(selection, container, stream, begin), None)
+        packets = _from_key_frame(selection, container, stream, begin)
+        first = next(packets, None)
+        end = Fraction(0) if first is None else _end_s(chain([first], packets), begin)
     if first is None or (first.dts is None and first.pts is None):
         raise OutputError(
             f"{selection.path} has no timestamps that a copy could keep, expected a container "
@@ -74,6 +80,8 @@ def check_copy(selection: VideoSelection, suffix: str) -> None:
     if suffix in _HIDES_FRAMES_BEFORE_START:
         return
     if abs(key - begin) > _SAME_TIME:
+        if end <= begin:
+            raise start_beyond_end(begin - zero, end - zero)
         raise OutputError(
             f"start {selection.start_s:g} s is between key frames, expected a key frame because "
             f"{suffix} cannot begin elsewhere; use --start {float(key - zero):g}, "
@@ -167,6 +175,16 @@ def _seconds(packet: VideoPacket) -> Fraction:
     """When the packet is due for decoding."""
     stamp = packet.dts if packet.dts is not None else packet.pts
     return (stamp or 0) * packet.time_base
+
+
+def _end_s(packets: Iterator[VideoPacket], enough: Fraction) -> Fraction:
+    """When the last of the packets leaves the display; some later than `enough` ends the search."""
+    end = Fraction(0)
+    for packet in packets:
+        end = max(end, _display_s(packet) + (packet.duration or 0) * packet.time_base)
+        if end > enough:
+            break
+    return end
 
 
 def _display_s(packet: VideoPacket) -> Fraction:

@@ -35,6 +35,13 @@ def exact_seconds(seconds: float) -> Fraction:
     return Fraction(round(seconds * 1_000_000), 1_000_000)
 
 
+def start_beyond_end(start: Fraction, end: Fraction) -> OptionError:
+    return OptionError(
+        f"start is {float(start):g} s, expected less than the video's {float(end):g} s; "
+        "choose an earlier start"
+    )
+
+
 class VideoReader:
     """The pictures of one selection of a video, and its length once they have been read."""
 
@@ -100,10 +107,7 @@ class VideoReader:
             shown = frame
         assert shown is not None, "probe has decoded a frame of this file"
         if end <= self._start:
-            raise OptionError(
-                f"start is {float(self._start):g} s, expected less than the video's "
-                f"{float(end):g} s; choose an earlier start"
-            )
+            raise start_beyond_end(self._start, end)
         self._warn_if_cut_short(end)
         yield shown, (end if stop is None else min(end, stop)) - self._start
 
