@@ -301,3 +301,30 @@ def test_contracts_are_stated_in_the_manifest(tiny_bundle):
     assert {name: graph.contract for name, graph in graphs.items()} == {
         name: contract_of(tiny_config())[name] for name in RUNTIME_GRAPHS
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("n" * 300, "File name too long"), ("a\0b", "null (byte|character)")]
+)
+def test_a_name_that_cannot_be_one(name, reason):
+    message = rf"is unusable \(.*{reason}.*\), expected a bundle folder or a shipped .*; check"
+    with pytest.raises(BundleError, match=message):
+        open_bundle(name)
+
+
+def test_an_unreadable_manifest(tiny_bundle, monkeypatch):
+    """Refused as for a user without rights: root, who may run the tests, is refused nothing."""
+
+    def refused(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    refuse(tiny_bundle, "vab.json cannot be read (Permission denied)")
+
+
+def test_a_closed_folder(tiny_bundle, monkeypatch):
+    def refused(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("vab_rt.bundle.os.lstat", refused)
+    refuse(tiny_bundle, "vab.json cannot be found (Permission denied)")

@@ -138,8 +138,12 @@ def _find(path: str | Path | None) -> Path:
     if isinstance(path, str) and path in shipped_models():
         return _shipped() / path
     folder = Path(path)
-    if not folder.is_dir():
-        found = "a file" if folder.exists() else "not there"
+    try:
+        found = "a folder" if stat.S_ISDIR(folder.stat().st_mode) else "a file"
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        found = "not there" if isinstance(error, FileNotFoundError) else f"unusable ({reason})"
+    if found != "a folder":
         names = ", ".join(shipped_models()) or "none"
         raise BundleError(
             f"model {path} is {found}, expected a bundle folder or a shipped model ({names}); "
@@ -149,17 +153,15 @@ def _find(path: str | Path | None) -> Path:
 
 
 def _read_manifest(path: Path) -> Manifest:
-    if not path.exists():
-        raise BundleError(
-            f"{path.parent} holds no {MANIFEST}, expected a bundle folder; check the path, or "
-            f"{_EXPORT}"
-        )
     size = _check_file(path, None, allow_links=True)
     if size > MAX_MANIFEST_BYTES:
         raise BundleError(
             f"{path} has {size} bytes, expected at most {MAX_MANIFEST_BYTES}; {_COPY}"
         )
-    return _decode_manifest(path, path.read_bytes())
+    try:
+        return _decode_manifest(path, path.read_bytes())
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def _decode_manifest(path: Path, content: bytes) -> Manifest:
@@ -259,6 +261,11 @@ def _check_file(path: Path, size_bytes: int | None, *, allow_links: bool) -> int
     try:
         status = os.lstat(path)
     except OSError as error:
+        if path.name == MANIFEST and isinstance(error, FileNotFoundError):
+            raise BundleError(
+                f"{path.parent} holds no {MANIFEST}, expected a bundle folder; check the path, or "
+                f"{_EXPORT}"
+            ) from error
         raise BundleError(
             f"{path} cannot be found ({error.strerror}), expected a file of the bundle; {_COPY}"
         ) from error
@@ -285,9 +292,7 @@ def _read_file(path: Path, entry: FileEntry) -> bytes:
         with path.open("rb") as file:
             content = file.read(entry.size_bytes + 1)
     except OSError as error:
-        raise BundleError(
-            f"{path} cannot be read ({error.strerror}), expected a file of the bundle; {_COPY}"
-        ) from error
+        raise _unreadable(path, error) from error
     found = hashlib.sha256(content).hexdigest()
     if found != entry.sha256:
         raise BundleError(
@@ -295,6 +300,12 @@ def _read_file(path: Path, entry: FileEntry) -> bytes:
             f"was changed or damaged; {_COPY}"
         )
     return content
+
+
+def _unreadable(path: Path, error: OSError) -> BundleError:
+    return BundleError(
+        f"{path} cannot be read ({error.strerror}), expected a file of the bundle; {_COPY}"
+    )
 
 
 def _describe(path: Path) -> FileEntry:
