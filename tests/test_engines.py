@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from tiny_bundle import make_bundle, tiny_config
 
 from vab_rt.bundle import open_bundle, write_manifest
-from vab_rt.engines import DEVICES, open_engines
+from vab_rt.engines import LATER_DEVICES, open_engines
 from vab_rt.engines.cpu import num_physical_cores
 from vab_rt.errors import BackendError, BundleError, OptionError
 
@@ -67,14 +67,14 @@ def test_the_tiny_backbone_depends_on_everything(engines):
     )
 
 
-@pytest.mark.parametrize("device", [d for d in DEVICES if d not in ("auto", "cpu")])
+@pytest.mark.parametrize("device", LATER_DEVICES)
 def test_a_device_that_was_asked_for_is_never_replaced(tiny_bundle, device):
     with pytest.raises(BackendError, match=f"device {device} .*expected auto or cpu.*pip install"):
         open_engines(open_bundle(tiny_bundle), device)
 
 
 def test_an_unknown_device(tiny_bundle):
-    with pytest.raises(OptionError, match="'gpu', expected one of auto, cpu, cuda"):
+    with pytest.raises(OptionError, match="'gpu', expected auto or cpu; choose"):
         open_engines(open_bundle(tiny_bundle), "gpu")
 
 

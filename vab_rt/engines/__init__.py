@@ -10,7 +10,8 @@ from vab_rt.bundle import Bundle
 from vab_rt.errors import BackendError, OptionError
 from vab_rt.sampling import Sampler, fastest_sampler
 
-DEVICES = ("auto", "cpu", "cuda", "tensorrt", "tensorrt-rtx")
+DEVICES = ("auto", "cpu")
+LATER_DEVICES = ("cuda", "tensorrt", "tensorrt-rtx")  # named by the design, refused so far
 
 Engine = Callable[..., npt.NDArray[Any]]
 """Takes the inputs of a graph as named arrays and returns its output; see `contract.py`."""
@@ -33,13 +34,13 @@ def open_engines(bundle: Bundle, device: str = "auto", threads: int | None = Non
     threads: for CPU work, None takes one per physical core. Raises OptionError for a device or
     count that does not exist, BackendError for a device that cannot be used: it never falls back.
     """
-    if device not in DEVICES:
-        raise OptionError(f"device is {device!r}, expected one of {', '.join(DEVICES)}")
+    if device not in DEVICES + LATER_DEVICES:
+        raise OptionError(f"device is {device!r}, expected {' or '.join(DEVICES)}; choose one")
     if threads is not None and not 1 <= threads <= 1024:
         raise OptionError(f"threads is {threads}, expected 1 to 1024")
-    if device not in ("auto", "cpu"):
+    if device not in DEVICES:
         raise BackendError(
-            f"device {device} is not in this version of vab-rt, expected auto or cpu; "
+            f"device {device} is not in this version of vab-rt, expected {' or '.join(DEVICES)}; "
             "for a newer one: pip install --upgrade vab-rt"
         )
     from vab_rt.engines.cpu import open_cpu_engines
