@@ -114,8 +114,8 @@ class GenerateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
     seed: int = 0
     steps: int = 16
-    guidance: float = 5.0
-    temperature: float = 1.0
+    guidance: float = 2.5
+    temperature: float = 0.8
     top_k: int = 256
     mask_temperature: float = 10.5
     start_s: float = 0.0
