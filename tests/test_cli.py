@@ -20,6 +20,7 @@ from media import damage, make_video, packets_of, samples_of
 
 from vab_rt.cli import main
 from vab_rt.config import GenerateOptions
+from vab_rt.errors import OptionError
 
 COMMANDS = ("generate", "info", "doctor")
 JSON_KEYS = {"output", "duration_s", "sample_rate_hz", "model", "device", "seed", "timings_s"}
@@ -161,6 +162,25 @@ def test_json_is_the_last_line(run: Run, tiny_bundle: Path, videos, tmp_path: Pa
     assert parts <= timings["total"] * 1.01
 
 
+def test_a_name_that_is_no_text_is_reported_as_far_as_it_is(
+    tiny_bundle: Path, videos, tmp_path: Path
+) -> None:
+    out = os.fsencode(tmp_path) + b"/\xff.wav"
+    arguments = ("generate", videos(10), os.fsdecode(out), "--model", tiny_bundle, "--force")
+    for more, encoding in ((["--json"], "utf-8"), ([], "utf-8"), ([], "ascii")):
+        result = subprocess.run(
+            command(*arguments, *more),
+            capture_output=True,
+            env=os.environ | {"PYTHONIOENCODING": encoding},
+            check=False,
+        )
+        assert (result.returncode, result.stderr) == (0, b"")
+        text = result.stdout.decode(encoding)
+        if more:
+            assert json.loads(text)["output"] == f"{tmp_path}/\ufffd.wav"
+    assert os.path.exists(out)
+
+
 def test_quiet_says_nothing(run: Run, tiny_bundle: Path, videos, tmp_path: Path) -> None:
     out = tmp_path / "out.wav"
     assert run("generate", videos(10), out, "--model", tiny_bundle, "--quiet") == (0, "", "")
@@ -226,7 +246,8 @@ def test_a_device_never_falls_back(
     out = tmp_path / "out.wav"
     result = run("generate", videos(10), out, "--model", tiny_bundle, "--device", device)
     assert (result.code, result.out) == (1, "")
-    assert device in result.err and "expected" in result.err
+    assert device in result.err
+    assert result.err.partition("expected ")[2].startswith("auto or cpu; ")
     assert not out.exists()
 
 
@@ -313,6 +334,21 @@ def test_interrupting_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("start", [["-m", "vab_rt"], [Path(sys.executable).with_name("vab-rt")]])
+def test_interrupting_the_start_is_quiet(tmp_path: Path, start: list[object]) -> None:
+    """The interruption arrives while the command line is being imported."""
+    interruption = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n"
+    (tmp_path / "typer.py").write_text(interruption)
+    result = subprocess.run(
+        [sys.executable, *map(str, start), "doctor"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
+
+
 def test_info_tells_what_a_model_is(run: Run, tiny_bundle: Path) -> None:
     result = run("info", tiny_bundle)
     assert (result.code, result.err) == (0, "")
@@ -359,6 +395,19 @@ def test_doctor_fails_when_nothing_can_be_generated(
     assert result.code == 1
     assert re.search(r"MISSING +onnxruntime +cannot be imported", result.out)
     assert "-> pip install onnxruntime" in result.out
+
+
+@pytest.mark.parametrize("error", [OptionError("a wrong rate"), PermissionError(13, "denied")])
+def test_doctor_reports_whatever_is_wrong_with_the_model(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def broken() -> None:
+        raise error
+
+    monkeypatch.setattr("vab_rt.bundle.open_bundle", broken)
+    result = run("doctor")
+    assert (result.code, result.err) == (1, "")
+    assert re.search(r"MISSING +default model +.*(a wrong rate|denied)", result.out)
 
 
 def test_doctor_says_why_sampling_is_slow(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 """The command line: thin over the API, and the only file that prints or exits."""
 
+import json
+import re
 import sys
 import time
 import warnings
@@ -105,7 +107,7 @@ def generate(
     report = _generate(video, out, model, device, options, quiet=quiet or as_json, force=force)
     report["timings_s"]["total"] = time.perf_counter() - begin
     if as_json:
-        _print(msgspec.json.encode(report).decode())
+        _print(json.dumps(report))
     elif not quiet:
         total_s = report["timings_s"]["total"]
         _print(f"{out}: {report['duration_s']:.2f} s of sound in {total_s:.1f} s")
@@ -142,7 +144,7 @@ def _generate(
         before = time.perf_counter()
     write_s += time.perf_counter() - before
     return {
-        "output": str(out),
+        "output": _readable(out),
         "duration_s": writer.num_samples / writer.sample_rate_hz,
         "sample_rate_hz": writer.sample_rate_hz,
         "model": pipeline.config.name,
@@ -181,8 +183,8 @@ def info(
     bundle = open_bundle(model)
     bundle.verify()
     if as_json:
-        content = {"folder": str(bundle.folder), **msgspec.to_builtins(bundle.manifest)}
-        _print(msgspec.json.encode(content).decode())
+        content = {"folder": _readable(bundle.folder), **msgspec.to_builtins(bundle.manifest)}
+        _print(json.dumps(content))
         return
     for name, value in _facts(bundle):
         _print(f"{name:<14}  {value}")
@@ -239,7 +241,14 @@ def doctor() -> None:
 
 
 def _print(line: str) -> None:
-    print(line)
+    """Shows a name that the terminal cannot show with replacement characters."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(_readable(line).encode(encoding, "replace").decode(encoding))
+
+
+def _readable(name: str | Path) -> str:
+    """A name as text: bytes in it that are no characters become U+FFFD."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", str(name))
 
 
 def _print_error(line: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from vab_rt.errors import BackendError, BundleError
+from vab_rt.errors import BackendError, VabError
 
 _ENCODERS = ("pcm_s16le", "flac", "libmp3lame", "aac", "libopus")
 
@@ -107,7 +107,7 @@ def _bundle() -> Finding:
     try:
         bundle = open_bundle()
         bundle.verify()
-    except BundleError as error:
+    except (VabError, OSError) as error:
         advice = "pip install --force-reinstall --no-deps vab-rt, or name another with --model"
         return Finding("default model", str(error), False, True, advice)
     size = sum(entry.size_bytes for entry in bundle.manifest.files.values())
@@ -116,9 +116,12 @@ def _bundle() -> Finding:
 
 def _gpu() -> Finding:
     """Looks for the driver's own traces: no library is loaded for it."""
-    driver = Path("/proc/driver/nvidia/version")
-    if driver.exists():
-        found = driver.read_text().splitlines()[0].removeprefix("NVRM version: ").strip()
+    try:
+        lines = Path("/proc/driver/nvidia/version").read_text().splitlines()
+    except OSError:
+        lines = []
+    if lines:
+        found = lines[0].removeprefix("NVRM version: ").strip()
     elif program := shutil.which("nvidia-smi"):
         found = f"NVIDIA, {program}"
     else:
