@@ -26,7 +26,6 @@ from vab_rt.contract import GRAPHS, contract_of
 from vab_rt.errors import ExportError, VabError
 
 Precision = Literal["fp32", "int8"]
-BACKENDS = ("onnx",)
 
 
 class BuiltGraph(NamedTuple):
@@ -149,7 +148,6 @@ def main(words: list[str] | None = None) -> None:
         default="fp32",
         help="how weights lie in the files; computing stays fp32",
     )
-    parser.add_argument("--backend", choices=BACKENDS, default="onnx")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     arguments = parser.parse_args(words)
     out = arguments.out or arguments.checkpoint.with_suffix("")

@@ -207,7 +207,10 @@ def test_a_target_that_cannot_be_written(tmp_path: Path) -> None:
         folder_beside(tmp_path / "file" / "out", False).__enter__()
 
 
-@pytest.mark.parametrize("words", [[], ["ckpt.pt", "--precision", "fp4"], ["a.pt", "b.pt"]])
+@pytest.mark.parametrize(
+    "words",
+    [[], ["ckpt.pt", "--precision", "fp4"], ["a.pt", "b.pt"], ["a.pt", "--backend", "onnx"]],
+)
 def test_usage_errors(words: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(words)
