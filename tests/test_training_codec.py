@@ -9,18 +9,17 @@ import msgspec
 from training.codec import build_codec
 from training.codec_training import SpectralLoss
 from training.recipe import read_recipe
-from training.spectral import Transform
+from training.spectral import Spectrum, Transform, kmeans
 from vab_rt.errors import OptionError
 
-TINY = {"encoder_width": 16, "encoder_blocks": 1, "decoder_width": 16, "decoder_blocks": 1}
+TINY = {"decoder_width": 16, "decoder_blocks": 1}
 
 
 @pytest.fixture(scope="module")
 def codec():
     torch.manual_seed(0)
     codec = build_codec(read_recipe("default").model, TINY)
-    codec.train()
-    codec(torch.randn(8, 16_000) * 0.1)  # the first training batch fills the codebooks
+    codec.fit_codebooks(codec.latents(torch.randn(8, 32_000) * 0.1).flatten(0, 1), rounds=2)
     return codec.eval()
 
 
@@ -55,16 +54,45 @@ def test_tokens_and_samples_have_the_contracts_shapes(codec):
     assert tokens.shape == (2, config.num_codebooks, 20) and tokens.dtype == torch.int32
     assert 0 <= tokens.min() and tokens.max() < config.codebook_size
     assert codec.decode(tokens).shape == (2, 6400)
-    assert codec.codebooks.shape == (4, 512, 64)
+    assert codec.codebooks.shape == (4, 512, 288)
 
 
-def test_decoding_tokens_is_decoding_the_quantised_latents(codec):
+def test_decoding_tokens_is_rendering_the_quantised_latents(codec):
     audio = torch.randn(1, 6400) * 0.1
     latents = codec.latents(audio).transpose(1, 2)
-    quantised, _, _ = codec.quantizer.vq(latents)
-    torch.testing.assert_close(
-        codec.decode(codec.encode(audio)), codec.waveform(quantised.transpose(1, 2))
-    )
+    quantised = codec.quantizer.vq.decode(codec.quantizer.vq.encode(latents)).transpose(1, 2)
+    rendered = codec.render(codec.spectrum(quantised))
+    torch.testing.assert_close(codec.decode(codec.encode(audio)), rendered)
+
+
+def test_each_codebook_takes_error_away():
+    codec = build_codec(read_recipe("default").model, TINY)
+    frames = codec.latents(torch.randn(8, 32_000) * 0.1).flatten(0, 1)
+    codec.fit_codebooks(frames, rounds=2)
+    frames, vq = frames.T[None], codec.quantizer.vq
+    errors = [(frames - vq.decode(vq.encode(frames, n_q=n))).square().mean() for n in (1, 2, 3, 4)]
+    assert errors == sorted(errors, reverse=True) and errors[3] < 0.9 * errors[0]
+
+
+def test_kmeans_finds_separate_clusters():
+    centres = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
+    points = centres.repeat(50, 1) + 0.1 * torch.randn(150, 2)
+    found = kmeans(points, 12, rounds=20)
+    assert torch.cdist(centres, found).amin(1).max() < 0.2
+
+
+def test_a_tone_runs_on_through_all_frames(codec):
+    """A bin that is told its tone's frequency sums it up: one line, no seams between hops."""
+    frames, k = 40, 60  # 1 kHz: the centre of a bin
+    still = torch.zeros(1, frames, codec.bins)
+    silence = torch.full((1, frames, codec.bins), -20.0)
+    silence[..., k] = 3.7
+    offset = still + torch.pi * (torch.arange(codec.bins) % 2)
+    flat = torch.zeros(1, frames, 8)
+    audio = codec.render(Spectrum(silence, still, offset, still + 1, flat))[0, 3200:-3200]
+    power = torch.fft.rfft(audio * torch.hann_window(len(audio))).abs().square()
+    line = round(1000 * len(audio) / 16_000)
+    assert power[line - 3 : line + 4].sum() / power.sum() > 0.99
 
 
 def test_loss_is_zero_on_equals_and_survives_silence():
@@ -76,8 +104,10 @@ def test_loss_is_zero_on_equals_and_survives_silence():
 
 
 def test_unknown_codec_settings_are_named():
-    with pytest.raises(msgspec.ValidationError, match="encoder_widht"):
-        build_codec(read_recipe("default").model, {"encoder_widht": 8})
+    with pytest.raises(msgspec.ValidationError, match="decoder_widht"):
+        build_codec(read_recipe("default").model, {"decoder_widht": 8})
+    with pytest.raises(OptionError, match="code_dim is 288, expected 218"):
+        build_codec(read_recipe("default").model, {"n_fft": 720})
     dac = msgspec.structs.replace(read_recipe("default").model, codec="dac")
     with pytest.raises(OptionError, match="expected spectral or encodec"):
         build_codec(dac)

@@ -47,9 +47,14 @@ def test_another_clips_sound_is_judged_against_its_own_scene(scenes):
             known = torch.tensor([scene.audio().std() for scene in scenes])
             return torch.nn.functional.one_hot((audio.std(1)[:, None] - known).abs().argmin(1), 3)
 
-    judge = Listener()
     labels = [foleyworld.CLASSES.index(scene.truth.classes[0]) for scene in scenes]
-    judge.head = lambda known: torch.eye(8)[torch.tensor(labels)][known.argmax(1)] * 20
+
+    class Name(torch.nn.Module):
+        def forward(self, known):
+            return torch.eye(8)[torch.tensor(labels)][known.argmax(1)] * 20
+
+    judge = Listener()
+    judge.head = Name()
     true = np.stack([scene.audio() for scene in scenes])
     judged = Judged(judge, scenes, true)
     assert judged.measure(true)["class_agreement"] == 1

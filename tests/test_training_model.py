@@ -47,7 +47,9 @@ def test_vab_encodec_has_the_papers_size():
     assert millions(model.layers[:12]) == pytest.approx(253, rel=0.01)
 
 
-@pytest.mark.parametrize(("preset", "total"), [("vab-dac", 403), ("vab-dac-test", 198)])
+@pytest.mark.parametrize(
+    ("preset", "total"), [("vab-dac", 403), ("vab-dac-test", 198), ("vab-dac-coarse2fine", 315)]
+)
 def test_dac_presets_follow_from_their_table(preset, total):
     """12 D^2 a layer, 8 D^2 more in each expert layer."""
     config = read_recipe(preset).model
@@ -61,7 +63,9 @@ def test_dac_presets_follow_from_their_table(preset, total):
 
 def test_every_recipe_reads_and_builds():
     names = sorted(path.stem for path in CONFIGS.glob("*.toml"))
-    assert {"default", "vab-encodec", "vab-dac", "vab-dac-test"} <= set(names)
+    assert {"default", "vab-encodec", "vab-dac", "vab-dac-test", "vab-dac-coarse2fine"} <= set(
+        names
+    )
     for name in names:
         with torch.device("meta"):
             VAB(read_recipe(name).model)
@@ -70,6 +74,17 @@ def test_every_recipe_reads_and_builds():
 def test_logits_have_the_contracts_shape(model, config, inputs):
     logits = model(*inputs)
     assert logits.shape == (2, 4, config.num_token_steps, config.codebook_size)
+
+
+def test_given_codebooks_are_read_and_not_predicted(config, inputs):
+    tokens, features, on = inputs
+    fine = VAB(msgspec.structs.replace(config, given_codebooks=3)).eval()
+    fine.use_codebooks(torch.randn_like(fine.codebooks))
+    logits = fine(tokens, features, on)
+    assert logits.shape == (2, 1, config.num_token_steps, config.codebook_size)
+    other = tokens.clone()
+    other[:, 0] = (other[:, 0] + 1) % 16
+    assert (fine(other, features, on) - logits).abs().max() > 1e-4
 
 
 def test_the_unconditional_branch_does_not_see_the_features(model, inputs):

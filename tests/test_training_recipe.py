@@ -8,7 +8,7 @@ from training.recipe import CONFIGS, read_recipe, run
 from vab_rt.errors import BundleError, OptionError
 
 
-@pytest.mark.parametrize("name", ["vab-encodec", "vab-dac", "vab-dac-test"])
+@pytest.mark.parametrize("name", ["vab-encodec", "vab-dac", "vab-dac-test", "vab-dac-coarse2fine"])
 def test_a_model_that_is_not_trained_here_is_refused_before_any_work(name, tmp_path):
     with pytest.raises(OptionError, match="expected spectral and vit-tiny-64"):
         run(read_recipe(name), tmp_path / "run")

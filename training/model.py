@@ -33,7 +33,8 @@ class VAB(nn.Module):
             for i in range(c.layers)
         )
         self.norm = nn.LayerNorm(c.width)
-        self.heads = nn.Linear(c.width, c.num_codebooks * c.codebook_size)
+        self.num_predicted = c.num_codebooks - c.given_codebooks
+        self.heads = nn.Linear(c.width, self.num_predicted * c.codebook_size)
         self.register_buffer("bias", attention_bias(c), persistent=False)
         self.register_buffer("positions", sinusoids(c), persistent=False)
         self._initialise()
@@ -60,12 +61,13 @@ class VAB(nn.Module):
 
     def forward(self, tokens: Tensor, features: Tensor, conditional: Tensor) -> Tensor:
         """tokens [B, K, T] (V is [MASK]), features [B, F, visual_dim], conditional [B] of 0 or 1
-        -> logits [B, K, T, V]. Where conditional is 0 the visual embedding is zeroed (VATT)."""
+        -> logits [B, K - given_codebooks, T, V]. Where conditional is 0 the visual embedding is
+        zeroed (VATT)."""
         x = self.embed(tokens, features, conditional)
         for layer in self.layers:
             x = layer(x, self.bias, features.shape[1])
         logits = self.heads(self.norm(x[:, features.shape[1] :]))  # [B, T, K * V]
-        return logits.unflatten(2, (self.config.num_codebooks, -1)).transpose(1, 2)
+        return logits.unflatten(2, (self.num_predicted, -1)).transpose(1, 2)
 
     def embed(self, tokens: Tensor, features: Tensor, conditional: Tensor) -> Tensor:
         codes = torch.cat([self.codebooks, self.mask_codes], 1)  # [K, V + 1, code_dim]

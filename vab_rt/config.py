@@ -14,7 +14,8 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """Facts of one exported model, read from its manifest. Every rate and length derives here.
 
     Letters used everywhere: F video frames, T token steps, K codebooks, V codebook size,
-    D width, H heads, S samples (paper section 3 and table 7).
+    D width, H heads, S samples (paper section 3 and table 7). The first given_codebooks are
+    never predicted: a coarse-to-fine model reads them and fills in the others.
     """
 
     name: str
@@ -35,6 +36,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     heads: int
     alibi: Literal["index", "time"] = "index"
     sinusoids: bool = False
+    given_codebooks: int = 0
 
     def __post_init__(self) -> None:
         for field in (
@@ -64,6 +66,11 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         if not 0 <= self.expert_layers <= self.layers:
             raise BundleError(
                 f"model expert_layers is {self.expert_layers}, expected 0 to layers ({self.layers})"
+            )
+        if not 0 <= self.given_codebooks < self.num_codebooks:
+            raise BundleError(
+                f"model given_codebooks is {self.given_codebooks}, expected 0 to num_codebooks - 1 "
+                f"({self.num_codebooks - 1})"
             )
         if self.width % self.heads:
             raise BundleError(f"model width {self.width} is not a multiple of heads {self.heads}")

@@ -39,13 +39,14 @@ def contract_of(config: ModelConfig) -> dict[str, GraphContract]:
     codec_encoder: samples -> tokens.
     """
     c = config
+    predicted = c.num_codebooks - c.given_codebooks
     tokens = Tensor("tokens", "int32", ("B", c.num_codebooks, c.num_token_steps))
     audio = Tensor("audio", "float32", ("B", c.num_samples))
     frames = Tensor("frames", "uint8", ("N", c.image_size, c.image_size, 3))
     frame_features = Tensor("features", "float32", ("N", c.visual_dim))
     clip_features = Tensor("features", "float32", ("B", c.num_frames, c.visual_dim))
     conditional = Tensor("conditional", "float32", ("B",))
-    logits = Tensor("logits", "float32", ("B", c.num_codebooks, c.num_token_steps, c.codebook_size))
+    logits = Tensor("logits", "float32", ("B", predicted, c.num_token_steps, c.codebook_size))
     return {
         "visual_encoder": GraphContract((frames,), (frame_features,)),
         "backbone": GraphContract((tokens, clip_features, conditional), (logits,)),

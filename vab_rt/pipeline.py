@@ -143,6 +143,12 @@ def load(
             "open the engines as you want them"
         )
     bundle = open_bundle(model)
+    if bundle.config.given_codebooks:
+        raise BundleError(
+            f"model {bundle.config.name} predicts only the codebooks after the first "
+            f"{bundle.config.given_codebooks}, expected one that predicts all; a coarse-to-fine "
+            "model cannot generate alone, load the coarse one"
+        )
     ready = engines or open_engines(bundle, device, threads)
     return Pipeline(bundle.config, ready, load_s=time.perf_counter() - begin)
 
