@@ -195,14 +195,18 @@ def test_without_cuda_core_the_error_says_what_to_install(monkeypatch):
         ("CudaSampler(1, 2**22, 2048)", "positions * size is 8589934592, expected 1 to 4294967296"),
         ("start(max_steps=1)", "num_remask has 2 steps, expected 1 to 1"),
         (
-            "CudaSampler(2, 63, 37).begin(np.array([1], np.uint64), guidance=1, temperature=1, "
-            "top_k=0, mask_temperatures=np.zeros(1), num_remask=np.zeros((1, 2), np.int32))",
+            (
+                "CudaSampler(2, 63, 37).begin(np.array([1], np.uint64), guidance=1, temperature=1, "
+                "top_k=0, mask_temperatures=np.zeros(1), num_remask=np.zeros((1, 2), np.int32))"
+            ),
             "seeds, mask_temperatures and num_remask have shapes (1,), (1,) and (1, 2), expected",
         ),
         (
-            "CudaSampler(1, 62, 37)(np.zeros((1, 63), np.int32), np.zeros((1, 63, 37), np.float32),"
-            " None, seeds=np.array([1], np.uint64), step=0, guidance=1, temperature=1, top_k=0,"
-            " mask_temperature=0, num_remask=np.zeros(1, np.int32))",
+            (
+                "CudaSampler(1, 62, 37)(np.zeros((1, 63), np.int32), "
+                "np.zeros((1, 63, 37), np.float32), None, seeds=np.array([1], np.uint64), step=0, guidance=1, temperature=1, top_k=0,"
+                " mask_temperature=0, num_remask=np.zeros(1, np.int32))"
+            ),
             "conditional has shape (1, 63, 37), expected (1, 62, 37)",
         ),
         ("start().launch(np.zeros((2, 63), np.int32), conditional)", "tokens is a ndarray in host"),
