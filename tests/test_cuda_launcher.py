@@ -205,7 +205,8 @@ def test_without_cuda_core_the_error_says_what_to_install(monkeypatch):
             (
                 "CudaSampler(1, 62, 37)(np.zeros((1, 63), np.int32), "
                 "np.zeros((1, 63, 37), np.float32), None, seeds=np.array([1], np.uint64), "
-                "step=0, guidance=1, temperature=1, top_k=0, mask_temperature=0, num_remask=np.zeros(1, np.int32))"
+                "step=0, guidance=1, temperature=1, top_k=0, mask_temperature=0, "
+                "num_remask=np.zeros(1, np.int32))"
             ),
             "conditional has shape (1, 63, 37), expected (1, 62, 37)",
         ),
