@@ -25,6 +25,18 @@ def plain(case):
     return case | {"unconditional": None, "guidance": 1.0, "mask_temperature": 0.0}
 
 
+def underflowing(case):
+    """Logits that the temperature turns into zeros of either sign."""
+    case["conditional"] = np.sign(case["conditional"]) * np.float32(1e-45)
+    return case | {"unconditional": None, "guidance": 1.0, "temperature": 4.0}
+
+
+def absorbing(case):
+    """Logits on few levels so large that noise vanishes: scores tie, the lowest v wins."""
+    case["conditional"] = np.round(case["conditional"]) * np.float32(1e12)
+    return case | {"unconditional": None, "guidance": 1.0}
+
+
 def with_given_rows_damaged(case):
     given = case["tokens"] != case["conditional"].shape[2]
     case["conditional"][given] = np.nan
@@ -61,7 +73,9 @@ def equal_cases():
         "num_remask 0": make_case(num_remask=np.zeros(1, np.int32), **small),
         "num_remask all": with_all_masked_again(make_case(**small)),
         "ties": plain(make_case(masked=2.0, top_k=5, scale=0.7, **small)),
-        "zeros": plain(make_case(masked=2.0, top_k=3, scale=0.1, **small)),
+        "even logits": plain(make_case(masked=2.0, top_k=3, scale=0.1, **small)),
+        "zeros of either sign": underflowing(make_case(masked=2.0, top_k=3, **small)),
+        "ties of the score": absorbing(make_case(masked=2.0, scale=0.5, **small)),
         "top-k of everything": make_case(top_k=37, **small),
         "top-k over V": make_case(top_k=38, **small),
         "no top-k": make_case(top_k=0, **small),
@@ -198,8 +212,10 @@ def test_the_cases_hold_what_they_are_for():
     cases = equal_cases()
     _, _, confidence = expected_rows(cases["ties"], 0)
     assert len(np.unique(confidence)) < len(confidence)
-    zeros = cases["zeros"]["conditional"]
-    assert (np.signbit(zeros) & (zeros == 0)).any() and (~np.signbit(zeros) & (zeros == 0)).any()
+    zeros = cases["zeros of either sign"]["conditional"] * np.float32(1 / 4)
+    assert (zeros == 0).all() and np.signbit(zeros).any() and not np.signbit(zeros).all()
+    levels = cases["ties of the score"]["conditional"]
+    assert ((levels == levels.max(axis=2, keepdims=True)).sum(axis=2) > 1).any()
     assert 0 < np.abs(cases["tiny logits"]["conditional"]).max() < np.finfo(np.float32).tiny
 
 
