@@ -5,6 +5,7 @@ VabError                  show this to the user, one line, exit status 1
 ├── MediaError            an input file that cannot be read as video
 ├── OutputError           an output that cannot be written
 ├── BundleError           a bundle that cannot be trusted or does not fit this version
+├── DataError             training data that is damaged, missing, or of another model
 ├── ExportError           a checkpoint that cannot be exported, or a graph that differs from it
 └── BackendError          a device, provider or library that is not there or failed
 
@@ -31,6 +32,10 @@ class OutputError(VabError):
 
 class BundleError(VabError):
     """The bundle is damaged, unknown, or made for another version."""
+
+
+class DataError(VabError):
+    """Training data is damaged, missing, or was made with another model."""
 
 
 class ExportError(VabError):
