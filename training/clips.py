@@ -71,7 +71,7 @@ class TokenisedClips(msgspec.Struct, frozen=True):
         )
 
     def batch(self, step: int, count: int, seed: int, rank: int = 0, world: int = 1) -> Batch:
-        """See ClipSource. The batches of all ranks together are those of one process that has it all."""
+        """See ClipSource. All ranks together see what one process with a larger batch would."""
         rows = np.random.default_rng((seed, step)).integers(len(self), size=count * world)
         return self.take(rows[rank::world])
 
