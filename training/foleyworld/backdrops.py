@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.foleyworld.pictures import Canvas, Color, mix
+from training.foleyworld.pictures import Canvas, Color, View, mix
 
 KINDS = ("plain", "outdoors", "hills", "bricks", "stripes")
 
@@ -18,6 +18,32 @@ class Shape:
     y: float
     size: float
     color: Color
+
+
+@dataclass(frozen=True)
+class Still:
+    """A painted backdrop as seen from a resting camera, larger than the picture."""
+
+    canvas: Canvas
+    rest: View
+
+    def look(self, target: Canvas, view: View) -> None:
+        """Fill the target's image with what another view shows of it, by bilinear sampling."""
+        if view == self.rest:
+            edge = (len(self.canvas.ys) - len(target.ys)) // 2
+            target.image[:] = self.canvas.image[edge:-edge, edge:-edge]
+            return
+        ratio = self.rest.zoom / view.zoom
+        shift = ((view.x - self.rest.x) * self.rest.zoom, (view.y - self.rest.y) * self.rest.zoom)
+        rows = (self.canvas.ys[0] - (target.ys * ratio + shift[1])) / target.pixel
+        cols = (target.xs * ratio + shift[0] - self.canvas.xs[0]) / target.pixel
+        r, c = rows.astype(np.int64), cols.astype(np.int64)
+        down, right = (rows - r)[:, None, None], (cols - c)[None, :, None]
+        image = self.canvas.image
+        upper, lower = image[r], image[r + 1]
+        strip = upper + (lower - upper) * down
+        start, end = strip[:, c], strip[:, c + 1]
+        target.image[:] = start + (end - start) * right
 
 
 @dataclass(frozen=True)
@@ -63,6 +89,13 @@ class Backdrop:
         canvas.cover((0.22 * shade).astype(np.float32), (20, 20, 24))
         for shape in self.shapes:
             _paint_shape(canvas, shape)
+
+    def still(self, rest: View, width: int, height: int) -> "Still":
+        """Painted once, with a margin for what the camera's drift will show."""
+        edge = 2 + max(width, height) // 16
+        canvas = Canvas.blank(width + 2 * edge, height + 2 * edge, 2.0 / height)
+        self.paint(canvas.through(rest))
+        return Still(canvas, rest)
 
     def _paint_bricks(self, canvas: Canvas) -> None:
         row = np.floor(canvas.ys / 0.16)

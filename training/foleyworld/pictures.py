@@ -1,6 +1,7 @@
 """An antialiased rasteriser: signed distances to coverage, in world coordinates, y up."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,6 +28,14 @@ def mix(a: Color, b: Color, amount: float) -> Color:
     return tuple(p + (q - p) * amount for p, q in zip(a, b, strict=True))  # type: ignore[return-value]
 
 
+class View(NamedTuple):
+    """Where a camera looks: the world point in the middle of the picture, and its zoom."""
+
+    x: float
+    y: float
+    zoom: float
+
+
 class Canvas:
     """A picture under work: `image` float32 [H, W, 3] in 0..255, and its coordinate grid.
 
@@ -39,8 +48,9 @@ class Canvas:
         self.haze: tuple[Color, float] | None = None
 
     @classmethod
-    def blank(cls, width: int, height: int) -> "Canvas":
-        pixel = 2.0 / height
+    def blank(cls, width: int, height: int, pixel: float | None = None) -> "Canvas":
+        """Black; the height spans 2 units unless the size of a pixel is given."""
+        pixel = pixel or 2.0 / height
         xs = (np.arange(width) + 0.5 - width / 2) * pixel
         ys = (height / 2 - 0.5 - np.arange(height)) * pixel
         image = np.zeros((height, width, 3), np.float32)
@@ -55,6 +65,10 @@ class Canvas:
         canvas = Canvas(self.image, xs, ys, self.pixel / scale)
         canvas.haze = haze or self.haze
         return canvas
+
+    def through(self, view: View) -> "Canvas":
+        """World coordinates as a camera with this view sees them."""
+        return self.at((-view.x * view.zoom, -view.y * view.zoom), view.zoom)
 
     def fill(
         self,

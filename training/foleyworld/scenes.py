@@ -6,15 +6,26 @@ from typing import Protocol
 
 import numpy as np
 
+from training.foleyworld.alarms import Alarm
 from training.foleyworld.backdrops import Backdrop
 from training.foleyworld.balls import Ball
+from training.foleyworld.bells import Bell
+from training.foleyworld.clocks import Clock
+from training.foleyworld.distractors import Distractor, draw_distractors
+from training.foleyworld.doors import Knock
+from training.foleyworld.engines import Engine
+from training.foleyworld.fires import Fire
+from training.foleyworld.footsteps import Footsteps
 from training.foleyworld.percussion import Drum, Hammer
 from training.foleyworld.pictures import Canvas
+from training.foleyworld.saws import Saw
 from training.foleyworld.signals import Bird, Siren
 from training.foleyworld.sounds import CLIP_S, NUM_SAMPLES, active_rms, limit
-from training.foleyworld.stage import FARTHEST, NEAREST, Place
-from training.foleyworld.textures import Engine, Rain, Waves
+from training.foleyworld.stage import FARTHEST, NEAREST, Camera, Place
+from training.foleyworld.textures import Rain, Waves
 from training.foleyworld.truth import LEVEL_RATE_HZ, Truth
+from training.foleyworld.winds import Wind
+from vab_rt.errors import OptionError
 
 
 class Source(Protocol):
@@ -38,11 +49,19 @@ SOURCES: dict[str, tuple[str, Callable[[np.random.Generator, Place], Source]]] =
     "ball": ("impact", Ball.draw),
     "drum": ("impact", Drum.draw),
     "hammer": ("impact", Hammer.draw),
+    "footsteps": ("impact", Footsteps.draw),
+    "clock": ("impact", Clock.draw),
+    "knock": ("impact", Knock.draw),
     "rain": ("continuous", Rain.draw),
     "waves": ("continuous", Waves.draw),
     "engine": ("continuous", Engine.draw),
+    "wind": ("continuous", Wind.draw),
+    "fire": ("continuous", Fire.draw),
+    "saw": ("continuous", Saw.draw),
     "siren": ("tonal", Siren.draw),
     "bird": ("tonal", Bird.draw),
+    "bell": ("tonal", Bell.draw),
+    "alarm": ("tonal", Alarm.draw),
 }
 CLASSES: tuple[str, ...] = tuple(SOURCES)
 FAMILIES: dict[str, str] = {kind: family for kind, (family, _) in SOURCES.items()}
@@ -53,15 +72,19 @@ SPLITS: dict[str, range] = {
     "test": range(110_000_000, 120_000_000),
 }
 AMBIENT_RMS = 0.001
+PAIR_SHARE = 0.15
+ALONE = ("waves", "wind")  # they fill the picture
+BACKGROUND = "rain"  # it fills the picture too, but an impact in front of it reads well
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A 10-s clip: sources before a backdrop, through a camera (centre x, y, zoom)."""
+    """A 10-s clip: sources before a backdrop, through a camera; the first source is primary."""
 
     seed: int
     backdrop: Backdrop
-    camera: tuple[float, float, float]
+    distractors: tuple[Distractor, ...]
+    camera: Camera
     sources: tuple[Source, ...]
 
     def frames(self, times_s: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -69,23 +92,26 @@ class Scene:
 
         The central square of a wide picture is what a square picture shows.
         """
-        x, y, zoom = self.camera
+        times_s = np.asarray(times_s, float)
+        still = self.backdrop.still(self.camera.rest, width, height)
         blank = Canvas.blank(width, height)
-        canvas = blank.at((-x * zoom, -y * zoom), zoom)
-        self.backdrop.paint(canvas)
-        still = canvas.image.copy()
-        views = [(source, self._view(canvas, source.place)) for source in self.sources]
         frames = np.empty((len(times_s), height, width, 3), np.uint8)
-        for frame, time_s in zip(frames, np.asarray(times_s, float).tolist(), strict=True):
-            canvas.image[:] = still
-            for source, view in views:
-                source.paint(view, time_s)
-            np.clip(canvas.image + 0.5, 0, 255, out=frame, casting="unsafe")
+        views = self.camera.views(times_s)
+        lights = self.camera.light(times_s).tolist()
+        for frame, time_s, view, light in zip(frames, times_s.tolist(), views, lights, strict=True):
+            still.look(blank, view)
+            self._paint(blank.through(view), time_s)
+            np.clip(blank.image * np.float32(light) + 0.5, 0, 255, out=frame, casting="unsafe")
         return frames
 
-    def _view(self, canvas: Canvas, place: Place) -> Canvas:
-        haze = 0.3 * (place.distance - NEAREST) / (FARTHEST - NEAREST)
-        return canvas.at(place.ground, place.scale, (self.backdrop.haze, haze))
+    def _paint(self, canvas: Canvas, time_s: float) -> None:
+        for distractor in self.distractors:
+            distractor.paint(canvas, time_s)
+        for source in sorted(self.sources, key=_depth):
+            place = source.place
+            haze = 0.3 * (place.distance - NEAREST) / (FARTHEST - NEAREST)
+            view = canvas.at(place.ground, place.scale, (self.backdrop.haze, haze))
+            source.paint(view, time_s)
 
     def audio(self) -> np.ndarray:
         """16 kHz mono float32 [160000], |x| <= 0.9; each source's RMS falls with distance."""
@@ -128,32 +154,89 @@ def _attributes(source: Source) -> dict[str, str | float]:
     }
 
 
-def make_scene(seed: int, kind: str | None = None) -> Scene:
-    """The clip of a seed; its class is drawn from the seed unless given."""
-    if kind is not None and kind not in SOURCES:
-        raise ValueError(f"unknown class {kind!r}; choose one of {', '.join(CLASSES)}")
+def _depth(source: Source) -> tuple[bool, float]:
+    """The order of painting: rain first, then from far to near."""
+    return source.kind != BACKGROUND, -source.place.distance
+
+
+def make_scene(seed: int, kind: str | None = None, num_sources: int | None = None) -> Scene:
+    """The clip of a seed; its class is drawn from the seed unless given.
+
+    A share PAIR_SHARE of the seeds has two sources; with `kind` there is one unless
+    `num_sources` says 2, and `kind` is the nearer. Raises OptionError.
+    """
+    _check(seed, kind, num_sources)
     rng = np.random.default_rng((seed, 0))
     drawn = CLASSES[int(rng.integers(len(CLASSES)))]
-    place = Place(
-        size=float(rng.random()),
-        distance=float(rng.uniform(NEAREST, FARTHEST)),
-        side=float(rng.uniform(-1.0, 1.0)),
-    )
-    camera = (
-        float(rng.uniform(-0.05, 0.05)),
-        float(rng.uniform(-0.05, 0.05)),
-        float(rng.uniform(0.92, 1.02)),
-    )
+    paired = bool(rng.random() < PAIR_SHARE) and kind is None
+    if num_sources is not None:
+        paired = num_sources == 2
+        drawn = _pairable(rng) if paired and drawn in ALONE else drawn
+    kind = kind or drawn
+    camera = Camera.draw(rng)
     backdrop = Backdrop.draw(rng)
-    source = SOURCES[kind or drawn][1](rng, place)
-    return Scene(seed, backdrop, camera, (source,))
+    distractors = draw_distractors(rng, backdrop.horizon)
+    kinds = (kind, _partner(rng, kind)) if paired and kind not in ALONE else (kind,)
+    places = _two_places(rng) if len(kinds) == 2 else (_place(rng),)
+    sources = tuple(SOURCES[k][1](rng, place) for k, place in zip(kinds, places, strict=True))
+    return Scene(seed, backdrop, distractors, camera, sources)
+
+
+def _check(seed: int, kind: str | None, num_sources: int | None) -> None:
+    if seed < 0:
+        raise OptionError(f"seed is {seed}; expected 0 or more")
+    if kind is not None and kind not in SOURCES:
+        raise OptionError(f"unknown class {kind!r}; choose one of {', '.join(CLASSES)}")
+    if num_sources not in (None, 1, 2):
+        raise OptionError(f"{num_sources} sources asked for; a scene has 1 or 2")
+    if num_sources == 2 and kind in ALONE:
+        raise OptionError(f"{kind} fills the picture; ask for 1 source, or for another class")
+
+
+def _pairable(rng: np.random.Generator) -> str:
+    return str(rng.choice([kind for kind in CLASSES if kind not in ALONE]))
+
+
+def _partner(rng: np.random.Generator, kind: str) -> str:
+    """A class that is seen and heard well beside another: at most one of two is an impact."""
+    fitting = []
+    for other in CLASSES:
+        impacts = [FAMILIES[kind], FAMILIES[other]].count("impact")
+        fits = impacts == 1 or (impacts == 0 and BACKGROUND not in (kind, other))
+        if fits and other != kind and other not in ALONE:
+            fitting.append(other)
+    return str(rng.choice(fitting))
+
+
+def _place(rng: np.random.Generator) -> Place:
+    size, side = float(rng.random()), float(rng.uniform(-1.0, 1.0))
+    return Place(size, float(rng.uniform(NEAREST, FARTHEST)), side)
+
+
+def _two_places(rng: np.random.Generator) -> tuple[Place, Place]:
+    """Left and right of each other, the first nearer."""
+    left = 1.0 if rng.random() < 0.5 else -1.0
+    near = float(rng.uniform(NEAREST, 1.5))
+    far = near + float(rng.uniform(0.15, 0.7))
+    one, two = (
+        Place(float(rng.random()), distance, 0.0, center=center, share=0.56)
+        for distance, center in ((near, 0.47 * left), (far, -0.47 * left))
+    )
+    return one, two
 
 
 def clip_seeds(split: str, start: int, count: int) -> list[int]:
     """`count` seeds of a split, from its `start`-th; the splits share none."""
     if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+        raise OptionError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+    if start < 0:
+        raise OptionError(f"first seed is {start}; expected 0 or more")
+    if count < 1:
+        raise OptionError(f"{count} clips asked for; expected 1 or more")
     seeds = SPLITS[split][start : start + count]
-    if start < 0 or len(seeds) < count:
-        raise ValueError(f"split {split} has {len(SPLITS[split])} seeds, {start}+{count} asked for")
+    if len(seeds) < count:
+        raise OptionError(
+            f"split {split} has {len(SPLITS[split])} seeds; expected at most that many, "
+            f"{start}+{count} asked for"
+        )
     return list(seeds)

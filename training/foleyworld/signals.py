@@ -126,10 +126,10 @@ class Bird:
     def draw(cls, rng: np.random.Generator, place: Place) -> "Bird":
         color = str(rng.choice(["red", "blue", "yellow", "green", "purple"]))
         motif = [
-            (float(rng.uniform(0.12, 0.35)), *rng.uniform(0.75, 1.3, 2).tolist())
-            for _ in range(int(rng.integers(1, 4)))
+            (float(rng.uniform(0.2, 0.42)), *rng.uniform(0.75, 1.3, 2).tolist())
+            for _ in range(int(rng.integers(1, 3)))
         ]
-        gap_s, pause_s = float(rng.uniform(0.1, 0.22)), float(rng.uniform(0.5, 1.2))
+        gap_s, pause_s = float(rng.uniform(0.2, 0.32)), float(rng.uniform(0.8, 1.5))
         chirps, start = [], float(rng.uniform(0.1, 0.9))
         while start < 9.5:
             for duration, first, last in motif * int(rng.integers(1, 3)):
@@ -158,23 +158,22 @@ class Bird:
         grow = 0.8 + 0.4 * self.place.size
         coat, belly = PALETTE[self.color], mix(PALETTE[self.color], (255, 255, 255), 0.55)
         canvas.line((-0.85, 0.1), (0.85, 0.04), 0.09, mix(PALETTE["brown"], (0, 0, 0), 0.35))
-        bird = canvas.at((0.0, 0.1), grow)
-        bird.polygon([(-0.3, 0.25), (-0.68, 0.02), (-0.58, -0.08), (-0.15, 0.1)], coat)
-        bird.ellipse((-0.08, 0.3), (0.34, 0.27), coat)
-        bird.ellipse((0.02, 0.24), (0.2, 0.18), belly)
-        bird.ellipse((-0.18, 0.3), (0.19, 0.11), mix(coat, (0, 0, 0), 0.4))
-        lift = 0.1 * gape
-        head = (0.2, 0.64 + lift)
-        wide = 0.7 * gape
-        hinge, reach = (head[0] + 0.12, head[1]), 0.44
+        bird = canvas.at((-0.16, 0.1), grow)
+        bird.polygon([(-0.3, 0.25), (-0.6, 0.02), (-0.5, -0.08), (-0.15, 0.1)], coat)
+        bird.ellipse((-0.1, 0.3), (0.32, 0.27), coat)
+        bird.ellipse((0.0, 0.24), (0.2, 0.18), belly)
+        bird.ellipse((-0.2, 0.3), (0.18, 0.11), mix(coat, (0, 0, 0), 0.4))
+        head = (0.1, 0.72 + 0.08 * gape)
+        wide = 0.06 + 0.82 * gape
+        hinge, reach = (head[0] + 0.14, head[1]), 0.58
         tips = [(hinge[0] + reach * np.cos(a), hinge[1] + reach * np.sin(a)) for a in (wide, -wide)]
         if gape > 0.05:
-            bird.polygon([hinge, *tips], (150, 20, 30))
-        for tip, side, color in zip(tips, (0.08, -0.08), BEAK_COLORS, strict=True):
+            bird.polygon([hinge, *tips], (110, 10, 24))
+        for tip, side, color in zip(tips, (0.12, -0.12), BEAK_COLORS, strict=True):
             bird.polygon([hinge, tip, (hinge[0] + 0.06, hinge[1] + side * (1 + 2 * gape))], color)
-        bird.circle(head, 0.21, coat)
-        bird.circle((head[0] + 0.06, head[1] + 0.06), 0.06, (255, 255, 255))
-        bird.circle((head[0] + 0.07, head[1] + 0.06), 0.035, (10, 10, 10))
+        bird.circle(head, 0.25, coat)
+        bird.circle((head[0] + 0.07, head[1] + 0.09), 0.075, (255, 255, 255))
+        bird.circle((head[0] + 0.09, head[1] + 0.09), 0.045, (10, 10, 10))
 
     def sound(self, rng: np.random.Generator) -> np.ndarray:
         audio = np.zeros(NUM_SAMPLES, np.float32)
@@ -192,5 +191,7 @@ class Bird:
     def describe(self, time_s: float) -> str:
         words = ("barely open", "half open", "open", "wide open")
         gape = self.level(time_s)
-        state = level_word(gape, words) if gape > 0.05 else "closed"
-        return f"a {self.place.size_word} {self.color} bird, beak {state}"
+        who = f"{self.place.size_word} {self.color} bird"
+        if gape > 0.05:
+            return f"a {who} singing, its beak {level_word(gape, words)}"
+        return f"a silent {who}, its beak closed"

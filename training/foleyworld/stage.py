@@ -5,30 +5,37 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.foleyworld.pictures import Point
+from training.foleyworld.pictures import Point, View
 from training.foleyworld.sounds import CLIP_S
 
 NEAREST, FARTHEST = 1.0, 3.0
+FLASH_S, STRIKING_S = 0.12, 0.1
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a source stands: `size` 0..1 within its class, `distance` 1..3, `side` -1..1."""
+    """Where a source stands: `size` 0..1 within its class, `distance` 1..3, `side` -1..1.
+
+    Two sources share the picture: each has its own `center` and is drawn at `share` of its scale.
+    """
 
     size: float
     distance: float
     side: float
+    center: float = 0.0
+    share: float = 1.0
 
     @property
     def scale(self) -> float:
-        return self.distance**-0.4
+        return self.share * self.distance**-0.4
 
     @property
     def ground(self) -> Point:
         """The world point it stands on; farther is higher up in the picture."""
         farness = (self.distance - NEAREST) / (FARTHEST - NEAREST)
-        room = 0.93 - 0.86 * self.scale  # keeps the action inside the central square
-        return room * self.side, -0.82 + 0.45 * farness**0.7
+        # keeps the action inside the central square
+        room = max(0.0, 0.93 - 0.86 * self.scale - abs(self.center))
+        return self.center + room * self.side, -0.82 + 0.45 * farness**0.7
 
     @property
     def gain(self) -> float:
@@ -82,6 +89,42 @@ class Curve:
         return np.interp(times_s, grid, self(grid)).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class Camera:
+    """Where the picture looks and how bright it is, each a slow path over the clip."""
+
+    x: Curve
+    y: Curve
+    zoom: Curve
+    light: Curve
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> "Camera":
+        """Half of the cameras stand still; lighting changes in all."""
+        drift = float(rng.uniform(0.3, 1.0)) if rng.random() < 0.5 else 0.0
+
+        def path(low: float, high: float, reach: float) -> Curve:
+            center = float(rng.uniform(low, high))
+            return Curve.wander(rng, center - reach, center + reach, (2.5, 6.0))
+
+        return cls(
+            x=path(-0.03, 0.03, 0.03 * drift),
+            y=path(-0.03, 0.03, 0.03 * drift),
+            zoom=path(0.92, 0.99, 0.02 * drift),
+            light=path(0.8, 1.1, 0.06),
+        )
+
+    @property
+    def rest(self) -> View:
+        """The view halfway between its extremes."""
+        x, y, zoom = (0.5 * (min(c.values) + max(c.values)) for c in (self.x, self.y, self.zoom))
+        return View(x, y, zoom)
+
+    def views(self, times_s: np.ndarray) -> list[View]:
+        paths = np.stack([self.x(times_s), self.y(times_s), self.zoom(times_s)], axis=1)
+        return [View(x, y, zoom) for x, y, zoom in paths.tolist()]
+
+
 def level_word(value: float, words: Sequence[str]) -> str:
     """The word for a value in 0..1, from equally wide levels."""
     return words[min(len(words) - 1, max(0, int(value * len(words))))]
@@ -102,3 +145,13 @@ def since(time_s: float, beats_s: Sequence[float]) -> float:
     """Seconds since the last beat; large before the first."""
     i = int(np.searchsorted(beats_s, time_s + 1e-6, side="right"))
     return time_s - beats_s[i - 1] if i else 99.0
+
+
+def flash(time_s: float, events_s: Sequence[float]) -> float:
+    """The light of an impact: 1 at each event, gone with a time constant of 0.12 s."""
+    return float(np.exp(-since(time_s, events_s) / FLASH_S))
+
+
+def striking(time_s: float, events_s: Sequence[float]) -> bool:
+    """Whether an event began within the last tenth of a second."""
+    return since(time_s, events_s) < STRIKING_S
