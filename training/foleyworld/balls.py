@@ -7,11 +7,13 @@ from typing import NamedTuple
 import numpy as np
 
 from training.foleyworld.pictures import PALETTE, Canvas, Color, mix
+from training.foleyworld.rhythms import sparse
 from training.foleyworld.sounds import CLIP_S, LAST_HIT_S, play_hits, strike
-from training.foleyworld.stage import Place, level_word
+from training.foleyworld.stage import Place, flash, level_word, striking
 
 GRAVITY = 9.6
 TOP_HEIGHT = 1.1
+SHORTEST_GAP_S = 0.25
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ MATERIALS = {
         ("red", "yellow", "black"),
     ),
 }
+DUST: Color = (255, 246, 226)
 HEIGHT_WORDS = (
     "just above the ground",
     "low above the ground",
@@ -71,12 +74,11 @@ class Contact(NamedTuple):
 
 @dataclass(frozen=True)
 class Ball:
-    """A ball that bounces itself out, is lifted on a string and dropped again."""
+    """A ball on a string: dropped, caught after one to three contacts, lifted, dropped again."""
 
     place: Place
     material: str
     color: str
-    drop_height: float
     arcs: tuple[Arc, ...]
     contacts: tuple[Contact, ...]
     kind = "ball"
@@ -85,21 +87,11 @@ class Ball:
     def draw(cls, rng: np.random.Generator, place: Place) -> "Ball":
         material = str(rng.choice(list(MATERIALS)))
         color = str(rng.choice(MATERIALS[material].colors))
-        drop_height = float(rng.uniform(0.75, TOP_HEIGHT))
-        arcs: list[Arc] = []
-        contacts: list[Contact] = []
-        start = -float(rng.uniform(0.0, 0.3))
-        while start < CLIP_S:
-            arcs.append(Arc(start, drop_height))
-            start += float(rng.uniform(0.3, 0.6))
-            start = bounce_out(start, drop_height, MATERIALS[material].bounce, arcs, contacts)
-            arcs.append(Arc(start, 0.0))
-            start += float(rng.uniform(0.15, 0.35))
-            lift_s = float(rng.uniform(0.5, 0.8))
-            arcs.append(Arc(start, 0.0, drop_height / lift_s))
-            start += lift_s
-        kept = tuple(contact for contact in contacts if contact.time_s <= LAST_HIT_S)
-        return cls(place, material, color, drop_height, tuple(arcs), kept)
+        for _ in range(1000):
+            arcs, contacts = draw_flight(rng, MATERIALS[material].bounce)
+            if sparse([contact.time_s for contact in contacts]):
+                return cls(place, material, color, tuple(arcs), tuple(contacts))
+        raise AssertionError(f"no sparse flight of a {material} ball")
 
     @property
     def events_s(self) -> tuple[float, ...]:
@@ -126,11 +118,7 @@ class Ball:
         return arc.gravity == 0.0 and (arc.height > 0.0 or arc.speed > 0.0)
 
     def attributes(self) -> dict[str, str | float]:
-        return {
-            "material": self.material,
-            "color": self.color,
-            "drop_height": round(self.drop_height, 3),
-        }
+        return {"material": self.material, "color": self.color}
 
     def paint(self, canvas: Canvas, time_s: float) -> None:
         radius, height = self.radius, self.height(time_s)
@@ -138,6 +126,7 @@ class Ball:
         shadow = 1.0 - 0.55 * min(1.0, height)
         canvas.line((-0.75, -0.025), (0.75, -0.025), 0.05, mix(PALETTE["black"], base, 0.15), 0.75)
         canvas.ellipse((0, -0.02), (radius * (1.5 - 0.6 * shadow), 0.05), (0, 0, 0), shadow)
+        canvas.glow((0, 0.15), 0.85, DUST, flash(time_s, self.events_s))
         if self.carried(time_s):
             canvas.line((0, y), (0, 3.0), 0.03, PALETTE["black"])
         canvas.circle((0, y), radius, mix(base, (0, 0, 0), 0.45))
@@ -154,28 +143,52 @@ class Ball:
 
     def describe(self, time_s: float) -> str:
         height = self.height(time_s)
-        state = "touching the ground"
-        if height > 0.04:
-            state = level_word(height / TOP_HEIGHT, HEIGHT_WORDS)
+        state = level_word(height / TOP_HEIGHT, HEIGHT_WORDS)
+        if striking(time_s, self.events_s):
+            state = "striking the ground"
         color = "" if self.material == "metal" else f"{self.color} "
         return f"a {self.place.size_word} {color}{self.material} ball {state}"
 
 
-def bounce_out(
-    start: float, drop_height: float, bounce: float, arcs: list[Arc], contacts: list[Contact]
-) -> float:
-    """Append a fall and its bounces; the time at which the ball rests."""
-    fall_s = float(np.sqrt(2 * drop_height / GRAVITY))
-    arcs.append(Arc(start, drop_height, 0.0, GRAVITY))
+def draw_flight(rng: np.random.Generator, bounce: float) -> tuple[list[Arc], list[Contact]]:
+    """A clip of drops: wait on the string, fall, touch once to thrice, be caught at the top."""
+    arcs: list[Arc] = []
+    contacts: list[Contact] = []
+    start, height = -float(rng.uniform(0.0, 0.8)), float(rng.uniform(0.5, TOP_HEIGHT))
+    while start < CLIP_S:
+        arcs.append(Arc(start, height))
+        start += float(rng.uniform(0.8, 2.0))
+        start, height = fall(start, height, bounce, int(rng.integers(1, 4)), arcs, contacts)
+        target = float(rng.uniform(max(0.5, height), TOP_HEIGHT))
+        lift_s = float(rng.uniform(0.3, 0.5))
+        arcs.append(Arc(start, height, (target - height) / lift_s))
+        start, height = start + lift_s, target
+    return arcs, [contact for contact in contacts if 0.0 <= contact.time_s <= LAST_HIT_S]
+
+
+def fall(
+    start: float,
+    height: float,
+    bounce: float,
+    touches: int,
+    arcs: list[Arc],
+    contacts: list[Contact],
+) -> tuple[float, float]:
+    """Append a fall and its bounces; the time and height at which the string catches it."""
+    fall_s = float(np.sqrt(2 * height / GRAVITY))
+    arcs.append(Arc(start, height, 0.0, GRAVITY))
     start, speed = start + fall_s, fall_s * GRAVITY
     top_speed = float(np.sqrt(2 * TOP_HEIGHT * GRAVITY))
-    while True:
+    for touch in range(touches):
         contacts.append(Contact(start, (speed / top_speed) ** 0.8))
         speed *= bounce
-        if 2 * speed / GRAVITY < 0.17:
-            return start
+        rise_s = speed / GRAVITY
         arcs.append(Arc(start, 0.0, speed, GRAVITY))
-        start += 2 * speed / GRAVITY
+        last = touch == touches - 1 or 2 * rise_s < SHORTEST_GAP_S
+        start += rise_s if last else 2 * rise_s
+        if last:
+            break
+    return start, 0.5 * speed * rise_s
 
 
 def paint_surface(canvas: Canvas, material: str, base: Color, y: float, radius: float) -> None:

@@ -5,46 +5,29 @@ from dataclasses import dataclass
 import numpy as np
 
 from training.foleyworld.pictures import PALETTE, Canvas, mix
-from training.foleyworld.sounds import CLIP_S, LAST_HIT_S, play_hits, strike
-from training.foleyworld.stage import Place, level_word, since, swing
+from training.foleyworld.rhythms import draw_rhythm, irregular, phase, raised
+from training.foleyworld.sounds import play_hits, strike
+from training.foleyworld.stage import Place, flash
 
-
-def draw_beats(rng: np.random.Generator, intervals_s: list[float]) -> tuple[float, ...]:
-    """Beat times: the first within a second, then a cycle of intervals up to the clip's end.
-
-    One beat before and one after the clip are included, so a tool's swing is defined throughout.
-    """
-    beats = [float(rng.uniform(0.15, 0.9))]
-    for i in range(200):
-        after = beats[-1] + intervals_s[i % len(intervals_s)]
-        if after > LAST_HIT_S:
-            break
-        beats.append(after)
-    return (min(-0.05, beats[0] - 0.8), *beats, max(beats[-1] + 0.5, CLIP_S + 0.1))
+WORDS = ("rising", "raised", "about to strike")
 
 
 @dataclass(frozen=True)
 class Drum:
-    """A stick on a drum: a low membrane, in a repeating rhythm with long and short steps."""
+    """A stick on a drum: a low membrane, which lights up at each blow."""
 
     place: Place
     color: str
-    beats_s: tuple[float, ...]
+    events_s: tuple[float, ...]
     kind = "drum"
 
     @classmethod
     def draw(cls, rng: np.random.Generator, place: Place) -> "Drum":
         color = str(rng.choice(["red", "blue", "green", "purple", "orange"]))
-        unit_s = float(rng.uniform(0.3, 0.5))
-        steps = rng.choice([1, 1, 2, 2, 3], size=int(rng.integers(2, 6)))
-        return cls(place, color, draw_beats(rng, [unit_s * int(step) for step in steps]))
-
-    @property
-    def events_s(self) -> tuple[float, ...]:
-        return self.beats_s[1:-1]
+        return cls(place, color, draw_rhythm(rng, irregular))
 
     def level(self, time_s: float) -> float:
-        return swing(time_s, self.beats_s)
+        return raised(time_s, self.events_s)
 
     def attributes(self) -> dict[str, str | float]:
         return {"color": self.color, "material": "skin"}
@@ -58,7 +41,8 @@ class Drum:
             canvas.line((x * half, 0), (x * half + 0.1, top), 0.035, white, 0.8)
         canvas.ellipse((0, top), (half + 0.03, 0.13), mix(shell, (0, 0, 0), 0.55))
         canvas.ellipse((0, top), (half - 0.03, 0.1), mix((205, 195, 170), (0, 0, 0), 0.12))
-        hit = float(np.exp(-since(time_s, self.beats_s) / 0.09))
+        hit = flash(time_s, self.events_s)
+        canvas.glow((0, top), 0.85, (255, 250, 225), 0.9 * hit)
         canvas.ellipse((0, top), (half - 0.03, 0.1), (255, 250, 225), hit)
         lift = self.level(time_s)
         angle = 0.16 + 0.95 * lift
@@ -77,34 +61,27 @@ class Drum:
         return play_hits(hit, self.events_s, rng.uniform(0.75, 1.0, len(self.events_s)).tolist())
 
     def describe(self, time_s: float) -> str:
-        lift = self.level(time_s)
-        state = "hitting the drum"
-        if lift > 0.06:
-            words = ("just above the drum", "low above the drum", "raised", "raised high")
-            state = level_word(lift, words)
+        words = ("striking the drum", *WORDS)
+        state = words[phase(time_s, self.events_s)]
         return f"a drum stick {state}, a {self.place.size_word} {self.color} drum"
 
 
 @dataclass(frozen=True)
 class Hammer:
-    """A smith's hammer on an anvil at a steady tempo; sparks fly at each blow."""
+    """A smith's hammer on an anvil; sparks fly at each blow."""
 
     place: Place
     color: str
-    beats_s: tuple[float, ...]
+    events_s: tuple[float, ...]
     kind = "hammer"
 
     @classmethod
     def draw(cls, rng: np.random.Generator, place: Place) -> "Hammer":
         color = str(rng.choice(["red", "blue", "yellow", "green"]))
-        return cls(place, color, draw_beats(rng, [float(rng.uniform(0.65, 1.3))]))
-
-    @property
-    def events_s(self) -> tuple[float, ...]:
-        return self.beats_s[1:-1]
+        return cls(place, color, draw_rhythm(rng, irregular))
 
     def level(self, time_s: float) -> float:
-        return swing(time_s, self.beats_s)
+        return raised(time_s, self.events_s)
 
     def attributes(self) -> dict[str, str | float]:
         return {"color": self.color, "material": "iron"}
@@ -117,8 +94,7 @@ class Hammer:
         canvas.box((-0.36 * grow, top - 0.16), (0.36 * grow, top), iron)
         canvas.polygon([(-0.36 * grow, top), (-0.36 * grow, top - 0.14), (-0.66 * grow, top)], iron)
         canvas.line((-0.36 * grow, top - 0.02), (0.36 * grow, top - 0.02), 0.03, (150, 152, 160))
-        hit = float(np.exp(-since(time_s, self.beats_s) / 0.1))
-        canvas.glow((0, top), 0.55, (255, 190, 60), hit)
+        canvas.glow((0, top), 0.85, (255, 190, 60), flash(time_s, self.events_s))
         angle = 1.15 * self.level(time_s)
         grip, reach = (0.78, top + 0.16 * grow), 0.78
         head = (grip[0] - reach * np.cos(angle), grip[1] + reach * np.sin(angle))
@@ -138,9 +114,6 @@ class Hammer:
         return play_hits(hit, self.events_s, [1.0] * len(self.events_s))
 
     def describe(self, time_s: float) -> str:
-        lift = self.level(time_s)
-        state = "striking the anvil"
-        if lift > 0.06:
-            words = ("just above the anvil", "low above the anvil", "raised", "raised high")
-            state = level_word(lift, words)
+        words = ("striking the anvil", *WORDS)
+        state = words[phase(time_s, self.events_s)]
         return f"a {self.color} hammer {state}, a {self.place.size_word} anvil"
