@@ -70,19 +70,37 @@ class VAB(nn.Module):
         return logits.unflatten(2, (self.num_predicted, -1)).transpose(1, 2)
 
     def embed(self, tokens: Tensor, features: Tensor, conditional: Tensor) -> Tensor:
-        codes = torch.cat([self.codebooks, self.mask_codes], 1)  # [K, V + 1, code_dim]
-        audio = self.audio_in(
-            sum(F.embedding(tokens[:, k], codes[k]) for k in range(tokens.shape[1]))
-        )  # [B, T, D]
-        visual = self.visual_in(features) * conditional[:, None, None]  # [B, F, D]
-        x = torch.cat([visual + self.modality[0], audio + self.modality[1]], 1)
+        visual = self.embed_visual(features, conditional)
+        x = torch.cat([visual, self.embed_audio(tokens)], 1)  # [B, F + T, D]
         return x + self.positions if self.config.sinusoids else x
 
-    def encode(self, tokens: Tensor, features: Tensor, conditional: Tensor, depth: int) -> Tensor:
-        """The stream after the first `depth` layers [B, F + T, D]; for retrieval and classes."""
-        x = self.embed(tokens, features, conditional)
+    def embed_audio(self, tokens: Tensor) -> Tensor:  # -> [B, T, D]
+        codes = torch.cat([self.codebooks, self.mask_codes], 1)  # [K, V + 1, code_dim]
+        summed = sum(F.embedding(tokens[:, k], codes[k]) for k in range(tokens.shape[1]))
+        return self.audio_in(summed) + self.modality[1]
+
+    def embed_visual(self, features: Tensor, conditional: Tensor) -> Tensor:  # -> [B, F, D]
+        return self.visual_in(features) * conditional[:, None, None] + self.modality[0]
+
+    def encode(self, tokens: Tensor | None, features: Tensor | None, depth: int) -> Tensor:
+        """The stream after the first `depth` layers [B, F + T, D]; for retrieval and classes.
+
+        A modality that is None is absent, and so are its positions. Sound may be shorter than T.
+        """
+        parts, where = [], []
+        if features is not None:
+            parts.append(self.embed_visual(features, features.new_ones(len(features))))
+            where.append(torch.arange(features.shape[1]))
+        num_visual = sum(map(len, where))
+        if tokens is not None:
+            parts.append(self.embed_audio(tokens))
+            where.append(torch.arange(tokens.shape[2]) + self.config.num_frames)
+        x, rows = torch.cat(parts, 1), torch.cat(where).to(self.bias.device)
+        if self.config.sinusoids:
+            x = x + self.positions[rows]
+        bias = self.bias[:, :, rows[:, None], rows]
         for layer in self.layers[:depth]:
-            x = layer(x, self.bias, features.shape[1])
+            x = layer(x, bias, num_visual)
         return x
 
 
