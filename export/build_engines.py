@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 from export import onnx_graphs, verify
-from export.checkpoint import Checkpoint, read_checkpoint
 from export.modules import Store, graph_module
+from training.checkpoint import Checkpoint, read_checkpoint
 from vab_rt.bundle import MANIFEST, write_manifest
 from vab_rt.config import ModelConfig
 from vab_rt.contract import GRAPHS, contract_of

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from export.checkpoint import Checkpoint
+from training.checkpoint import Checkpoint
 from training.model import VAB, attention_bias, sinusoids
 from vab_rt.errors import ExportError
 

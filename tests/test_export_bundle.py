@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from export import modules
 from export.build_engines import build_graph, folder_beside, main
-from export.checkpoint import Checkpoint, read_checkpoint
 from export.verify import (
     TOLERANCES,
     check_tokens,
@@ -24,6 +23,7 @@ from export.verify import (
     run_torch,
     verify,
 )
+from training.checkpoint import Checkpoint, read_checkpoint
 from vab_rt.bundle import open_bundle
 from vab_rt.config import GenerateOptions
 from vab_rt.contract import GRAPHS, contract_of

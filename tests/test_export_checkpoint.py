@@ -13,7 +13,7 @@ import torch
 from checkpoints import tiny_checkpoint, tiny_config
 from safetensors.torch import save_file
 
-from export.checkpoint import PARTS, read_checkpoint
+from training.checkpoint import PARTS, read_checkpoint
 from vab_rt.errors import ExportError
 
 

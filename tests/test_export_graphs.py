@@ -13,7 +13,6 @@ from checkpoints import tiny_checkpoint, tiny_config
 
 from export import modules, onnx_graphs
 from export.build_engines import build_graph
-from export.checkpoint import Checkpoint, read_checkpoint
 from export.verify import (
     TOLERANCES,
     check_error,
@@ -24,6 +23,7 @@ from export.verify import (
     relative_error,
     run_torch,
 )
+from training.checkpoint import Checkpoint, read_checkpoint
 from training.codec import build_codec
 from vab_rt.errors import ExportError, OptionError
 
