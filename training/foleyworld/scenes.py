@@ -66,6 +66,7 @@ SOURCES: dict[str, tuple[str, Callable[[np.random.Generator, Place], Source]]] =
 CLASSES: tuple[str, ...] = tuple(SOURCES)
 FAMILIES: dict[str, str] = {kind: family for kind, (family, _) in SOURCES.items()}
 
+VERSION = 2  # of what a seed stands for; clips rendered by another version are not reused
 SPLITS: dict[str, range] = {
     "train": range(100_000_000),
     "validation": range(100_000_000, 110_000_000),
@@ -123,10 +124,14 @@ class Scene:
         return limit(audio)
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(source.kind for source in self.sources)
+
+    @property
     def truth(self) -> Truth:
         return Truth(
             seed=self.seed,
-            classes=tuple(source.kind for source in self.sources),
+            classes=self.classes,
             events={source.kind: source.events_s for source in self.sources},
             levels={source.kind: _levels(source) for source in self.sources},
             attributes={source.kind: _attributes(source) for source in self.sources},

@@ -1,4 +1,4 @@
-"""Continuous sounds: rain, waves, an engine."""
+"""Continuous sounds of water: rain, waves."""
 
 from dataclasses import dataclass
 
@@ -8,15 +8,11 @@ from training.foleyworld.pictures import PALETTE, Canvas, mix
 from training.foleyworld.sounds import (
     CLIP_S,
     NUM_SAMPLES,
-    SAMPLE_RATE_HZ,
     band,
     clip_times,
     noise_band,
-    tone,
 )
 from training.foleyworld.stage import Curve, Place, level_word
-
-IDLE_HZ = (120, 65)  # small to large
 
 
 @dataclass(frozen=True)
@@ -161,81 +157,3 @@ class Waves:
         )
         state = level_word(self.level(time_s), words)
         return f"{state}, {self.place.size_word} {self.color} waves"
-
-
-@dataclass(frozen=True)
-class Engine:
-    """A flywheel with a piston; turning speed sets the pitch, a large engine sounds lower."""
-
-    place: Place
-    speed: Curve
-    color: str
-    events_s: tuple[float, ...] = ()
-    kind = "engine"
-
-    @classmethod
-    def draw(cls, rng: np.random.Generator, place: Place) -> "Engine":
-        color = str(rng.choice(["red", "green", "blue", "orange"]))
-        return cls(place, Curve.wander(rng, 0.0, 1.0, (1.2, 2.8)), color)
-
-    def turns(self, time_s: float) -> float:
-        """Of the seen wheel, 0.3 to 1.8 a second."""
-        grid = np.linspace(0.0, max(time_s, 1e-3), 200)
-        return 0.3 * time_s + 1.5 * float(np.trapezoid(self.speed(grid), grid))
-
-    def level(self, time_s: float) -> float:
-        return float(self.speed(time_s))
-
-    def attributes(self) -> dict[str, str | float]:
-        return {"color": self.color, "idle_hz": round(self.place.between(*IDLE_HZ), 2)}
-
-    def paint(self, canvas: Canvas, time_s: float) -> None:
-        speed, turns = self.level(time_s), self.turns(time_s)
-        angle = 2 * np.pi * turns
-        radius = 0.34 + 0.12 * self.place.size
-        shade, steel = PALETTE[self.color], (70, 74, 82)
-        center = (-0.22, 0.12 + radius)
-        canvas.box((-0.72, 0.0), (0.82, 0.12), steel)
-        canvas.box((0.34, 0.1), (0.78, 0.5), shade)
-        canvas.circle(center, radius, (44, 46, 54))
-        canvas.ring(center, radius - 0.04, 0.09, shade)
-        for spoke in range(3):
-            a = angle + spoke * 2 * np.pi / 3
-            rim = (
-                center[0] + (radius - 0.08) * np.cos(a),
-                center[1] - (radius - 0.08) * np.sin(a),
-            )
-            bright = (255, 235, 90) if spoke == 0 else (190, 194, 200)
-            canvas.line(center, rim, 0.07, bright, 1.0 - 0.55 * speed)
-        crank = (center[0] + 0.6 * radius * np.cos(angle), center[1] - 0.6 * radius * np.sin(angle))
-        slide = 0.42 + 0.22 * np.cos(angle)
-        canvas.line(crank, (slide, 0.3), 0.05, (225, 225, 230))
-        canvas.box((slide, 0.2), (slide + 0.12, 0.4), (235, 235, 240))
-        self._paint_gauge(canvas, speed)
-        for puff in range(3):
-            u = (2.0 * turns + puff / 3) % 1.0
-            y = 0.55 + 0.75 * u
-            canvas.circle(
-                (0.66, y), 0.05 + 0.16 * u, (225, 225, 225), (1 - u) * (0.1 + 0.8 * speed)
-            )
-
-    def _paint_gauge(self, canvas: Canvas, speed: float) -> None:
-        center, angle = (0.3, 0.95), np.pi * (1.1 - 1.2 * speed)
-        canvas.circle(center, 0.22, (30, 30, 34))
-        canvas.circle(center, 0.18, (245, 245, 240))
-        tip = (center[0] + 0.17 * np.cos(angle), center[1] + 0.17 * np.sin(angle))
-        canvas.line(center, tip, 0.06, (200, 20, 20))
-
-    def sound(self, rng: np.random.Generator) -> np.ndarray:
-        speed = self.speed.over_clip(clip_times())
-        pitch = np.float32(self.place.between(*IDLE_HZ)) * 3.2**speed
-        partials = [1 / k**0.8 * (1.6 if k % 3 == 0 else 1.0) for k in range(1, 15)]
-        stack = tone(pitch, partials)
-        chug = 1 + 0.4 * np.sin(2 * np.pi * np.cumsum(pitch / 4) / SAMPLE_RATE_HZ)
-        rattle = noise_band(rng, 300, 1500) * 0.12
-        return ((stack * chug + rattle) * (0.6 + 0.4 * speed)).astype(np.float32)
-
-    def describe(self, time_s: float) -> str:
-        words = ("idling", "turning slowly", "at medium speed", "turning fast", "at full speed")
-        state = level_word(self.level(time_s), words)
-        return f"a {self.place.size_word} {self.color} engine {state}"
