@@ -75,7 +75,7 @@ def train_classifier(
         rows = random.integers(len(clips), size=BATCH)
         audio = torch.from_numpy((clips.audio[rows] / 32767).astype(np.float32))
         logits = model(colour(audio, random))
-        labels = torch.from_numpy(clips.labels[rows])
+        labels = torch.from_numpy(clips.primary[rows])
         loss = F.cross_entropy(logits, labels, label_smoothing=0.1)
         optimizer.zero_grad()
         loss.backward()
