@@ -1,0 +1,230 @@
+"""Classification of sound, picture, or both, by fine-tuning or a linear probe (section 3.5).
+
+`python -m training.classification CKPT --shards FOLDER --modality av --out RUN --minutes 60` leaves
+RUN/classify-av.pt.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.checkpoint import read_checkpoint
+from training.clips import Batch, ClipSource
+from training.contrastive import load_retriever
+from training.finetuning import (
+    best_device,
+    finetuning_parser,
+    open_shards,
+    report,
+    run_command,
+    settings_of,
+)
+from training.fitting import Average, fit, half_cosine, set_rate
+from training.model import VAB
+from training.representation import (
+    MODALITIES,
+    Encoder,
+    Modality,
+    augmented,
+    averaged_weights,
+    load_averaged,
+    put_back,
+)
+from vab_rt.config import ModelConfig
+from vab_rt.errors import DataError, ExportError, OptionError
+
+OVERSAMPLING = 4
+COUNTED_CLIPS = 4096
+PREDICTED_AT_ONCE = 32
+
+
+class ClassificationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One fine-tuning run; the defaults are the paper's for AudioSet (table 8).
+
+    loss: bce for clips of several classes; the paper takes it for single labels too, where ce is
+    the other choice. balanced: draw clips of rare classes as often as those of common ones.
+    probe_rate: the peak rate of a head alone.
+    """
+
+    batch: int = 60
+    peak_rate: float = 1e-4
+    probe_rate: float = 1e-3
+    weight_decay: float = 1e-5
+    label_smoothing: float = 0.1
+    dropout: float = 0.1
+    mixup: float = 0.5
+    roll: float = 0.1
+    loss: Literal["bce", "ce"] = "bce"
+    balanced: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise OptionError(f"classification batch is {self.batch}, expected at least 1 clip")
+
+
+class Classifier(nn.Module):
+    """Clips -> logits [B, classes], from the modalities in `modality` and no others."""
+
+    def __init__(
+        self, vab: VAB, modality: Modality, num_classes: int, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.modality = modality
+        self.encoder = Encoder(vab, dropout)
+        self.head = nn.Linear(vab.config.width, num_classes, device=vab.codebooks.device)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, tokens: Tensor, features: Tensor) -> Tensor:
+        heard = tokens if "a" in self.modality else None
+        seen = features if "v" in self.modality else None
+        return self.head(self.encoder(heard, seen))
+
+
+def finetune_classifier(
+    folder: Path,
+    vab: VAB,
+    clips: ClipSource,
+    modality: Modality,
+    settings: ClassificationSettings,
+    minutes: float,
+    probe: bool = False,
+) -> Iterator[tuple[int, float, dict[str, float]]]:
+    """Yields (step, progress, losses); leaves `folder`/classify-MODALITY.pt, averaged weights too.
+
+    `vab` gives the first weights and the device, and is not changed. probe: train the head alone,
+    and leave probe-MODALITY.pt. Raises DataError for clips without classes.
+    """
+    s, device = settings, vab.codebooks.device
+    torch.manual_seed(s.seed)
+    frequency = class_frequency(clips, s.seed)  # [classes]
+    model = Classifier(vab, modality, len(frequency), 0.0 if probe else s.dropout).train()
+    model.encoder.requires_grad_(not probe)
+    average = Average(model)
+    trained = model.head if probe else model
+    optimizer = torch.optim.AdamW(trained.parameters(), weight_decay=s.weight_decay)
+
+    def step(i: int, progress: float) -> dict[str, float]:
+        peak_rate = s.probe_rate if probe else s.peak_rate
+        set_rate(optimizer, half_cosine(progress, peak_rate, warm_up=0.0))
+        random = np.random.default_rng((s.seed, i))
+        batch = training_batch(clips, i, s, frequency, random)
+        tokens, features, labels = augmented(batch, s.mixup, s.roll, random)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            logits = model(tokens.to(device), features.to(device)).float()
+        loss, right = class_loss(logits, labels.to(device), s)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
+        optimizer.step()
+        average.update(model)
+        return {"loss": loss.item(), "accuracy": right.item()}
+
+    parts = {"classifier": model, "average": average, "optimizer": optimizer}
+    yield from fit(weights_path(folder, modality, probe), parts, step, minutes)
+
+
+def weights_path(folder: Path, modality: Modality, probe: bool = False) -> Path:
+    return folder / f"{'probe' if probe else 'classify'}-{modality}.pt"
+
+
+def class_loss(
+    logits: Tensor, labels: Tensor, settings: ClassificationSettings
+) -> tuple[Tensor, Tensor]:
+    """The loss of logits [B, classes] for labels of the same shape, 0 to 1, and the share of clips
+    whose highest class is one of theirs."""
+    right = (labels.gather(1, logits.argmax(1, keepdim=True)) > 0).float().mean()
+    smoothing = settings.label_smoothing
+    if settings.loss == "ce":
+        shares = labels / labels.sum(1, keepdim=True).clamp(min=1e-6)
+        return F.cross_entropy(logits, shares, label_smoothing=smoothing), right
+    smooth = labels * (1 - smoothing) + smoothing / 2
+    return F.binary_cross_entropy_with_logits(logits, smooth), right
+
+
+def class_frequency(clips: ClipSource, seed: int) -> NDArray[np.float64]:
+    """The share of clips that have each class [classes], among the first that are drawn."""
+    labels = clips.batch(0, COUNTED_CLIPS, seed).labels  # [N, classes]
+    if labels.shape[1] == 0 or not labels.any():
+        raise DataError(
+            "the clips have no classes, expected labels to train on; extract them with a CSV"
+        )
+    return labels.mean(0, dtype=np.float64)
+
+
+def training_batch(
+    clips: ClipSource,
+    step: int,
+    settings: ClassificationSettings,
+    frequency: NDArray[np.float64],
+    random: np.random.Generator,
+) -> Batch:
+    """One batch; balanced, it is drawn from a larger one, each clip by the rarity of its classes
+    (1 / frequency, added up, as AST draws AudioSet: arXiv:2104.01778)."""
+    if not settings.balanced:
+        return clips.batch(step, settings.batch, settings.seed)
+    drawn = clips.batch(step, OVERSAMPLING * settings.batch, settings.seed)
+    rarity = 1 / np.maximum(frequency, 1 / COUNTED_CLIPS)
+    weights = drawn.labels @ rarity + 1e-9
+    rows = random.choice(len(weights), settings.batch, replace=False, p=weights / weights.sum())
+    return Batch(
+        tokens=drawn.tokens[rows], features=drawn.features[rows], labels=drawn.labels[rows]
+    )
+
+
+@torch.no_grad()
+def predict(classifier: Classifier, clips: Batch) -> NDArray[np.float64]:
+    """Logits [N, classes] of all clips."""
+    device = classifier.head.weight.device
+    parts = []
+    for start in range(0, len(clips.tokens), PREDICTED_AT_ONCE):
+        rows = slice(start, start + PREDICTED_AT_ONCE)
+        tokens = torch.from_numpy(clips.tokens[rows].astype(np.int32)).to(device)
+        features = torch.from_numpy(clips.features[rows].astype(np.float32)).to(device)
+        parts.append(classifier(tokens, features).double().cpu())
+    return torch.cat(parts).numpy()
+
+
+def load_classifier(path: Path, config: ModelConfig, modality: Modality) -> Classifier:
+    """What `finetune_classifier` left. Raises ExportError for another model's or damage."""
+    head = averaged_weights(path).get("head.weight")
+    if head is None or head.ndim != 2:
+        raise ExportError(f"{path} has no head.weight [classes, D], expected a classifier")
+    return load_averaged(path, Classifier(VAB(config), modality, len(head)))
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = finetuning_parser("training.classification", __doc__, ClassificationSettings)
+    parser.add_argument("--shards", required=True, help="clips: a folder or an fsspec URL")
+    parser.add_argument("--modality", choices=MODALITIES, default="av", help=" ")
+    parser.add_argument("--probe", action="store_true", help="train a linear head alone")
+    parser.add_argument("--contrastive", type=Path, help="a contrastive.pt to start from")
+    run_command(_run, parser, words)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    settings = settings_of(arguments, ClassificationSettings)
+    checkpoint = read_checkpoint(arguments.checkpoint)
+    clips = open_shards(arguments.shards, checkpoint)
+    vab = checkpoint.vab().to(best_device())
+    if arguments.contrastive is not None:
+        put_back(load_retriever(arguments.contrastive, checkpoint.config).encoder, vab)
+    modality, probe = arguments.modality, arguments.probe
+    training = finetune_classifier(
+        arguments.out, vab, clips, modality, settings, arguments.minutes, probe
+    )
+    report(f"classify-{modality}", training)
+    print(weights_path(arguments.out, modality, probe))
+
+
+if __name__ == "__main__":
+    main()

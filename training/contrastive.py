@@ -1,0 +1,147 @@
+"""Contrastive fine-tuning: the sound and the picture of a clip near each other (section 3.4).
+
+`python -m training.contrastive CKPT --shards FOLDER --out RUN --minutes 60` leaves
+RUN/contrastive.pt.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.checkpoint import read_checkpoint
+from training.clips import ClipSource
+from training.finetuning import (
+    best_device,
+    finetuning_parser,
+    open_shards,
+    report,
+    run_command,
+    settings_of,
+)
+from training.fitting import Average, fit, half_cosine, set_rate
+from training.model import VAB
+from training.representation import Encoder, augmented, load_averaged
+from vab_rt.config import ModelConfig
+from vab_rt.errors import OptionError
+
+MAX_SCALE = 100.0  # as CLIP has it: beyond, training is unstable
+
+
+class ContrastiveSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One fine-tuning run; the defaults are the paper's (table 8).
+
+    temperature: at the start. Its first value is missing from the published text; CLIP's is taken.
+    """
+
+    batch: int = 108
+    peak_rate: float = 2e-4
+    weight_decay: float = 1e-5
+    label_smoothing: float = 0.1
+    dropout: float = 0.1
+    mixup: float = 0.5
+    roll: float = 0.1
+    temperature: float = 0.07
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch < 2:
+            raise OptionError(f"contrastive batch is {self.batch}, expected at least 2 clips")
+
+
+class Retriever(nn.Module):
+    """Two passes of one encoder, sound without picture and picture without sound."""
+
+    def __init__(self, vab: VAB, dropout: float = 0.0, temperature: float = 0.07) -> None:
+        super().__init__()
+        self.encoder = Encoder(vab, dropout)
+        device = vab.codebooks.device
+        self.log_scale = nn.Parameter(torch.tensor(1 / temperature, device=device).log())
+
+    def audio(self, tokens: Tensor) -> Tensor:
+        """tokens [B, K, T] -> unit vectors [B, D]"""
+        return F.normalize(self.encoder(tokens, None).float(), dim=1)
+
+    def visual(self, features: Tensor) -> Tensor:
+        """features [B, F, visual_dim] -> unit vectors [B, D]"""
+        return F.normalize(self.encoder(None, features).float(), dim=1)
+
+    @property
+    def scale(self) -> Tensor:
+        """One over the temperature."""
+        return self.log_scale.exp().clamp(max=MAX_SCALE)
+
+
+def finetune_contrastive(
+    folder: Path, vab: VAB, clips: ClipSource, settings: ContrastiveSettings, minutes: float
+) -> Iterator[tuple[int, float, dict[str, float]]]:
+    """Yields (step, progress, losses); leaves `folder`/contrastive.pt with the averaged weights.
+
+    `vab` gives the first weights and the device, and is not changed.
+    """
+    s, device = settings, vab.codebooks.device
+    torch.manual_seed(s.seed)
+    retriever = Retriever(vab, s.dropout, s.temperature).train()
+    average = Average(retriever)
+    optimizer = torch.optim.AdamW(retriever.parameters(), weight_decay=s.weight_decay)
+
+    def step(i: int, progress: float) -> dict[str, float]:
+        set_rate(optimizer, half_cosine(progress, s.peak_rate))
+        random = np.random.default_rng((s.seed, i))
+        tokens, features, _ = augmented(clips.batch(i, s.batch, s.seed), s.mixup, s.roll, random)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            audio = retriever.audio(tokens.to(device))
+            visual = retriever.visual(features.to(device))
+        loss, found = matching_loss(audio, visual, retriever.scale, s.label_smoothing)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(retriever.parameters(), 1.0)
+        optimizer.step()
+        average.update(retriever)
+        return {"loss": loss.item(), "found": found.item(), "scale": retriever.scale.item()}
+
+    parts = {"retriever": retriever, "average": average, "optimizer": optimizer}
+    yield from fit(folder / "contrastive.pt", parts, step, minutes)
+
+
+def matching_loss(
+    audio: Tensor, visual: Tensor, scale: Tensor, label_smoothing: float
+) -> tuple[Tensor, Tensor]:
+    """Symmetric InfoNCE of unit vectors [B, D] (equation 4), and the share of pairs found."""
+    logits = scale * audio @ visual.T  # [B, B]
+    pairs = torch.arange(len(logits), device=logits.device)
+    loss = sum(
+        F.cross_entropy(x, pairs, label_smoothing=label_smoothing) for x in (logits, logits.T)
+    )
+    found = sum((x.argmax(1) == pairs).float().mean() for x in (logits, logits.T))
+    return loss / 2, found / 2
+
+
+def load_retriever(path: Path, config: ModelConfig) -> Retriever:
+    """What `finetune_contrastive` left. Raises ExportError for another model's or damage."""
+    return load_averaged(path, Retriever(VAB(config)))
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = finetuning_parser("training.contrastive", __doc__, ContrastiveSettings)
+    parser.add_argument("--shards", required=True, help="clips: a folder or an fsspec URL")
+    run_command(_run, parser, words)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    settings = settings_of(arguments, ContrastiveSettings)
+    checkpoint = read_checkpoint(arguments.checkpoint)
+    clips = open_shards(arguments.shards, checkpoint)
+    vab = checkpoint.vab().to(best_device())
+    training = finetune_contrastive(arguments.out, vab, clips, settings, arguments.minutes)
+    report("contrastive", training)
+    print(arguments.out / "contrastive.pt")
+
+
+if __name__ == "__main__":
+    main()
