@@ -31,7 +31,7 @@ class Wind:
     @classmethod
     def draw(cls, rng: np.random.Generator, place: Place) -> "Wind":
         heading = float(rng.choice([-1.0, 1.0]))
-        color = str(rng.choice(["green", "orange", "yellow"]))
+        color = str(rng.choice(["green", "yellow", "white"]))
         return cls(place, Curve.wander(rng, 0.03, 1.0, (0.9, 2.2)), heading, color)
 
     def level(self, time_s: float) -> float:
