@@ -124,7 +124,7 @@ def test_the_ball_touches_the_ground_at_the_bounce() -> None:
     ball = replace(ball, material="rubber", color="yellow")
     scene = replace(scene, sources=(ball,))
     events = scene.truth.events["ball"]
-    assert all("touching the ground" in scene.caption(time_s) for time_s in events)
+    assert all("striking the ground" in scene.caption(time_s) for time_s in events)
 
     def lowest_row(time_s: float) -> int:
         """Of the yellow pixels: much more red than blue."""

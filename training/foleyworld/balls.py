@@ -9,7 +9,7 @@ import numpy as np
 from training.foleyworld.pictures import PALETTE, Canvas, Color, mix
 from training.foleyworld.rhythms import sparse
 from training.foleyworld.sounds import CLIP_S, LAST_HIT_S, play_hits, strike
-from training.foleyworld.stage import Place, flash, level_word, striking
+from training.foleyworld.stage import Place, flash, level_word, paint_burst, striking
 
 GRAVITY = 9.6
 TOP_HEIGHT = 1.1
@@ -49,7 +49,7 @@ MATERIALS = {
         ("red", "yellow", "black"),
     ),
 }
-DUST: Color = (255, 246, 226)
+DUST: Color = (255, 222, 130)
 HEIGHT_WORDS = (
     "just above the ground",
     "low above the ground",
@@ -126,7 +126,7 @@ class Ball:
         shadow = 1.0 - 0.55 * min(1.0, height)
         canvas.line((-0.75, -0.025), (0.75, -0.025), 0.05, mix(PALETTE["black"], base, 0.15), 0.75)
         canvas.ellipse((0, -0.02), (radius * (1.5 - 0.6 * shadow), 0.05), (0, 0, 0), shadow)
-        canvas.glow((0, 0.15), 0.85, DUST, flash(time_s, self.events_s))
+        paint_burst(canvas, (0, 0.3), DUST, flash(time_s, self.events_s))
         if self.carried(time_s):
             canvas.line((0, y), (0, 3.0), 0.03, PALETTE["black"])
         canvas.circle((0, y), radius, mix(base, (0, 0, 0), 0.45))

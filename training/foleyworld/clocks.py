@@ -8,7 +8,7 @@ import numpy as np
 from training.foleyworld.pictures import PALETTE, Canvas, mix
 from training.foleyworld.rhythms import draw_rhythm, neighbours
 from training.foleyworld.sounds import SAMPLE_RATE_HZ, play_hits, strike
-from training.foleyworld.stage import Place, flash, striking
+from training.foleyworld.stage import Place, flash, paint_burst, striking
 
 SWING_S = 0.35
 HAND_STEPS = 12
@@ -65,7 +65,7 @@ class Clock:
             spoke = 0.5 * np.pi * i
             x, y = float(np.sin(spoke)), float(np.cos(spoke))
             clock.circle((0.37 * x, face[1] + 0.37 * y), 0.05, (60, 56, 60))
-        canvas.glow((0, clock_scale(self.place) * face[1]), 0.85, (255, 236, 110), lit)
+        paint_burst(canvas, (0, clock_scale(self.place) * face[1]), (255, 225, 70), lit)
         clock.circle(face, 0.45, (255, 250, 190), 0.9 * lit)
         angle = 2 * np.pi * (self.start + count) / HAND_STEPS
         tip = (0.4 * float(np.sin(angle)), face[1] + 0.4 * float(np.cos(angle)))

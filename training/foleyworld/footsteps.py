@@ -32,10 +32,10 @@ class Ground:
 
 
 GROUNDS = {
-    "gravel": Ground((120, 112, 104), (226, 206, 170), (1700, 5200), 0.02, 0.25, 0.55),
-    "wood": Ground((150, 88, 40), (255, 206, 120), (260, 800), 0.022, 0.9, 0.0),
-    "stone": Ground((92, 104, 126), (206, 226, 255), (1500, 4200), 0.007, 0.2, 0.08),
-    "snow": Ground((236, 240, 250), (255, 255, 255), (500, 1500), 0.03, 0.15, 0.7),
+    "gravel": Ground((120, 112, 104), (240, 190, 110), (1700, 5200), 0.02, 0.25, 0.55),
+    "wood": Ground((150, 88, 40), (255, 196, 70), (260, 800), 0.022, 0.9, 0.0),
+    "stone": Ground((92, 104, 126), (150, 195, 255), (1500, 4200), 0.007, 0.2, 0.08),
+    "snow": Ground((236, 240, 250), (200, 240, 255), (500, 1500), 0.03, 0.15, 0.7),
 }
 
 
@@ -87,7 +87,7 @@ class Footsteps:
         dark, light = mix(PALETTE[self.color], (0, 0, 0), 0.5), PALETTE[self.color]
         hip, neck = (0.0, 0.62), (0.04, 1.05)
         self._paint_leg(walker, hip, moving, dark)
-        canvas.glow((STRIDE, 0.2), 0.58, ground.dust, puff)
+        canvas.ellipse((0.12, 0.26), (0.7, 0.4), ground.dust, 0.8 * puff)
         canvas.ellipse((0, 0.06), (0.85, 0.2), ground.dust, 0.9 * puff)
         walker.line(hip, neck, 0.26, light)
         walker.circle((0.06, 1.28), 0.14, (222, 172, 132))

@@ -7,7 +7,7 @@ import numpy as np
 from training.foleyworld.pictures import PALETTE, Canvas, mix
 from training.foleyworld.rhythms import draw_rhythm, irregular, phase, raised
 from training.foleyworld.sounds import play_hits, strike
-from training.foleyworld.stage import Place, flash
+from training.foleyworld.stage import Place, flash, paint_burst
 
 WORDS = ("rising", "raised", "about to strike")
 
@@ -42,7 +42,7 @@ class Drum:
         canvas.ellipse((0, top), (half + 0.03, 0.13), mix(shell, (0, 0, 0), 0.55))
         canvas.ellipse((0, top), (half - 0.03, 0.1), mix((205, 195, 170), (0, 0, 0), 0.12))
         hit = flash(time_s, self.events_s)
-        canvas.glow((0, top), 0.85, (255, 250, 225), 0.9 * hit)
+        paint_burst(canvas, (0, top), (255, 250, 110), hit)
         canvas.ellipse((0, top), (half - 0.03, 0.1), (255, 250, 225), hit)
         lift = self.level(time_s)
         angle = 0.16 + 0.95 * lift
@@ -94,7 +94,7 @@ class Hammer:
         canvas.box((-0.36 * grow, top - 0.16), (0.36 * grow, top), iron)
         canvas.polygon([(-0.36 * grow, top), (-0.36 * grow, top - 0.14), (-0.66 * grow, top)], iron)
         canvas.line((-0.36 * grow, top - 0.02), (0.36 * grow, top - 0.02), 0.03, (150, 152, 160))
-        canvas.glow((0, top), 0.85, (255, 190, 60), flash(time_s, self.events_s))
+        paint_burst(canvas, (0, top), (255, 160, 30), flash(time_s, self.events_s))
         angle = 1.15 * self.level(time_s)
         grip, reach = (0.78, top + 0.16 * grow), 0.78
         head = (grip[0] - reach * np.cos(angle), grip[1] + reach * np.sin(angle))
