@@ -24,6 +24,7 @@ from vab_rt.config import GenerateOptions
 from vab_rt.engines import open_engines
 from vab_rt.errors import BackendError, BundleError
 from vab_rt.sampling import NativeSampler, Sampler, sample_step
+from vab_rt.sampling_arguments import StepSettings
 
 POSITIONS, SIZE = 2000, 2048  # vab-encodec: 4 codebooks x 500 steps, 2048 codes
 NUM_BUFFERS = 8  # 262 MB of logits, past any cache
@@ -79,13 +80,15 @@ def step_once(
         tokens,
         logits[0],
         logits[1],
-        seeds=np.array([1], np.uint64),
-        step=0,
-        guidance=DEFAULTS.guidance,
-        temperature=DEFAULTS.temperature,
-        top_k=top_k,
-        mask_temperature=DEFAULTS.mask_temperature * (1 - 1 / DEFAULTS.steps),
-        num_remask=np.array([positions * 99 // 100], np.int32),
+        StepSettings(
+            seeds=np.array([1], np.uint64),
+            step=0,
+            guidance=DEFAULTS.guidance,
+            temperature=DEFAULTS.temperature,
+            top_k=top_k,
+            mask_temperature=DEFAULTS.mask_temperature * (1 - 1 / DEFAULTS.steps),
+            num_remask=np.array([positions * 99 // 100], np.int32),
+        ),
     )
     return tokens
 

@@ -14,8 +14,8 @@ pytest.importorskip(
 
 
 def test_nothing_is_timed_when_parity_is_red():
-    def off_by_one(tokens, conditional, *rest, **options):
-        sample_step(tokens, conditional, *rest, **options)
+    def off_by_one(tokens, conditional, *rest):
+        sample_step(tokens, conditional, *rest)
         tokens[0, -1] = (tokens[0, -1] + 1) % conditional.shape[2]
 
     with pytest.raises(SystemExit, match=r"parity is red at .*nothing was timed"):

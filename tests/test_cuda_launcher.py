@@ -27,6 +27,7 @@ import numpy as np
 from vab_rt.engines.cuda_sampling import CudaSampler
 from vab_rt.engines.device_arrays import DeviceArray
 from vab_rt.errors import VabError
+from vab_rt.sampling_arguments import StepSettings
 
 def report(action):
     try:
@@ -42,6 +43,12 @@ def start(**limits):
         num_remask=np.array([[3, 4], [0, 0]], np.int32), first_step=7,
     )
     return sampler
+
+def settings(num_remask):
+    return StepSettings(
+        seeds=np.array([1], np.uint64), step=0, guidance=1.0, temperature=1.0, top_k=0,
+        mask_temperature=0.0, num_remask=np.array([num_remask], np.int32),
+    )
 
 tokens = DeviceArray(0x10000, np.int32, (2, 63))
 conditional = DeviceArray(0x20000, np.float32, (2, 63, 37))
@@ -135,8 +142,7 @@ def test_a_sampler_step_on_host_arrays_launches_once_and_brings_the_tokens_back(
         "s = CudaSampler(1, 3, 5)\n"
         "before = np.array([[5, 2, 5]], np.int32)\n"
         "logits = np.zeros((1, 3, 5), np.float32)\n"
-        "s(before, logits, None, seeds=np.array([1], np.uint64), step=0, guidance=1.0,\n"
-        "  temperature=1.0, top_k=0, mask_temperature=0.0, num_remask=np.array([1], np.int32))\n"
+        "s(before, logits, None, settings(num_remask=1))\n"
         "print(before.tolist())\n"
     )
     assert out == "[[5, 2, 5]]\n"  # nothing computes here
@@ -204,9 +210,7 @@ def test_without_cuda_core_the_error_says_what_to_install(monkeypatch):
         (
             (
                 "CudaSampler(1, 62, 37)(np.zeros((1, 63), np.int32), "
-                "np.zeros((1, 63, 37), np.float32), None, seeds=np.array([1], np.uint64), "
-                "step=0, guidance=1, temperature=1, top_k=0, mask_temperature=0, "
-                "num_remask=np.zeros(1, np.int32))"
+                "np.zeros((1, 63, 37), np.float32), None, settings(num_remask=0))"
             ),
             "conditional has shape (1, 63, 37), expected (1, 62, 37)",
         ),

@@ -161,16 +161,16 @@ class RecordingSampler(NumpySampler):
     def __init__(self):
         self.calls = []
 
-    def __call__(self, tokens, conditional, unconditional, **settings):
+    def __call__(self, tokens, conditional, unconditional, settings):
         self.calls.append(settings)
-        NumpySampler.__call__(tokens, conditional, unconditional, **settings)
+        NumpySampler.__call__(tokens, conditional, unconditional, settings)
 
 
 def test_confidence_noise_is_annealed_to_nothing():
     sampler = RecordingSampler()
     decode(masked(), [0], sampler=sampler, steps=4, mask_temperature=8.0)
-    assert [call["mask_temperature"] for call in sampler.calls] == [6.0, 4.0, 2.0, 0.0]
-    assert [call["step"] for call in sampler.calls] == [0, 1, 2, 3]
+    assert [call.mask_temperature for call in sampler.calls] == [6.0, 4.0, 2.0, 0.0]
+    assert [call.step for call in sampler.calls] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from vab_rt import sampling
 from vab_rt.errors import OptionError, VabError
 from vab_rt.philox import CONFIDENCE_STREAM, TOKEN_STREAM, gumbel
 from vab_rt.sampling import exp_poly, fastest_sampler, sample_step
+from vab_rt.sampling_arguments import StepSettings
 
 
 def make_case(seed=0, clips=2, positions=63, size=37, masked=0.6, scale=2.0, **changes):
@@ -33,9 +34,14 @@ def make_case(seed=0, clips=2, positions=63, size=37, masked=0.6, scale=2.0, **c
 def run(case, step=sample_step):
     """Tokens after the step; the case keeps its own."""
     tokens = case["tokens"].copy()
-    rest = {name: value for name, value in case.items() if name != "tokens"}
-    step(tokens, rest.pop("conditional"), rest.pop("unconditional"), **rest)
+    run_in_place(case | {"tokens": tokens}, step)
     return tokens
+
+
+def run_in_place(case, step=sample_step):
+    arrays = ("tokens", "conditional", "unconditional")
+    settings = {name: value for name, value in case.items() if name not in arrays}
+    step(*(case[name] for name in arrays), StepSettings(**settings))
 
 
 def test_only_masked_positions_change_and_the_asked_number_is_masked_again():
@@ -199,11 +205,9 @@ def test_logits_that_are_not_finite_are_an_error_and_change_nothing(name, value)
     b, n = np.argwhere(case["tokens"] == 37)[-1]
     case[name][b, n, 5] = value
     before = case["tokens"].copy()
-    rest = {key: v for key, v in case.items() if key not in ("tokens",)}
-    conditional, unconditional = rest.pop("conditional"), rest.pop("unconditional")
     where = rf"{name}\[{b}, {n}, 5\] of shape \(2, 63, 37\) is {value}, expected finite"
     with pytest.raises(VabError, match=where):
-        sample_step(case["tokens"], conditional, unconditional, **rest)
+        run_in_place(case)
     np.testing.assert_array_equal(case["tokens"], before)
 
 
@@ -288,19 +292,24 @@ def test_arguments_that_do_not_fit_are_refused(name):
         run(make_case(**changes))
 
 
-def test_counters_past_32_bits_are_refused(tmp_path):
-    sparse = np.memmap(tmp_path / "logits", np.float32, "w+", shape=(1, 65537, 65536))
-    with pytest.raises(OptionError, match=r"N \* V is 4295032832, expected 1 to 2\*\*32"):
-        run(make_case(clips=1, positions=65537, size=2, conditional=sparse, unconditional=None))
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((1, 65537, 65536), r"N \* V is 4295032832, expected 1 to 2\*\*32"),
+        ((1, 1, 2**31), r"V is 2147483648, expected under 2\*\*31, as tokens are int32"),
+    ],
+)
+def test_counters_past_32_bits_are_refused(tmp_path, shape, message):
+    sparse = np.memmap(tmp_path / "logits", np.float32, "w+", shape=shape)
+    with pytest.raises(OptionError, match=message):
+        run(make_case(1, *shape[:2], size=2, conditional=sparse, unconditional=None))
 
 
 def test_read_only_tokens_are_refused():
     case = make_case()
     case["tokens"].flags.writeable = False
-    rest = {key: value for key, value in case.items() if key != "tokens"}
-    conditional, unconditional = rest.pop("conditional"), rest.pop("unconditional")
     with pytest.raises(OptionError, match="tokens is read-only"):
-        sample_step(case["tokens"], conditional, unconditional, **rest)
+        run_in_place(case)
 
 
 def test_the_fastest_sampler_has_a_name_and_samples_the_same_tokens():

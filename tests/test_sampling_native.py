@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_sampling import make_case, run
+from test_sampling import make_case, run, run_in_place
 
 from vab_rt.errors import BackendError, OptionError, VabError
 from vab_rt.sampling import NativeSampler, fastest_sampler, sample_step
@@ -99,9 +99,7 @@ def test_nothing_is_written_around_the_tokens():
     case = make_case()
     poison = np.full((4, 63), -7, np.int32)
     poison[1:3] = case["tokens"]
-    rest = {key: value for key, value in case.items() if key != "tokens"}
-    conditional, unconditional = rest.pop("conditional"), rest.pop("unconditional")
-    NativeSampler(2)(poison[1:3], conditional, unconditional, **rest)
+    run_in_place(case | {"tokens": poison[1:3]}, NativeSampler(2))
     assert (poison[[0, 3]] == -7).all()
     np.testing.assert_array_equal(poison[1:3], run(case))
 
@@ -121,11 +119,9 @@ def test_logits_that_are_not_finite_are_the_same_error(name, value, guidance):
     b, n = np.argwhere(case["tokens"] == 37)[-1]
     case[name][b, n, 36] = value
     before = case["tokens"].copy()
-    rest = {key: v for key, v in case.items() if key != "tokens"}
-    conditional, unconditional = rest.pop("conditional"), rest.pop("unconditional")
     for step in (sample_step, NativeSampler(2)):
         with pytest.raises(VabError, match=rf"{name}\[{b}, {n}, 36\] of shape \(2, 63, 37\) is"):
-            step(case["tokens"], conditional, unconditional, **rest)
+            run_in_place(case, step)
         np.testing.assert_array_equal(case["tokens"], before)
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from vab_rt.config import GenerateOptions
 from vab_rt.sampling import Sampler
+from vab_rt.sampling_arguments import StepSettings
 
 Tokens = npt.NDArray[np.int32]
 Logits = npt.NDArray[np.float32]
@@ -51,10 +52,7 @@ def decode_masked(
         size = conditional.shape[3]
         if num_masked is None:
             num_masked = (tokens == size).sum(axis=(1, 2))  # [B]
-        sample_step(
-            tokens.reshape(batch, -1),
-            conditional.reshape(batch, -1, size),
-            None if unconditional is None else unconditional.reshape(batch, -1, size),
+        settings = StepSettings(
             seeds=seeds,
             step=step,
             guidance=options.guidance,
@@ -62,5 +60,11 @@ def decode_masked(
             top_k=options.top_k,
             mask_temperature=options.mask_temperature * (1 - (step + 1) / steps),
             num_remask=np.array([remask_count(step, steps, int(n)) for n in num_masked], np.int32),
+        )
+        sample_step(
+            tokens.reshape(batch, -1),
+            conditional.reshape(batch, -1, size),
+            None if unconditional is None else unconditional.reshape(batch, -1, size),
+            settings,
         )
         yield step, tokens.copy()

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from vab_rt.errors import BackendError, OptionError
 from vab_rt.philox import CONFIDENCE_STREAM, TOKEN_STREAM, gumbel, log_poly
-from vab_rt.sampling_arguments import check_arguments, not_finite
+from vab_rt.sampling_arguments import StepSettings, check_arguments, not_finite
 
 # Cephes expf (Moshier 1989), highest power first.
 _EXP_COEFFICIENTS = tuple(
@@ -41,14 +41,7 @@ class Sampler(Protocol):
         tokens: npt.NDArray[np.int32],
         conditional: npt.NDArray[np.float32],
         unconditional: npt.NDArray[np.float32] | None,
-        *,
-        seeds: npt.NDArray[np.uint64],
-        step: int,
-        guidance: float,
-        temperature: float,
-        top_k: int,
-        mask_temperature: float,
-        num_remask: npt.NDArray[np.int32],
+        settings: StepSettings,
     ) -> None: ...
 
 
@@ -56,45 +49,33 @@ def sample_step(
     tokens: npt.NDArray[np.int32],
     conditional: npt.NDArray[np.float32],
     unconditional: npt.NDArray[np.float32] | None,
-    *,
-    seeds: npt.NDArray[np.uint64],
-    step: int,
-    guidance: float,
-    temperature: float,
-    top_k: int,
-    mask_temperature: float,
-    num_remask: npt.NDArray[np.int32],
+    settings: StepSettings,
 ) -> None:
     """Fill the masked tokens [B, N] in place and mask the `num_remask` least confident again.
 
     conditional, unconditional: logits [B, N, V]; None stands for guidance 1. Only rows whose token
-    is V are read. seeds [B]; step numbers the noise; top_k 0 keeps all, ties at the threshold stay;
-    mask_temperature is already annealed; num_remask [B] is at most the masked count of its clip.
-    Ties of confidence go by position. All arrays are C-contiguous.
+    is V are read. Ties of confidence go by position. All arrays are C-contiguous.
 
     Raises OptionError for an argument that does not fit, VabError for logits that are NaN or
     infinite (-inf too: guidance would make NaN of it). After an error the tokens are unchanged.
     """
-    check_arguments(
-        tokens, conditional, unconditional, seeds, step, guidance, temperature, top_k,
-        mask_temperature, num_remask,
-    )  # fmt: skip
-    mask_id = conditional.shape[2]
+    check_arguments(tokens, conditional, unconditional, settings)
+    mask_id, s = conditional.shape[2], settings
     result = tokens.copy()
-    for b, seed in enumerate(seeds):
+    for b, seed in enumerate(s.seeds):
         rows = np.flatnonzero(tokens[b] == mask_id)  # [R]
         scaled = _scaled_logits(
             conditional[b, rows],
             None if unconditional is None else unconditional[b, rows],
-            guidance,
-            temperature,
+            s.guidance,
+            s.temperature,
         )  # [R, V]
         if not np.isfinite(scaled).all():
             raise not_finite(tokens, conditional, unconditional)
-        sampled, log_p = _sample_rows(scaled, rows, int(seed), step, top_k)  # [R]
-        noise = gumbel(int(seed), step, CONFIDENCE_STREAM, rows.astype(np.uint32))
-        confidence = log_p + np.float32(mask_temperature) * noise
-        sampled[np.argsort(confidence, kind="stable")[: num_remask[b]]] = mask_id
+        sampled, log_p = _sample_rows(scaled, rows, int(seed), s.step, s.top_k)  # [R]
+        noise = gumbel(int(seed), s.step, CONFIDENCE_STREAM, rows.astype(np.uint32))
+        confidence = log_p + np.float32(s.mask_temperature) * noise
+        sampled[np.argsort(confidence, kind="stable")[: s.num_remask[b]]] = mask_id
         result[b, rows] = sampled
     tokens[...] = result
 
@@ -184,22 +165,13 @@ class NativeSampler:
         tokens: npt.NDArray[np.int32],
         conditional: npt.NDArray[np.float32],
         unconditional: npt.NDArray[np.float32] | None,
-        *,
-        seeds: npt.NDArray[np.uint64],
-        step: int,
-        guidance: float,
-        temperature: float,
-        top_k: int,
-        mask_temperature: float,
-        num_remask: npt.NDArray[np.int32],
+        settings: StepSettings,
     ) -> None:
-        check_arguments(
-            tokens, conditional, unconditional, seeds, step, guidance, temperature, top_k,
-            mask_temperature, num_remask,
-        )  # fmt: skip
+        check_arguments(tokens, conditional, unconditional, settings)
+        s = settings
         finite = self._kernel.sample_step(
-            tokens, conditional, unconditional, seeds, step, guidance, 1 / temperature, top_k,
-            mask_temperature, num_remask,
+            tokens, conditional, unconditional, s.seeds, s.step, s.guidance, 1 / s.temperature,
+            s.top_k, s.mask_temperature, s.num_remask,
         )  # fmt: skip
         if not finite:
             raise not_finite(tokens, conditional, unconditional)

@@ -1,48 +1,65 @@
 """What one sampling step accepts, and the errors for what it does not."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
 from vab_rt.errors import OptionError, VabError
 
 
+@dataclass(frozen=True)
+class StepSettings:
+    """What one step on B clips is asked for, beside its tokens and logits.
+
+    seeds [B]; step numbers the noise; top_k 0 keeps all, ties at the threshold stay;
+    mask_temperature is already annealed; num_remask [B] is at most the masked count of its clip.
+    """
+
+    seeds: npt.NDArray[np.uint64]
+    step: int
+    guidance: float
+    temperature: float
+    top_k: int
+    mask_temperature: float
+    num_remask: npt.NDArray[np.int32]
+
+
 def check_arguments(
     tokens: npt.NDArray[np.int32],
     conditional: npt.NDArray[np.float32],
     unconditional: npt.NDArray[np.float32] | None,
-    seeds: npt.NDArray[np.uint64],
-    step: int,
-    guidance: float,
-    temperature: float,
-    top_k: int,
-    mask_temperature: float,
-    num_remask: npt.NDArray[np.int32],
+    settings: StepSettings,
 ) -> None:
     """Raise OptionError unless every argument of a sampling step fits the others."""
+    s = settings
     _check_array("tokens", tokens, np.int32, (None, None), "[B, N]")
     _check_array("conditional", conditional, np.float32, (*tokens.shape, None), "[B, N, V]")
     if unconditional is not None:
         _check_array("unconditional", unconditional, np.float32, conditional.shape, "[B, N, V]")
-    _check_array("seeds", seeds, np.uint64, (len(tokens),), "[B]")
-    _check_array("num_remask", num_remask, np.int32, (len(tokens),), "[B]")
+    _check_array("seeds", s.seeds, np.uint64, (len(tokens),), "[B]")
+    _check_array("num_remask", s.num_remask, np.int32, (len(tokens),), "[B]")
     if not tokens.flags.writeable:
         raise OptionError("tokens is read-only, expected an array that can be changed in place")
     size = conditional.shape[2]
     _require(0 < tokens.shape[1] * size <= 2**32, "N * V", tokens.shape[1] * size, "1 to 2**32")
-    _require(0 <= step < 2**32, "step", step, "0 to 2**32 - 1")
-    _require(_fits_float32(guidance), "guidance", guidance, "a finite float32")
+    _require(size < 2**31, "V", size, "under 2**31, as tokens are int32")
+    _require(0 <= s.step < 2**32, "step", s.step, "0 to 2**32 - 1")
+    _require(_fits_float32(s.guidance), "guidance", s.guidance, "a finite float32")
     if unconditional is None:
-        _require(guidance == 1, "guidance", guidance, "1 when unconditional is None")
+        _require(s.guidance == 1, "guidance", s.guidance, "1 when unconditional is None")
     _require(
-        temperature > 0 and _fits_float32(1 / temperature) and bool(np.float32(1 / temperature)),
-        "temperature", temperature, "over 0, with an inverse that fits float32",
+        s.temperature > 0
+        and _fits_float32(1 / s.temperature)
+        and bool(np.float32(1 / s.temperature)),
+        "temperature", s.temperature, "over 0, with an inverse that fits float32",
     )  # fmt: skip
-    _require(0 <= top_k < 2**31, "top_k", top_k, "0 (keep all) to 2**31 - 1")
+    _require(0 <= s.top_k < 2**31, "top_k", s.top_k, "0 (keep all) to 2**31 - 1")
     _require(
-        mask_temperature >= 0 and _fits_float32(mask_temperature),
-        "mask_temperature", mask_temperature, "0 or more",
+        s.mask_temperature >= 0 and _fits_float32(s.mask_temperature),
+        "mask_temperature", s.mask_temperature, "0 or more",
     )  # fmt: skip
-    _check_counts(tokens, num_remask, size)
+    _check_counts(tokens, s.num_remask, size)
 
 
 def _check_array(

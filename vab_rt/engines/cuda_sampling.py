@@ -19,7 +19,7 @@ from vab_rt.engines.kernel_files import (
     read_cubin,
 )
 from vab_rt.errors import BackendError, OptionError, VabError
-from vab_rt.sampling_arguments import check_arguments, not_finite
+from vab_rt.sampling_arguments import StepSettings, check_arguments, not_finite
 
 HEADER_WORDS = 8
 NOT_FINITE, BAD_COUNT, SCHEDULE_OVER = 1, 2, 4  # bits of the error word
@@ -181,25 +181,16 @@ class CudaSampler:
         tokens: npt.NDArray[np.int32],
         conditional: npt.NDArray[np.float32],
         unconditional: npt.NDArray[np.float32] | None,
-        *,
-        seeds: npt.NDArray[np.uint64],
-        step: int,
-        guidance: float,
-        temperature: float,
-        top_k: int,
-        mask_temperature: float,
-        num_remask: npt.NDArray[np.int32],
+        settings: StepSettings,
     ) -> None:
-        check_arguments(
-            tokens, conditional, unconditional, seeds, step, guidance, temperature, top_k,
-            mask_temperature, num_remask,
-        )  # fmt: skip
+        check_arguments(tokens, conditional, unconditional, settings)
         if conditional.shape != self.shape:
             raise OptionError(f"conditional has shape {conditional.shape}, expected {self.shape}")
+        s = settings
         self.begin(
-            seeds, guidance=guidance, temperature=temperature, top_k=top_k,
-            mask_temperatures=np.array([mask_temperature], np.float32),
-            num_remask=num_remask[None], first_step=step,
+            s.seeds, guidance=s.guidance, temperature=s.temperature, top_k=s.top_k,
+            mask_temperatures=np.array([s.mask_temperature], np.float32),
+            num_remask=s.num_remask[None], first_step=s.step,
         )  # fmt: skip
         arrays = [tokens, conditional] + ([] if unconditional is None else [unconditional])
         if self._inputs is None:
