@@ -107,7 +107,7 @@ class Hammer:
     def sound(self, rng: np.random.Generator) -> np.ndarray:
         root = self.place.between(1300, 800)
         ratios = (0.37, 1.0, 1.13, 1.71, 1.83, 2.36, 2.9, 3.12, 3.77)
-        gains = (0.35, 0.6, 0.6, 0.55, 0.5, 0.5, 0.45, 0.4, 0.3)
+        gains = (0.35, 0.7, 0.4, 0.55, 0.35, 0.5, 0.45, 0.3, 0.3)
         decays = (0.05, 0.16, 0.13, 0.11, 0.13, 0.1, 0.08, 0.09, 0.07)
         modes = [root * ratio for ratio in ratios]
         hit = strike(modes, gains, decays, rng, (0.9, 0.02))
