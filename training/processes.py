@@ -1,0 +1,58 @@
+"""Jobs spread over processes."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from vab_rt.errors import BackendError
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def in_parallel(
+    function: Callable[[Job], Result], jobs: Iterable[Job], workers: int
+) -> Iterator[Result]:
+    """function(job) of every job, as they are finished; with one worker, here and in order.
+
+    At most `workers` jobs are under way, so that an interruption loses no more. Errors of a job
+    are raised here. Raises BackendError when a process dies.
+    """
+    if workers == 1:
+        yield from map(function, jobs)
+        return
+    context = multiprocessing.get_context("spawn")  # torch does not survive a fork
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_live_and_die) as pool:
+        under_way: set[Future[Result]] = set()
+        try:
+            for job in jobs:
+                under_way.add(pool.submit(function, job))
+                if len(under_way) == workers:
+                    done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+                    yield from [future.result() for future in done]
+            while under_way:
+                done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+                yield from [future.result() for future in done]
+        except BrokenProcessPool as error:
+            raise BackendError(
+                f"one of {workers} processes died, expected all to finish; what is done is kept: "
+                "run the same command again, with fewer workers if memory is short"
+            ) from error
+
+
+def _live_and_die() -> None:
+    """Workers end at once when they are interrupted, and when their parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only worker processes run this"
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
