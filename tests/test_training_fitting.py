@@ -61,7 +61,7 @@ def test_average_trails_the_weights_and_forgets_the_beginning_sooner():
     with torch.no_grad():
         parts["module"].weight += 1
     average.update(parts["module"])
-    torch.testing.assert_close(average.state_dict()["weight"], before + 10 / 11)
+    torch.testing.assert_close(average.weights["weight"], before + 10 / 11)
     average.count = 10**6
     average.update(parts["module"])
-    torch.testing.assert_close(average.state_dict()["weight"], before + 1 - (1 / 11) * 0.5)
+    torch.testing.assert_close(average.weights["weight"], before + 1 - (1 / 11) * 0.5)

@@ -1,13 +1,20 @@
-"""One training loop for every stage: a time budget, checkpoints, and resuming from them."""
+"""One training loop for every stage: a budget, checkpoints, and resuming from them exactly."""
 
 import math
+import pickle
+import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import nn
+
+from training import ranks
+from vab_rt.errors import DataError, OutputError
 
 SAVE_EVERY_S = 120.0
 REPORT_EVERY = 50
@@ -17,34 +24,48 @@ def fit(
     checkpoint: Path,
     parts: dict[str, Any],
     step: Callable[[int, float], dict[str, float]],
-    minutes: float,
+    minutes: float | None,
+    steps: int | None = None,
 ) -> Iterator[tuple[int, float, dict[str, float]]]:
-    """Call `step(i, progress)` until `minutes` of training are spent, over all runs together.
+    """Call `step(i, progress)` until a budget is spent, over all runs together.
 
-    parts: whatever has a state_dict and must survive an interruption. progress runs from 0 to 1
-    over the budget and drives the learning rate. Yields (i, progress, mean of the losses) every
-    REPORT_EVERY steps and at the end.
+    parts: whatever has a state_dict and must survive an interruption. The budget is `steps` where
+    they are given, else `minutes` of training; progress runs from 0 to 1 over it and drives the
+    learning rate. What a step draws from torch's generator follows from i alone, so a run of
+    `steps` that was stopped ends as one that was not. Yields (i, progress, mean of the losses)
+    every REPORT_EVERY steps and at the end. A signal to stop is obeyed after the step, with
+    everything saved. Raises DataError for a checkpoint of something else, OutputError.
     """
     first, spent_s = _resume(checkpoint, parts)
     i = first
     started = saved = time.monotonic()
-    sums: dict[str, float] = {}
-    count = 0
-    while spent_s + time.monotonic() - started < 60 * minutes:
-        progress = (spent_s + time.monotonic() - started) / (60 * minutes)
-        for name, value in step(i, progress).items():
-            sums[name] = sums.get(name, 0.0) + value
-        i, count = i + 1, count + 1
-        if count == REPORT_EVERY:
-            yield i, progress, {name: value / count for name, value in sums.items()}
-            sums, count = {}, 0
-        if time.monotonic() - saved > SAVE_EVERY_S:
-            _save(checkpoint, parts, i, spent_s + time.monotonic() - started)
-            saved = time.monotonic()
+    seen: dict[str, list[float]] = {}  # since the last report
+    with _stop_signals() as stopped:
+        while True:
+            elapsed_s = ranks.of_first(spent_s + time.monotonic() - started)
+            progress = i / max(1, steps) if steps is not None else elapsed_s / (60 * minutes)
+            if progress >= 1 or stopped:
+                break
+            torch.manual_seed(i * ranks.world() + ranks.rank())  # dropout takes no generator
+            for name, value in step(i, progress).items():
+                seen.setdefault(name, []).append(value)
+            i += 1
+            if i % REPORT_EVERY == 0:
+                yield i, progress, _means(seen)
+                seen = {}
+            if time.monotonic() - saved > SAVE_EVERY_S:
+                _save(checkpoint, parts, i, elapsed_s)
+                saved = time.monotonic()
     if i == first and checkpoint.exists():
         return  # the budget was spent before
-    _save(checkpoint, parts, i, spent_s + time.monotonic() - started)
-    yield i, 1.0, {name: value / max(1, count) for name, value in sums.items()}
+    _save(checkpoint, parts, i, elapsed_s)
+    if stopped:
+        raise KeyboardInterrupt
+    yield i, 1.0, _means(seen)
+
+
+def _means(seen: dict[str, list[float]]) -> dict[str, float]:
+    return {name: sum(values) / len(values) for name, values in seen.items()}
 
 
 def half_cosine(progress: float, peak: float, warm_up: float = 0.03) -> float:
@@ -76,25 +97,93 @@ class Average:
             else:
                 self.weights[name].copy_(value)
 
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        return self.weights
+    def state_dict(self) -> dict[str, Any]:
+        return {"weights": self.weights, "count": self.count}
 
-    def load_state_dict(self, weights: dict[str, torch.Tensor]) -> None:
-        self.weights = weights
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.count = state["count"]
+        for name, value in self.weights.items():
+            value.copy_(state["weights"][name])
+
+
+def averaged_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """The weights that ship, of a stage that `fit` has finished. Raises DataError."""
+    return _load(checkpoint)["average"]["weights"]
+
+
+def steps_made(checkpoint: Path) -> int:
+    return int(_load(checkpoint)["step"])
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """A list that is filled when SIGINT or SIGTERM arrives; a second one stops at once."""
+    received: list[int] = []
+    before = {}
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        for other, handler in before.items():
+            signal.signal(other, handler)
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, remember)
+    except ValueError:  # not the main thread: whoever runs this one handles signals
+        pass
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _load(checkpoint: Path) -> dict[str, Any]:
+    try:
+        saved = torch.load(checkpoint, weights_only=True, map_location="cpu")
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise DataError(
+            f"{checkpoint} cannot be read ({_first_line(error)}), expected a stage's checkpoint; "
+            "delete it to begin that stage again"
+        ) from error
+    return dict(saved)
 
 
 def _resume(checkpoint: Path, parts: dict[str, Any]) -> tuple[int, float]:
     if not checkpoint.exists():
         return 0, 0.0
-    saved = torch.load(checkpoint, weights_only=True)
-    for name, part in parts.items():
-        part.load_state_dict(saved[name])
-    return saved["step"], saved["spent_s"]
+    saved = _load(checkpoint)
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(saved[name])
+        return int(saved["step"]), float(saved["spent_s"])
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise DataError(
+            f"{checkpoint} is of another model or stage ({_first_line(error)}); give this run "
+            "another folder, or delete the file to begin again"
+        ) from error
 
 
 def _save(checkpoint: Path, parts: dict[str, Any], step: int, spent_s: float) -> None:
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    """Only the first process writes; the file is whole at every moment."""
+    if ranks.rank() != 0:
+        return
     beside = checkpoint.with_suffix(".tmp")
     states = {name: part.state_dict() for name, part in parts.items()}
-    torch.save({**states, "step": step, "spent_s": spent_s}, beside)
-    beside.replace(checkpoint)
+    try:
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({**states, "step": step, "spent_s": spent_s}, beside)
+        beside.replace(checkpoint)
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # torch's zip writer raises RuntimeError on a full disk
+        beside.unlink(missing_ok=True)
+        raise OutputError(
+            f"{checkpoint} cannot be written ({_first_line(error)}); what was saved before is "
+            "still there: free space and run the command again"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

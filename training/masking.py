@@ -6,22 +6,32 @@ from numpy.typing import NDArray
 MASK_MEAN, MASK_STD, MASK_RANGE = 0.55, 0.25, (0.5, 1.0)
 
 
-def mask_ratios(random: np.random.Generator, count: int) -> NDArray[np.float64]:
+def mask_ratios(
+    random: np.random.Generator, count: int, mean: float = MASK_MEAN
+) -> NDArray[np.float64]:
     """Truncated normal, one ratio a clip [count]; drawn by rejection."""
     low, high = MASK_RANGE
     ratios = np.empty(0)
     while len(ratios) < count:
-        drawn = random.normal(MASK_MEAN, MASK_STD, 4 * count)
+        drawn = random.normal(mean, MASK_STD, 4 * count)
         ratios = np.concatenate([ratios, drawn[(drawn >= low) & (drawn <= high)]])
     return ratios[:count]
 
 
 def mask_tokens(
-    tokens: NDArray[np.int32], mask_id: int, random: np.random.Generator
+    tokens: NDArray[np.int32],
+    mask_id: int,
+    random: np.random.Generator,
+    mean: float = MASK_MEAN,
+    given: int = 0,
 ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-    """Each token is masked independently with its clip's ratio -> (masked tokens, which)."""
-    ratios = mask_ratios(random, len(tokens))
+    """Each token is masked independently with its clip's ratio -> (masked tokens, which).
+
+    The first `given` codebooks stay as they are.
+    """
+    ratios = mask_ratios(random, len(tokens), mean)
     hidden = random.random(tokens.shape) < ratios[:, None, None]  # [B, K, T]
+    hidden[:, :given] = False
     return np.where(hidden, np.int32(mask_id), tokens), hidden
 
 

@@ -27,6 +27,7 @@ class VAB(nn.Module):
         self.mask_codes = nn.Parameter(torch.randn(c.num_codebooks, 1, c.code_dim) * 0.02)
         self.audio_in = nn.Linear(c.code_dim, c.width)
         self.visual_in = nn.Linear(c.visual_dim, c.width)
+        self.visual_beside = AlignedFrames(c) if c.aligned_visual else None
         self.modality = nn.Parameter(torch.randn(2, c.width) * 0.02)
         self.layers = nn.ModuleList(
             Layer(c.width, c.heads, expert=i < c.expert_layers, dropout=dropout)
@@ -59,49 +60,86 @@ class VAB(nn.Module):
         self.mask_codes.copy_(torch.randn_like(self.mask_codes) * per_codebook)
         self.audio_in.weight /= per_codebook.square().sum().sqrt()
 
-    def forward(self, tokens: Tensor, features: Tensor, conditional: Tensor) -> Tensor:
+    def forward(
+        self, tokens: Tensor, features: Tensor, conditional: Tensor, first_frame: int = 0
+    ) -> Tensor:
         """tokens [B, K, T] (V is [MASK]), features [B, F, visual_dim], conditional [B] of 0 or 1
-        -> logits [B, K - given_codebooks, T, V]. Where conditional is 0 the visual embedding is
-        zeroed (VATT)."""
-        x = self.embed(tokens, features, conditional)
-        for layer in self.layers:
-            x = layer(x, self.bias, features.shape[1])
+        -> logits [B, K - given_codebooks, T, V].
+
+        Where conditional is 0 the visual embedding is zeroed (VATT). F and T may be those of a
+        part of the clip that begins at `first_frame`.
+        """
+        x = self._through(tokens, features, conditional, len(self.layers), first_frame)
         logits = self.heads(self.norm(x[:, features.shape[1] :]))  # [B, T, K * V]
         return logits.unflatten(2, (self.num_predicted, -1)).transpose(1, 2)
-
-    def embed(self, tokens: Tensor, features: Tensor, conditional: Tensor) -> Tensor:
-        visual = self.embed_visual(features, conditional)
-        x = torch.cat([visual, self.embed_audio(tokens)], 1)  # [B, F + T, D]
-        return x + self.positions if self.config.sinusoids else x
-
-    def embed_audio(self, tokens: Tensor) -> Tensor:  # -> [B, T, D]
-        codes = torch.cat([self.codebooks, self.mask_codes], 1)  # [K, V + 1, code_dim]
-        summed = sum(F.embedding(tokens[:, k], codes[k]) for k in range(tokens.shape[1]))
-        return self.audio_in(summed) + self.modality[1]
-
-    def embed_visual(self, features: Tensor, conditional: Tensor) -> Tensor:  # -> [B, F, D]
-        return self.visual_in(features) * conditional[:, None, None] + self.modality[0]
 
     def encode(self, tokens: Tensor | None, features: Tensor | None, depth: int) -> Tensor:
         """The stream after the first `depth` layers [B, F + T, D]; for retrieval and classes.
 
         A modality that is None is absent, and so are its positions. Sound may be shorter than T.
         """
-        parts, where = [], []
-        if features is not None:
-            parts.append(self.embed_visual(features, features.new_ones(len(features))))
-            where.append(torch.arange(features.shape[1]))
-        num_visual = sum(map(len, where))
-        if tokens is not None:
-            parts.append(self.embed_audio(tokens))
-            where.append(torch.arange(tokens.shape[2]) + self.config.num_frames)
-        x, rows = torch.cat(parts, 1), torch.cat(where).to(self.bias.device)
+        conditional = None if features is None else features.new_ones(len(features))
+        return self._through(tokens, features, conditional, depth)
+
+    def _through(
+        self,
+        tokens: Tensor | None,
+        features: Tensor | None,
+        conditional: Tensor | None,
+        depth: int,
+        first_frame: int = 0,
+    ) -> Tensor:
+        x = self.embed(tokens, features, conditional)
+        num_visual = 0 if features is None else features.shape[1]
+        rows = self._rows(num_visual, x.shape[1] - num_visual, first_frame)
         if self.config.sinusoids:
             x = x + self.positions[rows]
-        bias = self.bias[:, :, rows[:, None], rows]
+        bias = self.bias[:, :, rows][..., rows]
         for layer in self.layers[:depth]:
             x = layer(x, bias, num_visual)
         return x
+
+    def embed(
+        self, tokens: Tensor | None, features: Tensor | None, conditional: Tensor | None
+    ) -> Tensor:
+        """The present modalities' embeddings, without positions [B, F + T, D]."""
+        parts = []
+        if features is not None:
+            seen = conditional[:, None, None]
+            parts.append(self.visual_in(features) * seen + self.modality[0])
+        if tokens is not None:
+            codes = torch.cat([self.codebooks, self.mask_codes], 1)  # [K, V + 1, code_dim]
+            summed = sum(F.embedding(tokens[:, k], codes[k]) for k in range(tokens.shape[1]))
+            audio = self.audio_in(summed) + self.modality[1]  # [B, T, D]
+            if features is not None and self.visual_beside is not None:
+                audio = audio + self.visual_beside(features, tokens.shape[2]) * seen
+            parts.append(audio)
+        return torch.cat(parts, 1)
+
+    def _rows(self, num_visual: int, num_audio: int, first_frame: int) -> slice | Tensor:
+        """Which positions of the whole clip's stream these are."""
+        c = self.config
+        if (num_visual, num_audio) == (c.num_frames, c.num_token_steps):
+            return slice(None)
+        first_step = round(first_frame * c.token_rate_hz / c.visual_rate_hz)
+        visual = torch.arange(first_frame, first_frame + num_visual)
+        audio = torch.arange(first_step, first_step + num_audio) + c.num_frames
+        return torch.cat([visual, audio]).to(self.bias.device)
+
+
+class AlignedFrames(nn.Module):
+    """Each token step's own frame and its neighbours, projected to D: what is seen as it sounds."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.steps_per_frame = config.token_rate_hz / config.visual_rate_hz
+        self.mix = nn.Conv1d(config.visual_dim, config.width, 3, padding=1, bias=False)
+        nn.init.trunc_normal_(self.mix.weight, std=0.7)  # features have unit length
+
+    def forward(self, features: Tensor, num_steps: int) -> Tensor:  # [B, F, C] -> [B, T, D]
+        frames = self.mix(features.transpose(1, 2)).transpose(1, 2)  # [B, F, D]
+        times = (torch.arange(num_steps, device=features.device) + 0.5) / self.steps_per_frame
+        return frames[:, times.long().clamp(max=features.shape[1] - 1)]
 
 
 class Layer(nn.Module):

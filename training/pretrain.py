@@ -2,104 +2,215 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from training.fitting import Average, fit, half_cosine, set_rate
-from training.masking import mask_tokens, temporal_mixup, temporal_roll
+from training import ranks
+from training.clips import ClipSource, TokenisedClips
+from training.fitting import Average, fit, half_cosine
+from training.masking import MASK_MEAN, mask_tokens, temporal_mixup, temporal_roll
 from training.model import VAB
 from vab_rt.config import ModelConfig
 
+VALIDATION_SEED = 1
+
 
 class PretrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One pre-training run; the defaults are the paper's (table 8)."""
+    """One pre-training run; the defaults are the paper's (table 8).
+
+    batch: clips a process and pass; `accumulate` passes make a step. warm_up: share of the run.
+    crop_s: until `crop_share` of the run, batches of as many seconds in clips this long.
+    muon_rate: above 0 the layers' matrices are trained by Muon (torch.optim.Muon), the rest by
+    AdamW. precision auto: bfloat16 where the processor computes it faster.
+    """
 
     batch: int = 60
+    accumulate: int = 1
+    epochs: float = 17
     peak_rate: float = 2e-4
+    muon_rate: float = 0.0
     weight_decay: float = 1e-5
+    warm_up: float = 0.03
     label_smoothing: float = 0.1
     dropout: float = 0.1
+    mask_mean: float = MASK_MEAN
     mixup: float = 0.5
     roll: float = 0.1
     visual_dropout: float = 0.1
+    crop_s: float | None = None
+    crop_share: float = 0.75
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    validate_every: int = 500
     seed: int = 0
 
 
-class TokenisedClips(msgspec.Struct, frozen=True):
-    """tokens [N, K, T] and visual features float32 [N, F, visual_dim] of N clips."""
+class Masked(msgspec.Struct, frozen=True):
+    """masked tokens, targets, hidden [B, K, T]; features [B, F, C]; conditional [B]; where the
+    clips begin."""
 
-    tokens: np.ndarray
-    features: np.ndarray
+    tokens: Tensor
+    targets: Tensor
+    hidden: Tensor
+    features: Tensor
+    conditional: Tensor
+    first_frame: int = 0
 
 
 def pretrain(
     folder: Path,
-    clips: TokenisedClips,
+    clips: ClipSource,
+    validation: TokenisedClips,
     codebooks: Tensor,
     config: ModelConfig,
     settings: PretrainSettings,
-    minutes: float,
+    minutes: float | None,
+    start: dict[str, Tensor] | None = None,
 ) -> Iterator[tuple[int, float, dict[str, float]]]:
-    """Yields (step, progress, losses); leaves `folder`/vab.pt with the averaged weights."""
+    """Yields (step, progress, losses); leaves `folder`/vab.pt with the averaged weights.
+
+    minutes None: `settings.epochs` of the clips. start: weights to begin from instead of random
+    ones. Every `validate_every` steps the losses hold the averaged model's `val_accuracy`.
+    """
     s = settings
     torch.manual_seed(s.seed)
     model = VAB(config, s.dropout)
     model.use_codebooks(codebooks)
-    average = Average(model)
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=s.weight_decay)
+    if start is not None:
+        model.load_state_dict(start)
+    model.to(ranks.device())
+    trained, average = ranks.shared(model), Average(model)
+    optimizers = make_optimizers(model, s)
 
     def step(i: int, progress: float) -> dict[str, float]:
-        set_rate(optimizer, half_cosine(progress, s.peak_rate))
-        batch = training_batch(clips, config, s, np.random.default_rng((s.seed, i)))
-        loss, accuracy = masked_loss(model, *batch, s.label_smoothing)
-        optimizer.zero_grad()
-        loss.backward()
+        for optimizer in optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = half_cosine(progress, group["peak"], s.warm_up)
+            optimizer.zero_grad()
+        for part in range(s.accumulate):
+            batch = training_batch(clips, config, s, i * s.accumulate + part, progress)
+            loss, accuracy = masked_loss(trained, batch, config, s)
+            (loss / s.accumulate).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        for optimizer in optimizers.values():
+            optimizer.step()
         average.update(model)
-        return {"loss": loss.item(), "accuracy": accuracy.item()}
+        losses = {"loss": ranks.mean(loss), "accuracy": ranks.mean(accuracy)}
+        if (i + 1) % s.validate_every == 0:
+            losses["val_accuracy"] = validate(average, validation, config, s)
+        return losses
 
-    parts = {"vab": model, "average": average, "optimizer": optimizer}
-    yield from fit(folder / "vab.pt", parts, step, minutes)
+    parts: dict[str, Any] = {"vab": model, "average": average, **optimizers}
+    steps = None if minutes is not None else num_steps(len(clips), s)
+    yield from fit(folder / "vab.pt", parts, step, minutes, steps)
+
+
+def num_steps(num_clips: int, settings: PretrainSettings) -> int:
+    per_step = settings.batch * settings.accumulate * ranks.world()
+    return max(1, round(settings.epochs * num_clips / per_step))
+
+
+def make_optimizers(model: VAB, s: PretrainSettings) -> dict[str, torch.optim.Optimizer]:
+    """AdamW, and Muon for the layers' matrices where it is asked for; each group has its `peak`."""
+    matrices = [p for p in model.layers.parameters() if p.ndim == 2 and s.muon_rate > 0]
+    theirs = {id(p) for p in matrices}
+    rest = [p for p in model.parameters() if id(p) not in theirs]
+    groups = [{"params": rest, "peak": s.peak_rate}]
+    optimizers: dict[str, torch.optim.Optimizer] = {
+        "optimizer": torch.optim.AdamW(groups, lr=s.peak_rate, weight_decay=s.weight_decay)
+    }
+    if matrices:
+        groups = [{"params": matrices, "peak": s.muon_rate}]
+        optimizers["muon"] = torch.optim.Muon(groups, lr=s.muon_rate, weight_decay=0.0)
+    return optimizers
 
 
 def training_batch(
-    clips: TokenisedClips,
+    clips: ClipSource, config: ModelConfig, s: PretrainSettings, draw: int, progress: float
+) -> Masked:
+    """This process's share of batch number `draw`: cut, mixed, rolled and masked."""
+    random = np.random.default_rng((s.seed, draw, ranks.rank()))
+    cropped = s.crop_s is not None and progress < s.crop_share
+    share = s.crop_s / config.clip_s if s.crop_s is not None and cropped else 1.0
+    count = round(s.batch / share)
+    batch = clips.batch(draw, count, s.seed, ranks.rank(), ranks.world())
+    tokens, features, first_frame = batch.tokens, batch.features, 0
+    if cropped:
+        tokens, features, first_frame = random_part(tokens, features, config, share, random)
+    tokens, features = temporal_mixup(tokens, features, random, s.mixup)
+    tokens, features = temporal_roll(tokens, features, random, s.roll)
+    conditional = (random.random(count) >= s.visual_dropout).astype(np.float32)
+    masked = mask_tokens(tokens, config.mask_id, random, s.mask_mean, config.given_codebooks)
+    return to_device(tokens, *masked, features, conditional, first_frame)
+
+
+def random_part(
+    tokens: np.ndarray,
+    features: np.ndarray,
     config: ModelConfig,
-    settings: PretrainSettings,
+    share: float,
     random: np.random.Generator,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """masked tokens, targets [B, K, T], hidden [B, K, T], features [B, F, C], conditional [B]"""
-    rows = random.integers(len(clips.tokens), size=settings.batch)
-    tokens = clips.tokens[rows].astype(np.int32)
-    features = clips.features[rows].astype(np.float32)
-    tokens, features = temporal_mixup(tokens, features, random, settings.mixup)
-    tokens, features = temporal_roll(tokens, features, random, settings.roll)
-    masked, hidden = mask_tokens(tokens, config.mask_id, random)
-    conditional: NDArray[np.float32] = (
-        random.random(settings.batch) >= settings.visual_dropout
-    ).astype(np.float32)
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """The same part of every clip, on whole frames -> tokens, features, its first frame."""
+    num_frames, per_frame = config.num_frames, config.num_token_steps / config.num_frames
+    kept = max(1, round(share * num_frames))
+    first = int(random.integers(num_frames - kept + 1))
+    steps = slice(round(first * per_frame), round((first + kept) * per_frame))
+    return tokens[:, :, steps], features[:, first : first + kept], first
+
+
+def to_device(
+    tokens: np.ndarray,
+    masked: np.ndarray,
+    hidden: np.ndarray,
+    features: np.ndarray,
+    conditional: np.ndarray,
+    first_frame: int = 0,
+) -> Masked:
     arrays = (masked, tokens.astype(np.int64), hidden, features, conditional)
-    masked_, targets_, hidden_, features_, conditional_ = map(torch.from_numpy, arrays)
-    return masked_, targets_, hidden_, features_, conditional_
+    return Masked(*(torch.from_numpy(a).to(ranks.device()) for a in arrays), first_frame)
 
 
 def masked_loss(
-    model: VAB,
-    masked: Tensor,
-    targets: Tensor,
-    hidden: Tensor,
-    features: Tensor,
-    conditional: Tensor,
-    label_smoothing: float,
+    model: torch.nn.Module, batch: Masked, config: ModelConfig, s: PretrainSettings
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy on the masked tokens, and how many of them the model would guess."""
-    logits = model(masked, features, conditional)[hidden]  # [masked, V]
-    wanted = targets[hidden]
-    loss = F.cross_entropy(logits, wanted, label_smoothing=label_smoothing)
+    predicted = slice(config.given_codebooks, None)
+    with torch.autocast(ranks.device().type, torch.bfloat16, enabled=wants_bfloat16(s.precision)):
+        logits = model(batch.tokens, batch.features, batch.conditional, batch.first_frame)
+    hidden = batch.hidden[:, predicted]
+    logits, wanted = logits[hidden].float(), batch.targets[:, predicted][hidden]  # [masked, V]
+    loss = F.cross_entropy(logits, wanted, label_smoothing=s.label_smoothing)
     return loss, (logits.argmax(-1) == wanted).float().mean()
+
+
+def wants_bfloat16(precision: str) -> bool:
+    if precision != "auto":
+        return precision == "bf16"
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    return torch.cpu._is_avx512_bf16_supported()
+
+
+@torch.no_grad()
+def validate(
+    average: Average, clips: TokenisedClips, config: ModelConfig, s: PretrainSettings
+) -> float:
+    """The averaged model's share of right guesses, always of the same masked tokens."""
+    model = VAB(config).to(ranks.device()).eval()
+    model.load_state_dict(average.weights)
+    right = []
+    for start in range(0, len(clips), 8):
+        batch = clips.take(np.arange(start, min(start + 8, len(clips))))
+        random = np.random.default_rng((VALIDATION_SEED, start))
+        masked = mask_tokens(
+            batch.tokens, config.mask_id, random, s.mask_mean, config.given_codebooks
+        )
+        on = np.ones(len(batch), np.float32)
+        held_out = to_device(batch.tokens, *masked, batch.features, on)
+        right.append((masked_loss(model, held_out, config, s)[1].item(), len(batch)))
+    return sum(share * count for share, count in right) / sum(count for _, count in right)

@@ -15,7 +15,8 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     Letters used everywhere: F video frames, T token steps, K codebooks, V codebook size,
     D width, H heads, S samples (paper section 3 and table 7). The first given_codebooks are
-    never predicted: a coarse-to-fine model reads them and fills in the others.
+    never predicted: a coarse-to-fine model reads them and fills in the others. With aligned_visual
+    the features of the frames at a token step's own time are also added to its embedding.
     """
 
     name: str
@@ -36,6 +37,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     heads: int
     alibi: Literal["index", "time"] = "index"
     sinusoids: bool = False
+    aligned_visual: bool = False
     given_codebooks: int = 0
 
     def __post_init__(self) -> None:

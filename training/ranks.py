@@ -1,0 +1,69 @@
+"""Several processes that train one model: `torchrun --nproc-per-node N -m training.recipe ...`."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, distributed, nn
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Joins the group that torchrun started, if it did; NCCL with GPUs, gloo without."""
+    if "RANK" not in os.environ:
+        yield
+        return
+    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+def rank() -> int:
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def world() -> int:
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def device() -> torch.device:
+    """This process's own: a GPU where there is one, else the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def wait() -> None:
+    """Until all processes are here."""
+    if distributed.is_initialized():
+        distributed.barrier()
+
+
+def of_first(value: float) -> float:
+    """The first process's value, so that all decide alike."""
+    if not distributed.is_initialized():
+        return value
+    shared = torch.tensor([value], dtype=torch.float64, device=device())
+    distributed.broadcast(shared, 0)
+    return float(shared.item())
+
+
+def mean(value: Tensor) -> float:
+    """Of a scalar that each process has."""
+    if distributed.is_initialized():
+        distributed.all_reduce(value := value.detach().clone())
+        value /= world()
+    return float(value.item())
+
+
+def shared(module: nn.Module) -> nn.Module:
+    """The module with its gradients averaged over all processes."""
+    if not distributed.is_initialized():
+        return module
+    on = device()
+    return nn.parallel.DistributedDataParallel(
+        module, device_ids=[on.index] if on.type == "cuda" else None
+    )
