@@ -1,33 +1,48 @@
 """`python -m training.foleyworld render|sheet`."""
 
 import argparse
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from training.foleyworld.rendering import write_clip, write_sheet
+from training.foleyworld.rendering import make_folder, write_clip
 from training.foleyworld.scenes import CLASSES, SPLITS, Scene, clip_seeds, make_scene
+from training.foleyworld.sheets import write_sheet
+from vab_rt.errors import VabError
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Exit codes 0, 1 (an error, one line), 2 (usage), 130 (interrupted)."""
     options = _parser().parse_args(arguments)
-    if options.command == "render":
-        render(options)
-    else:
-        write_sheet(options.out, _scenes(options))
+    try:
+        if options.command == "render":
+            for path in rendered(options):
+                print(path)
+        else:
+            write_sheet(options.out, _scenes(options))
+    except VabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
-def render(options: argparse.Namespace) -> None:
-    options.out.mkdir(parents=True, exist_ok=True)
-    for scene in _scenes(options):
-        path = options.out / f"{scene.sources[0].kind}-{scene.seed:09d}.mp4"
+def rendered(options: argparse.Namespace) -> Iterator[Path]:
+    """Write the clips; yields the path of each."""
+    scenes = _scenes(options)
+    make_folder(options.out)
+    for scene in scenes:
+        path = options.out / f"{'-'.join(scene.classes)}-{scene.seed:09d}.mp4"
         write_clip(path, scene, options.width, options.height, options.fps, options.silent)
-        print(path)
+        yield path
 
 
 def _scenes(options: argparse.Namespace) -> list[Scene]:
     seeds = clip_seeds(options.split, options.seed, options.clips)
-    if options.kind == "each":
-        return [make_scene(s, CLASSES[i % len(CLASSES)]) for i, s in enumerate(seeds)]
-    return [make_scene(seed, options.kind) for seed in seeds]
+    kinds = CLASSES if options.kind == "each" else (options.kind,)
+    return [
+        make_scene(seed, kinds[i % len(kinds)], options.sources) for i, seed in enumerate(seeds)
+    ]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -41,6 +56,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--split", choices=list(SPLITS), default="test")
         command.add_argument(
             "--kind", choices=[*CLASSES, "each"], help="one class, or each in turn"
+        )
+        command.add_argument(
+            "--sources", type=int, choices=[1, 2], help="in each clip; drawn by the seed if absent"
         )
     command = commands.choices["render"]
     command.add_argument("--width", type=int, default=480)
