@@ -16,7 +16,7 @@ from training.media_sets import Segment
 from training.shard_format import ClipNotes, Sample
 from training.soundtrack import read_soundtrack
 from vab_rt.config import ModelConfig
-from vab_rt.errors import BackendError, MediaWarning
+from vab_rt.errors import BackendError, MediaError, MediaWarning
 from vab_rt.video import VideoReader, exact_seconds
 
 _SLACK_S = 1.0  # by which a file that was cut to a segment may be longer than it
@@ -45,10 +45,13 @@ def load_encoders(checkpoint: Path, device: str) -> Encoders:
 
 
 def encode_segment(media: Path, segment: Segment, key: str, encoders: Encoders) -> Sample:
-    """Raises MediaError, OptionError and, for files that are damaged or cut short, MediaWarning."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", MediaWarning)
+    """Raises MediaError, also for what the runtime would only warn of, and OptionError."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", MediaWarning)
         audio, frames, notes = read_segment(media, segment, encoders.config)
+    for warning in caught:
+        if issubclass(warning.category, MediaWarning):
+            raise MediaError(f"{warning.message}; leave the file out, or copy it again")
     tokens, features = encode(audio, frames, encoders)
     return Sample(key=key, tokens=tokens, features=features, notes=notes)
 

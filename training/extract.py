@@ -37,7 +37,7 @@ from training.shard_format import (
     write_shard,
 )
 from vab_rt.config import ModelConfig
-from vab_rt.errors import DataError, MediaError, MediaWarning, OptionError, VabError
+from vab_rt.errors import DataError, MediaError, OptionError, VabError
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -123,7 +123,7 @@ def extract_shard(job: ShardJob) -> tuple[int, Shard, list[Skipped]]:
     for number, segment in enumerate(job.segments, job.first):
         try:
             samples.append(encode_segment(job.media, segment, f"{number:09d}", encoders))
-        except (VabError, MediaWarning, av.error.FFmpegError, OSError) as error:
+        except (VabError, av.error.FFmpegError, OSError) as error:
             skipped.append(Skipped(segment.path, segment.start_s, str(error), job.number))
     if not samples and not any((job.media / part.path).exists() for part in job.segments):
         raise MediaError(

@@ -146,22 +146,24 @@ def decode(
     num_damaged = 0
     begin, end = None, Fraction(0)
     rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-    for frame in _frames_or_none(container, stream):
-        if frame is None:
-            num_damaged += 1
-            continue
-        num_damaged += frame.is_corrupt
-        base = frame.time_base or stream.time_base or 1 / rate
-        length = frame.duration * base if frame.duration else 1 / rate
-        at = end if frame.pts is None else frame.pts * base
-        # Frames arrive in the order of display; where their times do not (h264 in avi, a clock that
-        # starts again), the order is right and the times are wrong.
-        begin = at if begin is None or at > begin else end
-        end = begin + length
-        yield frame, begin, end
-    if num_damaged and warn:
-        message = f"{path} is damaged: {num_damaged} of its packets or frames"
-        warnings.warn(f"{message} could not be used", MediaWarning, stacklevel=2)
+    try:
+        for frame in _frames_or_none(container, stream):
+            if frame is None:
+                num_damaged += 1
+                continue
+            num_damaged += frame.is_corrupt
+            base = frame.time_base or stream.time_base or 1 / rate
+            length = frame.duration * base if frame.duration else 1 / rate
+            at = end if frame.pts is None else frame.pts * base
+            # Frames arrive in the order of display; where their times do not (h264 in avi, a clock
+            # that starts again), the order is right and the times are wrong.
+            begin = at if begin is None or at > begin else end
+            end = begin + length
+            yield frame, begin, end
+    finally:  # a selection that ends before the file does is damaged all the same
+        if num_damaged and warn:
+            message = f"{path} is damaged: {num_damaged} of its packets or frames"
+            warnings.warn(f"{message} could not be used", MediaWarning, stacklevel=2)
 
 
 def _frames_or_none(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame | None]:
