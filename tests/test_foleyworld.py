@@ -1,9 +1,8 @@
 """FoleyWorld: deterministic, and its sound and its truth follow from its picture."""
 
+from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
@@ -17,15 +16,14 @@ from training.foleyworld import (
     Scene,
     clip_seeds,
     make_scene,
-    read_truth,
 )
-from training.foleyworld.__main__ import main
-from training.foleyworld.pictures import Canvas
+from training.foleyworld.pictures import Canvas, View
 from training.foleyworld.rendering import frame_times
 from training.foleyworld.sounds import active_rms
+from training.foleyworld.stage import Camera, Curve
 from training.foleyworld.truth import LEVEL_RATE_HZ
+from vab_rt.errors import OptionError
 
-IMPACTS = [kind for kind, family in FAMILIES.items() if family == "impact"]
 TIMES = np.array([0.3, 2.5, 7.1])
 
 
@@ -33,6 +31,16 @@ def with_place(scene: Scene, **changes: float) -> Scene:
     """The same scene with its source elsewhere or of another size."""
     (source,) = scene.sources
     return replace(scene, sources=(replace(source, place=replace(source.place, **changes)),))
+
+
+def steady(scene: Scene) -> Scene:
+    """The same scene before a camera that stands still, with nothing else that moves."""
+
+    def still(value: float) -> Curve:
+        return Curve((0.0, CLIP_S), (value, value))
+
+    camera = Camera(x=still(0.0), y=still(0.0), zoom=still(0.96), light=still(1.0))
+    return replace(scene, camera=camera, distractors=())
 
 
 def centroid_hz(audio: np.ndarray) -> float:
@@ -51,10 +59,18 @@ def test_a_seed_is_a_clip(kind: str) -> None:
 
 
 def test_the_class_is_drawn_evenly_from_the_seed() -> None:
-    kinds = [make_scene(seed).truth.classes[0] for seed in range(400)]
-    counts = [kinds.count(kind) for kind in CLASSES]
-    assert min(counts) > 0.5 * 400 / len(CLASSES)
-    assert max(counts) < 1.7 * 400 / len(CLASSES)
+    counts = Counter(make_scene(seed).classes[0] for seed in range(800))
+    assert tuple(counts.keys()) != CLASSES
+    assert min(counts[kind] for kind in CLASSES) > 0.5 * 800 / len(CLASSES)
+    assert max(counts.values()) < 1.7 * 800 / len(CLASSES)
+
+
+def test_there_are_sixteen_classes_in_families() -> None:
+    assert " ".join(CLASSES) == (
+        "ball drum hammer footsteps clock knock rain waves engine wind fire saw "
+        "siren bird bell alarm"
+    )
+    assert Counter(FAMILIES.values()) == {"impact": 6, "continuous": 6, "tonal": 4}
 
 
 def test_splits_share_no_seed() -> None:
@@ -62,60 +78,44 @@ def test_splits_share_no_seed() -> None:
         assert clip_seeds(name, 5, 3) == list(seeds[5:8])
         others = [other for key, other in SPLITS.items() if key != name]
         assert not any(seeds[0] in other or seeds[-1] in other for other in others)
-    with pytest.raises(ValueError, match="choose one of train, validation, test"):
-        clip_seeds("dev", 0, 1)
-    with pytest.raises(ValueError, match="test has 10000000 seeds"):
-        clip_seeds("test", 9_999_999, 2)
 
 
-def test_unknown_class_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"'cat'.*ball, drum"):
-        make_scene(0, "cat")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("dev", 0, 1), "choose one of train, validation, test"),
+        (("test", 9_999_999, 2), "test has 10000000 seeds"),
+        (("test", -1, 2), "first seed is -1; expected 0 or more"),
+        (("test", 0, 0), "0 clips asked for; expected 1 or more"),
+    ],
+)
+def test_seeds_outside_a_split_are_refused(arguments: tuple[str, int, int], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        clip_seeds(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, "cat"), r"'cat'.*ball, drum"),
+        ((-1,), "seed is -1; expected 0 or more"),
+        ((0, None, 3), "a scene has 1 or 2"),
+        ((0, "waves", 2), "waves fills the picture"),
+    ],
+)
+def test_scenes_that_there_are_not_are_refused(arguments: tuple, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        make_scene(*arguments)
 
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_audio_format_and_level(kind: str) -> None:
-    for seed in range(4):
+    for seed in range(2):
         audio = make_scene(seed, kind).audio()
         assert audio.dtype == np.float32
         assert audio.shape == (NUM_SAMPLES,)
         assert np.abs(audio).max() <= 0.9
         assert 0.03 < active_rms(audio) < 0.2
-
-
-def rise_db(audio: np.ndarray, time_s: float) -> float:
-    """Peak of the 10 ms after a time over the 10 ms before it."""
-    at, span = round(time_s * SAMPLE_RATE_HZ), SAMPLE_RATE_HZ // 100
-    before, after = np.abs(audio[max(0, at - span) : at]), np.abs(audio[at : at + span])
-    return float(20 * np.log10(after.max() / (before.max() + 1e-4)))
-
-
-@pytest.mark.parametrize("kind", [*IMPACTS, "bird"])
-def test_events_are_where_the_sound_starts(kind: str) -> None:
-    for seed in range(6):
-        scene = make_scene(seed, kind)
-        audio, events = scene.audio(), scene.truth.events[kind]
-        assert len(events) >= 4
-        assert list(events) == sorted(events)
-        assert events[0] >= 0.0
-        assert events[-1] < CLIP_S
-        assert events[-1] > CLIP_S / 2
-        late = [time_s + 0.02 for time_s in events]
-        assert min(rise_db(audio, time_s) for time_s in events) > 3.0
-        assert max(rise_db(audio, time_s) for time_s in late) < 3.0
-
-
-@pytest.mark.parametrize("kind", ["drum", "hammer"])
-def test_the_picture_flashes_at_the_blow(kind: str) -> None:
-    for seed in range(4):
-        scene = make_scene(seed, kind)
-        events = np.array(scene.truth.events[kind])
-        shifts = (-0.012, -0.004, 0.004)
-        earlier, before, at = (scene.frames(events + s, 64, 64).astype(int) for s in shifts)
-        lit = np.maximum(at - before, 0).sum(axis=(1, 2, 3))
-        moved = np.maximum(before - earlier, 0).sum(axis=(1, 2, 3))
-        assert lit.min() > 1.5 * moved.max()
-        assert all("hitting" in c or "striking" in c for c in map(scene.caption, events))
 
 
 def test_the_ball_touches_the_ground_at_the_bounce() -> None:
@@ -159,7 +159,7 @@ def test_size_sets_pitch(kind: str) -> None:
     assert "large" in large.caption(1.0)
 
 
-@pytest.mark.parametrize(("kind", "reference"), [("rain", 0.5), ("waves", 0.8), ("siren", 0.4)])
+@pytest.mark.parametrize(("kind", "reference"), [("rain", 0.5), ("waves", 0.8)])
 def test_loudness_follows_what_is_seen(kind: str, reference: float) -> None:
     for seed in range(4):
         scene = make_scene(seed, kind)
@@ -169,15 +169,13 @@ def test_loudness_follows_what_is_seen(kind: str, reference: float) -> None:
         assert np.corrcoef(levels, loudness)[0, 1] > reference
 
 
-@pytest.mark.parametrize("kind", ["engine", "siren"])
-def test_pitch_follows_what_is_seen(kind: str) -> None:
-    for seed in range(4):
-        scene = make_scene(seed, kind)
-        levels = np.array(scene.truth.levels[kind])
+def test_the_engines_pitch_follows_its_speed() -> None:
+    for seed in range(3):
+        scene = make_scene(seed, "engine")
+        levels = np.array(scene.truth.levels["engine"])
         blocks = scene.audio().reshape(len(levels), -1)
-        loud = (blocks**2).mean(axis=1) > 1e-4
-        pitch = np.array([centroid_hz(block * np.hanning(len(block))) for block in blocks[loud]])
-        assert np.corrcoef(levels[loud], pitch)[0, 1] > 0.8
+        pitch = np.array([centroid_hz(block * np.hanning(len(block))) for block in blocks])
+        assert np.corrcoef(levels, pitch)[0, 1] > 0.8
 
 
 def test_levels_span_the_clip() -> None:
@@ -200,11 +198,12 @@ def test_a_square_picture_is_the_centre_of_a_wide_one(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_the_picture_moves_inside_the_square(kind: str) -> None:
-    for seed in range(4):
-        frames = make_scene(seed, kind).frames(np.linspace(0.1, 9.9, 25), 128, 64).astype(int)
+    for seed in range(2):
+        scene = steady(make_scene(seed, kind))
+        frames = scene.frames(np.linspace(0.1, 9.9, 25), 128, 64).astype(int)
         change = np.abs(frames - frames[:1]).max(axis=(0, 3))
         assert change[:, 32:96].max() > 60
-        if kind not in ("rain", "waves", "siren"):  # these fill the picture, or light it
+        if kind not in ("rain", "waves", "siren", "wind"):  # these fill the picture, or light it
             assert change[:, :31].max() <= 2
             assert change[:, 97:].max() <= 2
 
@@ -234,41 +233,42 @@ def test_shapes_cover_their_area_in_world_units(width: int) -> None:
     np.testing.assert_allclose(area, [np.pi * 0.09, 0.24, 0.04], rtol=0.02)
 
 
-def read_streams(path: Path) -> tuple[list[np.ndarray], np.ndarray | None]:
-    with av.open(str(path)) as container:
-        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    with av.open(str(path)) as container:
-        if not container.streams.audio:
-            return pictures, None
-        blocks = [frame.to_ndarray()[0] for frame in container.decode(audio=0)]
-    return pictures, np.concatenate(blocks)
+def test_scenery_moves_on_its_own() -> None:
+    scenes = [replace(make_scene(seed), sources=()) for seed in range(60)]
+    forms = Counter(thing.form for scene in scenes for thing in scene.distractors)
+    assert set(forms) == {"cloud", "balloon", "car"}
+    times = np.linspace(0.1, 9.9, 8)
+    for form in forms:
+        moving = 0
+        for scene in scenes:
+            things = tuple(thing for thing in scene.distractors if thing.form == form)
+            if things:
+                frames = replace(steady(scene), distractors=things).frames(times, 64, 64)
+                moving += int(np.ptp(frames.astype(int), axis=0).max() > 20)
+        assert moving >= 0.7 * sum(form in [t.form for t in s.distractors] for s in scenes)
 
 
-def test_mp4_round_trip(tmp_path: Path) -> None:
-    arguments = ["render", "--out", str(tmp_path), "--clips", "1", "--seed", "3", "--kind", "drum"]
-    main([*arguments, "--width", "114", "--height", "64", "--fps", "10"])
-    (path,) = tmp_path.glob("*.mp4")
-    scene = make_scene(clip_seeds("test", 3, 1)[0], "drum")
-    assert read_truth(path.with_suffix(".json")) == scene.truth
-    pictures, audio = read_streams(path)
-    expected = scene.frames(frame_times(10.0), 114, 64)
-    assert len(pictures) == len(expected) == 100
-    assert np.abs(np.array(pictures).astype(int) - expected).mean() < 6
-    assert audio is not None
-    assert abs(len(audio) - NUM_SAMPLES) <= 2048
-    shared = min(len(audio), NUM_SAMPLES)
-    assert np.corrcoef(audio[:shared], scene.audio()[:shared])[0, 1] > 0.8
+def test_half_of_the_cameras_drift_and_every_light_changes() -> None:
+    cameras = [make_scene(seed).camera for seed in range(200)]
+    drifting = [np.ptp(camera.zoom.values) > 0 for camera in cameras]
+    assert 0.35 < np.mean(drifting) < 0.65
+    lights = np.array([camera.light(np.linspace(0, 10, 21)) for camera in cameras])
+    assert np.ptp(lights, axis=1).min() > 0.02
+    assert lights.min() >= 0.74
+    assert lights.max() <= 1.16
 
 
-def test_silent_mp4_has_no_audio_track(tmp_path: Path) -> None:
-    main(["render", "--out", str(tmp_path), "--clips", "1", "--silent", "--kind", "ball",
-          "--width", "64", "--height", "64", "--fps", "5"])  # fmt: skip
-    (path,) = tmp_path.glob("*.mp4")
-    pictures, audio = read_streams(path)
-    assert len(pictures) == 50
-    assert audio is None
-
-
-def test_sheet(tmp_path: Path) -> None:
-    main(["sheet", "--out", str(tmp_path / "sheet.png"), "--clips", "1"])
-    assert (tmp_path / "sheet.png").stat().st_size > 10_000
+@pytest.mark.parametrize("size", [(64, 64), (200, 48)])
+def test_a_drifted_backdrop_is_the_backdrop_seen_from_there(size: tuple[int, int]) -> None:
+    """Bilinear sampling of the still agrees with painting anew, but for edges."""
+    width, height = size
+    backdrop = make_scene(12).backdrop
+    rest, view = View(0.0, 0.0, 0.95), View(0.055, -0.055, 0.91)
+    anew, sampled = Canvas.blank(width, height), Canvas.blank(width, height)
+    backdrop.paint(anew.through(view))
+    backdrop.still(rest, width, height).look(sampled, view)
+    difference = np.abs(anew.image - sampled.image)
+    assert np.median(difference) < 1.0
+    assert difference.mean() < 5.0
+    backdrop.still(view, width, height).look(sampled, view)
+    np.testing.assert_array_equal(anew.image, sampled.image)
