@@ -16,26 +16,27 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training import ranks
 from training.checkpoint import read_checkpoint
 from training.clips import Batch, ClipSource
 from training.contrastive import load_retriever
 from training.finetuning import (
-    best_device,
     finetuning_parser,
     open_shards,
     report,
     run_command,
     settings_of,
 )
-from training.fitting import Average, fit, half_cosine, set_rate
+from training.fitting import Average, averaged_weights, fit, half_cosine, set_rate
 from training.model import VAB
+from training.pretrain import wants_bfloat16
 from training.representation import (
     MODALITIES,
     Encoder,
     Modality,
     augmented,
-    averaged_weights,
     load_averaged,
+    num_steps,
     put_back,
 )
 from vab_rt.config import ModelConfig
@@ -55,6 +56,7 @@ class ClassificationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=
     """
 
     batch: int = 60
+    epochs: float = 2
     peak_rate: float = 1e-4
     probe_rate: float = 1e-3
     weight_decay: float = 1e-5
@@ -96,15 +98,16 @@ def finetune_classifier(
     clips: ClipSource,
     modality: Modality,
     settings: ClassificationSettings,
-    minutes: float,
+    minutes: float | None,
     probe: bool = False,
 ) -> Iterator[tuple[int, float, dict[str, float]]]:
     """Yields (step, progress, losses); leaves `folder`/classify-MODALITY.pt, averaged weights too.
 
-    `vab` gives the first weights and the device, and is not changed. probe: train the head alone,
-    and leave probe-MODALITY.pt. Raises DataError for clips without classes.
+    `vab` gives the first weights and the device, and is not changed. minutes None:
+    `settings.epochs` of the clips. probe: train the head alone, and leave probe-MODALITY.pt.
+    Raises DataError for clips without classes.
     """
-    s, device = settings, vab.codebooks.device
+    s, device, half = settings, vab.codebooks.device, wants_bfloat16("auto")
     torch.manual_seed(s.seed)
     frequency = class_frequency(clips, s.seed)  # [classes]
     model = Classifier(vab, modality, len(frequency), 0.0 if probe else s.dropout).train()
@@ -119,7 +122,7 @@ def finetune_classifier(
         random = np.random.default_rng((s.seed, i))
         batch = training_batch(clips, i, s, frequency, random)
         tokens, features, labels = augmented(batch, s.mixup, s.roll, random)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
             logits = model(tokens.to(device), features.to(device)).float()
         loss, right = class_loss(logits, labels.to(device), s)
         optimizer.zero_grad()
@@ -130,7 +133,8 @@ def finetune_classifier(
         return {"loss": loss.item(), "accuracy": right.item()}
 
     parts = {"classifier": model, "average": average, "optimizer": optimizer}
-    yield from fit(weights_path(folder, modality, probe), parts, step, minutes)
+    steps = None if minutes is not None else num_steps(clips, s.epochs, s.batch)
+    yield from fit(weights_path(folder, modality, probe), parts, step, minutes, steps)
 
 
 def weights_path(folder: Path, modality: Modality, probe: bool = False) -> Path:
@@ -195,7 +199,7 @@ def predict(classifier: Classifier, clips: Batch) -> NDArray[np.float64]:
 
 
 def load_classifier(path: Path, config: ModelConfig, modality: Modality) -> Classifier:
-    """What `finetune_classifier` left. Raises ExportError for another model's or damage."""
+    """What `finetune_classifier` left. Raises ExportError for another model's, DataError."""
     head = averaged_weights(path).get("head.weight")
     if head is None or head.ndim != 2:
         raise ExportError(f"{path} has no head.weight [classes, D], expected a classifier")
@@ -215,7 +219,7 @@ def _run(arguments: argparse.Namespace) -> None:
     settings = settings_of(arguments, ClassificationSettings)
     checkpoint = read_checkpoint(arguments.checkpoint)
     clips = open_shards(arguments.shards, checkpoint)
-    vab = checkpoint.vab().to(best_device())
+    vab = checkpoint.vab().to(ranks.device())
     if arguments.contrastive is not None:
         put_back(load_retriever(arguments.contrastive, checkpoint.config).encoder, vab)
     modality, probe = arguments.modality, arguments.probe

@@ -1,7 +1,8 @@
 """The judge: a small log-mel network that names the sound, trained on true audio alone.
 
-It never sees the codec or the model it judges. Its training sounds are coloured, masked in noise
-and partly stripped of phase, so that it listens to the sound and not to its fidelity.
+It never sees the codec or the model it judges. Every clip it trains on is a new one of the training
+split, coloured, masked in noise and partly stripped of phase, so that it listens to the sound and
+not to its fidelity. Of two sources it is to hear either.
 """
 
 import itertools
@@ -10,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchaudio.functional import melscale_fbanks
 
 from training import foleyworld
-from training.data import Clips
-from training.fitting import Average, fit, half_cosine, set_rate
+from training.fitting import Average, averaged_weights, fit, half_cosine, set_rate
 
 N_FFT, HOP, MELS = 1024, 320, 64
 BATCH = 16
@@ -61,7 +62,7 @@ class AudioClassifier(nn.Module):
 
 
 def train_classifier(
-    path: Path, clips: Clips, minutes: float, seed: int = 0
+    path: Path, minutes: float | None, steps: int | None = None, seed: int = 0
 ) -> Iterator[tuple[int, float, dict[str, float]]]:
     """Yields (step, progress, losses); leaves the averaged weights in `path`."""
     torch.manual_seed(seed)
@@ -72,25 +73,40 @@ def train_classifier(
     def step(i: int, progress: float) -> dict[str, float]:
         set_rate(optimizer, half_cosine(progress, PEAK_RATE))
         random = np.random.default_rng((seed, 7, i))
-        rows = random.integers(len(clips), size=BATCH)
-        audio = torch.from_numpy((clips.audio[rows] / 32767).astype(np.float32))
+        audio, present = random_sounds(BATCH, random)
         logits = model(colour(audio, random))
-        labels = torch.from_numpy(clips.primary[rows])
-        loss = F.cross_entropy(logits, labels, label_smoothing=0.1)
+        shares = present / present.sum(1, keepdim=True)
+        loss = F.cross_entropy(logits, shares, label_smoothing=0.1)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         average.update(model)
-        return {"loss": loss.item(), "accuracy": (logits.argmax(1) == labels).float().mean().item()}
+        right = present.gather(1, logits.argmax(1, keepdim=True)).mean()
+        return {"loss": loss.item(), "accuracy": right.item()}
 
     parts = {"classifier": model, "average": average, "optimizer": optimizer}
-    yield from fit(path, parts, step, minutes)
+    yield from fit(path, parts, step, minutes, steps)
 
 
 def load_classifier(path: Path) -> AudioClassifier:
+    """Raises DataError for a file that `train_classifier` did not leave."""
     model = AudioClassifier()
-    model.load_state_dict(torch.load(path, weights_only=True)["average"])
+    model.load_state_dict(averaged_weights(path))
     return model.eval()
+
+
+def random_sounds(count: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Sounds of the training split [B, S], and which classes are in them [B, classes]."""
+    split = foleyworld.SPLITS["train"]
+    seeds = random.integers(split.start, split.stop, count)
+    scenes = [foleyworld.make_scene(int(seed)) for seed in seeds]
+    audio = np.stack([scene.audio() for scene in scenes])
+    return torch.from_numpy(audio), torch.from_numpy(present_classes(scenes).astype(np.float32))
+
+
+def present_classes(scenes: list[foleyworld.Scene]) -> NDArray[np.bool_]:
+    """[N, classes] of `foleyworld.CLASSES`; one or two of each scene."""
+    return np.array([[kind in scene.classes for kind in foleyworld.CLASSES] for scene in scenes])
 
 
 def colour(audio: Tensor, random: np.random.Generator) -> Tensor:

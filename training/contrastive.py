@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training import ranks
 from training.checkpoint import read_checkpoint
 from training.clips import ClipSource
 from training.finetuning import (
-    best_device,
     finetuning_parser,
     open_shards,
     report,
@@ -26,7 +26,8 @@ from training.finetuning import (
 )
 from training.fitting import Average, fit, half_cosine, set_rate
 from training.model import VAB
-from training.representation import Encoder, augmented, load_averaged
+from training.pretrain import wants_bfloat16
+from training.representation import Encoder, augmented, load_averaged, num_steps
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
 
@@ -40,6 +41,7 @@ class ContrastiveSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     """
 
     batch: int = 108
+    epochs: float = 14
     peak_rate: float = 2e-4
     weight_decay: float = 1e-5
     label_smoothing: float = 0.1
@@ -78,13 +80,18 @@ class Retriever(nn.Module):
 
 
 def finetune_contrastive(
-    folder: Path, vab: VAB, clips: ClipSource, settings: ContrastiveSettings, minutes: float
+    folder: Path,
+    vab: VAB,
+    clips: ClipSource,
+    settings: ContrastiveSettings,
+    minutes: float | None,
 ) -> Iterator[tuple[int, float, dict[str, float]]]:
     """Yields (step, progress, losses); leaves `folder`/contrastive.pt with the averaged weights.
 
-    `vab` gives the first weights and the device, and is not changed.
+    `vab` gives the first weights and the device, and is not changed. minutes None:
+    `settings.epochs` of the clips.
     """
-    s, device = settings, vab.codebooks.device
+    s, device, half = settings, vab.codebooks.device, wants_bfloat16("auto")
     torch.manual_seed(s.seed)
     retriever = Retriever(vab, s.dropout, s.temperature).train()
     average = Average(retriever)
@@ -94,7 +101,7 @@ def finetune_contrastive(
         set_rate(optimizer, half_cosine(progress, s.peak_rate))
         random = np.random.default_rng((s.seed, i))
         tokens, features, _ = augmented(clips.batch(i, s.batch, s.seed), s.mixup, s.roll, random)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
             audio = retriever.audio(tokens.to(device))
             visual = retriever.visual(features.to(device))
         loss, found = matching_loss(audio, visual, retriever.scale, s.label_smoothing)
@@ -106,7 +113,8 @@ def finetune_contrastive(
         return {"loss": loss.item(), "found": found.item(), "scale": retriever.scale.item()}
 
     parts = {"retriever": retriever, "average": average, "optimizer": optimizer}
-    yield from fit(folder / "contrastive.pt", parts, step, minutes)
+    steps = None if minutes is not None else num_steps(clips, s.epochs, s.batch)
+    yield from fit(folder / "contrastive.pt", parts, step, minutes, steps)
 
 
 def matching_loss(
@@ -123,7 +131,7 @@ def matching_loss(
 
 
 def load_retriever(path: Path, config: ModelConfig) -> Retriever:
-    """What `finetune_contrastive` left. Raises ExportError for another model's or damage."""
+    """What `finetune_contrastive` left. Raises ExportError for another model's, DataError."""
     return load_averaged(path, Retriever(VAB(config)))
 
 
@@ -137,7 +145,7 @@ def _run(arguments: argparse.Namespace) -> None:
     settings = settings_of(arguments, ContrastiveSettings)
     checkpoint = read_checkpoint(arguments.checkpoint)
     clips = open_shards(arguments.shards, checkpoint)
-    vab = checkpoint.vab().to(best_device())
+    vab = checkpoint.vab().to(ranks.device())
     training = finetune_contrastive(arguments.out, vab, clips, settings, arguments.minutes)
     report("contrastive", training)
     print(arguments.out / "contrastive.pt")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-import torch
 
 from training.checkpoint import Checkpoint
 from training.shard_format import encoders_sha256
@@ -28,7 +27,7 @@ def finetuning_parser(
     )
     parser.add_argument("checkpoint", type=Path, help="a pre-trained model, .pt or .safetensors")
     parser.add_argument("--out", type=Path, required=True, help="the folder of the run")
-    parser.add_argument("--minutes", type=float, required=True, help="all runs together")
+    parser.add_argument("--minutes", type=float, help="all runs together, instead of epochs")
     for field in msgspec.structs.fields(settings):
         option = f"--{field.name.replace('_', '-')}"
         if field.type is bool:
@@ -53,10 +52,6 @@ def open_shards(location: str, checkpoint: Checkpoint) -> ShardedClips:
     """Clips that `training.extract` made with this checkpoint. Raises DataError."""
     digest = encoders_sha256(checkpoint.codec(), checkpoint.image_encoder())
     return ShardedClips(location, checkpoint.config, encoders_sha256=digest)
-
-
-def best_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def report(stage: str, losses: Iterable[tuple[int, float, dict[str, float]]]) -> None:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from training.checkpoint import check_weights
-from training.clips import Batch
+from training.clips import Batch, ClipSource
+from training.fitting import averaged_weights
 from training.masking import temporal_mixup, temporal_roll
 from training.model import VAB
 from vab_rt.config import ModelConfig
-from vab_rt.errors import ExportError
 
 Modality = Literal["a", "v", "av"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
@@ -69,26 +69,16 @@ def augmented(
     return torch.from_numpy(tokens), torch.from_numpy(features), torch.from_numpy(labels.mean(1))
 
 
+def num_steps(clips: ClipSource, epochs: float, batch: int) -> int:
+    return max(1, round(epochs * len(clips) / batch))
+
+
 def load_averaged(path: Path, module: nn.Module) -> nn.Module:
     """`module` in eval mode with the averaged weights of a finished stage.
 
-    Raises ExportError for a file that is none or belongs to another architecture.
+    Raises DataError for a file that is none, ExportError for one of another architecture.
     """
-    check_weights(str(path), averaged_weights(path), module.state_dict())
-    module.load_state_dict(averaged_weights(path))
+    weights = averaged_weights(path)
+    check_weights(str(path), weights, module.state_dict())
+    module.load_state_dict(weights)
     return module.eval()
-
-
-def averaged_weights(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise ExportError(f"{path} is not a file, expected the weights of a finished stage")
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its readers do
-        line = str(error).strip().partition("\n")[0]
-        raise ExportError(f"{path} cannot be read as a torch file: {line}") from error
-    if not isinstance(saved, dict) or "average" not in saved:
-        raise ExportError(
-            f"{path} has no averaged weights, expected the file that a training stage leaves"
-        )
-    return saved["average"]
