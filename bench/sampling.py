@@ -1,7 +1,8 @@
 """`python -m bench sampling`: one sampling step, NumPy and native, against a read of both logits.
 
 Every figure is the best of its runs, which alternate; medians stand beside them. The logits of
-successive runs lie in different memory, so that they come from there and not from a cache.
+successive runs lie in different memory, so that they come from there and not from a cache. Beside
+them the same step in torch, and on a GPU, where there is one, the compiled kernels.
 """
 
 import argparse
@@ -47,6 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"{error}; nothing was timed")
     check_parity(native)
     figures = measure(native, options.runs) | measure_share_of_step(native)
+    figures |= measure_in_torch(native.num_threads, options.runs)
     if facts["machine"]["load_average"] > BUSY:
         console.print("the machine is busy: do not compare these figures")
     for name, value in figures.items():
@@ -80,23 +82,27 @@ def step_once(
         tokens,
         logits[0],
         logits[1],
-        StepSettings(
-            seeds=np.array([1], np.uint64),
-            step=0,
-            guidance=DEFAULTS.guidance,
-            temperature=DEFAULTS.temperature,
-            top_k=top_k,
-            mask_temperature=DEFAULTS.mask_temperature * (1 - 1 / DEFAULTS.steps),
-            num_remask=np.array([positions * 99 // 100], np.int32),
-        ),
+        first_step(positions, top_k),
     )
     return tokens
 
 
+def first_step(positions: int, top_k: int = DEFAULTS.top_k) -> StepSettings:
+    """The first of the default steps, of one clip."""
+    return StepSettings(
+        seeds=np.array([1], np.uint64),
+        step=0,
+        guidance=DEFAULTS.guidance,
+        temperature=DEFAULTS.temperature,
+        top_k=top_k,
+        mask_temperature=DEFAULTS.mask_temperature * (1 - 1 / DEFAULTS.steps),
+        num_remask=np.array([positions * 99 // 100], np.int32),
+    )
+
+
 def measure(native: NativeSampler, num_runs: int) -> dict[str, Any]:
     """The ceiling first, then both kernels beside it, in turn."""
-    rng = np.random.default_rng(1)
-    buffers = rng.standard_normal((NUM_BUFFERS, 2, 1, POSITIONS, SIZE), np.float32)
+    buffers = random_logits()
     num_bytes, threads, logits = buffers[0].nbytes, native.num_threads, cycle(buffers)
     with ThreadPoolExecutor(threads) as pool:
         readers = [lambda f=f: read_once(pool, threads, next(logits), f) for f in (_largest, _dot)]
@@ -112,6 +118,12 @@ def measure(native: NativeSampler, num_runs: int) -> dict[str, Any]:
             if run % 10 == 0:
                 times["numpy"].append(_time_ms(lambda: step_once(sample_step, next(logits))))
     return summarise(times) | {"bytes": num_bytes, "threads": threads, "runs": num_runs}
+
+
+def random_logits() -> Logits:
+    """Both logits of an unconfident model, [buffer, 2, 1, N, V]."""
+    rng = np.random.default_rng(1)
+    return rng.standard_normal((NUM_BUFFERS, 2, 1, POSITIONS, SIZE), np.float32)
 
 
 def summarise(times: dict[str, list[float]]) -> dict[str, Any]:
@@ -168,6 +180,22 @@ def measure_share_of_step(native: Sampler, num_runs: int = 10) -> dict[str, Any]
         "default_sampling_ms": sampling_ms,
         "default_backbone_ms": backbone_ms,
     }
+
+
+def measure_in_torch(threads: int, num_runs: int) -> dict[str, Any]:
+    """The same step in torch, here and, where there is one, on a GPU beside the kernels."""
+    try:
+        from bench.gpu_sampling import measure_gpu, why_not
+        from bench.torch_sampling import measure_torch
+    except ImportError as error:
+        return {"torch_ms": None, "gpu": None, "gpu_reason": f"not measured: {error}"}
+    settings = first_step(POSITIONS)
+    num_torch_runs = max(1, num_runs // 10)
+    figures: dict[str, Any] = measure_torch(settings, random_logits(), threads, num_torch_runs)
+    reason = why_not()
+    if reason is not None:
+        return figures | {"gpu": None, "gpu_reason": reason}
+    return figures | measure_gpu(settings, POSITIONS, SIZE, num_runs)
 
 
 def _alternate(num_runs: int, *calls: Callable[[], object]) -> Iterator[list[float]]:

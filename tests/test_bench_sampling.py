@@ -1,6 +1,7 @@
 """The sampling bench refuses what is wrong before it times what is right."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -26,10 +27,18 @@ def test_the_last_line_holds_every_figure(monkeypatch, capsys):
     monkeypatch.setattr(bench, "POSITIONS", 50)
     monkeypatch.setattr(bench, "SIZE", 64)
     monkeypatch.setattr(bench, "measure_share_of_step", lambda native: {"share_of_step": None})
+    monkeypatch.setattr(bench, "measure_in_torch", lambda threads, runs: {"gpu": None})
     bench.main(["--json", "--runs", "2", "--threads", "1"])
     figures = json.loads(capsys.readouterr().out.strip().rpartition("\n")[2])
     assert figures["bytes"] == 2 * 50 * 64 * np.dtype(np.float32).itemsize
     for name in ("native_ms", "numpy_ms", "native_speedup", "share_of_memory_ceiling"):
         assert figures[name] > 0
-    for name in ("share_of_step", "machine", "versions", "commit"):
+    for name in ("share_of_step", "gpu", "machine", "versions", "commit"):
         assert name in figures
+
+
+def test_without_torch_nothing_but_its_figures_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bench.gpu_sampling", None)
+    figures = bench.measure_in_torch(1, 1)
+    assert figures["torch_ms"] is None and figures["gpu"] is None
+    assert figures["gpu_reason"].startswith("not measured: ")

@@ -1,0 +1,139 @@
+"""The GPU's part of `bench sampling`: the shipped kernels beside the same step in torch.
+
+Every way is timed twice: launched from Python step after step, and captured in a CUDA graph, whose
+replay is the time of the GPU alone. The logits of successive steps lie in different memory, so that
+they come from there and not from a cache.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.torch_sampling import torch_steps
+from vab_rt.engines.cuda_sampling import CudaSampler
+from vab_rt.sampling import sample_step
+from vab_rt.sampling_arguments import StepSettings
+
+NUM_STEPS = 8  # of the default shape 262 MB of logits, past any cache
+REFERENCE_NOISE = ("torch", "torch_compile")
+WARM_UPS = 3
+Call = Callable[[], object]
+
+
+class Gpu:
+    """The first GPU's clock and graphs, on the stream that the kernels are launched on."""
+
+    device = "cuda"
+
+    def __init__(self, stream: Any) -> None:
+        self.name = torch.cuda.get_device_name()
+        self.stream = torch.cuda.ExternalStream(int(stream.handle))
+        torch.cuda.set_stream(self.stream)
+
+    def elapsed_ms(self, call: Call) -> float:
+        """Time on the GPU from the first kernel of a call to the end of its last."""
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        call()
+        end.record()
+        end.synchronize()
+        return begin.elapsed_time(end)
+
+    def capture(self, call: Call) -> Call:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
+            call()
+        return graph.replay
+
+
+class Steps:
+    """`NUM_STEPS` all-masked steps [1, N, V] on logits of their own, by any of several ways."""
+
+    def __init__(self, settings: StepSettings, sampler: CudaSampler, device: str) -> None:
+        self.settings, self.sampler = settings, sampler
+        _, positions, self.size = sampler.shape
+        shape = (NUM_STEPS, 2, 1, positions, self.size)
+        self.logits = torch.randn(shape, device=device)
+        self.tokens = torch.empty(NUM_STEPS, 1, positions, dtype=torch.int32, device=device)
+        self.ways = {"kernels": sampler.launch} | torch_steps(settings, device)
+
+    def begin(self) -> None:
+        """Mask every token and set the kernels' schedule back to its first step."""
+        s = self.settings
+        self.tokens.fill_(self.size)
+        self.sampler.begin(
+            s.seeds,
+            guidance=s.guidance,
+            temperature=s.temperature,
+            top_k=s.top_k,
+            mask_temperatures=np.full(NUM_STEPS, s.mask_temperature, np.float32),
+            num_remask=np.tile(s.num_remask, (NUM_STEPS, 1)),
+            first_step=s.step,
+        )
+
+    def run(self, way: str) -> list[Tensor]:
+        """The tokens after each step; the kernels change them in place."""
+        results = []
+        for tokens, (conditional, unconditional) in zip(self.tokens, self.logits, strict=True):
+            result = self.ways[way](tokens, conditional, unconditional)
+            results.append(tokens if result is None else result)
+        return results
+
+    def share_equal(self, way: str) -> float:
+        """Tokens of the first step that are the reference's."""
+        self.begin()
+        found = self.run(way)[0].cpu().numpy()
+        conditional, unconditional = self.logits[0].cpu().numpy()
+        expected = np.full_like(found, self.size)
+        sample_step(expected, conditional, unconditional, self.settings)
+        return float((found == expected).mean())
+
+
+def why_not() -> str | None:
+    """Why there is nothing to measure here, or None."""
+    return None if torch.cuda.is_available() else "not measured: no GPU"
+
+
+def measure_gpu(settings: StepSettings, positions: int, size: int, num_runs: int) -> dict[str, Any]:
+    """Figures of one step on the first GPU; exits unless the kernels equal the reference."""
+    sampler = CudaSampler(len(settings.seeds), positions, size, max_steps=NUM_STEPS)
+    gpu = Gpu(sampler.stream)
+    return measure_steps(gpu, Steps(settings, sampler, gpu.device), num_runs)
+
+
+def measure_steps(gpu: Gpu, steps: Steps, num_runs: int) -> dict[str, Any]:
+    """Parity first, then the ceiling and every way in turn; the best of each, per step."""
+    if (share := steps.share_equal("kernels")) != 1:
+        sys.exit(f"parity is red on {gpu.name}: {share:.2%} of the tokens equal; nothing was timed")
+    steps.sampler.check()
+    figures = {f"gpu_{w}_equal_tokens": steps.share_equal(w) for w in REFERENCE_NOISE}
+    calls = _calls(gpu, steps)
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for run in range(num_runs + WARM_UPS):
+        for name, call in calls.items():
+            steps.begin()
+            elapsed_ms = gpu.elapsed_ms(call)
+            if run >= WARM_UPS:
+                times[name].append(elapsed_ms / NUM_STEPS)
+    steps.sampler.check()
+    best = {f"gpu_{name}_ms": round(min(values), 5) for name, values in times.items()}
+    best["gpu_ceiling_ms"] = min(best.pop("gpu_sum_ms"), best.pop("gpu_max_ms"))
+    share = best["gpu_ceiling_ms"] / best["gpu_kernels_graph_ms"]
+    return {"gpu": gpu.name} | figures | best | {"gpu_share_of_memory_ceiling": round(share, 3)}
+
+
+def _calls(gpu: Gpu, steps: Steps) -> dict[str, Call]:
+    """What is timed, by name: plain reads of the logits, and each way launched and captured."""
+    words = steps.logits.flatten().view(torch.int32)
+    calls: dict[str, Call] = {"sum": steps.logits.sum, "max": words.amax}
+    for way in steps.ways:
+        calls[way] = lambda way=way: steps.run(way)
+        steps.begin()
+        calls[way]()  # compiled and warm before it is captured
+        steps.begin()
+        calls[f"{way}_graph"] = gpu.capture(calls[way])
+    return calls
