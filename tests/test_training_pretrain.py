@@ -1,5 +1,6 @@
 """Pre-training: exact resuming, several processes, accumulation, crops, and bad checkpoints."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch")
 
 from checkpoints import tiny_config
-from training import fitting, pretrain as pretraining
+
+from training import fitting
 from training.clips import TokenisedClips
 from training.model import VAB
 from training.pretrain import (
@@ -32,6 +34,13 @@ SETTINGS = PretrainSettings(batch=4, epochs=4, peak_rate=1e-2, precision="fp32",
 CODEBOOKS = torch.randn(2, 11, 288, generator=torch.Generator().manual_seed(0))
 
 
+def untrained(config=CONFIG) -> VAB:
+    torch.manual_seed(0)
+    model = VAB(config)
+    model.use_codebooks(CODEBOOKS)
+    return model
+
+
 def make_clips(count: int = 8, config=CONFIG) -> TokenisedClips:
     """A feature says which token sounds beside it, so there is something to learn."""
     random = np.random.default_rng(0)
@@ -44,19 +53,21 @@ def make_clips(count: int = 8, config=CONFIG) -> TokenisedClips:
 
 def train(folder: Path, settings=SETTINGS, config=CONFIG, minutes=None, clips=None):
     clips = clips or make_clips(config=config)
-    reports = pretrain(folder, clips, clips, CODEBOOKS, config, settings, minutes)
+    reports = pretrain(folder, clips, clips, untrained(config), settings, minutes)
     return [losses for _, _, losses in reports]
 
 
 @pytest.mark.parametrize("muon_rate", [0.0, 0.02])
 def test_a_stopped_run_ends_as_one_that_was_not(tmp_path, monkeypatch, muon_rate):
     monkeypatch.setattr(fitting, "REPORT_EVERY", 1)
-    settings = PretrainSettings(batch=2, epochs=2, muon_rate=muon_rate, crop_s=1.2, precision="fp32")
+    settings = PretrainSettings(
+        batch=2, epochs=2, muon_rate=muon_rate, crop_s=1.2, precision="fp32"
+    )
     whole = train(tmp_path / "whole", settings)
     assert len(whole) == num_steps(8, settings) + 1
     monkeypatch.setattr(fitting, "SAVE_EVERY_S", 0.0)  # so that a run can be left anywhere
     clips, losses = make_clips(), []
-    first = pretrain(tmp_path / "parts", clips, clips, CODEBOOKS, CONFIG, settings, None)
+    first = pretrain(tmp_path / "parts", clips, clips, untrained(), settings, None)
     for _ in range(4):
         losses.append(next(first)[2])
     first.close()  # what a crash leaves: the checkpoint after three steps
@@ -77,9 +88,7 @@ def test_accumulated_passes_are_one_larger_batch(monkeypatch):
     """The gradients of two passes average to those of the clips together."""
     clips = make_clips()
     settings = PretrainSettings(batch=4, dropout=0.0, label_smoothing=0.0, precision="fp32")
-    torch.manual_seed(0)
-    model = VAB(CONFIG)
-    model.use_codebooks(CODEBOOKS)
+    model = untrained()
     passes = [training_batch(clips, CONFIG, settings, i, 0.0) for i in range(2)]
     for batch in passes:
         (masked_loss(model, batch, CONFIG, settings)[0] / 2).backward()
@@ -128,8 +137,7 @@ def test_given_codebooks_are_neither_masked_nor_scored():
     settings = PretrainSettings(batch=4, precision="fp32")
     batch = training_batch(make_clips(config=config), config, settings, 0, 0.0)
     assert not batch.hidden[:, 0].any() and batch.hidden[:, 1].any()
-    model = VAB(config)
-    model.use_codebooks(CODEBOOKS)
+    model = untrained(config)
     assert torch.isfinite(masked_loss(model, batch, config, settings)[0])
 
 
@@ -199,12 +207,12 @@ sys.path[:0] = sys.argv[2:]
 torch.set_num_threads(1)
 from pathlib import Path
 from training import fitting, ranks
-from test_training_pretrain import CODEBOOKS, CONFIG, SETTINGS, make_clips
+from test_training_pretrain import SETTINGS, make_clips, untrained
 from training.pretrain import pretrain
 fitting.REPORT_EVERY = 1
 with ranks.joined():
     clips = make_clips()
-    reports = pretrain(Path(sys.argv[1]), clips, clips, CODEBOOKS, CONFIG, SETTINGS, None)
+    reports = pretrain(Path(sys.argv[1]), clips, clips, untrained(), SETTINGS, None)
     losses = [losses["loss"] for _, _, losses in reports if losses]
     print(json.dumps([ranks.rank(), ranks.world(), losses]), flush=True)
 """
@@ -218,12 +226,9 @@ def test_two_processes_train_one_model(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", "2", str(tmp_path / "worker.py"), str(tmp_path)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    run = subprocess.run(
-        [*command, str(here), str(here.parent)], capture_output=True, text=True, env=environment
-    )
+    command += [str(here), str(here.parent)]
+    run = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stderr[-2000:]
-    import json
-
     rows = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("[")]
     (first, world, losses), (second, _, others) = sorted(rows)
     assert (first, second, world) == (0, 1, 2)

@@ -1,10 +1,17 @@
-"""Recipes: every mistake in one is named, before anything is rendered."""
+"""Recipes: mistakes are named before anything is rendered, and one command makes everything."""
+
+import json
+import os
 
 import pytest
 
-pytest.importorskip("torch", reason="training needs torch")
+torch = pytest.importorskip("torch", reason="training needs torch")
 
-from training.recipe import CONFIGS, read_recipe, run
+from training import evaluate
+from training.checkpoint import read_checkpoint
+from training.recipe import main, run
+from training.recipes import CONFIGS, read_recipe
+from vab_rt.bundle import open_bundle
 from vab_rt.errors import BundleError, OptionError
 
 
@@ -30,6 +37,98 @@ def test_an_unknown_key_is_named_with_its_file(tmp_path):
 def test_a_model_that_cannot_be_is_refused(tmp_path):
     text = (CONFIGS / "default.toml").read_text()
     path = tmp_path / "mine.toml"
-    path.write_text(text.replace("heads = 6", "heads = 7"))
+    path.write_text(text.replace("heads = 4", "heads = 7"))
     with pytest.raises((OptionError, BundleError), match="not a multiple of heads 7"):
         read_recipe(str(path))
+
+
+TINY = """
+rendered_clips = 4
+clips = 6
+validation_clips = 2
+evaluated_clips = 4
+codec_minutes = 0.02
+clip_minutes = 0.02
+contrastive_minutes = 0.01
+classification_minutes = 0.01
+[model]
+name = "tiny"
+codec = "spectral"
+image_encoder = "vit-tiny-64"
+image_size = 16
+visual_dim = 8
+codebook_size = 9
+code_dim = 288
+width = 16
+layers = 2
+expert_layers = 1
+heads = 2
+alibi = "time"
+[codec]
+decoder_width = 16
+decoder_blocks = 1
+[codec_training]
+batch = 2
+[pretrain]
+batch = 2
+epochs = 1
+validate_every = 1
+[contrastive]
+batch = 2
+[classification]
+batch = 2
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a whole run of a very small recipe."""
+    folder = tmp_path_factory.mktemp("recipe")
+    (folder / "tiny.toml").write_text(TINY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate, "JUDGE_STEPS", 2)
+        patch.setattr(os, "cpu_count", lambda: 1)
+        main([str(folder / "tiny.toml"), "--out", str(folder / "run")])
+    return folder
+
+
+@pytest.mark.slow
+def test_one_command_makes_everything(finished):
+    run = finished / "run"
+    assert open_bundle(str(run / "bundle")).config.name == "tiny"
+    checkpoint = read_checkpoint(run / "ckpt.pt")
+    assert checkpoint.header.provenance["pretraining_steps"] == "3"  # 1 epoch of 6 clips by 2
+    result = {
+        task: json.loads((run / f"evaluation-{task}.json").read_text())
+        for task in ("generation", "retrieval", "classification")
+    }
+    bounds = {"ground_truth", "reconstruction", "shuffled", "unconditional"}
+    assert set(result["generation"]["bounds"]) == bounds
+    assert {"r1", "r5", "r10"} <= set(result["retrieval"]["video_to_audio"])
+    assert {"accuracy", "map"} <= set(result["classification"]["av"])
+    before, after = read_checkpoint(run / "start.pt").vab(), checkpoint.vab()
+    assert not torch.equal(before.heads.weight, after.heads.weight)
+
+
+@pytest.mark.slow
+def test_a_second_run_finds_its_stages_done(finished, monkeypatch):
+    run = finished / "run"
+    made = {path: path.stat().st_mtime_ns for path in run.glob("*.pt")}
+    assert len(made) == 10  # codec, clip, start, vab, ckpt, judge, contrastive, three classifiers
+    monkeypatch.setattr(evaluate, "JUDGE_STEPS", 2)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    main([str(finished / "tiny.toml"), "--out", str(run)])
+    assert {path: path.stat().st_mtime_ns for path in run.glob("*.pt")} == made
+
+
+@pytest.mark.slow
+def test_start_and_shards_are_of_the_recipe_and_go_together(finished, tmp_path, capsys):
+    start, recipe = str(finished / "run" / "start.pt"), str(finished / "tiny.toml")
+    for words, said in (
+        ([recipe, "--start", start], "go together"),
+        (["default", "--start", start, "--shards", "x"], "is of the model tiny, expected vab-tiny"),
+        ([recipe, "--start", start, "--shards", str(tmp_path)], "shards.json"),
+    ):
+        with pytest.raises(SystemExit, match="1"):
+            main([*words, "--out", str(tmp_path / "run")])
+        assert said in capsys.readouterr().err

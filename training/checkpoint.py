@@ -3,7 +3,7 @@
 import json
 import pickle
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import msgspec
 import torch
@@ -15,6 +15,7 @@ from training.image_encoder import ImageEncoder
 from training.model import VAB
 from vab_rt.config import ModelConfig
 from vab_rt.errors import ExportError
+from vab_rt.output import whole_file, writing
 
 PARTS = ("vab", "codec", "image_encoder")
 Module = TypeVar("Module", bound=nn.Module)
@@ -27,6 +28,9 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     codec_settings: dict[str, Any] = {}
     provenance: dict[str, str]
     licence: str
+
+    def with_provenance(self, more: dict[str, str]) -> Self:
+        return msgspec.structs.replace(self, provenance=self.provenance | more)
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +78,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(path=path, header=msgspec.convert(header, Header), weights=weights)
     except msgspec.ValidationError as error:  # msgspec names the key and what it expected
         raise ExportError(f"{path}: {error}") from error
+
+
+def write_checkpoint(path: Path, header: Header, modules: dict[str, nn.Module]) -> None:
+    """A .pt of plain values and the tensors of PARTS; whole or not at all. Raises OutputError."""
+    assert sorted(modules) == sorted(PARTS), sorted(modules)
+    weights = {part: module.state_dict() for part, module in modules.items()}
+    with whole_file(path, force=True) as beside, writing(path):
+        torch.save(msgspec.to_builtins(header) | weights, beside)
 
 
 def check_weights(where: str, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:

@@ -26,7 +26,7 @@ from training.extraction import (
 )
 from training.media_sets import Segment, Skipped
 from training.processes import in_parallel
-from training.recipe import read_recipe
+from training.recipes import read_recipe
 from training.shard_format import (
     Shard,
     ShardIndex,

@@ -64,24 +64,21 @@ class Masked(msgspec.Struct, frozen=True):
 def pretrain(
     folder: Path,
     clips: ClipSource,
-    validation: TokenisedClips,
-    codebooks: Tensor,
-    config: ModelConfig,
+    validation: TokenisedClips | None,
+    start: VAB,
     settings: PretrainSettings,
     minutes: float | None,
-    start: dict[str, Tensor] | None = None,
 ) -> Iterator[tuple[int, float, dict[str, float]]]:
     """Yields (step, progress, losses); leaves `folder`/vab.pt with the averaged weights.
 
-    minutes None: `settings.epochs` of the clips. start: weights to begin from instead of random
-    ones. Every `validate_every` steps the losses hold the averaged model's `val_accuracy`.
+    start: the first weights and the codebooks, not changed. minutes None: `settings.epochs` of the
+    clips. Every `validate_every` steps the losses hold the averaged model's `val_accuracy`, where
+    there are clips for it.
     """
     s = settings
-    torch.manual_seed(s.seed)
+    config = start.config
     model = VAB(config, s.dropout)
-    model.use_codebooks(codebooks)
-    if start is not None:
-        model.load_state_dict(start)
+    model.load_state_dict(start.state_dict())
     model.to(ranks.device())
     trained, average = ranks.shared(model), Average(model)
     optimizers = make_optimizers(model, s)
@@ -100,7 +97,7 @@ def pretrain(
             optimizer.step()
         average.update(model)
         losses = {"loss": ranks.mean(loss), "accuracy": ranks.mean(accuracy)}
-        if (i + 1) % s.validate_every == 0:
+        if validation is not None and (i + 1) % s.validate_every == 0:
             losses["val_accuracy"] = validate(average, validation, config, s)
         return losses
 

@@ -42,6 +42,16 @@ def wait() -> None:
         distributed.barrier()
 
 
+@contextmanager
+def first_alone() -> Iterator[None]:
+    """The first process goes through the block before the others, which find its files made."""
+    if rank() != 0:
+        wait()
+    yield
+    if rank() == 0:
+        wait()
+
+
 def of_first(value: float) -> float:
     """The first process's value, so that all decide alike."""
     if not distributed.is_initialized():
