@@ -117,11 +117,11 @@ class ShardedClips:
     def _read(self, name: str) -> bytes:
         try:
             return self._files.cat_file(f"{self._root}/{name}")
-        except OSError as error:
+        except Exception as error:  # every file system of fsspec has its own
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise DataError(
-                f"{self.location}/{name} cannot be read ({error.strerror or error}), expected a "
-                "folder of shards as training.extract writes it; check the location, or copy it "
-                "again"
+                f"{self.location}/{name} cannot be read ({reason}), expected a folder of shards as "
+                "training.extract writes it; check the location, or copy it again"
             ) from error
 
     def _check_ready(self, encoders_sha256: str | None) -> None:

@@ -1,0 +1,88 @@
+"""Jobs over processes: all results arrive, errors are those of the job, a dead process is told."""
+
+import multiprocessing
+import os
+import time
+
+import pytest
+
+from training.processes import in_parallel
+from vab_rt.errors import BackendError, MediaError
+
+
+def square(number):
+    return number * number, multiprocessing.parent_process() is not None
+
+
+def fail_on_three(number):
+    if number == 3:
+        raise MediaError("three.mp4 cannot be read")
+    return number
+
+
+def die(number):
+    os._exit(number)
+
+
+def sleepless_parent(path):
+    """Leaves a worker at work and dies as a killed process does."""
+    jobs = in_parallel(write_and_wait, [path] * 2, workers=2)
+    next(jobs)
+
+
+def write_and_wait(path):
+    with open(path, "a") as file:
+        file.write(f"{os.getpid()}\n")
+    time.sleep(60)
+
+
+def test_one_worker_is_this_process():
+    assert list(in_parallel(square, range(4), 1)) == [
+        (0, False),
+        (1, False),
+        (4, False),
+        (9, False),
+    ]
+
+
+def test_several_workers_do_every_job_elsewhere():
+    results = list(in_parallel(square, iter(range(7)), 2))
+    assert sorted(results) == [(n * n, True) for n in range(7)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_error_of_a_job_is_raised(workers):
+    with pytest.raises(MediaError, match=r"three\.mp4 cannot be read"):
+        list(in_parallel(fail_on_three, range(9), workers))
+
+
+def test_a_process_that_dies_is_an_error_that_says_what_to_do():
+    with pytest.raises(BackendError, match="one of 2 processes died.*run the same command again"):
+        list(in_parallel(die, [1, 1, 1], 2))
+
+
+@pytest.mark.slow
+def test_workers_end_with_their_parent(tmp_path):
+    path = tmp_path / "pids"
+    path.touch()
+    parent = multiprocessing.get_context("spawn").Process(target=sleepless_parent, args=(path,))
+    parent.start()
+    pids = wait_for(lambda: path.read_text().split(), lambda pids: len(pids) == 2)
+    parent.kill()
+    parent.join()
+    assert wait_for(lambda: [pid for pid in pids if is_running(pid)], lambda left: not left) == []
+
+
+def wait_for(look, is_there, limit_s=60):
+    end = time.monotonic() + limit_s
+    while not is_there(found := look()) and time.monotonic() < end:
+        time.sleep(0.1)
+    return found
+
+
+def is_running(pid):
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    return True
