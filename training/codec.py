@@ -1,17 +1,20 @@
 """The codecs behind one contract: audio [B, S] <-> tokens [B, K, T]."""
 
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
+import torch
 from torch import Tensor, nn
 
 from training.spectral import SpectralCodec, SpectralSettings
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
 
+Settings = TypeVar("Settings", bound=msgspec.Struct)
+
 
 class Codec(Protocol):
-    """What the model and the exporter need of a codec."""
+    """What the model and the exporter need of a codec, and below that what its training needs."""
 
     codebooks: Tensor
     """[K, V, code_dim]"""
@@ -24,13 +27,42 @@ class Codec(Protocol):
         """tokens [B, K, T] -> audio [B, S]"""
         ...
 
+    def latents(self, audio: Tensor) -> Tensor:
+        """What is quantised [B, T, code_dim]."""
+        ...
+
+    def heard(self, latents: Tensor) -> Tensor:
+        """Frames of one clip's latents [T, code_dim] that hold more than silence, bool [T]."""
+        ...
+
+    def reconstruct(
+        self, audio: Tensor, random: torch.Generator, dead_below: float, bfloat16: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """audio [B, S] -> audio [B, S] with gradients, and losses of what lies before it.
+
+        dead_below: see `codebooks.follow`. bfloat16: in the networks, where torch's autocast does.
+        """
+        ...
+
 
 def build_codec(config: ModelConfig, settings: dict | None = None) -> nn.Module:
-    """The codec that `config.codec` names, with untrained weights."""
+    """The codec that `config.codec` names, with untrained weights.
+
+    Raises OptionError for a codec that is not built, and for settings it does not have.
+    """
     if config.codec == "spectral":
-        return SpectralCodec(config, msgspec.convert(settings or {}, SpectralSettings))
+        return SpectralCodec(config, read_settings(settings, SpectralSettings))
     if config.codec == "encodec":
         from training.encodec import EncodecCodec, EncodecSettings
 
-        return EncodecCodec(config, msgspec.convert(settings or {}, EncodecSettings))
+        return EncodecCodec(config, read_settings(settings, EncodecSettings))
     raise OptionError(f"codec {config.codec!r} is not built yet; expected spectral or encodec")
+
+
+def read_settings(found: dict | None, kind: type[Settings]) -> Settings:
+    """Raises OptionError naming the key at fault and the keys there are."""
+    try:
+        return msgspec.convert(found or {}, kind)
+    except msgspec.ValidationError as error:
+        known = ", ".join(kind.__struct_fields__)
+        raise OptionError(f"codec settings: {error}; expected some of: {known}") from error

@@ -1,120 +1,184 @@
-"""Train the spectral codec: codebooks by k-means, then the decoder by its spectra."""
+"""Train a codec on sound alone: `python -m training.codec_training --config NAME --out DIR`.
 
+One loop for every codec: codebooks by k-means, then its losses on waveform, spectra and codebooks,
+against the MS-STFT discriminator where that is on. EnCodec's settings are those of its paper.
+"""
+
+import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
-from torchaudio.functional import melscale_fbanks
 
-from training.codec import build_codec
-from training.data import Clips
+from training import data, ranks
+from training.balancer import Balancer, WeightedSum
+from training.codebooks import fit_codebooks
+from training.codec import Codec, build_codec
+from training.codec_settings import OF_OUTPUT, CodecTraining, read_training
+from training.discriminator import Adversary
+from training.finetuning import report, run_command
 from training.fitting import Average, fit, half_cosine, set_rate
-from training.spectral import FLOOR, SpectralCodec, Spectrum
+from training.pretrain import wants_bfloat16
+from training.recipes import read_recipe
+from training.recordings import Recordings, read_recordings, recordings
+from training.spectra import MultiScaleSpectra
 from vab_rt.config import ModelConfig
-
-CROP_S = 1.0
-BATCH = 16
-PEAK_RATE = 1e-3
-FIT_CLIPS = 300
-HEARD = 2.0  # nepers between the faintest band and the loudest
-FFT_SIZES = (256, 512, 1024, 2048)
+from vab_rt.errors import OptionError
 
 
 def train_codec(
-    folder: Path, clips: Clips, config: ModelConfig, settings: dict, minutes: float, seed: int
+    folder: Path,
+    clips: data.Clips | Recordings,
+    config: ModelConfig,
+    settings: dict,
+    minutes: float,
+    seed: int,
+    training: CodecTraining | None = None,
 ) -> Iterator[tuple[int, float, dict[str, float]]]:
-    """Yields (step, progress, losses); leaves `folder`/codec.pt with the averaged weights."""
+    """Yields (step, progress, losses); leaves `folder`/codec.pt with the averaged weights.
+
+    settings: of the codec, as `build_codec` takes them. training: by default `read_training`'s.
+    """
+    t = training or read_training(config.codec)
+    device, bfloat16 = ranks.device(), wants_bfloat16(t.precision)
     torch.manual_seed(seed)
-    codec = build_codec(config, settings)
+    codec = build_codec(config, settings).to(device)
     if not (folder / "codec.pt").exists():
-        codec.fit_codebooks(heard_frames(codec, clips, np.random.default_rng(seed)))
-    average = Average(codec)
-    optimizer = torch.optim.AdamW(codec.parameters(), betas=(0.8, 0.99), weight_decay=1e-5)
-    loss_of = SpectralLoss(config.sample_rate_hz)
+        points = frames_to_fit(codec, clips.audio, t.fit_clips, np.random.default_rng(seed), device)
+        fit_codebooks(codec.quantizer, points)
+    average = Average(codec, t.average)
+    optimizer = torch.optim.AdamW(codec.parameters(), betas=t.betas, weight_decay=t.weight_decay)
+    combined = Balancer(t.weights) if t.balanced else WeightedSum(t.weights)
+    parts = {"codec": codec, "average": average, "optimizer": optimizer, "balancer": combined}
+    adversary = None
+    if t.discriminator_from < 1:
+        adversary = Adversary(t.discriminator_filters, t.peak_rate, t.betas, device)
+        parts["discriminator"] = adversary
+    loss_of = OutputLosses(t, config.sample_rate_hz, adversary, device)
 
     def step(i: int, progress: float) -> dict[str, float]:
-        set_rate(optimizer, half_cosine(progress, PEAK_RATE))
-        audio = random_crops(clips, config, np.random.default_rng((seed, i)))
-        spectrum = codec(audio)
-        losses = spectrum_loss(codec, spectrum, audio) | loss_of(codec.render(spectrum), audio)
+        random = np.random.default_rng((seed, i))
+        audio = random_crops(clips.audio, config, t, random).to(device)
+        set_rate(optimizer, half_cosine(progress, t.peak_rate))
+        drawn = torch.Generator().manual_seed(int(random.integers(2**62)))
+        output, before = codec.reconstruct(audio, drawn, t.dead_below, bfloat16)
+        losses, hinge = loss_of(output, audio, progress, random)
         optimizer.zero_grad()
-        sum(losses.values()).backward()
-        torch.nn.utils.clip_grad_norm_(codec.parameters(), 1.0)
+        before = {name: x for name, x in before.items() if t.weights[name]}
+        backward(output, combined.gradient(losses, output), before, t.weights)
+        if t.max_norm:
+            torch.nn.utils.clip_grad_norm_(codec.parameters(), t.max_norm)
         optimizer.step()
         average.update(codec)
-        return {name: x.item() for name, x in losses.items()}
+        return {name: x.item() for name, x in (before | losses).items()} | hinge
 
-    parts = {"codec": codec, "average": average, "optimizer": optimizer}
-    yield from fit(folder / "codec.pt", parts, step, minutes)
+    yield from fit(folder / "codec.pt", parts, step, minutes, t.steps)
+
+
+class OutputLosses:
+    """The losses on a codec's output, with the discriminator's own step where it takes part."""
+
+    def __init__(
+        self, t: CodecTraining, rate_hz: int, adversary: Adversary | None, device: torch.device
+    ) -> None:
+        self.training, self.adversary = t, adversary
+        self.spectra = MultiScaleSpectra(rate_hz, t.sizes, t.bands, device)
+        self.names = frozenset(name for name in OF_OUTPUT if t.weights[name])
+
+    def __call__(
+        self, output: Tensor, target: Tensor, progress: float, random: np.random.Generator
+    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Of output and target [B, S]: the codec's losses, and the discriminator's."""
+        losses = self.spectra(output, target, self.names)
+        if "waveform" in self.names:
+            losses["waveform"] = F.l1_loss(output, target)
+        if self.adversary is None or progress < self.training.discriminator_from:
+            return losses, {}
+        if random.random() < self.training.discriminator_share:
+            set_rate(self.adversary.optimizer, half_cosine(progress, self.training.peak_rate))
+            self.adversary.learn(output, target)
+        of_codec, hinge = self.adversary.losses(output, target)
+        return losses | of_codec, {"discriminator": hinge}
+
+
+def backward(
+    output: Tensor, gradient: Tensor, before: dict[str, Tensor], weights: dict[str, float]
+) -> None:
+    """One pass back from the output, whose gradient is known, and the losses that lie before it."""
+    if not before:
+        output.backward(gradient)
+        return
+    total = sum(weights[name] * loss for name, loss in before.items())
+    torch.autograd.backward([output, total], [gradient, torch.ones_like(total)])
 
 
 @torch.no_grad()
-def heard_frames(codec: SpectralCodec, clips: Clips, random: np.random.Generator) -> Tensor:
-    """Frames to fit the codebooks to [N, code_dim]; of silence, which is all alike, a tenth."""
+def frames_to_fit(
+    codec: Codec,
+    audio: NDArray[np.int16],
+    count: int,
+    random: np.random.Generator,
+    device: torch.device,
+) -> Tensor:
+    """Latents [points, code_dim] of `count` clips of audio [N, S]; a tenth of those of silence."""
     kept = []
-    for row in random.permutation(len(clips))[:FIT_CLIPS]:
+    for row in random.permutation(len(audio))[:count]:
         gain = np.float32(10 ** random.uniform(-0.3, 0.1) / 32767)
-        latents = codec.latents(torch.from_numpy(clips.audio[row] * gain)[None])[0]
-        heard = latents.amax(1) > latents.amin() + HEARD
-        kept.append(latents[heard | torch.from_numpy(random.random(len(heard)) < 0.1)])
+        latents = codec.latents(torch.from_numpy(audio[row] * gain)[None].to(device))[0]
+        some = torch.from_numpy(random.random(len(latents)) < 0.1).to(device)
+        kept.append(latents[codec.heard(latents) | some])
     return torch.cat(kept)
 
 
-def random_crops(clips: Clips, config: ModelConfig, random: np.random.Generator) -> Tensor:
-    """Crops of random clips at random gains [B, crop samples], a whole number of hops."""
-    length = round(CROP_S * config.token_rate_hz) * config.hop_samples
-    rows = random.integers(len(clips), size=BATCH)
-    starts = random.integers(config.num_samples - length + 1, size=BATCH)
-    crops = np.stack([clips.audio[r, s : s + length] for r, s in zip(rows, starts, strict=True)])
-    gains = 10 ** random.uniform(-0.3, 0.1, (BATCH, 1))
+def random_crops(
+    audio: NDArray[np.int16], config: ModelConfig, t: CodecTraining, random: np.random.Generator
+) -> Tensor:
+    """Crops of random clips of audio [N, S] at random gains [B, crop samples], in whole hops."""
+    length = round(t.crop_s * config.token_rate_hz) * config.hop_samples
+    if length > audio.shape[1]:
+        raise OptionError(
+            f"crop_s is {t.crop_s}, expected at most the length of a clip, "
+            f"{audio.shape[1] / config.sample_rate_hz:g} s"
+        )
+    rows = random.integers(len(audio), size=t.batch)
+    starts = random.integers(audio.shape[1] - length + 1, size=t.batch)
+    crops = np.stack([audio[r, s : s + length] for r, s in zip(rows, starts, strict=True)])
+    gains = 10 ** random.uniform(-0.3, 0.1, (t.batch, 1))
     return torch.from_numpy((crops / 32767 * gains).astype(np.float32))
 
 
-def spectrum_loss(codec: SpectralCodec, spectrum: Spectrum, target: Tensor) -> dict[str, Tensor]:
-    """Magnitude and frequency against the codec's own transform of the target.
-
-    Frequency: how far each bin's advance is from the true one, weighted by what is heard of it.
-    """
-    real, imaginary = codec.transform.analyse(target)  # [B, T, bins]
-    power = real.square() + imaginary.square()
-    log_magnitude = (power + FLOOR**2).log() / 2
-    magnitude = F.mse_loss(spectrum.log_magnitude, log_magnitude)  # peaks are few: no median here
-    phase = torch.atan2(imaginary, real)
-    advance = codec.centre_phase(1) + spectrum.deviation[:, 1:]
-    error = advance - (phase[:, 1:] - phase[:, :-1])
-    weight = (power[:, 1:] + FLOOR**2) ** 0.25
-    frequency = ((1 - error.cos()) * weight).sum() / weight.sum()
-    return {"magnitude": magnitude, "frequency": frequency}
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m training.codec_training", description=__doc__)
+    parser.add_argument("--config", default="default", help="a recipe, by name or as a .toml file")
+    parser.add_argument(
+        "--media", type=Path, help="a folder of sound or video (wav, mp3, mp4, ...)"
+    )
+    parser.add_argument("--clips", type=int, help="of FoleyWorld (default: the recipe's)")
+    parser.add_argument("--out", type=Path, required=True, help="the folder of codec.pt")
+    parser.add_argument("--minutes", type=float, help="all runs together (default: the recipe's)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that read --media")
+    run_command(_run, parser, words)
 
 
-class SpectralLoss:
-    """Log-mel L1 and spectral convergence at several window lengths.
+def _run(arguments: argparse.Namespace) -> None:
+    recipe, out = read_recipe(arguments.config), arguments.out
+    model = recipe.model
+    training = read_training(model.codec, recipe.codec_training)
+    build_codec(model, recipe.codec)  # what is wrong with the recipe shows before any work
+    if arguments.media:
+        rate_hz, workers = model.sample_rate_hz, arguments.workers
+        clips = read_recordings(recordings(out / "recordings", arguments.media, rate_hz, workers))
+    else:
+        count = arguments.clips or recipe.rendered_clips
+        clips = data.clips(out / "world", "train", count, model)
+    minutes = arguments.minutes or recipe.codec_minutes
+    report("codec", train_codec(out, clips, model, recipe.codec, minutes, 0, training))
+    print(f"checkpoint: {out / 'codec.pt'}")
 
-    Convergence is normalised over the batch: per sample it explodes on near-silent crops and
-    drives the output to zero. There is no waveform term: the tokens do not hold the phase.
-    """
 
-    def __init__(self, sample_rate_hz: int) -> None:
-        self.windows = {n: torch.hann_window(n) for n in FFT_SIZES}
-        self.filters = {
-            n: melscale_fbanks(
-                n // 2 + 1, 0.0, sample_rate_hz / 2, min(80, n // 8), sample_rate_hz, norm="slaney"
-            )
-            for n in FFT_SIZES
-        }
-
-    def __call__(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
-        mel = convergence = output.new_zeros(())
-        for n in FFT_SIZES:
-            a, b = self._magnitude(output, n), self._magnitude(target, n)
-            convergence = convergence + (a - b).norm() / b.norm().clamp(min=1e-3)
-            log_a, log_b = ((x @ self.filters[n] + 1e-3).log() for x in (a, b))
-            mel = mel + F.l1_loss(log_a, log_b)
-        return {"mel": 2 * mel / len(FFT_SIZES), "convergence": convergence / len(FFT_SIZES)}
-
-    def _magnitude(self, audio: Tensor, n: int) -> Tensor:  # [B, S] -> [B, frames, bins]
-        spectrum = torch.stft(audio, n, n // 4, window=self.windows[n], return_complex=True)
-        return (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt().transpose(1, 2)
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,8 @@
 """EnCodec at 16 kHz: the codec of AudioGen, which VAB takes its tokens from (paper appendix B).
 
-Its weights are Meta's own and are loaded, never trained here. The encodec package's EncodecModel
-ties the codebook size to 1024, so the codec is put together from that package's parts; names and
-settings are those of audiocraft's `encodec_large_nq4_s320`, so that its state_dict fits.
+The encodec package's EncodecModel ties the codebook size to 1024, so the codec is put together from
+that package's parts; names and settings are those of audiocraft's `encodec_large_nq4_s320`, so that
+the state_dict of Meta's own weights fits. `codec_training.py` trains it from the beginning.
 """
 
 import math
@@ -14,6 +14,7 @@ from encodec.quantization import ResidualVectorQuantizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.codebooks import quantise
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
 
@@ -60,6 +61,7 @@ class EncodecCodec(nn.Module):
         return torch.stack([layer.codebook for layer in self.quantizer.vq.layers])
 
     def latents(self, audio: Tensor) -> Tensor:
+        """What is quantised."""
         return self.encoder(audio[:, None]).transpose(1, 2)  # [B, T, code_dim]
 
     def encode(self, audio: Tensor) -> Tensor:
@@ -72,3 +74,18 @@ class EncodecCodec(nn.Module):
             for k, layer in enumerate(self.quantizer.vq.layers)
         )  # [B, T, code_dim]
         return self.decoder(latents.transpose(1, 2))[:, 0]
+
+    def heard(self, latents: Tensor) -> Tensor:
+        """Frames that hold more than silence [T], of one clip's [T, code_dim]: nobody knows yet."""
+        return torch.ones(len(latents), dtype=torch.bool, device=latents.device)
+
+    def reconstruct(
+        self, audio: Tensor, random: torch.Generator, dead_below: float, bfloat16: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Training pass: what becomes of audio [B, S], and the commitment loss."""
+        with torch.autocast(audio.device.type, torch.bfloat16, bfloat16):
+            latents = self.latents(audio).float()
+        quantised, commitment = quantise(self.quantizer, latents, random, dead_below)
+        with torch.autocast(audio.device.type, torch.bfloat16, bfloat16):
+            output = self.decoder(quantised.transpose(1, 2))[:, 0].float()
+        return output, {"commitment": commitment}

@@ -21,6 +21,7 @@ from vab_rt.errors import OptionError
 
 FLOOR = 0.05  # of STFT magnitudes: below it lies the noise of any recording, not worth a token
 ENERGY_FLOOR = 0.003
+HEARD = 2.0  # nepers between the faintest band of a clip and the loudest of a frame
 MAX_LOG_MAGNITUDE = 6.0
 ENVELOPE_POINTS = 8  # per hop
 MAX_LOG_GAIN = 3.0
@@ -94,7 +95,9 @@ class SpectralCodec(nn.Module):
         return torch.cat([(bands + FLOOR**2).log(), (energy + ENERGY_FLOOR**2).log()], -1) / 2
 
     def spectrum(self, latents: Tensor) -> Spectrum:
-        of_bins, log_gain = self.decoder(latents)
+        return self._spectrum(latents, *self.decoder(latents))
+
+    def _spectrum(self, latents: Tensor, of_bins: Tensor, log_gain: Tensor) -> Spectrum:
         correction, deviation, offset, coherence = of_bins.unbind(2)  # [B, T, bins] each
         low, pooled, _ = latents.split([self.low, self.low // POOL, ENVELOPE_POINTS], -1)
         upper = pooled[..., None].expand(-1, -1, -1, POOL).flatten(2)
@@ -148,22 +151,46 @@ class SpectralCodec(nn.Module):
         )
         return self.render(self.spectrum(latents))
 
-    def forward(self, audio: Tensor) -> Spectrum:
+    def forward(self, audio: Tensor, bfloat16: bool = False) -> Spectrum:
         """Training pass: the spectrum of the quantised audio, to render and to compare."""
         with torch.no_grad():
             latents = self.latents(audio).transpose(1, 2)  # [B, code_dim, T]
             quantised = self.quantizer.vq.decode(self.quantizer.vq.encode(latents))
-        return self.spectrum(quantised.transpose(1, 2))
+            quantised = quantised.transpose(1, 2)  # [B, T, code_dim]
+        with torch.autocast(audio.device.type, torch.bfloat16, bfloat16):
+            of_bins, log_gain = self.decoder(quantised)
+        return self._spectrum(quantised, of_bins.float(), log_gain.float())
 
-    @torch.no_grad()
-    def fit_codebooks(self, latents: Tensor, rounds: int = 20) -> None:
-        """Residual k-means on frames [N, code_dim]; one codebook after the other."""
-        residual = latents
-        for layer in self.quantizer.vq.layers:
-            codebook = kmeans(residual, self.quantizer.bins, rounds)
-            layer._codebook.embed.copy_(codebook)
-            layer._codebook.inited.fill_(1)
-            residual = residual - codebook[nearest(residual, codebook)]
+    def reconstruct(
+        self, audio: Tensor, random: torch.Generator, dead_below: float, bfloat16: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Training pass: what becomes of audio [B, S], and the losses of the spectrum behind it.
+
+        Nothing is drawn and no codebook moves: with no encoder to learn k-means has said it all,
+        and tokens made before stay true.
+        """
+        spectrum = self(audio, bfloat16)
+        return self.render(spectrum), self.spectrum_losses(spectrum, audio)
+
+    def spectrum_losses(self, spectrum: Spectrum, target: Tensor) -> dict[str, Tensor]:
+        """Magnitude and frequency against the codec's own transform of the target [B, S].
+
+        Frequency: how far each bin's advance is from the true one, weighted by what is heard of it.
+        """
+        real, imaginary = self.transform.analyse(target)  # [B, T, bins]
+        power = real.square() + imaginary.square()
+        log_magnitude = (power + FLOOR**2).log() / 2
+        magnitude = F.mse_loss(spectrum.log_magnitude, log_magnitude)  # peaks are few: no median
+        phase = torch.atan2(imaginary, real)
+        advance = self.centre_phase(1) + spectrum.deviation[:, 1:]
+        error = advance - (phase[:, 1:] - phase[:, :-1])
+        weight = (power[:, 1:] + FLOOR**2) ** 0.25
+        frequency = ((1 - error.cos()) * weight).sum() / weight.sum()
+        return {"magnitude": magnitude, "frequency": frequency}
+
+    def heard(self, latents: Tensor) -> Tensor:
+        """Frames that hold more than silence [T], of one clip's latents [T, code_dim]."""
+        return latents.amax(1) > latents.amin() + HEARD
 
 
 class BandsOut(nn.Module):
@@ -190,26 +217,6 @@ class BandsOut(nn.Module):
         of_bins = self.over_frequency(bands)  # [B * T, 4, bins - 1]
         of_bins = torch.cat([of_bins, of_bins[..., -1:]], -1).unflatten(0, x.shape[:2])
         return of_bins, self.envelope(x)
-
-
-def kmeans(points: Tensor, count: int, rounds: int) -> Tensor:
-    """Centres [count, D] of points [N, D]. A centre that lost its points takes a random one."""
-    random = torch.Generator().manual_seed(0)
-    centres = points[torch.randperm(len(points), generator=random)[:count]].clone()
-    for _ in range(rounds):
-        owner = nearest(points, centres)
-        sums = torch.zeros_like(centres).index_add_(0, owner, points)
-        sizes = owner.bincount(minlength=count)
-        spare = points[torch.randint(len(points), (count,), generator=random)]
-        centres = torch.where((sizes > 0)[:, None], sums / sizes.clamp(min=1)[:, None], spare)
-    return centres
-
-
-def nearest(points: Tensor, centres: Tensor) -> Tensor:
-    """Index of the nearest centre of each point [N]."""
-    half_norms = centres.square().sum(1) / 2
-    chunks = points.split(8192)
-    return torch.cat([(chunk @ centres.T - half_norms).argmax(1) for chunk in chunks])
 
 
 class ConvNeXtBlock(nn.Module):

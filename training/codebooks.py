@@ -1,0 +1,106 @@
+"""The codebooks of a residual quantiser: k-means first, then moving averages of what they code.
+
+The modules are the encodec package's, so that weights fit by name. Training them is written here:
+in its training mode codes that nothing falls to are never replaced
+(github.com/facebookresearch/encodec/issues/61), all codes shrink towards zero in the step after
+k-means, and the encoder commits to the first codebook alone (.../issues/25).
+"""
+
+import torch
+from encodec.quantization import ResidualVectorQuantizer
+from encodec.quantization.core_vq import EuclideanCodebook
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@torch.no_grad()
+def fit_codebooks(quantizer: ResidualVectorQuantizer, points: Tensor, rounds: int = 20) -> None:
+    """Residual k-means on points [N, D]; one codebook after the other."""
+    residual = points
+    for layer in quantizer.vq.layers:
+        centres = kmeans(residual, quantizer.bins, rounds)
+        owner = nearest(residual, centres)
+        shares = owner.bincount(minlength=quantizer.bins) / len(points)
+        book = layer._codebook
+        book.embed.copy_(centres)
+        book.cluster_size.copy_(shares)
+        book.embed_avg.copy_(centres * shares[:, None])
+        book.inited.fill_(1)
+        residual = residual - centres[owner]
+
+
+def quantise(
+    quantizer: ResidualVectorQuantizer,
+    latents: Tensor,
+    random: torch.Generator,
+    dead_below: float,
+) -> tuple[Tensor, Tensor]:
+    """latents [B, T, D] -> the same quantised, straight through, and the commitment loss.
+
+    The loss is the mean over codebooks of the squared distance of a residual to its code
+    (arXiv:2210.13438 section 3.4); its gradient reaches the encoder alone. In training mode the
+    codebooks follow the latents; dead_below is that of `follow`.
+    """
+    residual = latents.flatten(0, 1)  # [B * T, D]
+    total, losses = torch.zeros_like(residual), []
+    for layer in quantizer.vq.layers:
+        book, points = layer._codebook, residual.detach()
+        owner = nearest(points, book.embed)
+        code = book.embed[owner]  # [B * T, D]
+        losses.append(F.mse_loss(residual, code))
+        if quantizer.training:
+            follow(book, points, owner, random, dead_below)
+        residual = residual - code
+        total = total + code
+    total = total.unflatten(0, latents.shape[:2])  # [B, T, D]
+    return latents + (total - latents).detach(), torch.stack(losses).mean()
+
+
+@torch.no_grad()
+def follow(
+    book: EuclideanCodebook,
+    points: Tensor,
+    owner: Tensor,
+    random: torch.Generator,
+    dead_below: float,
+) -> None:
+    """Move each code to the running mean of the points [N, D] that are its own (owner [N]).
+
+    A code whose running share of the points is below `dead_below` of an even share becomes one of
+    the points, with an even share to begin with. EnCodec replaces below 2 points a batch, which for
+    its batches and 1,024 codes is 0.4 of an even share. cluster_size holds shares.
+    """
+    size = book.codebook_size
+    shares = owner.bincount(minlength=size) / len(points)
+    sums = torch.zeros_like(book.embed).index_add_(0, owner, points)
+    book.cluster_size.lerp_(shares, 1 - book.decay)
+    book.embed_avg.lerp_(sums / len(points), 1 - book.decay)
+    dead = book.cluster_size < dead_below / size
+    drawn = torch.randint(len(points), (size,), generator=random).to(points.device)
+    book.embed_avg[dead] = points[drawn[dead]] / size
+    book.cluster_size[dead] = 1 / size
+    book.embed.copy_(book.embed_avg / book.cluster_size[:, None])
+
+
+def kmeans(points: Tensor, count: int, rounds: int) -> Tensor:
+    """Centres [count, D] of points [N, D]. A centre that lost its points takes a random one."""
+    random = torch.Generator().manual_seed(0)
+    drawn = torch.randperm(len(points), generator=random)[:count]
+    if len(drawn) < count:
+        drawn = torch.randint(len(points), (count,), generator=random)
+    centres = points[drawn.to(points.device)].clone()
+    for _ in range(rounds):
+        owner = nearest(points, centres)
+        sums = torch.zeros_like(centres).index_add_(0, owner, points)
+        sizes = owner.bincount(minlength=count)
+        spare = torch.randint(len(points), (count,), generator=random).to(points.device)
+        means = sums / sizes.clamp(min=1)[:, None]
+        centres = torch.where((sizes > 0)[:, None], means, points[spare])
+    return centres
+
+
+def nearest(points: Tensor, centres: Tensor) -> Tensor:
+    """Index of the nearest centre of each point [N]."""
+    half_norms = centres.square().sum(1) / 2
+    chunks = points.split(8192)
+    return torch.cat([(chunk @ centres.T - half_norms).argmax(1) for chunk in chunks])
