@@ -49,6 +49,7 @@ REMASK = {
     "BLOCK": "constexpr",
 }
 SIGNATURES = {"sample": (SAMPLE, 4), "remask": (REMASK, 16)}  # and warps per program
+FUSED = r"FFMA\w*"  # one or two fused multiply-adds of float32; packed ones from sm_100 on
 HIDDEN_ARGUMENTS = ("global_scratch", "profile_scratch")  # appended by Triton, 0 when unused
 
 
@@ -175,7 +176,7 @@ def table_row(compiled: Compiled) -> str:
     cells = (
         compiled.kernel, f"sm_{compiled.target}", len(compiled.cubin), used["REG"],
         used["STACK"] + used["LOCAL"], compiled.shared_bytes, compiled.num_warps,
-        num_instructions(sass), num_instructions(sass, "FFMA"),
+        num_instructions(sass), num_instructions(sass, FUSED),
     )  # fmt: skip
     return "| " + " | ".join(map(str, cells)) + " |"
 

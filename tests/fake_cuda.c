@@ -88,6 +88,27 @@ static int launch(const launch_config *c, void *function, void **arguments, void
   return 0;
 }
 
+static int capturing;
+
+static int begin_capture(void *stream, int mode) {
+  (void)stream, (void)mode;
+  return fprintf(log_file(), "begin capture\n"), capturing = 1, 0;
+}
+
+static int capture_info(void *stream, int *status) { return (void)stream, *status = capturing, 0; }
+
+static int end_capture(void *stream, void **graph) {
+  (void)stream;
+  fprintf(log_file(), "end capture\n");
+  return *graph = (void *)0x2000, capturing = 0;
+}
+
+static int instantiate(void **out) { return *out = (void *)0x3000, 0; }
+
+static int replay(void *graph, void *stream) {
+  return fprintf(log_file(), "replay %p %p\n", graph, stream), fflush(log_file()), 0;
+}
+
 static int error_text(int error, const char **out) {
   (void)error;
   return *out = "CUDA_ERROR_FAKE", 0;
@@ -118,6 +139,13 @@ static const struct {
     {"cuLibraryGetKernel", get_kernel},
     {"cuKernelGetParamInfo", parameter_info},
     {"cuLaunchKernelEx", launch},
+    {"cuStreamBeginCapture", begin_capture},
+    {"cuStreamGetCaptureInfo", capture_info},
+    {"cuStreamEndCapture", end_capture},
+    {"cuGraphInstantiate", instantiate},
+    {"cuGraphInstantiateWithFlags", instantiate},
+    {"cuGraphInstantiateWithParams", instantiate},
+    {"cuGraphLaunch", replay},
     {"cuGetErrorName", error_text},
     {"cuGetErrorString", error_text},
 };

@@ -1,12 +1,26 @@
-// Runs the sampling step on cases from standard input and writes the tokens, without Python: so
-// that any compiler, any processor (qemu) and the sanitizers can be tried. Format of a case, in the
-// byte order of the machine: Header, seeds, num_remask, tokens, conditional, unconditional.
+// Runs the sampling step on cases from standard input, without Python: so that any compiler, any
+// processor (qemu) and the sanitizers can be tried. Every number is in the byte order of the machine.
+// Read of a case: Header, seeds, num_remask, tokens, conditional, unconditional. Written: whether all
+// was finite, how often a second step on the same tokens asked for memory, the tokens.
+#include <atomic>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <new>
 #include <vector>
 
 #include "sampler.hpp"
+
+std::atomic<int32_t> num_allocations{0};
+
+void* operator new(std::size_t size) {
+  ++num_allocations;
+  if (void* memory = std::malloc(size)) return memory;
+  throw std::bad_alloc();
+}
+
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 struct Header {
   int64_t clips, positions;
@@ -28,11 +42,12 @@ int main() {
     const int64_t rows = h.clips * h.positions;
     const auto seeds = read<uint64_t>(h.clips);
     const auto num_remask = read<int32_t>(h.clips);
-    auto tokens = read<int32_t>(rows);
+    const auto tokens = read<int32_t>(rows);
     const auto conditional = read<float>(rows * h.size);
     const auto unconditional = read<float>(h.has_unconditional ? rows * h.size : 0);
     vab::Sampler sampler(h.threads);
-    const vab::Step step{tokens.data(),
+    auto result = tokens;
+    const vab::Step step{result.data(),
                          conditional.data(),
                          h.has_unconditional ? unconditional.data() : nullptr,
                          seeds.data(),
@@ -45,8 +60,12 @@ int main() {
                          h.guidance,
                          h.inverse_temperature,
                          h.mask_temperature};
+    sampler.run(step);
+    result = tokens;
+    const int32_t before = num_allocations;
     const int32_t finite = sampler.run(step);
-    std::fwrite(&finite, sizeof finite, 1, stdout);
-    std::fwrite(tokens.data(), sizeof(int32_t), tokens.size(), stdout);
+    const int32_t written[] = {finite, num_allocations - before};
+    std::fwrite(written, sizeof written, 1, stdout);
+    std::fwrite(result.data(), sizeof(int32_t), result.size(), stdout);
   }
 }

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_sampling import make_case, run
+from sampling_cases import damaged_cases, equal_cases
+from test_sampling import run
 
 TESTS = Path(__file__).parent
 SOURCES = TESTS.parent / "kernels" / "sampling"
@@ -63,22 +64,6 @@ def build(tmp_path_factory):
     return compile_with
 
 
-def cases():
-    damaged = make_case(masked=2.0)
-    damaged["unconditional"][1, 62, 36] = np.nan
-    even = make_case(masked=2.0, unconditional=None, guidance=1.0, mask_temperature=0.0)
-    even["conditional"] = np.round(even["conditional"])  # ties in the row and in confidence
-    odd = [(size, top_k) for size in (1, 15, 17, 63, 781, 2048) for top_k in (0, 7, 256)]
-    return [
-        *(make_case(size + top_k, 2, 9, size, top_k=top_k) for size, top_k in odd),
-        *(make_case(3, scale=scale) for scale in (0.0, 1e-39, 1e7, 1e37)),
-        make_case(positions=1823, size=5),
-        make_case(masked=-1.0),
-        even,
-        damaged,
-    ]
-
-
 def as_bytes(case, threads=2):
     """A case as `native_step.cpp` reads it."""
     unconditional = case["unconditional"]
@@ -104,22 +89,17 @@ def test_tokens_equal_the_reference(name, build):
     if emulator and shutil.which(emulator[0]) is None:
         pytest.skip(f"{emulator[0]} is not installed")
     program = build(compiler, options)
-    written = subprocess.run(
-        [*emulator, program],
-        input=b"".join(map(as_bytes, cases())),
-        capture_output=True,
-        check=True,
-    )
-    found = np.frombuffer(written.stdout, np.int32)
-    for case in cases():
+    whole = {name: (case, True) for name, case in equal_cases().items()}
+    cases = whole | {name: (case, False) for name, case in damaged_cases().items()}
+    stdin = b"".join(as_bytes(case) for case, _ in cases.values())
+    done = subprocess.run([*emulator, program], input=stdin, capture_output=True, check=True)
+    found = np.frombuffer(done.stdout, np.int32)
+    for case_name, (case, is_finite) in cases.items():
         count = case["tokens"].size
-        finite, tokens, found = found[0], found[1 : 1 + count], found[1 + count :]
-        is_damaged = np.isnan(case["conditional"]).any() or any_nan(case["unconditional"])
-        assert finite == (not is_damaged)
-        expected = case["tokens"] if is_damaged else run(case)
-        np.testing.assert_array_equal(tokens, expected.ravel())
+        (finite, allocations), found = found[:2], found[2:]
+        tokens, found = found[:count], found[count:]
+        expected = run(case) if is_finite else case["tokens"]
+        assert finite == is_finite, case_name
+        assert allocations == 0, case_name
+        np.testing.assert_array_equal(tokens, expected.ravel(), err_msg=case_name)
     assert found.size == 0
-
-
-def any_nan(array):
-    return array is not None and np.isnan(array).any()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sampling_cases import equal_cases
 from test_sampling import make_case, run, run_in_place
 
 from vab_rt.errors import BackendError, OptionError, VabError
@@ -26,6 +27,11 @@ def assert_same_tokens(case, threads=2):
 @pytest.mark.parametrize("top_k", [0, 1, 7, 256, 5000])
 def test_tokens_equal_the_reference_at_odd_sizes(size, top_k):
     assert_same_tokens(make_case(size=size, top_k=top_k, seed=size + top_k))
+
+
+@pytest.mark.parametrize("name", equal_cases())
+def test_tokens_equal_the_reference_where_much_ties(name):
+    assert_same_tokens(equal_cases()[name])
 
 
 @pytest.mark.parametrize("positions", ODD_SIZES)
@@ -133,7 +139,9 @@ def test_the_largest_finite_logits_are_sampled():
 
 
 def test_arguments_are_checked_before_the_kernel_sees_them():
-    with pytest.raises(OptionError, match=r"conditional is float64, expected a float32 array"):
+    with pytest.raises(
+        OptionError, match=r"conditional is float64 \(2, 63, 37\), expected float32"
+    ):
         run(make_case(conditional=np.zeros((2, 63, 37))), NativeSampler(1))
     with pytest.raises(OptionError, match=r"num_remask\[0\] is 64, expected 0 to"):
         run(make_case(num_remask=np.array([64, 0], np.int32)), NativeSampler(1))

@@ -33,28 +33,21 @@ def check_arguments(
 ) -> None:
     """Raise OptionError unless every argument of a sampling step fits the others."""
     s = settings
-    _check_array("tokens", tokens, np.int32, (None, None), "[B, N]")
-    _check_array("conditional", conditional, np.float32, (*tokens.shape, None), "[B, N, V]")
+    check_array("tokens", tokens, np.int32, (None, None), "[B, N]")
+    check_array("conditional", conditional, np.float32, (*tokens.shape, None), "[B, N, V]")
     if unconditional is not None:
-        _check_array("unconditional", unconditional, np.float32, conditional.shape, "[B, N, V]")
-    _check_array("seeds", s.seeds, np.uint64, (len(tokens),), "[B]")
-    _check_array("num_remask", s.num_remask, np.int32, (len(tokens),), "[B]")
+        check_array("unconditional", unconditional, np.float32, conditional.shape, "[B, N, V]")
+    check_array("seeds", s.seeds, np.uint64, (len(tokens),), "[B]")
+    check_array("num_remask", s.num_remask, np.int32, (len(tokens),), "[B]")
     if not tokens.flags.writeable:
         raise OptionError("tokens is read-only, expected an array that can be changed in place")
     size = conditional.shape[2]
     _require(0 < tokens.shape[1] * size <= 2**32, "N * V", tokens.shape[1] * size, "1 to 2**32")
     _require(size < 2**31, "V", size, "under 2**31, as tokens are int32")
     _require(0 <= s.step < 2**32, "step", s.step, "0 to 2**32 - 1")
-    _require(_fits_float32(s.guidance), "guidance", s.guidance, "a finite float32")
+    check_options(s.guidance, s.temperature, s.top_k)
     if unconditional is None:
         _require(s.guidance == 1, "guidance", s.guidance, "1 when unconditional is None")
-    _require(
-        s.temperature > 0
-        and _fits_float32(1 / s.temperature)
-        and bool(np.float32(1 / s.temperature)),
-        "temperature", s.temperature, "over 0, with an inverse that fits float32",
-    )  # fmt: skip
-    _require(0 <= s.top_k < 2**31, "top_k", s.top_k, "0 (keep all) to 2**31 - 1")
     _require(
         s.mask_temperature >= 0 and _fits_float32(s.mask_temperature),
         "mask_temperature", s.mask_temperature, "0 or more",
@@ -62,22 +55,33 @@ def check_arguments(
     _check_counts(tokens, s.num_remask, size)
 
 
-def _check_array(
+def check_options(guidance: float, temperature: float, top_k: int) -> None:
+    """Raise OptionError unless the numbers of a request are in range."""
+    _require(_fits_float32(guidance), "guidance", guidance, "a finite float32")
+    _require(
+        temperature > 0 and _fits_float32(1 / temperature) and bool(np.float32(1 / temperature)),
+        "temperature", temperature, "over 0, with an inverse that fits float32",
+    )  # fmt: skip
+    _require(0 <= top_k < 2**31, "top_k", top_k, "0 (keep all) to 2**31 - 1")
+
+
+def check_array(
     name: str,
     array: npt.NDArray[np.generic],
     dtype: type[np.generic],
     shape: tuple[int | None, ...],
     letters: str,
 ) -> None:
-    if not isinstance(array, np.ndarray) or array.dtype != dtype:
-        found = getattr(array, "dtype", type(array).__name__)
-        raise OptionError(f"{name} is {found}, expected a {np.dtype(dtype)} array {letters}")
+    """Raise OptionError unless this is a C-contiguous NumPy array; a size of None may be any."""
+    sizes = ", ".join("any" if size is None else str(size) for size in shape)
+    expected = f"{np.dtype(dtype)} ({sizes}), {letters}"
+    if not isinstance(array, np.ndarray):
+        raise OptionError(f"{name} is a {type(array).__name__}, expected a NumPy array {expected}")
     fits = array.ndim == len(shape) and all(
         want in (None, have) for want, have in zip(shape, array.shape, strict=True)
     )
-    if not fits:
-        expected = ", ".join("any" if size is None else str(size) for size in shape)
-        raise OptionError(f"{name} has shape {array.shape}, expected ({expected}), {letters}")
+    if array.dtype != dtype or not fits:
+        raise OptionError(f"{name} is {array.dtype} {array.shape}, expected {expected}")
     if not array.flags.c_contiguous:
         raise OptionError(
             f"{name} of shape {array.shape} has strides {array.strides}, expected a C-contiguous "

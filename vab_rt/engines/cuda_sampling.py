@@ -19,7 +19,13 @@ from vab_rt.engines.kernel_files import (
     read_cubin,
 )
 from vab_rt.errors import BackendError, OptionError, VabError
-from vab_rt.sampling_arguments import StepSettings, check_arguments, not_finite
+from vab_rt.sampling_arguments import (
+    StepSettings,
+    check_arguments,
+    check_array,
+    check_options,
+    not_finite,
+)
 
 HEADER_WORDS = 8
 NOT_FINITE, BAD_COUNT, SCHEDULE_OVER = 1, 2, 4  # bits of the error word
@@ -95,6 +101,7 @@ class CudaSampler:
         self._sampled = self._allocate(4 * clips * positions)
         self._confidence = self._allocate(4 * clips * positions)
         self._inputs: tuple[Any, Any, Any] | None = None
+        self._guidance = 1.0
 
     def begin(
         self,
@@ -108,15 +115,16 @@ class CudaSampler:
         first_step: int = 0,
     ) -> None:
         """Start a request: arguments as `pack_parameters`, on `self.stream`; errors are cleared."""
+        check_array("num_remask", num_remask, np.int32, (None, self.shape[0]), "[S, B]")
         steps, clips = num_remask.shape
-        if clips != self.shape[0] or seeds.shape != (clips,) or mask_temperatures.shape != (steps,):
-            raise OptionError(
-                f"seeds, mask_temperatures and num_remask have shapes {seeds.shape}, "
-                f"{mask_temperatures.shape} and {num_remask.shape}, expected [B], [S] and [S, B] "
-                f"with B {self.shape[0]}"
-            )
+        check_array("seeds", seeds, np.uint64, (clips,), "[B]")
+        check_array("mask_temperatures", mask_temperatures, np.float32, (steps,), "[S]")
+        check_options(guidance, temperature, top_k)
         if not 1 <= steps <= self.max_steps:
             raise OptionError(f"num_remask has {steps} steps, expected 1 to {self.max_steps}")
+        if not 0 <= first_step <= 2**32 - steps:
+            raise OptionError(f"first_step is {first_step}, expected 0 to {2**32 - steps}")
+        self._guidance = guidance
         block = pack_parameters(
             seeds, guidance, temperature, top_k, mask_temperatures, num_remask, first_step
         )
@@ -129,9 +137,14 @@ class CudaSampler:
         """Enqueue one step: tokens [B, N] int32 change in place, logits [B, N, V] float32.
 
         The arrays lie on the GPU, C-contiguous, and have a `__cuda_array_interface__`, as those of
-        CuPy and torch and `DeviceArray` have. unconditional: None where guidance is 1. stream: of
-        cuda.core, or its graph builder; by default `self.stream`. Nothing is copied or awaited.
+        CuPy and torch and `DeviceArray` have. unconditional: None where guidance is 1, in every
+        request that a captured launch is replayed for. stream: of cuda.core, or its graph builder;
+        by default `self.stream`. Nothing is copied or awaited.
         """
+        if unconditional is None and self._guidance != 1:
+            raise OptionError(
+                f"guidance is {self._guidance}, expected 1 when unconditional is None"
+            )
         clips, positions, size = self.shape
         token_address = address_of("tokens", tokens, np.int32, (clips, positions))
         conditional_address = address_of("conditional", conditional, np.float32, self.shape)
