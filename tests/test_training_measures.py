@@ -6,7 +6,23 @@ import pytest
 pytest.importorskip("scipy", reason="the measures need scipy")
 
 from training import foleyworld
-from training.measures import agreement, frechet_distance, kl_divergence, onset_f1, onset_times
+from training.measures import (
+    agreement,
+    average_precision,
+    bootstrap,
+    frechet_distance,
+    kl_divergence,
+    mean_average_precision,
+    onset_counts,
+    onset_f1,
+    onset_times,
+    ranks,
+    wilson,
+)
+
+
+def f1(found, true, tolerance_s):
+    return onset_f1(onset_counts(found, true, tolerance_s))
 
 
 @pytest.fixture(scope="module")
@@ -22,13 +38,13 @@ def impacts():
 def test_onsets_of_true_sound_are_the_events(impacts):
     audio, true = impacts
     found = [onset_times(sound, 16_000) for sound in audio]
-    assert onset_f1(found, true, 0.05) > 0.97
+    assert f1(found, true, 0.05) > 0.97
 
 
 def test_onsets_of_another_clip_score_far_lower(impacts):
     audio, true = impacts
     found = [onset_times(sound, 16_000) for sound in audio]
-    assert onset_f1(found[1:] + found[:1], true, 0.05) < 0.35
+    assert f1(found[1:] + found[:1], true, 0.05) < 0.35
 
 
 def test_noise_and_silence_have_no_onsets():
@@ -39,15 +55,50 @@ def test_noise_and_silence_have_no_onsets():
 
 def test_onsets_match_one_to_one():
     true = [np.array([1.0, 2.0])]
-    assert onset_f1([np.array([1.01, 1.02, 1.03, 2.0])], true, 0.05) == pytest.approx(4 / 6)
-    assert onset_f1([np.array([1.2, 2.2])], true, 0.1) == 0
-    assert onset_f1([np.array([])], [np.array([])], 0.1) == 1
+    assert f1([np.array([1.01, 1.02, 1.03, 2.0])], true, 0.05) == pytest.approx(4 / 6)
+    assert f1([np.array([1.2, 2.2])], true, 0.1) == 0
+    assert f1([np.array([])], [np.array([])], 0.1) == 1
 
 
-def test_agreement_counts_and_bounds_itself():
-    share, half_width = agreement(np.eye(4)[[0, 1, 2, 0]], np.array([0, 1, 2, 3]))
-    assert share == 0.75
-    assert half_width == pytest.approx(1.96 * np.sqrt(0.75 * 0.25 / 4))
+def test_agreement_takes_any_of_the_true_classes():
+    truth = np.array([[1, 0, 0, 0], [0, 1, 0, 1], [0, 0, 1, 0], [0, 1, 0, 1]], bool)
+    scores = np.eye(4)[[0, 3, 0, 1]]
+    assert agreement(scores, truth).tolist() == [True, True, False, True]
+
+
+def test_wilson_is_the_published_interval():
+    # Newcombe 1998, table I: 81 of 263, method 3.
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert wilson(0, 20) == pytest.approx((0, 0.1611), abs=1e-4)
+    assert wilson(20, 20)[1] == pytest.approx(1)
+
+
+def test_bootstrap_finds_the_spread_of_a_mean():
+    clips = np.random.default_rng(0).normal(5, 2, 400)
+    low, high = bootstrap(lambda x: float(x.mean()), clips, np.random.default_rng(1))
+    assert low == pytest.approx(clips.mean() - 0.196, abs=0.03)
+    assert high == pytest.approx(clips.mean() + 0.196, abs=0.03)
+
+
+def test_f1_is_of_all_clips_together():
+    counts = onset_counts([np.array([1.0]), np.array([])], [np.array([1.0]), np.arange(3.0)], 0.1)
+    assert counts.tolist() == [[1, 2], [0, 3]]
+    assert onset_f1(counts) == pytest.approx(2 / 5)
+
+
+def test_average_precision_is_that_of_the_definition():
+    scores, truth = np.array([0.9, 0.8, 0.7, 0.6]), np.array([True, False, True, False])
+    assert average_precision(scores, truth) == pytest.approx((1 / 1 + 2 / 3) / 2)
+    assert average_precision(np.zeros(4), truth) == pytest.approx(0.5), "equals come together"
+    two = np.stack([truth, ~truth, np.zeros(4, bool)], 1)
+    perfect = two.astype(float)
+    assert mean_average_precision(perfect, two) == 1, "a class without clips does not count"
+    assert mean_average_precision(1 - perfect, two) == pytest.approx(0.5)
+
+
+def test_ranks_put_equals_first():
+    similarity = np.array([[3.0, 1, 2], [5, 5, 0], [9, 8, 7]])
+    assert ranks(similarity).tolist() == [1, 2, 3]
 
 
 def test_distances_are_zero_on_equals_and_known_on_gaussians():

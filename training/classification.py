@@ -18,16 +18,17 @@ from torch.nn import functional as F
 
 from training import ranks
 from training.checkpoint import read_checkpoint
-from training.clips import Batch, ClipSource
-from training.contrastive import load_retriever
+from training.clips import Batch, ClipSource, TokenisedClips
+from training.contrastive import start_from
 from training.finetuning import (
-    finetuning_parser,
+    add_finetuning,
     open_shards,
     report,
     run_command,
     settings_of,
 )
 from training.fitting import Average, averaged_weights, fit, half_cosine, set_rate
+from training.measures import agreement, mean_average_precision, wilson
 from training.model import VAB
 from training.pretrain import wants_bfloat16
 from training.representation import (
@@ -37,7 +38,6 @@ from training.representation import (
     augmented,
     load_averaged,
     num_steps,
-    put_back,
 )
 from vab_rt.config import ModelConfig
 from vab_rt.errors import DataError, ExportError, OptionError
@@ -179,23 +179,44 @@ def training_batch(
     drawn = clips.batch(step, OVERSAMPLING * settings.batch, settings.seed)
     rarity = 1 / np.maximum(frequency, 1 / COUNTED_CLIPS)
     weights = drawn.labels @ rarity + 1e-9
-    rows = random.choice(len(weights), settings.batch, replace=False, p=weights / weights.sum())
+    rows = random.choice(len(weights), settings.batch, p=weights / weights.sum())
     return Batch(
         tokens=drawn.tokens[rows], features=drawn.features[rows], labels=drawn.labels[rows]
     )
 
 
 @torch.no_grad()
-def predict(classifier: Classifier, clips: Batch) -> NDArray[np.float64]:
+def predict(classifier: Classifier, clips: TokenisedClips) -> NDArray[np.float64]:
     """Logits [N, classes] of all clips."""
     device = classifier.head.weight.device
     parts = []
-    for start in range(0, len(clips.tokens), PREDICTED_AT_ONCE):
-        rows = slice(start, start + PREDICTED_AT_ONCE)
-        tokens = torch.from_numpy(clips.tokens[rows].astype(np.int32)).to(device)
-        features = torch.from_numpy(clips.features[rows].astype(np.float32)).to(device)
+    for start in range(0, len(clips), PREDICTED_AT_ONCE):
+        batch = clips.take(np.arange(start, min(start + PREDICTED_AT_ONCE, len(clips))))
+        tokens = torch.from_numpy(batch.tokens).to(device)
+        features = torch.from_numpy(batch.features).to(device)
         parts.append(classifier(tokens, features).double().cpu())
     return torch.cat(parts).numpy()
+
+
+def classification_result(classifier: Classifier, clips: TokenisedClips) -> dict:
+    """accuracy, of the highest class being one of a clip's own, with its 95 % interval, and map.
+
+    Raises DataError when the clips have other classes than the classifier.
+    """
+    num_classes = len(classifier.head.weight)
+    if clips.labels.shape[1] != num_classes:
+        raise DataError(
+            f"the clips have {clips.labels.shape[1]} classes, expected {num_classes}, those of the "
+            "classifier; evaluate it on clips with the labels it was trained on"
+        )
+    truth = clips.labels > 0
+    logits = predict(classifier, clips)
+    hits = agreement(logits, truth)
+    return {
+        "accuracy": round(float(hits.mean()), 4),
+        "accuracy_95": [round(x, 4) for x in wilson(int(hits.sum()), len(hits))],
+        "map": round(mean_average_precision(logits, truth), 4),
+    }
 
 
 def load_classifier(path: Path, config: ModelConfig, modality: Modality) -> Classifier:
@@ -207,7 +228,8 @@ def load_classifier(path: Path, config: ModelConfig, modality: Modality) -> Clas
 
 
 def main(words: list[str] | None = None) -> None:
-    parser = finetuning_parser("training.classification", __doc__, ClassificationSettings)
+    parser = argparse.ArgumentParser(prog="python -m training.classification", description=__doc__)
+    add_finetuning(parser, ClassificationSettings())
     parser.add_argument("--shards", required=True, help="clips: a folder or an fsspec URL")
     parser.add_argument("--modality", choices=MODALITIES, default="av", help=" ")
     parser.add_argument("--probe", action="store_true", help="train a linear head alone")
@@ -221,7 +243,7 @@ def _run(arguments: argparse.Namespace) -> None:
     clips = open_shards(arguments.shards, checkpoint)
     vab = checkpoint.vab().to(ranks.device())
     if arguments.contrastive is not None:
-        put_back(load_retriever(arguments.contrastive, checkpoint.config).encoder, vab)
+        start_from(arguments.contrastive, vab)
     modality, probe = arguments.modality, arguments.probe
     training = finetune_classifier(
         arguments.out, vab, clips, modality, settings, arguments.minutes, probe

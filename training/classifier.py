@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from torchaudio.functional import melscale_fbanks
 
 from training import foleyworld
-from training.fitting import Average, averaged_weights, fit, half_cosine, set_rate
+from training.fitting import Average, fit, half_cosine, set_rate
+from training.representation import load_averaged
 
 N_FFT, HOP, MELS = 1024, 320, 64
 BATCH = 16
@@ -89,10 +90,18 @@ def train_classifier(
 
 
 def load_classifier(path: Path) -> AudioClassifier:
-    """Raises DataError for a file that `train_classifier` did not leave."""
-    model = AudioClassifier()
-    model.load_state_dict(averaged_weights(path))
-    return model.eval()
+    """What `train_classifier` left. Raises DataError, ExportError for another architecture's."""
+    return load_averaged(path, AudioClassifier())
+
+
+@torch.inference_mode()
+def listen(
+    judge: AudioClassifier, sound: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The judge's class probabilities [N, classes] and embeddings [N, D] of sound [N, S]."""
+    embeddings = torch.cat([judge.embed(torch.from_numpy(s)[None]) for s in sound])
+    probabilities = judge.head(embeddings).softmax(1)
+    return probabilities.double().numpy(), embeddings.double().numpy()
 
 
 def random_sounds(count: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:

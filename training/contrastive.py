@@ -18,7 +18,7 @@ from training import ranks
 from training.checkpoint import read_checkpoint
 from training.clips import ClipSource
 from training.finetuning import (
-    finetuning_parser,
+    add_finetuning,
     open_shards,
     report,
     run_command,
@@ -135,8 +135,15 @@ def load_retriever(path: Path, config: ModelConfig) -> Retriever:
     return load_averaged(path, Retriever(VAB(config)))
 
 
+def start_from(path: Path, vab: VAB) -> None:
+    """Write the layers of a contrastive.pt into a VAB, to train it on from there (C.3, C.4)."""
+    encoder = load_retriever(path, vab.config).encoder
+    vab.load_state_dict(vab.state_dict() | encoder.vab.state_dict())
+
+
 def main(words: list[str] | None = None) -> None:
-    parser = finetuning_parser("training.contrastive", __doc__, ContrastiveSettings)
+    parser = argparse.ArgumentParser(prog="python -m training.contrastive", description=__doc__)
+    add_finetuning(parser, ContrastiveSettings())
     parser.add_argument("--shards", required=True, help="clips: a folder or an fsspec URL")
     run_command(_run, parser, words)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchaudio.functional import resample
 
 from training.checkpoint import check_weights
-from training.classifier import AudioClassifier
+from training.classifier import AudioClassifier, listen
 from vab_rt.errors import BackendError, DataError, OptionError
 
 RATE_HZ = 16_000
@@ -37,6 +37,7 @@ class Embedding(Protocol):
     """Sound of one clip, 16 kHz mono [S] in [-1, 1] -> what is compared."""
 
     name: str
+    has_classes: bool
 
     def __call__(self, audio: NDArray[np.float32]) -> Embedded: ...
 
@@ -65,19 +66,20 @@ class Judge:
     """The judge's last layer before its classes, one vector a clip."""
 
     name = "log-mel classifier trained on FoleyWorld (training/classifier.py)"
+    has_classes = True
 
     def __init__(self, classifier: AudioClassifier) -> None:
         self.classifier = classifier
 
-    @torch.inference_mode()
     def __call__(self, audio: NDArray[np.float32]) -> Embedded:
-        vectors = self.classifier.embed(torch.from_numpy(audio)[None])
-        probabilities = self.classifier.head(vectors).softmax(1)[0]
-        return Embedded(vectors.double().numpy(), probabilities.double().numpy())
+        probabilities, vectors = listen(self.classifier, audio[None])
+        return Embedded(vectors, probabilities[0])
 
 
 class VGGish:
     """A vector for each 0.96 s (arXiv:1609.09430), from the weights of torchvggish."""
+
+    has_classes = False
 
     def __init__(self, path: Path) -> None:
         self.name = f"VGGish, 128 before the last ReLU ({path.name})"
@@ -136,6 +138,8 @@ def mel_of(hz: Tensor) -> Tensor:
 class PaSST:
     """Its mean token, and probabilities of the 527 classes of AudioSet (arXiv:2110.05069)."""
 
+    has_classes = True
+
     def __init__(self, path: Path) -> None:
         try:
             from hear21passt.models.passt import get_model
@@ -162,6 +166,8 @@ class PaSST:
 
 class CLAP:
     """One vector a clip, from a folder with a CLAP of transformers (arXiv:2211.06687)."""
+
+    has_classes = False
 
     def __init__(self, folder: Path) -> None:
         try:

@@ -1,190 +1,190 @@
-"""`python -m training.evaluate generation`: how well sound follows the picture, between its bounds.
+"""`python -m training.evaluate generation|retrieval|classification`: figures, beside their bounds.
 
-Held-out clips of FoleyWorld, as H.264 files, go through the runtime's video reader and an exported
-bundle. Every measure
-stands beside four bounds of the same run: the true sound, the codec's reconstruction of it, the
-sound made for another clip, and the model with the picture taken away.
+On held-out clips of FoleyWorld, or, for retrieval and classes, on shards of one's own. Progress
+goes to stderr; the last line is one JSON object.
 """
 
 import argparse
 import json
-import sys
-import tempfile
-from collections.abc import Iterator
+import os
 from pathlib import Path
 
-import msgspec
-import numpy as np
-import onnxruntime
-import torch
-from numpy.typing import NDArray
-
-from training import data, foleyworld
-from training.classifier import AudioClassifier, load_classifier, train_classifier
-from training.measures import agreement, frechet_distance, kl_divergence, onset_f1, onset_times
-from vab_rt.bundle import Bundle, open_bundle
+from training import foleyworld
+from training.checkpoint import read_checkpoint
+from training.classification import classification_result, load_classifier, weights_path
+from training.classifier import train_classifier
+from training.clips import TokenisedClips
+from training.contrastive import load_retriever
+from training.finetuning import open_shards, report, run_command, shown
+from training.generation import generation_result, heard_clips, open_listener
+from training.held_out import encoded_clips, in_memory
+from training.representation import MODALITIES
+from training.retrieval import retrieval_result, spread_over_classes
+from training.trial import Trial, open_model
 from vab_rt.config import GenerateOptions
-from vab_rt.errors import OptionError, VabError
-from vab_rt.pipeline import Pipeline, load
-from vab_rt.video import VideoReader
+from vab_rt.errors import DataError, OptionError
 
-BATCH = 4
-JUDGE_CLIPS, JUDGE_MINUTES = 1600, 4.0
+JUDGE_STEPS = 1000
+SAMPLING = ("guidance", "temperature", "top_k", "mask_temperature", "steps")
 
 
-def evaluate_generation(
-    bundle: Bundle, judge: AudioClassifier, scenes: list[foleyworld.Scene], options: GenerateOptions
+def evaluate_generation(trial: Trial, seeds: list[int], workers: int = 1) -> dict:
+    """class_agreement, onset_f1_100ms, onset_f1_50ms, fad and kld with their intervals, and those
+    of each bound under `bounds`. `trial.judge` must be trained."""
+    open_model(trial)  # mistakes are told before any work
+    name = open_listener(trial).name
+    clips = list(shown("clips heard", heard_clips(trial, seeds, workers), len(seeds)))
+    return generation_result(seeds, clips) | {"embedding": name}
+
+
+def evaluate_retrieval(checkpoint: Path, contrastive: Path, clips: TokenisedClips) -> dict:
+    """r1, r5, r10 under video_to_audio and audio_to_video."""
+    retriever = load_retriever(contrastive, read_checkpoint(checkpoint).config)
+    return retrieval_result(retriever, clips)
+
+
+def evaluate_classification(
+    checkpoint: Path, folder: Path, clips: TokenisedClips, probe: bool = False
 ) -> dict:
-    """The measures of the bundle's sound for these scenes, and under `bounds` those of each bound.
-
-    Keys: class_agreement and its 95 % half-width, onset_f1_100ms, onset_f1_50ms (impacts only),
-    fad, kld, by_class; see `measures.py`.
-    """
-    pipeline = load(bundle.folder)
-    true = np.stack([scene.audio() for scene in scenes])
-    frames = [film(scene, bundle) for scene in scenes]
-    unguided = msgspec.structs.replace(options, guidance=0.0)
-    generated = np.concatenate(list(generate(pipeline, frames, options)))
-    sounds = {
-        "ground_truth": true,
-        "reconstruction": reconstruct(bundle, pipeline, true),
-        "shuffled": np.roll(generated, 1, 0),
-        "unconditional": np.concatenate(list(generate(pipeline, frames, unguided))),
-    }
-    reference = Judged(judge, scenes, true)
-    result = reference.measure(generated)
-    return result | {
-        "embedding": "log-mel classifier trained on FoleyWorld (training/classifier.py)",
-        "clips": len(scenes),
-        "bounds": {name: reference.measure(sound) for name, sound in sounds.items()},
-    }
+    """accuracy and map under a, v and av. Raises DataError for one that is not trained."""
+    config = read_checkpoint(checkpoint).config
+    result: dict = {"clips": len(clips)}
+    for modality in MODALITIES:
+        path = weights_path(folder, modality, probe)
+        if not path.is_file():
+            raise DataError(
+                f"{path} is not there, expected the classifier; train it with python -m "
+                f"training.classification {checkpoint} --modality {modality} --out {folder}"
+            )
+        classifier = load_classifier(path, config, modality)
+        result[modality] = classification_result(classifier, clips)
+    return result
 
 
-class Judged:
-    """What the judge says of the true sound; `measure` compares other sound with it."""
-
-    def __init__(
-        self,
-        judge: AudioClassifier,
-        scenes: list[foleyworld.Scene],
-        true: NDArray[np.float32],
-    ) -> None:
-        self.judge = judge
-        self.kinds = [scene.truth.classes[0] for scene in scenes]
-        self.labels = np.array([foleyworld.CLASSES.index(kind) for kind in self.kinds])
-        self.impacts = [i for i, k in enumerate(self.kinds) if foleyworld.FAMILIES[k] == "impact"]
-        self.onsets = [np.array(scenes[i].truth.events[self.kinds[i]]) for i in self.impacts]
-        self.probabilities, self.embeddings = listen(judge, true)
-
-    def measure(self, sound: NDArray[np.float32]) -> dict:
-        """sound [N, S], clip by clip the one of the same scene."""
-        probabilities, embeddings = listen(self.judge, sound)
-        share, half_width = agreement(probabilities, self.labels)
-        right = probabilities.argmax(1) == self.labels
-        onsets = [onset_times(sound[i], foleyworld.SAMPLE_RATE_HZ) for i in self.impacts]
-        return {
-            "class_agreement": round(share, 4),
-            "class_agreement_95": round(half_width, 4),
-            "onset_f1_100ms": round(onset_f1(onsets, self.onsets, 0.1), 4),
-            "onset_f1_50ms": round(onset_f1(onsets, self.onsets, 0.05), 4),
-            "fad": round(frechet_distance(self.embeddings, embeddings), 4),
-            "kld": round(kl_divergence(self.probabilities, probabilities), 4),
-            "by_class": {
-                kind: round(float(right[self.labels == i].mean()), 3)
-                for i, kind in enumerate(foleyworld.CLASSES)
-                if (self.labels == i).any()
-            },
-        }
+def held_out_clips(
+    checkpoint: Path, seeds: list[int], workers: int = 1, device: str = "cpu"
+) -> TokenisedClips:
+    """FoleyWorld's clips by the checkpoint's own codec and image encoder."""
+    encoded = encoded_clips(checkpoint, seeds, workers, device)
+    return in_memory(shown("clips encoded", encoded, len(seeds)), seeds)
 
 
-def generate(
-    pipeline: Pipeline, frames: list[NDArray[np.uint8]], options: GenerateOptions
-) -> Iterator[NDArray[np.float32]]:
-    """Sound [B, S] for each clip's frames [F, H, W, 3]; clip i has the seed options.seed + i."""
-    c = pipeline.config
-    for start in range(0, len(frames), BATCH):
-        batch = frames[start : start + BATCH]
-        features = np.stack([pipeline.engines.visual_encoder(frames=f) for f in batch])
-        tokens = np.full((len(batch), c.num_codebooks, c.num_token_steps), c.mask_id, np.int32)
-        seeds = np.arange(start, start + len(batch), dtype=np.uint64) + np.uint64(options.seed)
-        for _, done in pipeline.decode_tokens(features, tokens, seeds, options):
-            finished = done
-        yield pipeline.decode_audio(finished)
+def trained_judge(path: Path) -> Path:
+    """Trains the judge into `path` unless it is there. Raises DataError for another file."""
+    report("judge", train_classifier(path, minutes=None, steps=JUDGE_STEPS))
+    return path
 
 
-def reconstruct(
-    bundle: Bundle, pipeline: Pipeline, audio: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """The codec's best: encoded and decoded again [N, S]."""
-    encoder = onnxruntime.InferenceSession(bundle.read_graph("codec_encoder"))
-    batches = [audio[i : i + BATCH] for i in range(0, len(audio), BATCH)]
-    tokens = [encoder.run(None, {"audio": batch})[0] for batch in batches]
-    return np.concatenate([pipeline.decode_audio(t) for t in tokens])
+def main(words: list[str] | None = None) -> None:
+    run_command(_run, _parser(), words)
 
 
-@torch.no_grad()
-def listen(
-    judge: AudioClassifier, sound: NDArray[np.float32]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The judge's class probabilities [N, C] and embeddings [N, D] of sound [N, S]."""
-    embeddings = torch.cat([judge.embed(torch.from_numpy(s)[None]) for s in sound])
-    probabilities = judge.head(embeddings).softmax(1)
-    return probabilities.double().numpy(), embeddings.double().numpy()
-
-
-def get_judge(folder: Path, bundle: Bundle) -> AudioClassifier:
-    """The judge, trained on the training split on first use and kept in `folder`/judge.pt."""
-    clips = data.clips(folder / "world", "train", JUDGE_CLIPS, bundle.config)
-    for step, progress, losses in train_classifier(folder / "judge.pt", clips, JUDGE_MINUTES):
-        print(f"judge {progress:6.1%}  step {step}  {losses}", file=sys.stderr, flush=True)
-    return load_classifier(folder / "judge.pt")
-
-
-def film(scene: foleyworld.Scene, bundle: Bundle) -> NDArray[np.uint8]:
-    """What the runtime sees of a clip [F, H, W, 3]: written as H.264, read by its own reader."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "clip.mp4"
-        foleyworld.write_clip(path, scene, width=480, height=270, fps=25, silent=True)
-        frames = list(VideoReader(path, bundle.config).frames())
-    return np.stack(frames[: bundle.config.num_frames])
-
-
-def main() -> None:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
-    parser.add_argument("task", choices=["generation"])
-    parser.add_argument("--bundle", help="a bundle folder (default: the shipped one)")
+    parser.add_argument("task", choices=["generation", "retrieval", "classification"])
+    model = parser.add_mutually_exclusive_group()
+    model.add_argument("--bundle", help="a bundle's folder or name (default: the shipped one)")
+    model.add_argument("--ckpt", type=Path, help="a checkpoint (default of the other tasks: RUN's)")
     parser.add_argument("--run", type=Path, default=Path("runs/default"), help="holds the judge")
-    parser.add_argument("--clips", type=int, default=200)
+    parser.add_argument("--clips", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0, help="first clip within the test split")
-    parser.add_argument("--guidance", type=float, default=GenerateOptions().guidance)
-    parser.add_argument("--temperature", type=float, default=GenerateOptions().temperature)
-    parser.add_argument("--top-k", type=int, default=GenerateOptions().top_k)
+    parser.add_argument("--shards", help="clips of one's own, for retrieval and classification")
+    parser.add_argument("--weights", type=Path, help="folder of the fine-tuned weights")
+    parser.add_argument("--probe", action="store_true", help="linear probes, not fine-tuned")
     parser.add_argument(
-        "--mask-temperature", type=float, default=GenerateOptions().mask_temperature
+        "--embedding", default="judge", help="judge, vggish:FILE, passt:FILE or clap:FOLDER"
     )
-    parser.add_argument("--steps", type=int, default=GenerateOptions().steps)
+    for name in SAMPLING:
+        default = getattr(GenerateOptions(), name)
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=type(default), default=default)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--device", default="cpu", help="of a checkpoint: cpu or cuda")
     parser.add_argument("--json", action="store_true", help="one JSON line and nothing else")
-    try:
-        _run(parser.parse_args())
-    except VabError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+    return parser
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    if arguments.clips < 2:
-        raise OptionError(f"clips is {arguments.clips}, expected at least 2")
-    names = ("guidance", "temperature", "top_k", "mask_temperature", "steps")
-    options = GenerateOptions(**{name: getattr(arguments, name) for name in names})
-    bundle = open_bundle(arguments.bundle)
-    seeds = foleyworld.clip_seeds("test", arguments.seed, arguments.clips)
-    scenes = [foleyworld.make_scene(seed) for seed in seeds]
-    result = evaluate_generation(bundle, get_judge(arguments.run, bundle), scenes, options)
+    if arguments.clips < 2 or arguments.workers < 1:
+        raise OptionError(
+            f"clips {arguments.clips} and workers {arguments.workers}: expected at least 2 and 1"
+        )
+    task = {
+        "generation": _generation,
+        "retrieval": _retrieval,
+        "classification": _classification,
+    }
+    result = task[arguments.task](arguments)
     if not arguments.json:
-        for name, row in {"generated": result, **result["bounds"]}.items():
-            figures = [f"{key} {value}" for key, value in row.items() if isinstance(value, float)]
-            print(f"{name:15}", "  ".join(figures))
+        print_table(result)
     print(json.dumps(result))
+
+
+def _generation(arguments: argparse.Namespace) -> dict:
+    if arguments.shards is not None:
+        raise OptionError("--shards is for retrieval and classification; generation has no truth")
+    trial = Trial(
+        judge=arguments.run / "judge.pt",
+        bundle=arguments.bundle,
+        checkpoint=arguments.ckpt,
+        embedding=arguments.embedding,
+        options=GenerateOptions(**{name: getattr(arguments, name) for name in SAMPLING}),
+        films=arguments.run / "films",
+        device=arguments.device,
+    )
+    open_model(trial)
+    trained_judge(trial.judge)
+    return evaluate_generation(trial, _seeds(arguments), arguments.workers)
+
+
+def _retrieval(arguments: argparse.Namespace) -> dict:
+    checkpoint, folder = _fine_tuned(arguments)
+    path = folder / "contrastive.pt"
+    if not path.is_file():
+        raise DataError(
+            f"{path} is not there, expected the fine-tuned retriever; train it with python -m "
+            f"training.contrastive {checkpoint} --out {folder}"
+        )
+    return evaluate_retrieval(checkpoint, path, _clips(arguments, checkpoint))
+
+
+def _classification(arguments: argparse.Namespace) -> dict:
+    checkpoint, folder = _fine_tuned(arguments)
+    clips = _clips(arguments, checkpoint)
+    return evaluate_classification(checkpoint, folder, clips, arguments.probe)
+
+
+def _fine_tuned(arguments: argparse.Namespace) -> tuple[Path, Path]:
+    if arguments.bundle is not None:
+        raise OptionError(
+            f"--bundle {arguments.bundle}: a bundle only generates, expected --ckpt with a "
+            "checkpoint, and the fine-tuned weights beside it or in --weights"
+        )
+    checkpoint = arguments.ckpt or arguments.run / "ckpt.pt"
+    return checkpoint, arguments.weights or checkpoint.parent
+
+
+def _clips(arguments: argparse.Namespace, checkpoint: Path) -> TokenisedClips:
+    if arguments.shards is None:
+        return held_out_clips(checkpoint, _seeds(arguments), arguments.workers, arguments.device)
+    clips = open_shards(arguments.shards, read_checkpoint(checkpoint)).in_memory()
+    rows = spread_over_classes(clips.labels, arguments.clips)
+    chosen = clips.take(rows)
+    return TokenisedClips(tokens=chosen.tokens, features=chosen.features, labels=chosen.labels)
+
+
+def _seeds(arguments: argparse.Namespace) -> list[int]:
+    return foleyworld.clip_seeds("test", arguments.seed, arguments.clips)
+
+
+def print_table(result: dict) -> None:
+    """One line for the model and one for each part of the result that has figures of its own."""
+    parts = {"": result, **result, **result.get("bounds", {})}
+    for name, row in parts.items():
+        if isinstance(row, dict):
+            figures = [f"{key} {value}" for key, value in row.items() if isinstance(value, float)]
+            if figures:
+                print(f"{name or 'generated':15}", "  ".join(figures))
 
 
 if __name__ == "__main__":

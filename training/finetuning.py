@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,33 +14,26 @@ from training.shards import ShardedClips
 from vab_rt.errors import OptionError, VabError
 
 Settings = TypeVar("Settings", bound=msgspec.Struct)
+Item = TypeVar("Item")
 
 
-def finetuning_parser(
-    module: str, text: str | None, settings: type[msgspec.Struct]
-) -> argparse.ArgumentParser:
-    """A parser with CHECKPOINT, --out and --minutes, and an option for each of the settings."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {module}",
-        description=text,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+def add_finetuning(parser: argparse.ArgumentParser, defaults: msgspec.Struct) -> None:
+    """CHECKPOINT, --out and --minutes, and an option for each of the settings."""
+    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     parser.add_argument("checkpoint", type=Path, help="a pre-trained model, .pt or .safetensors")
     parser.add_argument("--out", type=Path, required=True, help="the folder of the run")
     parser.add_argument("--minutes", type=float, help="all runs together, instead of epochs")
-    for field in msgspec.structs.fields(settings):
-        option = f"--{field.name.replace('_', '-')}"
-        if field.type is bool:
+    for name, value in msgspec.structs.asdict(defaults).items():
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
             action = argparse.BooleanOptionalAction
-            parser.add_argument(option, action=action, default=field.default, help=" ")
+            parser.add_argument(option, action=action, default=value, help=" ")
         else:
-            kind = field.type if field.type in (int, float) else str
-            parser.add_argument(option, type=kind, default=field.default, help=" ")
-    return parser
+            parser.add_argument(option, type=type(value), default=value, help=" ")
 
 
 def settings_of(arguments: argparse.Namespace, settings: type[Settings]) -> Settings:
-    """The settings that a command line of `finetuning_parser` names. Raises OptionError."""
+    """The settings that a command line names. Raises OptionError."""
     values = {name: getattr(arguments, name) for name in settings.__struct_fields__}
     try:
         return msgspec.convert(values, settings)
@@ -59,6 +52,14 @@ def report(stage: str, losses: Iterable[tuple[int, float, dict[str, float]]]) ->
     for step, progress, means in losses:
         figures = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
         print(f"{stage} {progress:6.1%}  step {step}  {figures}", file=sys.stderr, flush=True)
+
+
+def shown(what: str, items: Iterable[Item], count: int) -> Iterator[Item]:
+    """The items, with how many of `count` there were on stderr, now and then."""
+    for done, item in enumerate(items, start=1):
+        if done % max(1, count // 20) == 0 or done == count:
+            print(f"{what}: {done} of {count}", file=sys.stderr, flush=True)
+        yield item
 
 
 def run_command(

@@ -49,11 +49,6 @@ def first_layers(config: ModelConfig) -> ModelConfig:
     return msgspec.structs.replace(config, layers=depth_of(config))
 
 
-def put_back(encoder: Encoder, vab: VAB) -> None:
-    """Write an encoder's layers into a VAB, to train it on from there (tables 10 and 11)."""
-    vab.load_state_dict(vab.state_dict() | encoder.vab.state_dict())
-
-
 def augmented(
     batch: Batch, mixup: float, roll: float, random: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:

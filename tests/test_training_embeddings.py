@@ -1,0 +1,103 @@
+"""Embeddings of sound: what each returns, and what is said when it cannot be opened."""
+
+import sys
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs torch")
+
+from training.classifier import AudioClassifier
+from training.embeddings import (
+    Judge,
+    VGGish,
+    open_embedding,
+    vggish_log_mel,
+    vggish_network,
+)
+from vab_rt.errors import BackendError, DataError, ExportError, OptionError
+
+
+@pytest.fixture(scope="module")
+def judge():
+    torch.manual_seed(0)
+    return AudioClassifier().eval()
+
+
+def test_the_judge_gives_a_vector_and_probabilities(judge):
+    embedding = open_embedding("judge", judge)
+    assert isinstance(embedding, Judge) and "FoleyWorld" in embedding.name
+    vectors, probabilities = embedding(np.zeros(16_000, np.float32))
+    assert vectors.shape == (1, 256) and probabilities.shape == (16,)
+    assert probabilities.sum() == pytest.approx(1)
+
+
+def test_vggish_hears_a_tone_in_its_band():
+    """Bands are equally wide in mel: 1 kHz lies at (1000 - 185) / (2840 - 185) of the way."""
+    times = np.arange(16_000) / 16_000
+    tone = torch.from_numpy(np.sin(2 * np.pi * 1000 * times).astype(np.float32))
+    log_mel = vggish_log_mel(tone)
+    assert log_mel.shape == (98, 64)
+    assert log_mel.mean(0).argmax() == round(65 * (1000.0 - 185.2) / (2840.0 - 185.2)) - 1
+    assert vggish_log_mel(torch.zeros(16_000)).allclose(torch.tensor(0.01).log())
+
+
+def test_vggish_has_the_names_of_its_published_weights():
+    with torch.device("meta"):
+        shapes = {k: tuple(v.shape) for k, v in vggish_network().state_dict().items()}
+    assert shapes["features.0.weight"] == (64, 1, 3, 3)
+    assert shapes["features.13.weight"] == (512, 512, 3, 3)
+    assert shapes["embeddings.0.weight"] == (4096, 12288)
+    assert shapes["embeddings.4.bias"] == (128,)
+    assert len(shapes) == 18
+
+
+def test_vggish_gives_a_vector_for_each_patch():
+    class Shortened(VGGish):
+        """Its front end and reshaping, around a network of one layer."""
+
+        def __init__(self):
+            self.network = {
+                "features": torch.nn.MaxPool2d(16),
+                "embeddings": torch.nn.Linear(6 * 4, 128),
+            }
+
+    sound = np.random.default_rng(0).standard_normal(160_000).astype(np.float32)
+    vectors, probabilities = Shortened()(sound)
+    assert vectors.shape == (10, 128) and probabilities is None
+    with pytest.raises(DataError, match="too short for VGGish"):
+        Shortened()(sound[:10_000])
+
+
+@pytest.mark.parametrize("text", ["vgg", "vggish", "judge:file", "panns:file.pt", ""])
+def test_unknown_embeddings_are_refused(text, judge):
+    with pytest.raises(OptionError, match="expected judge, vggish:FILE, passt:FILE or clap:FOLD"):
+        open_embedding(text, judge)
+
+
+def test_weights_that_do_not_fit_are_refused(judge, tmp_path):
+    with pytest.raises(DataError, match=r"none\.pth cannot be read"):
+        open_embedding(f"vggish:{tmp_path / 'none.pth'}", judge)
+    torch.save(torch.zeros(3), tmp_path / "tensor.pth")
+    with pytest.raises(DataError, match="holds a Tensor, expected a state_dict"):
+        open_embedding(f"vggish:{tmp_path / 'tensor.pth'}", judge)
+    torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(ExportError, match=r"embeddings\.0\.bias is missing"):
+        open_embedding(f"vggish:{tmp_path / 'other.pth'}", judge)
+
+
+@pytest.mark.parametrize(
+    ("text", "library"), [("passt:x.pt", "hear21passt"), ("clap:x", "transformers")]
+)
+def test_a_missing_library_is_named_with_its_pip_line(text, library, judge, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == library]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(BackendError, match=f"pip install {library}"):
+        open_embedding(text, judge)
+
+
+def test_a_folder_without_a_clap_is_refused(judge, tmp_path):
+    pytest.importorskip("transformers", reason="CLAP needs transformers")
+    with pytest.raises(DataError, match=r"has no config\.json"):
+        open_embedding(f"clap:{tmp_path}", judge)

@@ -1,0 +1,200 @@
+"""How well sound follows the picture, between its bounds.
+
+Held-out clips of FoleyWorld, as H.264 files, go through the runtime's video reader and pipeline,
+with the graphs of a bundle or the torch modules of a checkpoint. Every measure stands beside four
+bounds of the same run: the true sound, the codec's reconstruction of it, the sound made for another
+clip, and the model with the picture taken away.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from training import foleyworld
+from training.classifier import load_classifier, present_classes
+from training.embeddings import Embedding, Judge, open_embedding
+from training.held_out import film, one_thread_in_a_worker
+from training.measures import (
+    agreement,
+    bootstrap,
+    frechet_distance,
+    kl_divergence,
+    onset_counts,
+    onset_f1,
+    onset_times,
+    wilson,
+)
+from training.processes import in_parallel
+from training.trial import Trial, open_model
+from vab_rt.config import GenerateOptions
+from vab_rt.pipeline import Pipeline
+
+SOUNDS = ("generated", "ground_truth", "reconstruction", "unconditional")
+
+
+class Heard(NamedTuple):
+    """Of the sound of one clip: the judge's probabilities [classes]; for distances, embeddings
+    [M, D] and probabilities [C]; onset times in s."""
+
+    classes: NDArray[np.float64]
+    vectors: NDArray[np.float64]
+    compared: NDArray[np.float64]
+    onsets_s: NDArray[np.float64]
+
+
+class HeardClip(NamedTuple):
+    """A clip's place among the seeds, and what was heard of each of SOUNDS."""
+
+    number: int
+    sounds: dict[str, Heard]
+
+
+class Listener:
+    """The judge, and the embedding that distances are measured with."""
+
+    def __init__(self, judge: Judge, embedding: Embedding) -> None:
+        self.judge, self.embedding = judge, embedding
+
+    @property
+    def name(self) -> str:
+        """What FAD and KLD are measured with."""
+        name = self.embedding.name
+        return name if self.embedding.has_classes else f"{name}; KLD: {self.judge.name}"
+
+    def __call__(self, audio: NDArray[np.float32]) -> Heard:
+        judged = self.judge(audio)
+        embedded = judged if self.embedding is self.judge else self.embedding(audio)
+        compared = embedded.probabilities
+        return Heard(
+            classes=judged.probabilities,
+            vectors=embedded.vectors,
+            compared=judged.probabilities if compared is None else compared,
+            onsets_s=onset_times(audio, foleyworld.SAMPLE_RATE_HZ),
+        )
+
+
+@functools.lru_cache(maxsize=1)  # one for all clips of a process
+def open_listener(trial: Trial) -> Listener:
+    classifier = load_classifier(trial.judge)
+    judge = Judge(classifier)
+    if trial.embedding == "judge":
+        return Listener(judge, judge)
+    return Listener(judge, open_embedding(trial.embedding, classifier))
+
+
+def heard_clips(trial: Trial, seeds: list[int], workers: int) -> Iterator[HeardClip]:
+    """Make and hear all sounds of these clips, in any order; clip i has the seed options.seed + i.
+
+    Raises VabError for a model, judge or embedding that cannot be opened.
+    """
+    jobs = ((number, seed, trial) for number, seed in enumerate(seeds))
+    yield from in_parallel(hear_clip, jobs, workers)
+
+
+def hear_clip(job: tuple[int, int, Trial]) -> HeardClip:
+    number, seed, trial = job
+    one_thread_in_a_worker()
+    model, listener = open_model(trial), open_listener(trial)
+    pipeline, true = model.pipeline, foleyworld.make_scene(seed).audio()
+    frames = film(seed, pipeline.config, trial.films)
+    features = pipeline.engines.visual_encoder(frames=frames)[None]  # [1, F, visual_dim]
+    options = msgspec.structs.replace(trial.options, seed=trial.options.seed + number)
+    unguided = msgspec.structs.replace(options, guidance=1.0)
+    audio = {
+        "generated": generate(pipeline, features, options),
+        "ground_truth": true,
+        "reconstruction": pipeline.decode_audio(model.encode(true[None]))[0],
+        "unconditional": generate(without_picture(pipeline), features, unguided),
+    }
+    return HeardClip(number, {name: listener(sound) for name, sound in audio.items()})
+
+
+def generate(
+    pipeline: Pipeline, features: NDArray[np.float32], options: GenerateOptions
+) -> NDArray[np.float32]:
+    """Sound [S] for the features of one clip [1, F, visual_dim]."""
+    c = pipeline.config
+    tokens = np.full((1, c.num_codebooks, c.num_token_steps), c.mask_id, np.int32)
+    seeds = np.array([options.seed], np.uint64)
+    *_, (_, finished) = pipeline.decode_tokens(features, tokens, seeds, options)
+    return pipeline.decode_audio(finished)[0]
+
+
+def without_picture(pipeline: Pipeline) -> Pipeline:
+    """The same pipeline with both branches of guidance blind; guidance 1 then runs one of them."""
+
+    def backbone(**inputs: NDArray) -> NDArray:
+        return pipeline.engines.backbone(**inputs | {"conditional": 0 * inputs["conditional"]})
+
+    return Pipeline(pipeline.config, dataclasses.replace(pipeline.engines, backbone=backbone))
+
+
+class Reference:
+    """The truth of scenes and what is heard of their true sound; `measure` compares with it."""
+
+    def __init__(self, scenes: list[foleyworld.Scene], true: list[Heard]) -> None:
+        self.true, self.present = true, present_classes(scenes)
+        self.kinds = np.array([scene.classes[0] for scene in scenes])
+        self.impacts = [
+            i
+            for i, scene in enumerate(scenes)
+            if len(scene.classes) == 1 and foleyworld.FAMILIES[scene.classes[0]] == "impact"
+        ]
+        self.onsets = [np.array(scenes[i].truth.events[self.kinds[i]]) for i in self.impacts]
+
+    def measure(self, heard: list[Heard]) -> dict:
+        """heard: clip by clip of the sound for the same scene. Onsets of lone impacts only."""
+        hits = agreement(np.stack([h.classes for h in heard]), self.present)
+        vectors, true = (np.concatenate([h.vectors for h in x]) for x in (heard, self.true))
+        compared, compared_true = (np.stack([h.compared for h in x]) for x in (heard, self.true))
+        return {
+            "class_agreement": round(float(hits.mean()), 4),
+            "class_agreement_95": rounded(wilson(int(hits.sum()), len(hits))),
+            **self._onsets("onset_f1_100ms", heard, 0.1),
+            **self._onsets("onset_f1_50ms", heard, 0.05),
+            "fad": round(frechet_distance(true, vectors), 4),
+            "kld": round(kl_divergence(compared_true, compared), 4),
+            "by_class": {
+                kind: round(float(hits[self.kinds == kind].mean()), 3)
+                for kind in foleyworld.CLASSES
+                if (self.kinds == kind).any()
+            },
+        }
+
+    def _onsets(self, name: str, heard: list[Heard], tolerance_s: float) -> dict:
+        if not self.impacts:
+            return {name: None, f"{name}_95": None}
+        found = [heard[i].onsets_s for i in self.impacts]
+        counts = onset_counts(found, self.onsets, tolerance_s)
+        interval = bootstrap(onset_f1, counts, np.random.default_rng(0))
+        return {name: round(onset_f1(counts), 4), f"{name}_95": rounded(interval)}
+
+
+def generation_result(seeds: list[int], clips: list[HeardClip]) -> dict:
+    """The measures of the generated sound, and under `bounds` those of each bound.
+
+    Every share and F1 has its 95 % interval under NAME_95.
+    """
+    scenes = [foleyworld.make_scene(seed) for seed in seeds]
+    ordered = sorted(clips, key=lambda clip: clip.number)
+    sounds = {name: [clip.sounds[name] for clip in ordered] for name in SOUNDS}
+    generated = sounds["generated"]
+    bounds = {
+        "ground_truth": sounds["ground_truth"],
+        "reconstruction": sounds["reconstruction"],
+        "shuffled": generated[-1:] + generated[:-1],
+        "unconditional": sounds["unconditional"],
+    }
+    reference = Reference(scenes, sounds["ground_truth"])
+    result = reference.measure(generated)
+    result |= {"clips": len(scenes), "impact_clips": len(reference.impacts)}
+    return result | {"bounds": {name: reference.measure(h) for name, h in bounds.items()}}
+
+
+def rounded(interval: tuple[float, float]) -> list[float]:
+    return [round(x, 4) for x in interval]

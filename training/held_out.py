@@ -1,0 +1,95 @@
+"""Held-out clips of FoleyWorld, as the runtime sees them and as the transformer reads them."""
+
+import multiprocessing
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from training import foleyworld
+from training.classifier import present_classes
+from training.clips import TokenisedClips
+from training.data import frame_times
+from training.encoders import encode, load_encoders
+from training.processes import in_parallel
+from vab_rt.config import ModelConfig
+from vab_rt.output import whole_file
+from vab_rt.video import VideoReader
+
+FILM_WIDTH, FILM_HEIGHT, FILM_FPS = 320, 180, 25
+
+
+def film(seed: int, config: ModelConfig, kept: Path | None = None) -> NDArray[np.uint8]:
+    """What the runtime sees of a clip [F, H, W, 3]: written as H.264, read by its own reader.
+
+    kept: a folder for the pictures, which the next call with the same seed and sizes reads.
+    """
+    name = f"{seed}-{config.image_size}px-{config.visual_rate_hz:g}fps.npy"
+    path = None if kept is None else kept / f"world{foleyworld.VERSION}" / name
+    if path is not None and path.exists():
+        return np.load(path, allow_pickle=False)
+    with tempfile.TemporaryDirectory() as folder:
+        video = Path(folder) / "clip.mp4"
+        scene = foleyworld.make_scene(seed)
+        foleyworld.write_clip(video, scene, FILM_WIDTH, FILM_HEIGHT, FILM_FPS, silent=True)
+        frames = np.stack(list(VideoReader(video, config).frames())[: config.num_frames])
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path, force=True) as part, part.open("wb") as file:
+            np.save(file, frames)
+    return frames
+
+
+class ClipJob(msgspec.Struct, frozen=True):
+    """One clip to be encoded; number says where it belongs."""
+
+    number: int
+    seed: int
+    checkpoint: Path
+    device: str
+
+
+class EncodedClip(msgspec.Struct, frozen=True):
+    """tokens int16 [K, T], features float16 [F, visual_dim]"""
+
+    number: int
+    tokens: np.ndarray
+    features: np.ndarray
+
+
+def encoded_clips(
+    checkpoint: Path, seeds: list[int], workers: int, device: str
+) -> Iterator[EncodedClip]:
+    """Tokens and features by the codec and image encoder of a checkpoint, in any order."""
+    jobs = (ClipJob(number, seed, checkpoint, device) for number, seed in enumerate(seeds))
+    yield from in_parallel(encode_clip, jobs, workers)
+
+
+def encode_clip(job: ClipJob) -> EncodedClip:
+    one_thread_in_a_worker()
+    encoders = load_encoders(job.checkpoint, job.device)
+    config, scene = encoders.config, foleyworld.make_scene(job.seed)
+    frames = scene.frames(frame_times(config), config.image_size, config.image_size)
+    tokens, features = encode(scene.audio(), frames, encoders)
+    return EncodedClip(job.number, tokens, features)
+
+
+def in_memory(clips: Iterator[EncodedClip], seeds: list[int]) -> TokenisedClips:
+    """All of `encoded_clips`, in the order of their seeds, with their classes."""
+    ordered = sorted(clips, key=lambda clip: clip.number)
+    scenes = [foleyworld.make_scene(seed) for seed in seeds]
+    return TokenisedClips(
+        tokens=np.stack([clip.tokens for clip in ordered]),
+        features=np.stack([clip.features for clip in ordered]),
+        labels=present_classes(scenes).astype(np.float32),
+    )
+
+
+def one_thread_in_a_worker() -> None:
+    """There is a process for every core."""
+    if multiprocessing.parent_process() is not None:
+        torch.set_num_threads(1)
