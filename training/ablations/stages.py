@@ -1,0 +1,184 @@
+"""What a row of an ablation trains, and what is measured of it: the main path is `run_row`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import torch
+
+from training import ranks
+from training.ablations.hearing import SoundJob, hear_all
+from training.ablations.rows import Measure, Setup, Stage, digest
+from training.ablations.run import Run
+from training.checkpoint import write_checkpoint
+from training.classification import (
+    classification_result,
+    finetune_classifier,
+    load_classifier,
+    weights_path,
+)
+from training.clips import TokenisedClips
+from training.contrastive import finetune_contrastive, load_retriever, start_from
+from training.finetuning import report
+from training.fitting import Average, averaged_weights
+from training.generation import open_listener
+from training.masking import MASK_MEAN
+from training.model import VAB
+from training.pretrain import pretrain, validate
+from training.representation import MODALITIES
+from training.retrieval import retrieval_result
+from training.trial import Trial
+from vab_rt.config import ModelConfig
+
+
+class Trained(NamedTuple):
+    """A row after its stages. vab: the weights after the last. folders: what each stage left.
+    clips, held_out: at the row's visual rate."""
+
+    name: str
+    setup: Setup
+    vab: VAB
+    folders: dict[Stage, Path]
+    clips: TokenisedClips
+    held_out: TokenisedClips
+
+
+def run_row(run: Run, name: str) -> dict[Measure, dict]:
+    """The figures of one row, by measure. Stages that were done before are not done again."""
+    trained = train_row(run, name)
+    return {
+        measure: MEASURES[measure](run, trained) for measure in run.ablations.rows[name].measures
+    }
+
+
+def train_row(run: Run, name: str) -> Trained:
+    setup, stages = run.ablations.setup(name), run.ablations.rows[name].stages
+    rate_hz = run.start.config.visual_rate_hz
+    clips, held_out = (at_rate(x, rate_hz, setup.model) for x in (run.clips, run.held_out))
+    trained = Trained(name, setup, untrained(run, setup), {}, clips, held_out)
+    for i, stage in enumerate(stages):
+        folder = run.out / "stages" / stage_digest(run, setup, stages[: i + 1])
+        trained.folders[stage] = folder
+        trained = trained._replace(vab=STAGES[stage](run, trained, folder))
+    return trained
+
+
+def stage_digest(run: Run, setup: Setup, stages: tuple[Stage, ...]) -> str:
+    """Equal for rows whose training is equal up to the last of the stages."""
+    settings = {
+        "masked": (setup.pretrain, run.ablations.steps),
+        "contrastive": (setup.contrastive, run.ablations.contrastive_steps),
+    }
+    done = [(stage, *settings[stage]) for stage in stages]
+    return digest(setup.model, setup.pretrain.seed, done, run.encoders, len(run.clips))
+
+
+def untrained(run: Run, setup: Setup) -> VAB:
+    torch.manual_seed(setup.pretrain.seed)
+    vab = VAB(setup.model)
+    vab.use_codebooks(run.start.codec().codebooks)
+    return vab.to(ranks.device())
+
+
+def train_masked(run: Run, trained: Trained, folder: Path) -> VAB:
+    """Pre-training; leaves a checkpoint that generates in `folder`/ckpt.pt too."""
+    s, clips = trained.setup.pretrain, trained.clips
+    epochs = run.ablations.steps * s.batch * s.accumulate * ranks.world() / len(clips)
+    s = msgspec.structs.replace(s, epochs=epochs)
+    report(f"{trained.name}: masked", pretrain(folder, clips, None, trained.vab, s, None))
+    vab = masked_vab(folder, trained.setup.model)
+    header = msgspec.structs.replace(run.start.header, config=trained.setup.model)
+    modules = {"vab": vab, "codec": run.start.codec(), "image_encoder": run.start.image_encoder()}
+    write_checkpoint(folder / "ckpt.pt", header, modules)
+    return vab
+
+
+def masked_vab(folder: Path, config: ModelConfig) -> VAB:
+    vab = VAB(config)
+    vab.load_state_dict(averaged_weights(folder / "vab.pt"))
+    return vab.to(ranks.device())
+
+
+def train_contrastive(run: Run, trained: Trained, folder: Path) -> VAB:
+    s, clips = trained.setup.contrastive, trained.clips
+    s = msgspec.structs.replace(s, epochs=run.ablations.contrastive_steps * s.batch / len(clips))
+    report(
+        f"{trained.name}: contrastive", finetune_contrastive(folder, trained.vab, clips, s, None)
+    )
+    start_from(folder / "contrastive.pt", trained.vab)
+    return trained.vab
+
+
+STAGES: dict[Stage, Callable[[Run, Trained, Path], VAB]] = {
+    "masked": train_masked,
+    "contrastive": train_contrastive,
+}
+
+
+def measure_validation(run: Run, trained: Trained) -> dict:
+    """The share of right guesses of the same masked tokens for every row."""
+    vab = masked_vab(trained.folders["masked"], trained.setup.model)
+    settings = msgspec.structs.replace(trained.setup.pretrain, mask_mean=MASK_MEAN)
+    share = validate(Average(vab), trained.held_out, trained.setup.model, settings)
+    return {"masked_accuracy": round(share, 4)}
+
+
+def measure_generation(run: Run, trained: Trained) -> dict:
+    """As in `training.evaluate`, from features of rendered frames; `shuffled` is each clip against
+    the sound made for another."""
+    trial = Trial(
+        judge=run.judge,
+        checkpoint=trained.folders["masked"] / "ckpt.pt",
+        options=trained.setup.generate,
+        device=ranks.device().type,
+    )
+    features = trained.held_out.take(np.arange(len(run.seeds))).features  # [N, F, visual_dim]
+    jobs = [SoundJob(i, seed, trial, features[i]) for i, seed in enumerate(run.seeds)]
+    heard = hear_all(jobs, run.workers)
+    shuffled = run.reference.measure(heard[-1:] + heard[:-1])
+    name = open_listener(trial).name
+    return run.reference.measure(heard) | {"shuffled": shuffled, "embedding": name}
+
+
+def measure_retrieval(run: Run, trained: Trained) -> dict:
+    path = trained.folders["contrastive"] / "contrastive.pt"
+    retriever = load_retriever(path, trained.setup.model).to(ranks.device())
+    return retrieval_result(retriever, trained.held_out)
+
+
+def measure_classification(run: Run, trained: Trained) -> dict:
+    """Fine-tunes the last stage's weights on each of a, v and av."""
+    s, clips = trained.setup.classification, trained.clips
+    s = msgspec.structs.replace(s, epochs=run.ablations.classification_steps * s.batch / len(clips))
+    stages = run.ablations.rows[trained.name].stages
+    last = stage_digest(run, trained.setup, stages)
+    folder = run.out / "classifiers" / digest(last, s, run.ablations.classification_steps)
+    result: dict = {}
+    for modality in MODALITIES:
+        stage = finetune_classifier(folder, trained.vab, clips, modality, s, None)
+        report(f"{trained.name}: classify {modality}", stage)
+        path = weights_path(folder, modality)
+        classifier = load_classifier(path, trained.setup.model, modality).to(ranks.device())
+        result[modality] = classification_result(classifier, trained.held_out)
+    return result
+
+
+MEASURES: dict[Measure, Callable[[Run, Trained], dict]] = {
+    "validation": measure_validation,
+    "generation": measure_generation,
+    "retrieval": measure_retrieval,
+    "classification": measure_classification,
+}
+
+
+def at_rate(clips: TokenisedClips, rate_hz: float, config: ModelConfig) -> TokenisedClips:
+    """Clips with `rate_hz` features a second at a model's rate, the nearest in time of each."""
+    if config.visual_rate_hz == rate_hz:
+        return clips
+    times_s = (np.arange(config.num_frames) + 0.5) / config.visual_rate_hz
+    rows = np.minimum((times_s * rate_hz).astype(int), clips.features.shape[1] - 1)  # [F]
+    return TokenisedClips(
+        tokens=clips.tokens, features=clips.features[:, rows], labels=clips.labels
+    )
