@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,7 @@ def resources(cubin: bytes) -> dict[str, int]:
     return {name: int(n) for name, n in re.findall(r"(\w+):(\d+)", _inspect("-res-usage", cubin))}
 
 
+@cache
 def _inspect(option: str, cubin: bytes) -> str:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
