@@ -5,6 +5,7 @@ import pytest
 
 pytest.importorskip("torch", reason="training needs torch")
 
+from training import foleyworld
 from training.recordings import (
     ROW_S,
     read_facts,
@@ -13,6 +14,7 @@ from training.recordings import (
     recordings,
     rows_of,
     sound_files,
+    world_sounds,
 )
 from vab_rt.audio import Audio
 from vab_rt.errors import DataError, MediaError, OutputError
@@ -101,3 +103,15 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="free for each hour"):
         recordings(tmp_path / "file" / "out", media, RATE_HZ)
+
+
+def test_the_sound_of_the_world_is_made_without_its_pictures(tmp_path):
+    folder = world_sounds(tmp_path / "sounds", 2)
+    audio = read_recordings(folder).audio
+    seeds = foleyworld.clip_seeds("train", 0, 2)
+    assert audio.shape == (2, 160_000)
+    true = foleyworld.make_scene(seeds[1]).audio()
+    np.testing.assert_allclose(audio[1] / 32767, true, atol=1e-4)
+    assert world_sounds(folder, 2) == folder
+    with pytest.raises(DataError, match="2 clips at 16000 Hz, expected FoleyWorld .* 3 clips"):
+        world_sounds(folder, 3)

@@ -14,17 +14,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from training import data, ranks
+from training import ranks
 from training.balancer import Balancer, WeightedSum
 from training.codebooks import fit_codebooks
 from training.codec import Codec, build_codec
 from training.codec_settings import OF_OUTPUT, CodecTraining, read_training
+from training.data import Clips
 from training.discriminator import Adversary
 from training.finetuning import report, run_command
 from training.fitting import Average, fit, half_cosine, set_rate
 from training.pretrain import wants_bfloat16
 from training.recipes import read_recipe
-from training.recordings import Recordings, read_recordings, recordings
+from training.recordings import Recordings, read_recordings, recordings, world_sounds
 from training.spectra import MultiScaleSpectra
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
@@ -32,7 +33,7 @@ from vab_rt.errors import OptionError
 
 def train_codec(
     folder: Path,
-    clips: data.Clips | Recordings,
+    clips: Clips | Recordings,
     config: ModelConfig,
     settings: dict,
     minutes: float,
@@ -160,7 +161,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--clips", type=int, help="of FoleyWorld (default: the recipe's)")
     parser.add_argument("--out", type=Path, required=True, help="the folder of codec.pt")
     parser.add_argument("--minutes", type=float, help="all runs together (default: the recipe's)")
-    parser.add_argument("--workers", type=int, default=1, help="processes that read --media")
+    parser.add_argument("--workers", type=int, default=1, help="processes that read it all")
     run_command(_run, parser, words)
 
 
@@ -169,12 +170,12 @@ def _run(arguments: argparse.Namespace) -> None:
     model = recipe.model
     training = read_training(model.codec, recipe.codec_training)
     build_codec(model, recipe.codec)  # what is wrong with the recipe shows before any work
+    sounds, workers = out / "recordings", arguments.workers
     if arguments.media:
-        rate_hz, workers = model.sample_rate_hz, arguments.workers
-        clips = read_recordings(recordings(out / "recordings", arguments.media, rate_hz, workers))
+        recordings(sounds, arguments.media, model.sample_rate_hz, workers)
     else:
-        count = arguments.clips or recipe.rendered_clips
-        clips = data.clips(out / "world", "train", count, model)
+        world_sounds(sounds, arguments.clips or recipe.rendered_clips, workers)
+    clips = read_recordings(sounds)
     minutes = arguments.minutes or recipe.codec_minutes
     report("codec", train_codec(out, clips, model, recipe.codec, minutes, 0, training))
     print(f"checkpoint: {out / 'codec.pt'}")

@@ -1,10 +1,11 @@
-"""Sound from files of one's own, read once into plain arrays: what codec training reads.
+"""Sound from files of one's own or of FoleyWorld, once made plain arrays: codec training's data.
 
 Rows of equal length in `sounds.s16`, raw int16; every 20th file goes to `held_out.s16` instead.
 """
 
 import functools
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -13,6 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from training import foleyworld
 from training.processes import in_parallel
 from vab_rt.errors import DataError, MediaError, OutputError
 
@@ -36,12 +38,12 @@ class Recordings(msgspec.Struct, frozen=True):
 
 
 class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """recordings.json: what the arrays were made of. skipped: files and why."""
+    """recordings.json: what the arrays were made of. skipped: files left out, and why."""
 
-    media: str
+    source: str
     rate_hz: int
     row_samples: int
-    skipped: dict[str, str]
+    skipped: dict[str, str] = {}
 
 
 def recordings(folder: Path, media: Path, rate_hz: int, workers: int = 1) -> Path:
@@ -50,32 +52,43 @@ def recordings(folder: Path, media: Path, rate_hz: int, workers: int = 1) -> Pat
     Files that cannot be read are left out and named in recordings.json. Raises DataError when none
     can, or when `folder` holds others, OutputError naming the folder.
     """
+    facts = Facts(source=str(media.resolve()), rate_hz=rate_hz, row_samples=round(ROW_S * rate_hz))
+    return _once(folder, facts, lambda part: _write_media(part, media, rate_hz, workers))
+
+
+def world_sounds(folder: Path, count: int, workers: int = 1) -> Path:
+    """The same of the first `count` training clips of FoleyWorld, without their pictures."""
+    seeds = foleyworld.clip_seeds("train", 0, count)
+    rate_hz = foleyworld.SAMPLE_RATE_HZ
+    facts = Facts(
+        source=f"FoleyWorld {foleyworld.VERSION}, {count} clips",
+        rate_hz=rate_hz,
+        row_samples=len(_scene_sound(seeds[0])),
+    )
+    return _once(folder, facts, lambda part: _write_world(part, seeds, workers))
+
+
+def _once(folder: Path, facts: Facts, write: Callable[[Path], dict[str, str]]) -> Path:
+    """Have `write` fill a folder beside it, which takes its place when it is whole."""
     if (folder / FACTS).exists():
-        facts = read_facts(folder)
-        if (facts.media, facts.rate_hz) != (str(media.resolve()), rate_hz):
+        found = read_facts(folder)
+        if (found.source, found.rate_hz) != (facts.source, facts.rate_hz):
             raise DataError(
-                f"{folder} holds {facts.media} at {facts.rate_hz} Hz, expected {media.resolve()} "
-                f"at {rate_hz} Hz; choose another --out, or delete it"
+                f"{folder} holds {found.source} at {found.rate_hz} Hz, expected {facts.source} "
+                f"at {facts.rate_hz} Hz; choose another --out, or delete it"
             )
         return folder
-    paths = sound_files(media)
     partial = folder.with_name(folder.name + ".partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        skipped = _write(partial, paths, rate_hz, workers)
-        facts = Facts(
-            media=str(media.resolve()),
-            rate_hz=rate_hz,
-            row_samples=round(ROW_S * rate_hz),
-            skipped=skipped,
-        )
+        facts = msgspec.structs.replace(facts, skipped=write(partial))
         (partial / FACTS).write_bytes(msgspec.json.encode(facts))
         partial.rename(folder)
     except OSError as error:
         raise OutputError(
             f"{folder} cannot be written: {error.strerror or error}; expected a folder that can be "
-            f"written, with {2 * rate_hz * 3600 / 1e6:.0f} MB free for each hour of sound"
+            f"written, with {2 * facts.rate_hz * 3600 / 1e6:.0f} MB free for each hour of sound"
         ) from error
     return folder
 
@@ -149,8 +162,9 @@ def rows_of(samples: NDArray[np.float32], length: int) -> NDArray[np.int16]:
     return np.round(rows * 32767).astype("<i2")
 
 
-def _write(folder: Path, paths: list[Path], rate_hz: int, workers: int) -> dict[str, str]:
-    """Write all rows; returns the files left out and why."""
+def _write_media(folder: Path, media: Path, rate_hz: int, workers: int) -> dict[str, str]:
+    """Write all rows, in the order in which files are done; returns those left out and why."""
+    paths = sound_files(media)
     skipped: dict[str, str] = {}
     held_out = set(paths[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY])
     job = functools.partial(_rows_or_reason, rate_hz=rate_hz)
@@ -171,3 +185,14 @@ def _rows_or_reason(path: Path, rate_hz: int) -> tuple[Path, NDArray[np.int16] |
         return path, rows_of(read_sound(path, rate_hz), round(ROW_S * rate_hz))
     except MediaError as error:
         return path, str(error)
+
+
+def _write_world(folder: Path, seeds: list[int], workers: int) -> dict[str, str]:
+    with (folder / TRAINING).open("wb") as training:
+        for sound in in_parallel(_scene_sound, seeds, workers):
+            training.write(sound.tobytes())
+    return {}
+
+
+def _scene_sound(seed: int) -> NDArray[np.int16]:
+    return np.round(foleyworld.make_scene(seed).audio() * 32767).astype("<i2")
