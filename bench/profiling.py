@@ -1,0 +1,166 @@
+"""`python -m bench profile`: where the time goes, as a chrome trace of each stage and a table.
+
+The whole runs first, as users run it; then each graph alone, with onnxruntime's own profiler,
+which slows it a little. Open the files in ui.perfetto.dev. Needs no torch.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+from rich.console import Console
+from rich.table import Table
+
+import vab_rt
+from bench.machine import commit, machine, versions
+from bench.traces import Share, Trace, shares_of_graph
+from vab_rt.bundle import Bundle, open_bundle
+from vab_rt.config import GenerateOptions, ModelConfig
+from vab_rt.contract import RUNTIME_GRAPHS, contract_of
+from vab_rt.errors import VabError
+from vab_rt.pipeline import FRAMES_PER_BATCH, Pipeline
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+ROWS = {"visual_encoder": FRAMES_PER_BATCH, "backbone": 2, "codec_decoder": 1}
+WARM_UPS = 2
+ERRORS_ONLY = 3
+OPTIONS = GenerateOptions(seed=1)
+
+console = Console(highlight=False)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    try:
+        figures = profile(options)
+    except VabError as error:
+        sys.exit(f"error: {error}")
+    if options.json:
+        facts = {"machine": machine(), "versions": versions(), "commit": commit()}
+        print(json.dumps(figures | facts))
+
+
+def profile(options: argparse.Namespace) -> dict[str, Any]:
+    """Writes the traces to options.out; returns what is in the tables."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    pipeline = vab_rt.load(options.model, options.device, threads=options.threads)
+    clip = options.clip or example()
+    stages_s = profile_stages(pipeline, clip, options.out / "stages.json")
+    print_stages(stages_s, pipeline.device)
+    figures: dict[str, Any] = {"device": pipeline.device, "stages_s": stages_s, "graphs": {}}
+    if pipeline.device != "cpu":
+        console.print(f"on {pipeline.device} the stages alone are traced; for its kernels:")
+        console.print("  nsys profile vab-rt generate CLIP OUT.wav --device " + pipeline.device)
+        return figures
+    for name in RUNTIME_GRAPHS:
+        trace = profile_graph(
+            open_bundle(options.model), name, options.out, options.runs, options.threads
+        )
+        run_ms, shares = shares_of_graph(trace, WARM_UPS)
+        print_graph(name, run_ms, shares[: options.top])
+        figures["graphs"][name] = {"ms": run_ms, "ops": [s._asdict() for s in shares]}
+    console.print(f"traces: {', '.join(sorted(str(p) for p in options.out.glob('*.json')))}")
+    return figures
+
+
+def example() -> Path:
+    """The first sample clip. Raises VabError where there is none."""
+    clips = sorted(EXAMPLES.glob("*.mp4"))
+    if not clips:
+        raise VabError(f"{EXAMPLES} holds no clip, expected an .mp4; name one with --clip")
+    return clips[0]
+
+
+def profile_stages(pipeline: Pipeline, clip: Path, out: Path) -> dict[str, float]:
+    """Seconds of each stage of one clip, after another that warms up; the trace is in `out`.
+
+    Row 0 holds calls of the engines, row 1 the decoding steps.
+    """
+    pipeline.generate(clip, OPTIONS)
+    trace = Trace()
+    traced = Pipeline(pipeline.config, trace_engines(pipeline, trace))
+    begin_s = last_s = time.perf_counter()
+    for step in traced.generate_steps(clip, OPTIONS):
+        now_s = time.perf_counter()
+        trace.add(f"window {step.window}, step {step.step}", last_s, now_s, row=1)
+        last_s = now_s
+    trace.write(out)
+    sampling = {"of which sample_step": trace.seconds_of("sample_step")}
+    return step.timings_s | sampling | {"whole": last_s - begin_s}
+
+
+def trace_engines(pipeline: Pipeline, trace: Trace) -> Any:
+    """The same engines, each call an event of the trace."""
+    names = (*RUNTIME_GRAPHS, "sample_step")
+    calls = {name: trace.timed(name, getattr(pipeline.engines, name)) for name in names}
+    return dataclasses.replace(pipeline.engines, **calls)
+
+
+def profile_graph(
+    bundle: Bundle, name: str, folder: Path, runs: int, threads: int | None = None
+) -> Path:
+    """The trace that onnxruntime writes of some runs of a graph, in the folder."""
+    options = onnxruntime.SessionOptions()
+    options.enable_profiling = True
+    options.profile_file_prefix = str(folder / name)
+    options.intra_op_num_threads = threads or 0
+    options.log_severity_level = ERRORS_ONLY
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(
+        bundle.read_graph(name), options, providers=["CPUExecutionProvider"]
+    )
+    feeds = inputs_of(name, bundle.config)
+    for _ in range(WARM_UPS + runs):
+        session.run(None, feeds)
+    written = Path(session.end_profiling())
+    return written.replace(folder / f"{name}.json")
+
+
+def inputs_of(name: str, config: ModelConfig) -> dict[str, npt.NDArray[Any]]:
+    """Random inputs of a graph, as many rows as the runtime gives it for one clip."""
+    random = np.random.default_rng(0)
+    inputs: dict[str, npt.NDArray[Any]] = {}
+    for tensor in contract_of(config)[name].inputs:
+        shape = tuple(ROWS[name] if isinstance(size, str) else size for size in tensor.shape)
+        limit = 256 if tensor.dtype == "uint8" else config.codebook_size
+        if tensor.dtype == "float32":
+            inputs[tensor.name] = random.random(shape, np.float32)
+        else:
+            inputs[tensor.name] = random.integers(limit, size=shape).astype(tensor.dtype)
+    return inputs
+
+
+def print_stages(stages_s: dict[str, float], device: str) -> None:
+    table = Table(f"stage, on {device}", "seconds", "share")
+    for name, seconds in stages_s.items():
+        table.add_row(name, f"{seconds:.4f}", f"{seconds / stages_s['whole']:.1%}")
+    console.print(table)
+
+
+def print_graph(name: str, run_ms: float, shares: list[Share]) -> None:
+    table = Table(f"{name}, {run_ms:.2f} ms a run", "nodes", "ms", "share")
+    for op, count, ms, share in shares:
+        table.add_row(op, str(count or ""), f"{ms:.3f}", f"{share:.1%}")
+    console.print(table)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench profile", description=__doc__)
+    parser.add_argument("--model", help="a bundle's folder (default: the shipped one)")
+    parser.add_argument("--clip", type=Path, help="a video (default: a sample of examples/)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("build/profile"), help="folder of the traces"
+    )
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, help="default: one per physical core")
+    parser.add_argument("--runs", type=int, default=10, help="of each graph")
+    parser.add_argument("--top", type=int, default=8, help="operators shown of each graph")
+    parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
+    return parser
