@@ -21,7 +21,7 @@ from bench.runs import run
 from bench.torch_loop import PAUSE_S, TorchModel
 from export.verify import fixed_inputs, relative_error, run_torch
 from training.model import VAB
-from training.recipe import read_recipe
+from training.recipes import read_recipe
 from vab_rt.bundle import Bundle, open_bundle
 from vab_rt.contract import contract_of
 from vab_rt.engines import Engine

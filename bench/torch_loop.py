@@ -27,7 +27,7 @@ import vab_rt
 from training.codec import build_codec
 from training.image_encoder import ImageEncoder
 from training.model import VAB
-from training.recipe import CONFIGS, Recipe, read_recipe
+from training.recipes import CONFIGS, Recipe, read_recipe
 from vab_rt.bundle import open_bundle
 from vab_rt.config import GenerateOptions, ModelConfig
 from vab_rt.decoding import remask_count
@@ -121,6 +121,8 @@ def gumbel(shape: torch.Size, random: torch.Generator) -> Tensor:
 def recipe_of(config: ModelConfig) -> Recipe:
     """The recipe that trains this model. Raises OptionError."""
     for path in sorted(CONFIGS.glob("*.toml")):
+        if path.stem == "ablations":  # rows over a recipe, and no recipe
+            continue
         recipe = read_recipe(path.stem)
         if recipe.model == config:
             return recipe
@@ -130,10 +132,11 @@ def recipe_of(config: ModelConfig) -> Recipe:
     )
 
 
-def export(model: TorchModel, folder: Path) -> Path:
+def export(model: TorchModel, folder: Path, precision: str = "fp32") -> Path:
+    """precision: see `export.build_engines --precision`."""
     checkpoint, bundle = model.save(folder / "ckpt.pt"), folder / "bundle"
     command = [sys.executable, "-m", "export.build_engines", str(checkpoint), "--out", str(bundle)]
-    subprocess.run(command, check=True, stdout=sys.stderr)
+    subprocess.run([*command, "--precision", precision], check=True, stdout=sys.stderr)
     return bundle
 
 
