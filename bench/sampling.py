@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     if facts["machine"]["load_average"] > BUSY:
         console.print("the machine is busy: do not compare these figures")
     for name, value in figures.items():
-        console.print(f"{name:>24}  {value}")
+        console.print(f"{name:>36}  {value}")
     if options.json:
         print(json.dumps(figures | facts))
 
