@@ -36,16 +36,38 @@ static int some_handle(void **out) { return *out = (void *)0x1000, 0; }
 static int stream_create(void **out, unsigned flags) { return (void)flags, *out = (void *)0x5000, 0; }
 static int context_device(int *out) { return *out = 0, 0; }
 
+static int device_name(char *out, int length, int device) {
+  (void)device;
+  return snprintf(out, length, "Recorder"), 0;
+}
+
+static int memory_info(size_t *free_bytes, size_t *total_bytes) {
+  *free_bytes = *total_bytes = (size_t)80000 << 20;
+  return 0;
+}
+
 static int allocate(void **out, size_t size) {
+  if (size > (size_t)80000 << 20) return 2;  // CUDA_ERROR_OUT_OF_MEMORY
   *out = aligned_alloc(256, (size + 255) / 256 * 256);
   memset(*out, 0, size);
   fprintf(log_file(), "allocate %p %zu\n", *out, size);
   return 0;
 }
 
-static int copy(void *to, const void *from, size_t size) {
+static int copy(const char *kind, void *to, const void *from, size_t size) {
   if (getenv("FAKE_CUDA_COPIES_FAIL")) return 700;  // CUDA_ERROR_ILLEGAL_ADDRESS
-  return memcpy(to, from, size), 0;
+  fprintf(log_file(), "%s %p %p %zu\n", kind, to, from, size);
+  return memcpy(to, from, size), fflush(log_file()), 0;
+}
+
+static int upload(void *to, const void *from, size_t size) { return copy("upload", to, from, size); }
+
+static int download(void *to, const void *from, size_t size) {
+  return copy("download", to, from, size);
+}
+
+static int copy_within(void *to, const void *from, size_t size) {
+  return copy("copy", to, from, size);
 }
 
 static const char *const names[] = {"sample", "remask"};
@@ -133,8 +155,11 @@ static const struct {
     {"cuMemGetDefaultMemPool", some_handle},
     {"cuMemAllocFromPoolAsync", allocate},
     {"cuMemAllocAsync", allocate},
-    {"cuMemcpyHtoDAsync", copy},
-    {"cuMemcpyDtoHAsync", copy},
+    {"cuDeviceGetName", device_name},
+    {"cuMemGetInfo", memory_info},
+    {"cuMemcpyHtoDAsync", upload},
+    {"cuMemcpyDtoHAsync", download},
+    {"cuMemcpyDtoDAsync", copy_within},
     {"cuLibraryLoadData", some_handle},
     {"cuLibraryGetKernel", get_kernel},
     {"cuKernelGetParamInfo", parameter_info},

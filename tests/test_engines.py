@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from tiny_bundle import make_bundle, tiny_config
 
 from vab_rt.bundle import open_bundle, write_manifest
-from vab_rt.engines import LATER_DEVICES, open_engines
+from vab_rt.engines import open_engines
 from vab_rt.engines.cpu import num_physical_cores
 from vab_rt.errors import BackendError, BundleError, OptionError
 
@@ -67,14 +67,31 @@ def test_the_tiny_backbone_depends_on_everything(engines):
     )
 
 
-@pytest.mark.parametrize("device", LATER_DEVICES)
-def test_a_device_that_was_asked_for_is_never_replaced(tiny_bundle, device):
-    with pytest.raises(BackendError, match=f"device {device} .*expected auto or cpu.*pip install"):
+@pytest.mark.parametrize("device", ["cuda", "tensorrt", "tensorrt-rtx"])
+def test_a_device_that_was_asked_for_is_never_replaced(tiny_bundle, device, monkeypatch):
+    for module in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(BackendError, match=f"device {device} needs .*pip install"):
         open_engines(open_bundle(tiny_bundle), device)
 
 
+def test_auto_is_cpu_where_nothing_else_is_installed(tiny_bundle, caplog):
+    assert open_engines(open_bundle(tiny_bundle), threads=1).device == "cpu"
+    assert caplog.text == ""
+
+
+def test_auto_says_why_it_did_not_choose_cuda(tiny_bundle, caplog, monkeypatch):
+    monkeypatch.setattr("vab_rt.engines.cpu.has_cuda_provider", lambda: True)
+    monkeypatch.setattr("vab_rt.engines.cuda.has_cuda_provider", lambda: True)
+    monkeypatch.setitem(sys.modules, "cuda.core", None)
+    assert open_engines(open_bundle(tiny_bundle), threads=1).device == "cpu"
+    assert "device auto chose cpu, as cuda cannot be used: cuda.core cannot be" in caplog.text
+    with pytest.raises(BackendError, match=r"cuda.core cannot be .*pip install"):
+        open_engines(open_bundle(tiny_bundle), "cuda")
+
+
 def test_an_unknown_device(tiny_bundle):
-    with pytest.raises(OptionError, match="'gpu', expected auto or cpu; choose"):
+    with pytest.raises(OptionError, match="'gpu', expected auto, cpu, cuda, .*; choose"):
         open_engines(open_bundle(tiny_bundle), "gpu")
 
 

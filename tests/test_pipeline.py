@@ -266,5 +266,5 @@ def test_ready_engines_leave_nothing_to_choose(tiny_bundle, pipeline, wish):
 def test_loading_reports_device_and_time(tiny_bundle):
     pipeline = vab_rt.load(str(tiny_bundle))
     assert pipeline.device == "cpu" and 0 < pipeline.load_s < 10
-    with pytest.raises(BackendError, match="device cuda is not in this version"):
+    with pytest.raises(BackendError, match="device cuda needs onnxruntime with the CUDA provider"):
         vab_rt.load(tiny_bundle, "cuda")

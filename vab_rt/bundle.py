@@ -10,8 +10,9 @@ import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -22,6 +23,9 @@ from vab_rt.errors import BundleError
 FORMAT_VERSION = 1
 MANIFEST = "vab.json"
 MAX_MANIFEST_BYTES = 1_000_000
+Variant = Literal["fp32", "fp16", "bf16"]
+"""What graphs beside the main ones compute in, for devices that run them better."""
+
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _EXPORT = "export the model again with: python -m export.build_engines CHECKPOINT"
 _COPY = "copy the bundle again from where it came"
@@ -49,6 +53,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     model: ModelConfig
     precision: Literal["fp32", "int8"]
     graphs: dict[str, GraphEntry]
+    variants: dict[Variant, dict[str, GraphEntry]] = {}
     files: dict[str, FileEntry]
     licence: str
     provenance: dict[str, str]
@@ -65,9 +70,16 @@ class Bundle:
     def config(self) -> ModelConfig:
         return self.manifest.model
 
-    def read_graph(self, name: str) -> bytes:
+    def file_of(self, name: str, precision: str | None = None) -> str:
+        """The file of a graph, or of its variant in that precision where there is one."""
+        for variant, graphs in self.manifest.variants.items():
+            if variant == precision and name in graphs:
+                return graphs[name].file
+        return self.manifest.graphs[name].file
+
+    def read_graph(self, name: str, precision: str | None = None) -> bytes:
         """The bytes of a graph, hashed. Raises BundleError when they are not the manifest's."""
-        file = self.manifest.graphs[name].file
+        file = self.file_of(name, precision)
         return _read_file(self.folder / file, self.manifest.files[file])
 
     def verify(self) -> None:
@@ -96,19 +108,28 @@ def write_manifest(
     licence: str,
     provenance: Mapping[str, str],
 ) -> Manifest:
-    """Write vab.json for the graphs in `folder`, each named NAME.onnx; the last file of an export.
+    """Write vab.json for the graphs in `folder`, named NAME.onnx and, of a variant,
+    NAME.PRECISION.onnx; the last file of an export.
 
     Raises BundleError for a manifest that `open_bundle` would refuse.
     """
     contracts = contract_of(config)
-    names = [name for name in GRAPHS if (folder / f"{name}.onnx").exists()]
+
+    def entries(suffix: str) -> dict[str, GraphEntry]:
+        present = [name for name in GRAPHS if (folder / f"{name}{suffix}").exists()]
+        return {n: GraphEntry(file=f"{n}{suffix}", contract=contracts[n]) for n in present}
+
+    graphs = entries(".onnx")
+    variants = {p: found for p in get_args(Variant) if (found := entries(f".{p}.onnx"))}
+    files = [entry.file for group in (graphs, *variants.values()) for entry in group.values()]
     content = {
         "format_version": FORMAT_VERSION,
         "kind": "vab",
         "model": config,
         "precision": precision,
-        "graphs": {name: {"file": f"{name}.onnx", "contract": contracts[name]} for name in names},
-        "files": {f"{name}.onnx": _describe(folder / f"{name}.onnx") for name in names},
+        "graphs": graphs,
+        "variants": variants,
+        "files": {file: _describe(folder / file) for file in files},
         "licence": licence,
         "provenance": dict(provenance),
     }
@@ -201,6 +222,10 @@ _STRUCTS: dict[str, type[msgspec.Struct]] = {
     "$.graphs[...].contract": GraphContract,
     "$.graphs[...].contract.inputs[...]": Tensor,
     "$.graphs[...].contract.outputs[...]": Tensor,
+    "$.variants[...][...]": GraphEntry,
+    "$.variants[...][...].contract": GraphContract,
+    "$.variants[...][...].contract.inputs[...]": Tensor,
+    "$.variants[...][...].contract.outputs[...]": Tensor,
     "$.files[...]": FileEntry,
 }
 
@@ -224,7 +249,8 @@ def _check_manifest(path: Path, manifest: Manifest) -> None:
         raise BundleError(
             f"{path} has no graph {missing[0]}, expected {', '.join(RUNTIME_GRAPHS)}; {_EXPORT}"
         )
-    for name, graph in manifest.graphs.items():
+    graphs = [manifest.graphs, *manifest.variants.values()]
+    for name, graph in chain.from_iterable(group.items() for group in graphs):
         if name not in contracts:
             raise BundleError(
                 f"{path} has a graph {name!r}, expected only {', '.join(GRAPHS)}; {_EXPORT}"

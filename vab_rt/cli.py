@@ -1,6 +1,7 @@
 """The command line: thin over the API, and the only file that prints or exits."""
 
 import json
+import logging
 import re
 import sys
 import time
@@ -84,7 +85,10 @@ def generate(
         typer.Option(metavar="S", help="How many seconds.", show_default="to the end"),
     ] = _DEFAULTS.duration_s,
     device: Annotated[
-        str, typer.Option(help="auto or cpu; never another than asked for.")
+        str,
+        typer.Option(
+            help="auto, cpu, cuda, tensorrt or tensorrt-rtx; never another than asked for."
+        ),
     ] = "auto",
     as_json: Annotated[
         bool, typer.Option("--json", help="The last line of output is one JSON object.")
@@ -104,13 +108,15 @@ def generate(
         start_s=start,
         duration_s=duration,
     )
+    _tell_progress(logging.WARNING if quiet or as_json else logging.INFO)
     report = _generate(video, out, model, device, options, quiet=quiet or as_json, force=force)
     report["timings_s"]["total"] = time.perf_counter() - begin
     if as_json:
         _print(json.dumps(report))
     elif not quiet:
         total_s = report["timings_s"]["total"]
-        _print(f"{out}: {report['duration_s']:.2f} s of sound in {total_s:.1f} s")
+        device = report["device"]
+        _print(f"{out}: {report['duration_s']:.2f} s of sound in {total_s:.1f} s on {device}")
 
 
 def _generate(
@@ -233,9 +239,9 @@ def doctor() -> None:
     findings = examine()
     for finding in findings:
         mark = "ok" if finding.is_good else "MISSING" if finding.is_needed else "note"
-        _print(f"{mark:<8} {finding.subject:<14} {finding.found}")
+        _print(f"{mark:<8} {finding.subject:<19} {finding.found}")
         if finding.advice:
-            _print(f"{'':<8} {'':<14} -> {finding.advice}")
+            _print(f"{'':<8} {'':<19} -> {finding.advice}")
     if any(finding.is_needed and not finding.is_good for finding in findings):
         raise typer.Exit(1)
 
@@ -249,6 +255,19 @@ def _print(line: str) -> None:
 def _readable(name: str | Path) -> str:
     """A name as text: bytes in it that are no characters become U+FFFD."""
     return re.sub("[\ud800-\udfff]", "\ufffd", str(name))
+
+
+class _ErrorLines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        begin = "warning: " if record.levelno >= logging.WARNING else ""
+        _print_error(begin + record.getMessage())
+
+
+def _tell_progress(level: int) -> None:
+    """What the library logs, such as that it builds an engine, goes to stderr."""
+    log = logging.getLogger("vab_rt")
+    log.setLevel(level)
+    log.handlers = [_ErrorLines()]
 
 
 def _print_error(line: str) -> None:

@@ -68,3 +68,30 @@ def decode_masked(
             settings,
         )
         yield step, tokens.copy()
+
+
+def guided(
+    backbone: Callable[..., Logits], features: npt.NDArray[np.float32], guidance: float
+) -> TokensToLogits:
+    """A backbone (see `contract.py`) as `decode_masked` wants it: both branches of guidance of a
+    clip in one call.
+
+    Each clip has its own call, so that neither the rounding of a larger batch nor int8 scales,
+    which a whole call shares, can carry anything from one clip to another.
+    """
+    branches = np.array([1] if guidance == 1 else [1, 0], np.float32)  # [G]
+
+    def run_clip(
+        tokens: Tokens,  # [K, T]
+        features: npt.NDArray[np.float32],  # [F, visual_dim]
+    ) -> Logits:
+        g = len(branches)
+        return backbone(
+            tokens=np.stack([tokens] * g), features=np.stack([features] * g), conditional=branches
+        )  # [G, K, T, V]
+
+    def tokens_to_logits(tokens: Tokens) -> tuple[Logits, Logits | None]:
+        logits = np.stack([run_clip(*clip) for clip in zip(tokens, features, strict=True)], axis=1)
+        return logits[0], (None if guidance == 1 else logits[1])  # [B, K, T, V]
+
+    return tokens_to_logits

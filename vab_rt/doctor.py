@@ -2,15 +2,19 @@
 
 import os
 import platform
-import shutil
 import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from importlib.util import find_spec
 
 import msgspec
 
+from vab_rt.engines.driver import LEAST_CUDA, find_driver
+from vab_rt.engines.engine_cache import cache_folder
 from vab_rt.errors import BackendError, VabError
+
+GPU_INSTALL = 'pip install "vab-rt[gpu]" && pip install --force-reinstall --no-deps onnxruntime-gpu'
+"""Two steps: onnxruntime and onnxruntime-gpu share a folder, and the last one installed has it."""
 
 _ENCODERS = ("pcm_s16le", "flac", "libmp3lame", "aac", "libopus")
 
@@ -28,7 +32,8 @@ class Finding(msgspec.Struct, frozen=True):
 def examine() -> list[Finding]:
     """Every finding, in the order a reader wants them. Raises nothing."""
     checks: tuple[Callable[[], Finding], ...] = (
-        _vab_rt, _python, _onnxruntime, _sampling, _ffmpeg, _bundle, _gpu
+        _vab_rt, _python, _onnxruntime, _sampling, _ffmpeg, _bundle,
+        _gpu, _cuda, _tensorrt, _tensorrt_rtx, _kept_engines,
     )  # fmt: skip
     return [check() for check in checks]
 
@@ -115,17 +120,73 @@ def _bundle() -> Finding:
 
 
 def _gpu() -> Finding:
-    """Looks for the driver's own traces: no library is loaded for it."""
+    driver = find_driver()
+    if driver is None:
+        return Finding("GPU driver", "no NVIDIA driver; not needed, the device cpu needs none")
+    cuda = f"CUDA {driver.cuda // 1000}.{driver.cuda % 1000 // 10}"
+    found = f"NVIDIA {driver.version} ({cuda})".replace("  ", " ")
+    advice = "install driver 580 or newer: https://www.nvidia.com/drivers"
+    if driver.status:
+        found += f", which does not start: CUDA error {driver.status}"
+        return Finding("GPU driver", found, False, advice=f"{advice}; then start the machine again")
+    if not driver.gpus:
+        return Finding("GPU driver", f"{found}, no GPU")
+    gpu = driver.gpus[0]
+    found += f", {gpu.name} ({gpu.capability}, {gpu.memory_bytes / 1e9:.0f} GB)"
+    found += f" and {len(driver.gpus) - 1} more" if len(driver.gpus) > 1 else ""
+    is_new = driver.cuda >= LEAST_CUDA
+    return Finding("GPU driver", found, is_new, advice="" if is_new else advice)
+
+
+def _cuda() -> Finding:
     try:
-        lines = Path("/proc/driver/nvidia/version").read_text().splitlines()
-    except OSError:
-        lines = []
-    if lines:
-        found = lines[0].removeprefix("NVRM version: ").strip()
-    elif program := shutil.which("nvidia-smi"):
-        found = f"NVIDIA, {program}"
-    else:
-        return Finding(
-            "GPU driver", "no NVIDIA driver found; not needed, this version uses the CPU"
-        )
-    return Finding("GPU driver", f"{found}; this version uses the CPU")
+        from vab_rt.engines.cpu import has_cuda_provider
+    except BackendError:
+        return _for_gpus("device cuda", "onnxruntime is missing", GPU_INSTALL)
+    missing = [name for name in ("cuda.core", "cuda.bindings") if not _is_there(name)]
+    if missing or not has_cuda_provider():
+        found = f"{missing[0]} is missing" if missing else "onnxruntime has no CUDA provider"
+        return _for_gpus("device cuda", found, GPU_INSTALL)
+    return Finding("device cuda", f"cuda-core {version('cuda-core')}, onnxruntime with CUDA")
+
+
+def _tensorrt() -> Finding:
+    return _library("device tensorrt", "tensorrt", 'pip install "vab-rt[trt]"')
+
+
+def _tensorrt_rtx() -> Finding:
+    return _library("device tensorrt-rtx", "tensorrt_rtx", 'pip install "vab-rt[rtx]"')
+
+
+def _library(subject: str, module: str, install: str) -> Finding:
+    if not _is_there(module):
+        return _for_gpus(subject, f"{module} is not installed", install)
+    try:
+        found = f"{module} {version(module)}"
+    except PackageNotFoundError:
+        found = module
+    return Finding(subject, found)
+
+
+def _for_gpus(subject: str, found: str, install: str) -> Finding:
+    """Without a GPU nothing is missed."""
+    driver = find_driver()
+    if driver is None or not driver.gpus:
+        return Finding(subject, f"{found}; there is no NVIDIA GPU to use it")
+    return Finding(subject, found, False, advice=install)
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _kept_engines() -> Finding:
+    folder = cache_folder()
+    try:
+        sizes = [path.stat().st_size for path in folder.glob("*.engine")]
+    except OSError as error:
+        return Finding("engine cache", f"{folder} ({error.strerror})", False)
+    return Finding("engine cache", f"{folder}, {len(sizes)} engines, {sum(sizes) / 1e6:.0f} MB")

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from vab_rt.audio import Audio
 from vab_rt.bundle import open_bundle
 from vab_rt.config import GenerateOptions, ModelConfig
-from vab_rt.decoding import Logits, Tokens, TokensToLogits, decode_masked
+from vab_rt.decoding import Tokens
 from vab_rt.engines import Engine, Engines, open_engines
 from vab_rt.errors import BundleError, OptionError
 from vab_rt.stopwatch import Stopwatch
@@ -65,7 +65,8 @@ class Pipeline:
     ) -> Iterator[Step]:
         """The same, step by step; the `audio` of all steps in a row is the sound.
 
-        Memory does not grow with the length of the video.
+        On a GPU only the last step of each window is seen, as nothing comes back before it. Memory
+        does not grow with the length of the video.
         """
         c, clock = self.config, Stopwatch(*STAGES)
         with clock.time("decode_video"):
@@ -108,10 +109,10 @@ class Pipeline:
     ) -> Iterator[tuple[int, Tokens]]:
         """Fill the [MASK] positions of tokens [B, K, T] to fit features [B, F, visual_dim].
 
-        seeds [B]. Yields (step, tokens); each clip gets the tokens it would get alone.
+        seeds [B]. Yields (step, tokens), on a GPU the last alone; each clip gets the tokens it
+        would get alone.
         """
-        logits = guided(self.engines.backbone, features, options.guidance)
-        return decode_masked(logits, tokens, seeds, options, self.engines.sample_step)
+        return self.engines.decode_tokens(features, tokens, seeds, options)
 
     def decode_audio(self, tokens: Tokens) -> npt.NDArray[np.float32]:
         """Sound [B, S] of finished tokens [B, K, T]. Raises BundleError when it is not finite."""
@@ -133,8 +134,9 @@ def load(
 ) -> Pipeline:
     """A pipeline for a bundle: its folder, or the name of a shipped model; None is the default.
 
-    device: auto, cpu; never another than asked for. engines: ready ones, instead of the bundle's
-    own. threads: None takes one per physical core. Raises BundleError, BackendError, OptionError.
+    device: auto, cpu, cuda, tensorrt, tensorrt-rtx; never another than asked for. engines: ready
+    ones, instead of the bundle's own. threads: None takes one per physical core. Raises
+    BundleError, BackendError, OptionError.
     """
     begin = time.perf_counter()
     if engines is not None and (device != "auto" or threads is not None):
@@ -159,30 +161,6 @@ def encode_frames(
     """Visual features [visual_dim] of frames [image_size, image_size, 3], a few at a time."""
     while batch := list(islice(frames, FRAMES_PER_BATCH)):
         yield from visual_encoder(frames=np.stack(batch))  # [N, visual_dim]
-
-
-def guided(backbone: Engine, features: npt.NDArray[np.float32], guidance: float) -> TokensToLogits:
-    """The backbone as `decode_masked` wants it: both branches of guidance of a clip in one call.
-
-    Each clip has its own call, so that neither the rounding of a larger batch nor int8 scales,
-    which a whole call shares, can carry anything from one clip to another.
-    """
-    branches = np.array([1] if guidance == 1 else [1, 0], np.float32)  # [G]
-
-    def run_clip(
-        tokens: Tokens,  # [K, T]
-        features: npt.NDArray[np.float32],  # [F, visual_dim]
-    ) -> Logits:
-        g = len(branches)
-        return backbone(
-            tokens=np.stack([tokens] * g), features=np.stack([features] * g), conditional=branches
-        )  # [G, K, T, V]
-
-    def tokens_to_logits(tokens: Tokens) -> tuple[Logits, Logits | None]:
-        logits = np.stack([run_clip(*clip) for clip in zip(tokens, features, strict=True)], axis=1)
-        return logits[0], (None if guidance == 1 else logits[1])  # [B, K, T, V]
-
-    return tokens_to_logits
 
 
 def _exact_duration(reader: VideoReader, config: ModelConfig) -> float:

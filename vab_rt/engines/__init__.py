@@ -1,17 +1,23 @@
 """Backends: objects with the same calls, and the one function that chooses among them."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from vab_rt.bundle import Bundle
+from vab_rt.config import GenerateOptions
+from vab_rt.decoding import Tokens, decode_masked, guided
 from vab_rt.errors import BackendError, OptionError
 from vab_rt.sampling import Sampler, fastest_sampler
 
-DEVICES = ("auto", "cpu")
-LATER_DEVICES = ("cuda", "tensorrt", "tensorrt-rtx")  # named by the design, refused so far
+log = logging.getLogger(__name__)
+
+DEVICES = ("auto", "cpu", "cuda", "tensorrt", "tensorrt-rtx")
 
 Engine = Callable[..., npt.NDArray[Any]]
 """Takes the inputs of a graph as named arrays and returns its output; see `contract.py`."""
@@ -27,6 +33,17 @@ class Engines:
     device: str
     sample_step: Sampler = field(default_factory=fastest_sampler)
 
+    def decode_tokens(
+        self,
+        features: npt.NDArray[np.float32],
+        tokens: Tokens,
+        seeds: npt.NDArray[np.uint64],
+        options: GenerateOptions,
+    ) -> Iterator[tuple[int, Tokens]]:
+        """Fill tokens [B, K, T] to fit features [B, F, visual_dim]; yields (step, tokens)."""
+        logits = guided(self.backbone, features, options.guidance)
+        return decode_masked(logits, tokens, seeds, options, self.sample_step)
+
 
 def open_engines(bundle: Bundle, device: str = "auto", threads: int | None = None) -> Engines:
     """The engines of a bundle on a device; auto takes the best that is there and says which.
@@ -34,15 +51,30 @@ def open_engines(bundle: Bundle, device: str = "auto", threads: int | None = Non
     threads: for CPU work, None takes one per physical core. Raises OptionError for a device or
     count that does not exist, BackendError for a device that cannot be used: it never falls back.
     """
-    if device not in DEVICES + LATER_DEVICES:
-        raise OptionError(f"device is {device!r}, expected {' or '.join(DEVICES)}; choose one")
+    if device not in DEVICES:
+        raise OptionError(
+            f"device is {device!r}, expected {', '.join(DEVICES[:-1])} or {DEVICES[-1]}; choose one"
+        )
     if threads is not None and not 1 <= threads <= 1024:
         raise OptionError(f"threads is {threads}, expected 1 to 1024")
-    if device not in DEVICES:
-        raise BackendError(
-            f"device {device} is not in this version of vab-rt, expected {' or '.join(DEVICES)}; "
-            "for a newer one: pip install --upgrade vab-rt"
-        )
-    from vab_rt.engines.cpu import open_cpu_engines
+    if device == "auto":
+        return _open_best(bundle, threads)
+    return _open(bundle, device, threads)
 
-    return open_cpu_engines(bundle, threads)
+
+def _open_best(bundle: Bundle, threads: int | None) -> Engines:
+    """cuda where its parts are installed, or else cpu; TensorRT may build for minutes."""
+    from vab_rt.engines.cpu import has_cuda_provider
+
+    if has_cuda_provider():
+        try:
+            return _open(bundle, "cuda", threads)
+        except BackendError as error:
+            log.warning("device auto chose cpu, as cuda cannot be used: %s", error)
+    return _open(bundle, "cpu", threads)
+
+
+def _open(bundle: Bundle, device: str, threads: int | None) -> Engines:
+    module = import_module(f"vab_rt.engines.{device.replace('-', '_')}")
+    engines: Engines = module.open_engines(bundle, threads)
+    return engines

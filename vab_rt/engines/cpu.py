@@ -24,7 +24,7 @@ except ImportError as error:
 _ERRORS_ONLY = 3
 
 
-def open_cpu_engines(bundle: Bundle, threads: int | None = None) -> Engines:
+def open_engines(bundle: Bundle, threads: int | None = None) -> Engines:
     """Verify and load every graph, side by side."""
     threads = threads or num_physical_cores()
     contracts = contract_of(bundle.config)
@@ -52,7 +52,7 @@ class SessionEngine:
         except Exception as error:  # onnxruntime's own exceptions share no other base
             raise BundleError(
                 f"graph {name} of {origin} cannot be loaded by onnxruntime {ort.__version__} "
-                f"({_first_line(error)}), expected an ONNX graph; export the model again"
+                f"({first_line(error)}), expected an ONNX graph; export the model again"
             ) from error
         check_session(self._session, name, contract, origin)
 
@@ -62,10 +62,15 @@ class SessionEngine:
         except Exception as error:  # onnxruntime's own exceptions share no other base
             shapes = ", ".join(f"{key} {x.dtype} {x.shape}" for key, x in inputs.items())
             raise BackendError(
-                f"graph {self.name} failed on cpu with {shapes} ({_first_line(error)}), expected "
+                f"graph {self.name} failed on cpu with {shapes} ({first_line(error)}), expected "
                 "it to run; check free memory, or export the model again"
             ) from error
         return output
+
+
+def has_cuda_provider() -> bool:
+    """Whether the onnxruntime that is installed is the one for GPUs."""
+    return "CUDAExecutionProvider" in ort.get_available_providers()
 
 
 def check_session(
@@ -119,5 +124,5 @@ def num_physical_cores() -> int:
         return len(allowed)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0]

@@ -71,14 +71,22 @@ class CudaSampler:
     be captured in a CUDA graph and replayed; `check` waits and raises what the kernels found.
     Calling the object does one step on host arrays, token for token `vab_rt.sampling.sample_step`.
 
-    Raises OptionError for a shape that the kernels cannot hold, BackendError where there is no GPU,
-    driver, library or kernel for it.
+    stream: of cuda.core, to share with other work; by default a new one. Raises OptionError for a
+    shape that the kernels cannot hold, BackendError where there is no GPU, driver, library or
+    kernel for it.
     """
 
     name = "cuda"
 
     def __init__(
-        self, clips: int, positions: int, size: int, *, max_steps: int = 64, device_id: int = 0
+        self,
+        clips: int,
+        positions: int,
+        size: int,
+        *,
+        max_steps: int = 64,
+        device_id: int = 0,
+        stream: Any = None,
     ) -> None:
         self.shape, self.max_steps = (clips, positions, size), max_steps
         _check_shape(clips, positions, size, max_steps)
@@ -86,7 +94,7 @@ class CudaSampler:
         try:
             self._device = self._core.Device(device_id)
             self._device.set_current()
-            self.stream = self._device.create_stream()
+            self.stream = self._device.create_stream() if stream is None else stream
             capability = tuple(self._device.compute_capability)
             self._kernels = {
                 name: self._load(kernel_file_for(name, capability)) for name in ("sample", "remask")

@@ -1,0 +1,323 @@
+"""TensorRT and TensorRT-RTX: what is built, what is kept, what is refused, how it is run."""
+
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from tiny_bundle import make_bundle, tiny_config
+
+from vab_rt.bundle import open_bundle, write_manifest
+from vab_rt.contract import RUNTIME_GRAPHS, contract_of
+from vab_rt.engines import tensorrt, tensorrt_rtx
+from vab_rt.engines.compiled import (
+    CompiledGraph,
+    Library,
+    check_tensors,
+    compile_bundle,
+    compile_graph,
+    open_compiled,
+)
+from vab_rt.engines.device_arrays import DeviceArray
+from vab_rt.engines.device_engines import gpu_precision
+from vab_rt.errors import BackendError, BundleError
+
+CONFIG = tiny_config()
+ROWS = {"visual_encoder": (1, 2, 16), "backbone": (1, 2, 32), "codec_decoder": (1, 2, 16)}
+
+
+class Attention:
+    type = "attention"
+
+
+class AttentionInput:
+    def __getattr__(self, name):
+        assert name == "attention"
+        return self
+
+
+class RecordingApi:
+    """The calls of both libraries that are used, written down; nothing is compiled."""
+
+    __version__ = "10.14.1"
+    NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=0)
+    LayerType = SimpleNamespace(ATTENTION_INPUT="attention")
+    IAttentionInputLayer = AttentionInput
+    ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user")
+
+    def __init__(self, *, parses=True, builds=True, deserialises=True, runs=True):
+        self.calls, self.parses, self.builds = [], parses, builds
+        self.deserialises, self.runs = deserialises, runs
+        self.Logger = type("Logger", (), {"ERROR": 1, "__init__": lambda self, level: None})
+
+    def Builder(self, logger):
+        return self
+
+    def OnnxParser(self, network, logger):
+        self.num_errors = 2
+        return self
+
+    def create_network(self, flags):
+        self.calls.append(("network", flags))
+        self.attention = Attention()
+        self.num_layers = 2
+        return self
+
+    def get_layer(self, index):
+        return self.attention if index else SimpleNamespace(type="other")
+
+    def parse(self, graph):
+        self.calls.append(("parse", len(graph)))
+        return self.parses
+
+    def get_error(self, index):
+        return SimpleNamespace(desc=lambda: f"reason {index}")
+
+    def create_builder_config(self):
+        return self
+
+    def create_optimization_profile(self):
+        return self
+
+    def set_shape(self, name, *shapes):
+        self.calls.append(("shapes", name, shapes))
+
+    def add_optimization_profile(self, profile):
+        pass
+
+    def build_serialized_network(self, network, config):
+        return b"engine" if self.builds else None
+
+    def Runtime(self, logger):
+        return self
+
+    def deserialize_cuda_engine(self, engine):
+        return self if self.deserialises else None
+
+    def create_execution_context(self, strategy):
+        self.calls.append(("context", strategy))
+        return self
+
+    def set_input_shape(self, name, shape):
+        self.calls.append(("input", name, shape))
+        return True
+
+    def set_tensor_address(self, name, address):
+        self.calls.append(("address", name, address))
+        return True
+
+    def update_device_memory_size_for_shapes(self):
+        return 640
+
+    def set_device_memory(self, address, size):
+        self.calls.append(("memory", address, size))
+
+    def execute_async_v3(self, stream):
+        self.calls.append(("run", stream))
+        return self.runs
+
+
+def library(api, target="GPU, 9.0"):
+    return Library("tensorrt", api, target, configure=lambda config: None)
+
+
+GPU = SimpleNamespace(
+    name="GPU",
+    handle=0x5000,
+    array=lambda dtype, shape: DeviceArray(0x900, dtype, shape),
+)
+
+
+def test_networks_are_strongly_typed_and_take_every_number_of_rows(tiny_bundle, tmp_path):
+    api = RecordingApi()
+    bundle = open_bundle(tiny_bundle)
+    engines = dict(compile_bundle(bundle, library(api), tmp_path / "cache"))
+    assert list(engines) == list(RUNTIME_GRAPHS)
+    assert [call for call in api.calls if call[0] == "network"] == [("network", 1)] * 3
+    assert api.attention.decomposable is True
+    shapes = {call[1:] for call in api.calls if call[0] == "shapes"}
+    for name, contract in contract_of(CONFIG).items():
+        if name in RUNTIME_GRAPHS:
+            for tensor in contract.inputs:
+                expected = tuple((rows, *tensor.shape[1:]) for rows in ROWS[name])
+                assert (tensor.name, expected) in shapes
+
+
+def test_a_second_start_builds_nothing(tiny_bundle, tmp_path, caplog):
+    first, second = RecordingApi(), RecordingApi()
+    bundle = open_bundle(tiny_bundle)
+    with caplog.at_level("INFO"):
+        built = [c.build_s for _, c in compile_bundle(bundle, library(first), tmp_path / "c")]
+        assert None not in built
+        assert caplog.text.count("engine of backbone (fp32), once") == 1
+        kept = [c.build_s for _, c in compile_bundle(bundle, library(second), tmp_path / "c")]
+    assert kept == [None] * 3
+    assert second.calls == []
+    assert caplog.text.count("building the tensorrt engine of") == 3
+
+
+@pytest.mark.parametrize("change", ["gpu", "version", "graph"])
+def test_another_gpu_library_or_graph_builds_again(tiny_bundle, tmp_path, change):
+    cache = tmp_path / "cache"
+    compile_graph(open_bundle(tiny_bundle), "backbone", "fp32", library(RecordingApi()), cache)
+    api, folder = RecordingApi(), tiny_bundle
+    if change == "version":
+        api.__version__ = "10.15.0"
+    if change == "graph":
+        folder = make_bundle(tmp_path / "other", CONFIG, seed=1)
+    other = library(api, "GPU, 8.9" if change == "gpu" else "GPU, 9.0")
+    again = compile_graph(open_bundle(folder), "backbone", "fp32", other, cache)
+    assert again.build_s is not None
+
+
+def test_a_graph_that_cannot_be_built_is_one_line_with_the_reasons(tiny_bundle, tmp_path):
+    for api, reason in (
+        (RecordingApi(parses=False), "reason 0; reason 1"),
+        (RecordingApi(builds=False), "see the lines above"),
+    ):
+        with pytest.raises(BundleError, match=rf"cannot be built by .*\({reason}\).*device cuda"):
+            dict(compile_bundle(open_bundle(tiny_bundle), library(api), tmp_path / "cache"))
+
+
+def test_a_kept_engine_that_the_library_refuses_is_built_again_once(
+    tiny_bundle, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    bundle, api = open_bundle(tiny_bundle), RecordingApi(deserialises=False)
+    dict(compile_bundle(bundle, library(RecordingApi())))
+    with pytest.raises(BackendError, match="refuses the engine of visual_encoder that it has bui"):
+        open_compiled(bundle, library(api), GPU)
+    assert [call[0] for call in api.calls].count("network") == 1
+    assert "refuses the engine kept for visual_encoder: it is built again" in caplog.text
+    assert len(list(tmp_path.glob("**/*.engine"))) == 2
+
+
+def bind(api):
+    contract = contract_of(CONFIG)["codec_decoder"]
+    graph = CompiledGraph(library(api), api, "codec_decoder", contract, GPU)
+    tokens = DeviceArray(0x100, np.int32, (3, 2, 100))
+    audio = DeviceArray(0x200, np.float32, (3, 32000))
+    return graph.bind({"tokens": tokens, "audio": audio})
+
+
+def test_a_context_has_its_own_memory_and_runs_on_the_stream():
+    api = RecordingApi()
+    enqueue = bind(api)
+    enqueue()
+    enqueue()
+    assert api.calls == [
+        ("context", "user"),
+        ("input", "tokens", (3, 2, 100)),
+        ("address", "tokens", 0x100),
+        ("address", "audio", 0x200),
+        ("memory", 0x900, 640),
+        ("run", 0x5000),
+        ("run", 0x5000),
+    ]
+
+
+def test_a_run_that_fails_is_an_error():
+    with pytest.raises(BackendError, match="graph codec_decoder does not run on GPU with tensorrt"):
+        bind(RecordingApi(runs=False))()
+
+
+def test_an_engine_with_other_tensors_is_refused():
+    names = ["tokens", "sound"]
+    engine = SimpleNamespace(num_io_tensors=2, get_tensor_name=names.__getitem__)
+    with pytest.raises(BundleError, match="has the tensors sound, tokens, expected audio, tokens"):
+        check_tensors(library(RecordingApi()), engine, "x", contract_of(CONFIG)["codec_decoder"])
+
+
+@pytest.mark.parametrize(
+    ("module", "open_it", "extra"),
+    [
+        ("tensorrt", tensorrt.import_tensorrt, "trt"),
+        ("tensorrt_rtx", tensorrt_rtx.import_library, "rtx"),
+    ],
+)
+def test_a_missing_library_is_an_error_with_the_line_that_installs_it(
+    monkeypatch, module, open_it, extra
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(BackendError, match=rf'needs {module}.*pip install "vab-rt\[{extra}\]"'):
+        open_it()
+
+
+@pytest.mark.parametrize("version", ["8.6.1", "10.13.3.9"])
+def test_an_old_tensorrt_is_refused(monkeypatch, version):
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__=version))
+    with pytest.raises(BackendError, match=rf"{re.escape(version)} is installed, expected 10.14"):
+        tensorrt.import_tensorrt()
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="11.0.0.1"))
+    assert tensorrt.import_tensorrt().__version__ == "11.0.0.1"
+
+
+def test_a_gpu_that_rtx_does_not_know_is_refused(tiny_bundle, monkeypatch):
+    monkeypatch.setattr(tensorrt_rtx, "import_library", lambda: None)
+    hopper = SimpleNamespace(name="NVIDIA H100", capability=(9, 0))
+    monkeypatch.setattr(tensorrt_rtx, "Gpu", lambda: hopper)
+    with pytest.raises(BackendError, match=r"H100 has compute capability 9.0, .*8.9.* tensorrt or"):
+        tensorrt_rtx.open_engines(open_bundle(tiny_bundle))
+
+
+def with_variants(folder: Path, precision: str, variants: list[str]) -> Path:
+    make_bundle(folder, CONFIG)
+    for variant in variants:
+        content = (folder / "backbone.onnx").read_bytes()
+        (folder / f"backbone.{variant}.onnx").write_bytes(content)
+    write_manifest(folder, CONFIG, precision, "Apache-2.0", {})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("precision", "variants", "chosen"),
+    [
+        ("fp32", [], "fp32"),
+        ("fp32", ["bf16"], "bf16"),
+        ("int8", ["bf16", "fp16"], "fp16"),
+        ("int8", ["fp32"], "fp32"),
+    ],
+)
+def test_a_gpu_takes_the_best_graphs_that_are_there(tmp_path, precision, variants, chosen):
+    bundle = open_bundle(with_variants(tmp_path / "b", precision, variants))
+    assert gpu_precision(bundle) == chosen
+    in_variant = chosen in variants
+    assert bundle.file_of("backbone", chosen) == (
+        f"backbone.{chosen}.onnx" if in_variant else "backbone.onnx"
+    )
+    assert bundle.file_of("codec_decoder", chosen) == "codec_decoder.onnx"
+    bundle.verify()
+
+
+def test_graphs_for_processors_are_refused(tmp_path):
+    bundle = open_bundle(with_variants(tmp_path / "b", "int8", []))
+    with pytest.raises(BundleError, match="graphs in int8, expected fp16 or bf16 or fp32 .*export"):
+        gpu_precision(bundle)
+
+
+@pytest.fixture(scope="module")
+def rtx():
+    """TensorRT-RTX itself, which builds without a GPU."""
+    pytest.importorskip("tensorrt_rtx", reason='not installed: pip install "vab-rt[rtx]"')
+    return tensorrt_rtx.import_library()
+
+
+def test_every_graph_of_a_bundle_is_built_and_kept(rtx, tmp_path):
+    folder = with_variants(tmp_path / "b", "fp32", ["fp16"])  # no attention: float32 builds
+    bundle = open_bundle(folder)
+    engines = dict(compile_bundle(bundle, rtx, tmp_path / "cache"))
+    assert set(engines) == set(RUNTIME_GRAPHS)
+    assert all(c.build_s is not None and len(c.engine) > 1000 for c in engines.values())
+    again = dict(compile_bundle(bundle, rtx, tmp_path / "cache"))
+    assert [c.build_s for c in again.values()] == [None] * 3
+    assert [c.engine for c in again.values()] == [c.engine for c in engines.values()]
+
+
+def test_what_is_no_graph_is_one_line(rtx, tmp_path):
+    folder = make_bundle(tmp_path / "b", CONFIG)
+    (folder / "backbone.fp16.onnx").write_bytes(b"not a graph")
+    write_manifest(folder, CONFIG, "fp32", "Apache-2.0", {})
+    with pytest.raises(BundleError, match="graph backbone cannot be built by tensorrt-rtx"):
+        compile_graph(open_bundle(folder), "backbone", "fp16", rtx, tmp_path / "cache")

@@ -1,0 +1,223 @@
+"""The decoding loop on a GPU, against a driver library that records what it is told.
+
+Nothing computes on a GPU here. The memory of that driver is the host's, so a backbone and a sampler
+of NumPy can stand in for the graph and the kernels, and the tokens can be compared.
+"""
+
+import numpy as np
+from test_cuda_launcher import fake_driver, launch  # noqa: F401  # fixtures
+
+from vab_rt.config import GenerateOptions
+from vab_rt.decoding import remask_count
+from vab_rt.engines.device_loop import schedule
+
+LOOP = """
+from vab_rt.config import GenerateOptions, ModelConfig
+from vab_rt.contract import contract_of
+from vab_rt.engines import Engines, device_loop
+from vab_rt.engines.device_engines import DeviceEngines, HostCalls, logits_bytes
+from vab_rt.engines.device_loop import DeviceLoop
+from vab_rt.engines.gpu import Gpu, part_of
+from vab_rt.sampling import sample_step
+
+config = ModelConfig(
+    name="tiny", codec="spectral", image_encoder="none", image_size=8, visual_dim=6,
+    visual_rate_hz=2.0, clip_s=2.0, num_codebooks=2, codebook_size=16, code_dim=4, width=8,
+    layers=1, expert_layers=0, heads=1,
+)
+rng = np.random.default_rng(0)
+heads = rng.standard_normal((17, 16)).astype(np.float32)
+seen = rng.standard_normal((6, 16)).astype(np.float32)
+
+def view(array):
+    kind = np.ctypeslib.as_ctypes_type(np.dtype(array.dtype))
+    size = int(np.prod(array.shape))
+    return np.ctypeslib.as_array((kind * size).from_address(array.address)).reshape(array.shape)
+
+def logits_of(tokens, features, conditional):
+    shown = (features.mean(1) @ seen) * conditional[:, None]
+    return (heads[tokens] + shown[:, None, None]).astype(np.float32)
+
+class Marked:
+    # shows its runs in the log, as copies of one float
+    def __init__(self, gpu, can_be_captured):
+        self.gpu, self.can_be_captured = gpu, can_be_captured
+    def bind(self, tensors):
+        source = DeviceArray(tensors["conditional"].address, np.float32, (1,))
+        target = DeviceArray(tensors["logits"].address, np.float32, (1,))
+        return lambda: self.gpu.copy(target, source)
+
+class Computing:
+    can_be_captured = False
+    def bind(self, tensors):
+        t = {name: view(array) for name, array in tensors.items()}
+        def run():
+            t["logits"][...] = logits_of(t["tokens"], t["features"], t["conditional"])
+        return run
+
+class HostSampler:
+    # CudaSampler's calls, with the reference
+    def __init__(self, *shape, max_steps, device_id, stream):
+        pass
+    def begin(self, seeds, **request):
+        self.seeds, self.request, self.step = seeds, request, 0
+    def launch(self, tokens, conditional, unconditional, stream):
+        r, step = self.request, self.step
+        settings = StepSettings(
+            seeds=self.seeds, step=step, guidance=r["guidance"], temperature=r["temperature"],
+            top_k=r["top_k"], mask_temperature=float(r["mask_temperatures"][step]),
+            num_remask=r["num_remask"][step],
+        )
+        other = None if unconditional is None else view(unconditional)
+        sample_step(view(tokens), view(conditional), other, settings)
+        self.step += 1
+    def check(self):
+        pass
+
+def request(clips):
+    tokens = np.full((clips, 2, 100), 16, np.int32)
+    tokens[-1, :, :30] = 3
+    features = rng.standard_normal((clips, 4, 6)).astype(np.float32)
+    return features, tokens, np.arange(clips, dtype=np.uint64)
+
+def engines_of(gpu):
+    host = lambda **inputs: logits_of(**inputs)
+    return DeviceEngines(
+        visual_encoder=host, backbone=host, codec_decoder=host, device="cuda", gpu=gpu,
+        graph=Computing(), config=config,
+    )
+
+gpu = Gpu()
+"""
+
+
+def told(log):
+    """The driver's log without addresses: what was done, and how many bytes."""
+    copies, others = ("upload", "download", "copy"), ("launch", "replay", "begin", "end")
+    lines = [line.split() for line in log if line.split()[0] in copies + others]
+    return [f"{w[0]} {w[-1]}" if w[0] in copies else " ".join(w[:2]) for w in lines]
+
+
+TOKENS, FEATURES = 4 * 2 * 100, 4 * 4 * 6
+STEP = [f"copy {TOKENS}", "copy 4", "launch sample", "launch remask"]
+"""The unconditional branch gets the tokens, then the backbone runs, then the kernels."""
+PARAMETERS, STATE = 4 * (8 + 2 + 3 * 2), 16 + 4
+BEGIN = [f"upload {2 * FEATURES}", f"upload {TOKENS}", f"upload {PARAMETERS}", f"upload {STATE}"]
+END = [f"download {TOKENS}", "download 4"]
+RUN = """
+loop = DeviceLoop(gpu, Marked(gpu, CAPTURED), config, 1, True)
+loop.run(*request(1), GenerateOptions(steps=3))
+"""
+
+
+def test_a_captured_step_is_replayed_and_nothing_comes_back_before_the_last(launch):  # noqa: F811
+    _, log = launch(LOOP + RUN.replace("CAPTURED", "True"))
+    lines = told(log)
+    assert lines[-len(BEGIN + END) - 3 :] == [*BEGIN, *["replay 0x3000"] * 3, *END]
+    begin, end = lines.index("begin capture"), lines.index("end capture")
+    assert lines[begin + 1 : end] == STEP
+    assert lines[begin - 4 : begin] == STEP  # warm before
+
+
+def test_a_backbone_with_a_graph_of_its_own_is_followed_by_the_kernels(launch):  # noqa: F811
+    _, log = launch(LOOP + RUN.replace("CAPTURED", "False"))
+    lines = told(log)
+    assert lines[-len(BEGIN + END) - 12 :] == [*BEGIN, *STEP * 3, *END]
+    assert "begin capture" not in lines
+
+
+def test_without_guidance_there_is_one_branch(launch):  # noqa: F811
+    _, log = launch(
+        LOOP
+        + """
+loop = DeviceLoop(gpu, Marked(gpu, False), config, 3, False)
+loop.run(*request(3), GenerateOptions(steps=2, guidance=1))
+"""
+    )
+    lines = told(log)
+    assert lines[-8:-2] == ["copy 4", "launch sample", "launch remask"] * 2
+    assert lines[-2:] == [f"download {3 * TOKENS}", "download 4"]
+
+
+def test_the_tokens_are_those_of_the_loop_on_the_host(launch):  # noqa: F811
+    out, _ = launch(
+        LOOP
+        + """
+device_loop.CudaSampler = HostSampler
+engines = engines_of(gpu)
+for clips in (1, 3, 16, 18):
+    for guidance in (1.0, 2.5):
+        case, options = request(clips), GenerateOptions(steps=4, guidance=guidance, temperature=5.0)
+        host = Engines(engines.backbone, engines.backbone, engines.backbone, "cpu", sample_step)
+        expected = list(host.decode_tokens(*case, options))[-1][1]
+        for again in range(2):
+            ((step, tokens),) = engines.decode_tokens(*case, options)
+            assert (step, tokens.dtype) == (3, np.int32)
+            np.testing.assert_array_equal(tokens, expected)
+        assert (tokens < 16).all() and (tokens[-1, :, :30] == 3).all()
+        assert len({clip.tobytes() for clip in tokens}) == clips
+        print(clips, guidance)
+"""
+    )
+    assert len(out.splitlines()) == 8
+
+
+def test_memory_is_held_for_a_few_shapes_only(launch):  # noqa: F811
+    out, _ = launch(
+        LOOP
+        + """
+device_loop.CudaSampler = HostSampler
+engines = engines_of(gpu)
+for clips in range(1, 7):
+    list(engines.decode_tokens(*request(clips), GenerateOptions(steps=1)))
+print(sorted(engines.loops), len(gpu._buffers))
+"""
+    )
+    assert out == "[(3, True), (4, True), (5, True), (6, True)] 16\n"
+
+
+def test_too_many_clips_for_the_memory_says_what_would_fit(launch):  # noqa: F811
+    out, _ = launch(
+        LOOP
+        + """
+report(lambda: gpu.array("uint8", (2**40,)))
+gpu.memory_bytes = lambda: (5 * logits_bytes(config), 0)
+report(lambda: engines_of(gpu).loop_for(4, True))
+"""
+    )
+    array, loop = out.splitlines()
+    assert array.startswith("BackendError: the memory of GPU 0 is full: 1099512 MB are needed")
+    assert loop.startswith("BackendError: 4 clips at a time need 0 MB for their logits")
+    assert "2 would fit: generate fewer at a time" in loop
+
+
+def test_a_graph_called_with_host_arrays_is_cut_to_its_limit(launch):  # noqa: F811
+    out, log = launch(
+        LOOP
+        + """
+call = HostCalls(gpu, Computing(), contract_of(config)["backbone"], 2)
+features, tokens, _ = request(5)
+inputs = dict(tokens=tokens, features=features, conditional=np.ones(5, np.float32))
+np.testing.assert_array_equal(call(**inputs), logits_of(**inputs))
+report(lambda: call(**inputs | {"tokens": tokens.astype(np.int64)}))
+report(lambda: call(**inputs | {"tokens": tokens[:, :1]}))
+"""
+    )
+    kinds, shapes = out.splitlines()
+    assert "tokens is int64 (2, 2, 100), expected int32 (2, 2, 100)" in kinds
+    assert "tokens is int32 (2, 1, 100), expected int32 (2, 2, 100)" in shapes
+    assert len([line for line in log if line.startswith("download")]) == 3
+
+
+def test_a_gpu_that_is_not_there_is_one_line(launch):  # noqa: F811
+    out, _ = launch("from vab_rt.engines.gpu import Gpu\nreport(lambda: Gpu(7))\n")
+    assert out.startswith("BackendError: GPU 7 cannot be used") and out.count("\n") == 1
+    assert "driver 580 or newer" in out
+
+
+def test_the_schedule_is_that_of_decode_masked():
+    options = GenerateOptions(steps=5, mask_temperature=10.0)
+    temperatures, counts = schedule(options, np.array([200, 7]))
+    assert temperatures.tolist() == [8, 6, 4, 2, 0]
+    assert counts.tolist() == [[remask_count(i, 5, 200), remask_count(i, 5, 7)] for i in range(5)]
+    assert counts[-1].tolist() == [0, 0]

@@ -1,0 +1,119 @@
+"""What the doctor says of the driver, the GPU and the libraries for it."""
+
+import ctypes
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from vab_rt import doctor
+from vab_rt.engines.driver import FoundDriver, FoundGpu, find_driver
+
+H100 = FoundGpu("NVIDIA H100", "9.0", 85_000_000_000)
+READY = FoundDriver("580.95.05", 13000, 0, (H100,))
+
+
+class FakeDriver:
+    """libcuda's calls, as ctypes makes them."""
+
+    def __init__(self, status=0):
+        self.status = status
+
+    def cuInit(self, flags):
+        return self.status
+
+    def cuDriverGetVersion(self, out):
+        out._obj.value = 13010
+
+    def cuDeviceGetCount(self, out):
+        out._obj.value = 2
+
+    def cuDeviceGet(self, out, index):
+        out._obj.value = index
+
+    def cuDeviceGetName(self, out, length, device):
+        out.value = b"GPU %d" % device.value
+
+    def cuDeviceGetAttribute(self, out, attribute, device):
+        out._obj.value = {75: 8, 76: 9}[attribute]
+
+    def cuDeviceTotalMem_v2(self, out, device):
+        assert isinstance(out._obj, ctypes.c_size_t)
+        out._obj.value = 24 << 30
+
+
+def test_the_driver_tells_its_gpus():
+    found = find_driver(lambda name: FakeDriver())
+    assert (found.cuda, found.status) == (13010, 0)
+    assert found.gpus == (FoundGpu("GPU 0", "8.9", 24 << 30), FoundGpu("GPU 1", "8.9", 24 << 30))
+    broken = find_driver(lambda name: FakeDriver(status=803))
+    assert (broken.status, broken.gpus) == (803, ())
+
+
+def test_no_driver_is_no_failure():
+    def missing(name):
+        raise OSError(name)
+
+    assert find_driver(missing) is None
+
+
+@pytest.fixture
+def found(monkeypatch):
+    """The findings on a machine with that driver, by subject."""
+
+    def examine(driver):
+        monkeypatch.setattr(doctor, "find_driver", lambda: driver)
+        return {finding.subject: finding for finding in doctor.examine()}
+
+    return examine
+
+
+def test_without_a_driver_nothing_is_missed(found, monkeypatch):
+    for module in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, module, None)
+    findings = found(None)
+    assert findings["GPU driver"].found.startswith("no NVIDIA driver")
+    for device in ("cuda", "tensorrt", "tensorrt-rtx"):
+        finding = findings[f"device {device}"]
+        assert finding.is_good and "no NVIDIA GPU to use it" in finding.found
+
+
+def test_a_gpu_without_libraries_is_told_what_to_install(found, monkeypatch):
+    for module in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, module, None)
+    findings = found(READY)
+    expected = "NVIDIA 580.95.05 (CUDA 13.0), NVIDIA H100 (9.0, 85 GB)"
+    assert findings["GPU driver"].found == expected
+    advice = {name: findings[f"device {name}"].advice for name in ("cuda", "tensorrt")}
+    assert advice["cuda"] == doctor.GPU_INSTALL
+    assert advice["tensorrt"] == 'pip install "vab-rt[trt]"'
+    assert findings["device tensorrt-rtx"].advice == 'pip install "vab-rt[rtx]"'
+    assert not findings["device cuda"].is_needed
+
+
+@pytest.mark.parametrize(
+    ("driver", "words"),
+    [
+        (FoundDriver("535.1", 12020, 0, (H100,)), "CUDA 12.2"),
+        (FoundDriver("580.1", 13000, 803, ()), "does not start: CUDA error 803"),
+    ],
+)
+def test_a_driver_that_is_old_or_broken_is_a_note(found, driver, words):
+    finding = found(driver)["GPU driver"]
+    assert not finding.is_good and words in finding.found
+    assert finding.advice.startswith("install driver 580 or newer: https://www.nvidia.com/drivers")
+
+
+def test_a_library_that_is_there_shows_its_version(found, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__spec__=SimpleNamespace()))
+    monkeypatch.setattr(doctor, "version", lambda name: "10.16.1" if name == "tensorrt" else "1")
+    finding = found(READY)["device tensorrt"]
+    assert finding.is_good and finding.found == "tensorrt 10.16.1"
+
+
+def test_the_cache_is_counted(found, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = tmp_path / "vab-rt" / "engines"
+    folder.mkdir(parents=True)
+    (folder / "backbone-1.engine").write_bytes(bytes(2_000_000))
+    assert found(None)["engine cache"].found == f"{folder}, 1 engines, 2 MB"

@@ -1,0 +1,188 @@
+"""Engines are built once, and a file that this user did not make here is never loaded."""
+
+import logging
+import os
+import shutil
+import stat
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from vab_rt.engines.engine_cache import EngineKey, cache_folder, cached_engine, forget_engine
+from vab_rt.errors import BackendError
+
+KEY = EngineKey(
+    graph="backbone",
+    graph_sha256="ab" * 32,
+    library="tensorrt-rtx 1.7.1",
+    gpu="Ampere and later",
+    precision="fp16",
+    settings="rows 1 to 32",
+)
+
+
+class Builder:
+    """Counts its calls; every engine is another."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self) -> bytes:
+        self.calls += 1
+        return b"engine %d" % self.calls
+
+
+@pytest.fixture
+def build() -> Builder:
+    return Builder()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "cache" / "engines"
+
+
+def file_of(folder: Path) -> Path:
+    (path,) = folder.glob("*.engine")
+    return path
+
+
+def test_a_second_start_does_not_build(build: Builder, folder: Path) -> None:
+    assert cached_engine(KEY, build, folder) == b"engine 1"
+    assert cached_engine(KEY, build, folder) == b"engine 1"
+    assert build.calls == 1
+    assert sorted(path.suffix for path in folder.iterdir()) == ["", ".engine"]
+
+
+@pytest.mark.parametrize("field", EngineKey.__struct_fields__)
+def test_whatever_an_engine_depends_on_is_in_its_key(
+    build: Builder, folder: Path, field: str
+) -> None:
+    cached_engine(KEY, build, folder)
+    other = msgspec.structs.replace(KEY, **{field: "other"})
+    assert cached_engine(other, build, folder) == b"engine 2"
+    assert cached_engine(KEY, build, folder) == b"engine 1"
+
+
+def test_the_folder_and_its_files_are_the_users_alone(build: Builder, folder: Path) -> None:
+    cached_engine(KEY, build, folder)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
+
+
+def damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def lose_its_seal(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[48:])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def let_others_write(path: Path) -> None:
+    path.chmod(0o666)
+
+
+def become_a_link(path: Path) -> None:
+    target = path.parent.parent / "elsewhere"
+    path.rename(target)
+    path.symlink_to(target)
+
+
+def lose_the_key(path: Path) -> None:
+    (path.parent / "key").unlink()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [damage, cut, lose_its_seal, empty, let_others_write, become_a_link, lose_the_key],
+)
+def test_what_cannot_be_trusted_is_built_again(
+    build: Builder, folder: Path, change, caplog: pytest.LogCaptureFixture
+) -> None:
+    cached_engine(KEY, build, folder)
+    change(file_of(folder))
+    with caplog.at_level(logging.WARNING):
+        assert cached_engine(KEY, build, folder) == b"engine 2"
+    assert "it is built again" in caplog.text
+    assert not file_of(folder).is_symlink()
+    assert cached_engine(KEY, build, folder) == b"engine 2"
+
+
+def test_an_engine_from_another_machine_is_refused(
+    build: Builder, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    theirs = tmp_path / "theirs"
+    cached_engine(KEY, lambda: b"malice", theirs)
+    cached_engine(KEY, build, folder)
+    shutil.copy(file_of(theirs), file_of(folder))
+    assert cached_engine(KEY, build, folder) == b"engine 2"
+    assert "was not built here" in caplog.text
+
+
+def test_an_engine_under_another_key_is_refused(build: Builder, folder: Path) -> None:
+    other = msgspec.structs.replace(KEY, graph_sha256="cd" * 32)
+    cached_engine(KEY, build, folder)
+    file_of(folder).rename(folder / other.file)
+    assert cached_engine(other, build, folder) == b"engine 2"
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o702])
+def test_a_folder_that_others_can_write_to_is_refused(
+    build: Builder, folder: Path, mode: int
+) -> None:
+    folder.mkdir(parents=True)
+    folder.chmod(mode)
+    with pytest.raises(BackendError, match=r"can be written by others .*only you.*rm -r"):
+        cached_engine(KEY, build, folder)
+
+
+def test_a_folder_that_is_a_link_is_refused(build: Builder, folder: Path, tmp_path: Path) -> None:
+    folder.parent.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BackendError, match="such as a link"):
+        cached_engine(KEY, build, folder)
+
+
+def test_where_nothing_can_be_kept_an_engine_is_built_each_time(
+    build: Builder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    assert cached_engine(KEY, build, tmp_path / "file" / "engines") == b"engine 1"
+    assert cached_engine(KEY, build, tmp_path / "file" / "engines") == b"engine 2"
+    assert "engines are not kept" in caplog.text
+
+
+def test_a_failed_build_leaves_nothing(folder: Path) -> None:
+    def fail() -> bytes:
+        raise BackendError("no")
+
+    with pytest.raises(BackendError, match="no"):
+        cached_engine(KEY, fail, folder)
+    assert [path.name for path in folder.iterdir()] == ["key"]
+
+
+def test_an_engine_is_forgotten(build: Builder, folder: Path) -> None:
+    cached_engine(KEY, build, folder)
+    forget_engine(KEY, folder)
+    forget_engine(KEY, folder)
+    assert cached_engine(KEY, build, folder) == b"engine 2"
+
+
+def test_the_folder_is_where_the_system_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    if os.name == "posix":
+        assert cache_folder() == Path("/somewhere/vab-rt/engines")
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        assert cache_folder() == Path.home() / ".cache/vab-rt/engines"

@@ -1,0 +1,225 @@
+"""TensorRT and TensorRT-RTX: ONNX to an engine, and an engine as a graph on a GPU.
+
+Both libraries have the calls used here, from 10.14 and 1.7 on. Networks are strongly typed: what is
+computed in which precision is decided in the ONNX file and nowhere else.
+"""
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vab_rt.bundle import Bundle
+from vab_rt.contract import RUNTIME_GRAPHS, GraphContract, contract_of
+from vab_rt.engines.device_arrays import DeviceArray
+from vab_rt.engines.device_engines import MAX_ROWS, DeviceEngines, device_engines, gpu_precision
+from vab_rt.engines.device_loop import DeviceGraph, Enqueue
+from vab_rt.engines.engine_cache import EngineKey, cached_engine, forget_engine
+from vab_rt.engines.gpu import Gpu
+from vab_rt.errors import BackendError, BundleError
+
+log = logging.getLogger(__name__)
+
+_TYPICAL_ROWS = 2  # one clip and its two branches of guidance
+
+
+@dataclass(frozen=True)
+class Library:
+    """One of the two libraries: its module, and what differs between them.
+
+    device: as users name it. target: the GPUs its engines run on, as far as they depend on them.
+    """
+
+    device: str
+    api: Any
+    target: str
+    configure: Callable[[Any], None]
+
+    @property
+    def version(self) -> str:
+        return f"{self.device} {self.api.__version__}"
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """An engine of a bundle's graph, or why it has to be built first."""
+
+    key: EngineKey
+    engine: bytes
+    build_s: float | None
+    """None where it was kept from before"""
+
+
+def compile_bundle(
+    bundle: Bundle, library: Library, folder: Path | None = None
+) -> Iterator[tuple[str, Compiled]]:
+    """The engines of every graph by name, built where the cache has none; one at a time."""
+    precision = gpu_precision(bundle)
+    for name in RUNTIME_GRAPHS:
+        yield name, compile_graph(bundle, name, precision, library, folder)
+
+
+def compile_graph(
+    bundle: Bundle, name: str, precision: str, library: Library, folder: Path | None = None
+) -> Compiled:
+    """The engine of one graph. Raises BundleError for a graph that the library cannot build."""
+    graph = bundle.read_graph(name, precision)
+    key = EngineKey(
+        graph=name,
+        graph_sha256=hashlib.sha256(graph).hexdigest(),
+        library=library.version,
+        gpu=library.target,
+        precision=precision,
+        settings=f"rows 1 to {MAX_ROWS[name]}",
+    )
+    seconds: list[float] = []
+
+    def build() -> bytes:
+        log.info("building the %s engine of %s (%s), once", library.device, name, precision)
+        begin = time.perf_counter()
+        contract = contract_of(bundle.config)[name]
+        engine = build_engine(library, name, graph, contract, MAX_ROWS[name])
+        seconds.append(time.perf_counter() - begin)
+        log.info("built in %.0f s, %.1f MB", seconds[0], len(engine) / 1e6)
+        return engine
+
+    engine = cached_engine(key, build, folder)
+    return Compiled(key, engine, seconds[0] if seconds else None)
+
+
+def build_engine(
+    library: Library, name: str, graph: bytes, contract: GraphContract, max_rows: int
+) -> bytes:
+    """Compile ONNX to an engine for 1 to `max_rows` rows. Raises BundleError when it cannot be."""
+    api = library.api
+    builder = api.Builder(_logger(api))
+    flags = 1 << int(api.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    network = builder.create_network(flags)
+    parser = api.OnnxParser(network, _logger(api))
+    if not parser.parse(graph):
+        reasons = "; ".join(str(parser.get_error(i).desc()) for i in range(parser.num_errors))
+        raise _cannot_build(library, name, reasons)
+    _let_attention_decompose(api, network)
+    config = builder.create_builder_config()
+    profile = builder.create_optimization_profile()
+    for tensor in contract.inputs:
+        sizes = (
+            tuple(rows if isinstance(size, str) else size for size in tensor.shape)
+            for rows in (1, min(_TYPICAL_ROWS, max_rows), max_rows)
+        )
+        profile.set_shape(tensor.name, *sizes)
+    config.add_optimization_profile(profile)
+    library.configure(config)
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
+        raise _cannot_build(library, name, "see the lines above")
+    return bytes(engine)
+
+
+def _let_attention_decompose(api: Any, network: Any) -> None:
+    """Where there is no kernel for an attention as a whole, such as in float32, from its parts."""
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        if layer.type == api.LayerType.ATTENTION_INPUT:
+            layer.__class__ = api.IAttentionInputLayer  # the bindings return the base class
+            layer.attention.decomposable = True
+
+
+def open_compiled(bundle: Bundle, library: Library, gpu: Gpu) -> DeviceEngines:
+    """Engines from the cache or built now, on a GPU."""
+    precision = gpu_precision(bundle)
+    contracts = contract_of(bundle.config)
+    runtime = library.api.Runtime(_logger(library.api))
+    graphs: dict[str, DeviceGraph] = {}
+    for name in RUNTIME_GRAPHS:
+        engine = _deserialise(runtime, bundle, name, precision, library)
+        if engine is None:
+            raise BackendError(
+                f"{library.version} refuses the engine of {name} that it has built for {gpu.name}, "
+                "expected to run it; use --device cuda"
+            )
+        check_tensors(library, engine, name, contracts[name])
+        graphs[name] = CompiledGraph(library, engine, name, contracts[name], gpu)
+    return device_engines(bundle, gpu, graphs, library.device)
+
+
+def _deserialise(
+    runtime: Any, bundle: Bundle, name: str, precision: str, library: Library
+) -> Any | None:
+    """The engine, built once more where the library refuses the one that was kept."""
+    for _ in range(2):
+        compiled = compile_graph(bundle, name, precision, library)
+        engine = runtime.deserialize_cuda_engine(compiled.engine)
+        if engine is not None:
+            return engine
+        forget_engine(compiled.key)
+        if compiled.build_s is not None:
+            return None
+        log.warning("%s refuses the engine kept for %s: it is built again", library.version, name)
+    return None
+
+
+def check_tensors(library: Library, engine: Any, name: str, contract: GraphContract) -> None:
+    """Raises BundleError unless an engine has the tensors of the contract."""
+    found = {engine.get_tensor_name(i) for i in range(engine.num_io_tensors)}
+    expected = {tensor.name for tensor in (*contract.inputs, *contract.outputs)}
+    if found != expected:
+        raise BundleError(
+            f"the {library.device} engine of {name} has the tensors {', '.join(sorted(found))}, "
+            f"expected {', '.join(sorted(expected))}; export the model again"
+        )
+
+
+class CompiledGraph:
+    """One engine on a GPU. Each `bind` makes a context with memory of its own, as a captured
+    graph needs."""
+
+    can_be_captured = True
+
+    def __init__(
+        self, library: Library, engine: Any, name: str, contract: GraphContract, gpu: Gpu
+    ) -> None:
+        self._library, self._engine, self.name = library, engine, name
+        self._contract, self._gpu = contract, gpu
+
+    def bind(self, tensors: dict[str, DeviceArray]) -> Enqueue:
+        api = self._library.api
+        strategy = api.ExecutionContextAllocationStrategy.USER_MANAGED
+        context = self._engine.create_execution_context(strategy)
+        if context is None:
+            raise self._failed("has no room for a context")
+        for tensor in self._contract.inputs:
+            if not context.set_input_shape(tensor.name, tensors[tensor.name].shape):
+                raise self._failed(f"refuses {tensor.name} of shape {tensors[tensor.name].shape}")
+        for name, array in tensors.items():
+            if not context.set_tensor_address(name, array.address):
+                raise self._failed(f"refuses the memory of {name}")
+        size_bytes = max(1, int(context.update_device_memory_size_for_shapes()))
+        memory = self._gpu.array("uint8", (size_bytes,))
+        context.set_device_memory(memory.address, size_bytes)
+
+        def enqueue() -> None:
+            if not context.execute_async_v3(self._gpu.handle):
+                raise self._failed("does not run")
+
+        return enqueue
+
+    def _failed(self, what: str) -> BackendError:
+        return BackendError(
+            f"graph {self.name} {what} on {self._gpu.name} with {self._library.version}, expected "
+            "it to run; close other programs that use the GPU, or use --device cuda"
+        )
+
+
+def _cannot_build(library: Library, name: str, reasons: str) -> BundleError:
+    return BundleError(
+        f"graph {name} cannot be built by {library.version} ({reasons}), expected an ONNX graph "
+        "that it supports; use --device cuda"
+    )
+
+
+def _logger(api: Any) -> Any:
+    return api.Logger(api.Logger.ERROR)

@@ -1,0 +1,151 @@
+"""onnxruntime on an NVIDIA GPU: device buffers, our stream, and its own CUDA graph.
+
+onnxruntime does not let a caller capture its run, so it captures and replays by itself, and the
+sampling kernels follow on the same stream.
+"""
+
+import itertools
+from typing import Any
+
+import numpy as np
+
+from vab_rt.bundle import Bundle
+from vab_rt.contract import RUNTIME_GRAPHS, GraphContract, contract_of
+from vab_rt.engines import Engines
+from vab_rt.engines.cpu import check_session, first_line, has_cuda_provider
+from vab_rt.engines.device_arrays import DeviceArray
+from vab_rt.engines.device_engines import device_engines, gpu_precision
+from vab_rt.engines.device_loop import DeviceGraph, Enqueue
+from vab_rt.engines.gpu import Gpu
+from vab_rt.errors import BackendError, BundleError
+
+PROVIDER = "CUDAExecutionProvider"
+INSTALL = 'pip install "vab-rt[gpu]" && pip install --force-reinstall --no-deps onnxruntime-gpu'
+_ERRORS_ONLY = 3
+_NO_GRAPH = -1
+_SIZES = frozenset(
+    ("Shape", "Size", "Gather", "Slice", "Concat", "Squeeze", "Unsqueeze", "Cast", "Add", "Mul")
+)
+"""Arithmetic on shapes, which onnxruntime keeps on the processor on purpose."""
+
+
+def open_engines(bundle: Bundle, threads: int | None = None) -> Engines:
+    """Verify and load every graph; the backbone replays a graph of its own."""
+    if not has_cuda_provider():
+        raise BackendError(
+            "device cuda needs onnxruntime with the CUDA provider, and the one installed has none; "
+            f"install it with: {INSTALL}"
+        )
+    precision = gpu_precision(bundle)
+    gpu = Gpu()
+    contracts = contract_of(bundle.config)
+    graphs: dict[str, DeviceGraph] = {
+        name: OrtGraph(
+            name,
+            bundle.read_graph(name, precision),
+            contracts[name],
+            gpu,
+            origin=str(bundle.folder),
+            has_own_graph=name == "backbone",
+        )
+        for name in RUNTIME_GRAPHS
+    }
+    return device_engines(bundle, gpu, graphs, "cuda")
+
+
+class OrtGraph:
+    """One graph in an onnxruntime session on the GPU."""
+
+    can_be_captured = False
+
+    def __init__(
+        self,
+        name: str,
+        graph: bytes,
+        contract: GraphContract,
+        gpu: Gpu,
+        *,
+        origin: str,
+        has_own_graph: bool,
+    ) -> None:
+        self.name, self._contract, self._gpu = name, contract, gpu
+        self._graph_ids = itertools.count() if has_own_graph else itertools.repeat(_NO_GRAPH)
+        try:
+            self._session = _open_session(graph, gpu, has_own_graph)
+        except Exception as error:  # onnxruntime's own exceptions share no other base
+            raise BundleError(
+                f"graph {name} of {origin} cannot be loaded by onnxruntime on {gpu.name} "
+                f"({first_line(error)}), expected an ONNX graph; export the model again"
+            ) from error
+        check_placement(self._session, name, is_strict=has_own_graph)
+        check_session(self._session, name, contract, origin)
+
+    def bind(self, tensors: dict[str, DeviceArray]) -> Enqueue:
+        """Runs with these arrays; the first one captures, and later ones replay."""
+        import onnxruntime as ort  # type: ignore[import-untyped,unused-ignore]  # it ships no types
+
+        binding = self._session.io_binding()
+        for tensor in self._contract.inputs:
+            binding.bind_input(tensor.name, *self._place(tensors[tensor.name]))
+        for tensor in self._contract.outputs:
+            binding.bind_output(tensor.name, *self._place(tensors[tensor.name]))
+        options = ort.RunOptions()
+        options.add_run_config_entry("gpu_graph_id", str(next(self._graph_ids)))
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+        def enqueue() -> None:
+            try:
+                self._session.run_with_iobinding(binding, options)
+            except Exception as error:  # onnxruntime's own exceptions share no other base
+                raise BackendError(
+                    f"graph {self.name} failed on {self._gpu.name} ({first_line(error)}), expected "
+                    "it to run; close other programs that use the GPU, or use the device cpu"
+                ) from error
+
+        return enqueue
+
+    def _place(self, array: DeviceArray) -> tuple[Any, ...]:
+        kind = np.dtype(array.dtype).type
+        return "cuda", self._gpu.device_id, kind, array.shape, array.address
+
+
+def check_placement(session: Any, name: str, *, is_strict: bool) -> None:
+    """Raises BackendError for a node that runs on the processor: it would copy back and forth.
+
+    is_strict: not even arithmetic on shapes, which a CUDA graph cannot hold.
+    """
+    if PROVIDER not in session.get_providers():
+        raise BackendError(
+            f"onnxruntime could not start CUDA for graph {name} and would use the processor, "
+            f"expected the GPU; a library is missing or the driver is old: {INSTALL}, and see "
+            "vab-rt doctor"
+        )
+    elsewhere = {
+        node.op_type
+        for subgraph in session.get_provider_graph_assignment_info()
+        if subgraph.ep_name != PROVIDER
+        for node in subgraph.get_nodes()
+    }
+    if not is_strict:
+        elsewhere -= _SIZES
+    if elsewhere:
+        raise BackendError(
+            f"graph {name} has {', '.join(sorted(elsewhere))} on the processor, expected every "
+            "node on the GPU; upgrade with: pip install --upgrade --no-deps onnxruntime-gpu"
+        )
+
+
+def _open_session(graph: bytes, gpu: Gpu, has_own_graph: bool) -> Any:
+    import onnxruntime as ort
+
+    ort.preload_dlls()
+    options = ort.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    settings = {
+        "device_id": str(gpu.device_id),
+        "user_compute_stream": str(gpu.handle),
+        "enable_cuda_graph": "1" if has_own_graph else "0",
+        "cudnn_conv_algo_search": "HEURISTIC",
+    }
+    return ort.InferenceSession(graph, options, providers=[(PROVIDER, settings)])

@@ -1,0 +1,148 @@
+"""A bundle's graphs on a GPU, as a pipeline takes them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vab_rt.bundle import Bundle
+from vab_rt.config import GenerateOptions, ModelConfig
+from vab_rt.contract import GraphContract, contract_of
+from vab_rt.decoding import Tokens
+from vab_rt.engines import Engines
+from vab_rt.engines.device_arrays import DeviceArray
+from vab_rt.engines.device_loop import DeviceGraph, DeviceLoop, Enqueue, arrays_of
+from vab_rt.engines.gpu import Gpu
+from vab_rt.errors import BackendError, BundleError
+
+MAX_CLIPS = 16
+MAX_ROWS = {"visual_encoder": 16, "backbone": 2 * MAX_CLIPS, "codec_decoder": MAX_CLIPS}
+"""Of each graph's free dimension; larger calls are cut."""
+MAX_SHAPES = 4
+"""Shapes of the loop that memory is held for at a time."""
+
+_BEST_FIRST = ("fp16", "bf16", "fp32")
+
+
+def gpu_precision(bundle: Bundle) -> str:
+    """What a GPU computes this bundle in: fp16, bf16 or fp32, the first it has.
+
+    Raises BundleError where there is none, as of int8 graphs, which are for processors.
+    """
+    held = {*bundle.manifest.variants, bundle.manifest.precision}
+    for precision in _BEST_FIRST:
+        if precision in held:
+            return precision
+    raise BundleError(
+        f"{bundle.folder} has graphs in {', '.join(sorted(held))}, expected "
+        f"{' or '.join(_BEST_FIRST)} for this device; export the model again with: "
+        "python -m export.build_engines CHECKPOINT --precision fp32,fp16"
+    )
+
+
+class HostCalls:
+    """A graph called with host arrays: they are copied there and back, on the same stream."""
+
+    def __init__(self, gpu: Gpu, graph: DeviceGraph, contract: GraphContract, limit: int) -> None:
+        self._gpu, self._graph, self._contract, self._limit = gpu, graph, contract, limit
+        self._bound: dict[int, tuple[dict[str, DeviceArray], Enqueue]] = {}
+
+    def __call__(self, **inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        count = len(next(iter(inputs.values())))
+        parts = [
+            self._run({name: x[i : i + self._limit] for name, x in inputs.items()})
+            for i in range(0, count, self._limit)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _run(self, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        self._gpu.make_current()
+        rows = len(next(iter(inputs.values())))
+        if rows not in self._bound:
+            arrays = arrays_of(self._gpu, self._contract, rows)
+            self._bound[rows] = arrays, self._graph.bind(arrays)
+        arrays, enqueue = self._bound[rows]
+        for name, values in inputs.items():
+            if values.shape != arrays[name].shape or values.dtype != arrays[name].dtype:
+                raise BackendError(
+                    f"{name} is {values.dtype} {values.shape}, expected "
+                    f"{np.dtype(arrays[name].dtype)} {arrays[name].shape}"
+                )
+            self._gpu.upload(arrays[name], values)
+        enqueue()
+        return self._gpu.download(arrays[self._contract.outputs[0].name])
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceEngines(Engines):
+    """Engines that decode on a GPU; `decode_tokens` yields the last step alone."""
+
+    gpu: Gpu
+    graph: DeviceGraph
+    config: ModelConfig
+    loops: dict[tuple[int, bool], DeviceLoop] = field(default_factory=dict)
+
+    def decode_tokens(
+        self,
+        features: npt.NDArray[np.float32],
+        tokens: Tokens,
+        seeds: npt.NDArray[np.uint64],
+        options: GenerateOptions,
+    ) -> Iterator[tuple[int, Tokens]]:
+        self.gpu.make_current()
+        parts = []
+        for i in range(0, len(tokens), MAX_CLIPS):
+            part = slice(i, i + MAX_CLIPS)
+            loop = self.loop_for(len(tokens[part]), options.guidance != 1)
+            parts.append(loop.run(features[part], tokens[part], seeds[part], options))
+        yield options.steps - 1, np.concatenate(parts)
+
+    def loop_for(self, clips: int, is_guided: bool) -> DeviceLoop:
+        """The loop of a shape; the one longest made gives its memory to a new one."""
+        key = clips, is_guided
+        if key not in self.loops:
+            if len(self.loops) >= MAX_SHAPES:
+                self.loops.pop(next(iter(self.loops))).close()
+            self._check_memory(clips, is_guided)
+            self.loops[key] = DeviceLoop(self.gpu, self.graph, self.config, clips, is_guided)
+        return self.loops[key]
+
+    def _check_memory(self, clips: int, is_guided: bool) -> None:
+        per_clip = logits_bytes(self.config) * (2 if is_guided else 1)
+        free, _ = self.gpu.memory_bytes()
+        if per_clip * clips > free:
+            fits = free // per_clip
+            raise BackendError(
+                f"{clips} clips at a time need {clips * per_clip / 1e6:.0f} MB for their logits, "
+                f"but {free / 1e6:.0f} MB of {self.gpu.name} are free, expected room for all; "
+                f"{fits} would fit: generate fewer at a time, or close other programs"
+            )
+
+
+def logits_bytes(config: ModelConfig) -> int:
+    """Of one clip and one branch of guidance."""
+    return 4 * config.num_codebooks * config.num_token_steps * config.codebook_size
+
+
+def device_engines(
+    bundle: Bundle, gpu: Gpu, graphs: dict[str, DeviceGraph], device: str
+) -> DeviceEngines:
+    """The graphs of a bundle on a GPU as a pipeline takes them, warm for one guided clip."""
+    contracts = contract_of(bundle.config)
+
+    def call(name: str) -> HostCalls:
+        return HostCalls(gpu, graphs[name], contracts[name], MAX_ROWS[name])
+
+    engines = DeviceEngines(
+        visual_encoder=call("visual_encoder"),
+        backbone=call("backbone"),
+        codec_decoder=call("codec_decoder"),
+        device=device,
+        gpu=gpu,
+        graph=graphs["backbone"],
+        config=bundle.config,
+    )
+    engines.loop_for(1, True)
+    return engines

@@ -1,0 +1,166 @@
+"""Decoding on a GPU: every step is enqueued, and nothing comes back before the last.
+
+Tokens, logits, the parameter block and the step counter lie in device memory. Where the backbone
+can be captured, one step is one CUDA graph, replayed for each step; where it replays a graph of
+its own, the sampling follows it on the same stream.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from vab_rt.config import GenerateOptions, ModelConfig
+from vab_rt.contract import GraphContract, contract_of
+from vab_rt.decoding import Tokens, remask_count
+from vab_rt.engines.cuda_sampling import CudaSampler
+from vab_rt.engines.device_arrays import DeviceArray
+from vab_rt.engines.gpu import Gpu, part_of, reshaped
+from vab_rt.errors import BackendError
+
+MAX_STEPS = 1024
+
+Enqueue = Callable[[], None]
+"""Puts one run of a graph on the GPU's stream, and returns at once."""
+
+
+class DeviceGraph(Protocol):
+    """One graph on a GPU, whatever library runs it."""
+
+    can_be_captured: bool
+
+    def bind(self, tensors: dict[str, DeviceArray]) -> Enqueue:
+        """A run that reads and writes these arrays, every input and output by name.
+
+        The arrays fix the shapes; they must live as long as the run is used.
+        """
+        ...
+
+
+class DeviceLoop:
+    """The loop for one shape: B clips, with or without guidance."""
+
+    def __init__(
+        self, gpu: Gpu, backbone: DeviceGraph, config: ModelConfig, clips: int, is_guided: bool
+    ) -> None:
+        c, rows = config, clips * (2 if is_guided else 1)
+        self._gpu, self.clips = gpu, clips
+        self._arrays = arrays_of(gpu, contract_of(c)["backbone"], rows)
+        self._enqueue_backbone = backbone.bind(self._arrays)
+        self._sampler = CudaSampler(
+            clips,
+            c.num_codebooks * c.num_token_steps,
+            c.codebook_size,
+            max_steps=MAX_STEPS,
+            device_id=gpu.device_id,
+            stream=gpu.stream,
+        )
+        conditional = (np.arange(rows) < clips).astype(np.float32)
+        gpu.upload(self._arrays["conditional"], conditional)
+        self._launch: Callable[[], None] = self._step
+        self._warm_up()
+        if backbone.can_be_captured:
+            self._launch = self._capture()
+
+    def run(
+        self,
+        features: npt.NDArray[np.float32],
+        tokens: Tokens,
+        seeds: npt.NDArray[np.uint64],
+        options: GenerateOptions,
+    ) -> Tokens:
+        """Finished tokens [B, K, T]: what goes in is uploaded first, what comes out is last."""
+        branches = self._arrays["features"].shape[0] // self.clips
+        self._gpu.upload(self._arrays["features"], np.concatenate([features] * branches))
+        self._gpu.upload(part_of(self._arrays["tokens"], 0, self.clips), tokens)
+        mask_id = self._arrays["logits"].shape[3]
+        mask_temperatures, num_remask = schedule(options, (tokens == mask_id).sum(axis=(1, 2)))
+        self._sampler.begin(
+            seeds,
+            guidance=options.guidance,
+            temperature=options.temperature,
+            top_k=options.top_k,
+            mask_temperatures=mask_temperatures,
+            num_remask=num_remask,
+        )
+        for _ in range(options.steps):
+            self._launch()
+        result: Tokens = self._gpu.download(part_of(self._arrays["tokens"], 0, self.clips))
+        self._sampler.check()
+        return result
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._gpu.wait()
+        for array in self._arrays.values():
+            self._gpu.free(array)
+
+    def _step(self, stream: Any = None) -> None:
+        clips, (rows, k, t, v) = self.clips, self._arrays["logits"].shape
+        tokens = part_of(self._arrays["tokens"], 0, clips)
+        logits = reshaped(self._arrays["logits"], rows, k * t, v)
+        if rows > clips:
+            self._gpu.copy(part_of(self._arrays["tokens"], clips, rows), tokens)
+        self._enqueue_backbone()
+        self._sampler.launch(
+            reshaped(tokens, clips, k * t),
+            part_of(logits, 0, clips),
+            part_of(logits, clips, rows) if rows > clips else None,
+            stream,
+        )
+
+    def _warm_up(self) -> None:
+        """One step in which nothing is masked: libraries choose and allocate at the first run."""
+        rows, k, t, _ = self._arrays["logits"].shape
+        self._gpu.upload(self._arrays["tokens"], np.zeros((rows, k, t), np.int32))
+        self._gpu.upload(self._arrays["features"], np.zeros(self._arrays["features"].shape))
+        self._sampler.begin(
+            np.zeros(self.clips, np.uint64),
+            guidance=1.0,
+            temperature=1.0,
+            top_k=1,
+            mask_temperatures=np.zeros(1, np.float32),
+            num_remask=np.zeros((1, self.clips), np.int32),
+        )
+        self._step()
+        self._gpu.wait()
+
+    def _capture(self) -> Callable[[], None]:
+        """The step as one graph. What it holds the addresses of lives as long as this object."""
+        stream = self._gpu.stream
+        builder = stream.create_graph_builder()
+        try:
+            builder.begin_building(mode="relaxed")
+            self._step(builder)
+            graph = builder.end_building().complete()
+        except Exception as error:  # of cuda-core, or of the library that runs the backbone
+            raise BackendError(
+                f"the decoding step of {self.clips} clips cannot be captured in a CUDA graph "
+                f"({type(error).__name__}: {error}), expected that it can; use --device cuda"
+            ) from error
+
+        def replay() -> None:
+            graph.launch(stream)
+
+        return replay
+
+
+def schedule(
+    options: GenerateOptions, num_masked: npt.NDArray[np.intp]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+    """Mask temperatures [S] and positions masked again [S, B], as `decode_masked` has them."""
+    steps = options.steps
+    ratios = (np.arange(steps) + 1) / steps
+    counts = [[remask_count(step, steps, int(n)) for n in num_masked] for step in range(steps)]
+    temperatures = (options.mask_temperature * (1 - ratios)).astype(np.float32)
+    return temperatures, np.array(counts, np.int32)
+
+
+def arrays_of(gpu: Gpu, contract: GraphContract, rows: int) -> dict[str, DeviceArray]:
+    return {
+        tensor.name: gpu.array(
+            tensor.dtype, tuple(rows if isinstance(size, str) else size for size in tensor.shape)
+        )
+        for tensor in (*contract.inputs, *contract.outputs)
+    }

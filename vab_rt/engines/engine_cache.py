@@ -1,0 +1,149 @@
+"""Engines that this user has compiled on this machine, kept between starts.
+
+A compiled engine is code: loading one is running it. So a file is loaded only when it bears a MAC
+under a random key that was made here and never leaves the folder, which is the user's alone. What
+does not, a damaged file as well as one from elsewhere, is removed and built again, never trusted.
+"""
+
+import hashlib
+import hmac
+import logging
+import os
+import secrets
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from vab_rt.errors import BackendError
+
+log = logging.getLogger(__name__)
+
+KEY_BYTES = 32
+_MAGIC = b"vab-rt engine 1\n"
+_SECRET = "key"
+
+
+class EngineKey(msgspec.Struct, frozen=True, kw_only=True):
+    """All that an engine depends on.
+
+    graph: its name; graph_sha256: of the ONNX file; library: name and version; gpu: the name and
+    compute capability it is compiled for; settings: limits of its shapes and how it is built.
+    """
+
+    graph: str
+    graph_sha256: str
+    library: str
+    gpu: str
+    precision: str
+    settings: str
+
+    @property
+    def file(self) -> str:
+        digest = hashlib.sha256(msgspec.json.encode(self)).hexdigest()
+        return f"{self.graph}-{digest[:32]}.engine"
+
+
+def cached_engine(key: EngineKey, build: Callable[[], bytes], folder: Path | None = None) -> bytes:
+    """The engine of that key: the one kept here, or one that is built now and kept.
+
+    folder: by default `cache_folder()`. Raises BackendError for a folder that others can write to,
+    and whatever `build` raises. A folder that cannot be written costs the next start a build.
+    """
+    folder = cache_folder() if folder is None else folder
+    try:
+        secret = _open_folder(folder)
+    except OSError as error:
+        log.warning("engines are not kept: %s cannot be used (%s)", folder, error.strerror)
+        return build()
+    path = folder / key.file
+    engine = _read(path, key, secret)
+    if engine is None:
+        engine = build()
+        _write(path, _seal(key, engine, secret), engine)
+    return engine
+
+
+def forget_engine(key: EngineKey, folder: Path | None = None) -> None:
+    """Remove what is kept under that key, such as an engine that its library refuses."""
+    path = (cache_folder() if folder is None else folder) / key.file
+    path.unlink(missing_ok=True)
+
+
+def cache_folder() -> Path:
+    """Where the system keeps what a user's programs can make again."""
+    if os.name == "nt" and "LOCALAPPDATA" in os.environ:
+        return Path(os.environ["LOCALAPPDATA"]) / "vab-rt" / "engines"
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "vab-rt" / "engines"
+
+
+def _open_folder(folder: Path) -> bytes:
+    """The secret key of a private folder; both are made where they are missing."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if found := _not_private(folder, stat.S_ISDIR):
+        raise BackendError(
+            f"{folder}, where compiled engines are kept, {found}, expected a folder that only you "
+            f"can write to; remove it: rm -r {folder}"
+        )
+    path = folder / _SECRET
+    if _not_private(path, stat.S_ISREG) or path.stat().st_size != KEY_BYTES:
+        path.unlink(missing_ok=True)
+        part = folder / f"{_SECRET}.{secrets.token_hex(8)}"
+        part.touch(mode=0o600, exist_ok=False)
+        part.write_bytes(secrets.token_bytes(KEY_BYTES))
+        part.replace(path)
+    return path.read_bytes()
+
+
+def _not_private(path: Path, is_kind: Callable[[int], bool]) -> str | None:
+    """What is wrong with a file or folder that nobody else should be able to write."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return "is not there"
+    if not is_kind(status.st_mode):
+        return "is of another kind, such as a link"
+    if os.name == "posix" and status.st_uid != os.geteuid():
+        return f"belongs to user {status.st_uid}"
+    if os.name == "posix" and status.st_mode & 0o022:
+        return f"can be written by others (mode {stat.S_IMODE(status.st_mode):o})"
+    return None
+
+
+def _read(path: Path, key: EngineKey, secret: bytes) -> bytes | None:
+    found = _not_private(path, stat.S_ISREG)
+    if found == "is not there":
+        return None
+    content = b"" if found else path.read_bytes()
+    mac_end = len(_MAGIC) + hashlib.sha256().digest_size
+    engine = content[mac_end:]
+    if not found and not hmac.compare_digest(content[:mac_end], _seal(key, engine, secret)):
+        found = "is damaged, or was not built here"
+    if found:
+        log.warning("the engine kept in %s %s: it is built again", path, found)
+        path.unlink()
+        return None
+    return engine
+
+
+def _write(path: Path, seal: bytes, engine: bytes) -> None:
+    part = path.with_suffix(f".{secrets.token_hex(8)}")
+    try:
+        part.touch(mode=0o600, exist_ok=False)
+        with part.open("wb") as file:
+            file.write(seal)
+            file.write(engine)
+        part.replace(path)
+    except OSError as error:
+        log.warning("%s cannot be written (%s): the engine is not kept", path, error.strerror)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _seal(key: EngineKey, engine: bytes, secret: bytes) -> bytes:
+    mac = hmac.new(secret, msgspec.json.encode(key), hashlib.sha256)
+    mac.update(b"\n")
+    mac.update(engine)
+    return _MAGIC + mac.digest()
