@@ -218,6 +218,15 @@ def test_a_context_has_its_own_memory_and_runs_on_the_stream():
     ]
 
 
+@pytest.mark.parametrize("is_capturable", [True, False])
+def test_a_context_says_whether_it_can_be_captured(is_capturable):
+    api = RecordingApi()
+    api.is_stream_capturable = lambda handle: is_capturable and handle == GPU.handle
+    graph = CompiledGraph(library(api), api, "x", contract_of(CONFIG)["codec_decoder"], GPU)
+    graph.bind({"tokens": DeviceArray(0x100, np.int32, (3, 2, 100))})
+    assert graph.can_be_captured is is_capturable
+
+
 def test_a_run_that_fails_is_an_error():
     with pytest.raises(BackendError, match="graph codec_decoder does not run on GPU with tensorrt"):
         bind(RecordingApi(runs=False))()
@@ -321,3 +330,11 @@ def test_what_is_no_graph_is_one_line(rtx, tmp_path):
     write_manifest(folder, CONFIG, "fp32", "Apache-2.0", {})
     with pytest.raises(BundleError, match="graph backbone cannot be built by tensorrt-rtx"):
         compile_graph(open_bundle(folder), "backbone", "fp16", rtx, tmp_path / "cache")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["backbone", "codec_decoder"])
+def test_the_shipped_model_is_built_too(rtx, tmp_path, name):
+    """Its attention is float32, which has no kernel as a whole."""
+    compiled = compile_graph(open_bundle(), name, "fp32", rtx, tmp_path / "cache")
+    assert len(compiled.engine) > 1_000_000

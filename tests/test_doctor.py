@@ -75,7 +75,8 @@ def test_without_a_driver_nothing_is_missed(found, monkeypatch):
     assert findings["GPU driver"].found.startswith("no NVIDIA driver")
     for device in ("cuda", "tensorrt", "tensorrt-rtx"):
         finding = findings[f"device {device}"]
-        assert finding.is_good and "no NVIDIA GPU to use it" in finding.found
+        assert "no NVIDIA GPU to use it" in finding.found and finding.advice == ""
+        assert not finding.is_needed
 
 
 def test_a_gpu_without_libraries_is_told_what_to_install(found, monkeypatch):

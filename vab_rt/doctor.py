@@ -169,10 +169,10 @@ def _library(subject: str, module: str, install: str) -> Finding:
 
 
 def _for_gpus(subject: str, found: str, install: str) -> Finding:
-    """Without a GPU nothing is missed."""
+    """Without a GPU there is nothing to install."""
     driver = find_driver()
     if driver is None or not driver.gpus:
-        return Finding(subject, f"{found}; there is no NVIDIA GPU to use it")
+        return Finding(subject, f"{found}; there is no NVIDIA GPU to use it", False)
     return Finding(subject, found, False, advice=install)
 
 

@@ -175,7 +175,7 @@ def check_tensors(library: Library, engine: Any, name: str, contract: GraphContr
 
 class CompiledGraph:
     """One engine on a GPU. Each `bind` makes a context with memory of its own, as a captured
-    graph needs."""
+    graph needs; `can_be_captured` is what the context made last says of itself."""
 
     can_be_captured = True
 
@@ -200,6 +200,8 @@ class CompiledGraph:
         size_bytes = max(1, int(context.update_device_memory_size_for_shapes()))
         memory = self._gpu.array("uint8", (size_bytes,))
         context.set_device_memory(memory.address, size_bytes)
+        if hasattr(context, "is_stream_capturable"):  # of TensorRT-RTX alone
+            self.can_be_captured = bool(context.is_stream_capturable(self._gpu.handle))
 
         def enqueue() -> None:
             if not context.execute_async_v3(self._gpu.handle):
