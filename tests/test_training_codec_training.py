@@ -133,6 +133,18 @@ def test_the_adversarial_gradient_reaches_the_decoder_alone(codec):
     assert all(p.grad is None for p in adversary.network.parameters())
 
 
+@pytest.mark.parametrize("codec", ["encodec", "spectral"])
+def test_bfloat16_is_of_the_networks_alone(codec):
+    torch.manual_seed(0)
+    built = build_codec(config_of(codec), SETTINGS[codec]).eval()
+    audio = torch.from_numpy(sounds(2).audio[:, :4800] / np.float32(32767))
+    full, _ = built.reconstruct(audio, torch.Generator(), 0.1, bfloat16=False)
+    half, losses = built.reconstruct(audio, torch.Generator(), 0.1, bfloat16=True)
+    assert half.dtype == torch.float32 and not torch.equal(half, full)
+    assert all(x.dtype == torch.float32 for x in losses.values())
+    assert (half - full).norm() < 0.2 * full.norm()
+
+
 def test_commitment_reaches_the_encoder_and_not_the_decoder():
     built = build_codec(config_of("encodec"), SETTINGS["encodec"])
     output, before = built.reconstruct(torch.randn(2, 4800), torch.Generator(), 0.1, bfloat16=False)
