@@ -68,20 +68,20 @@ def ckpt(tmp_path_factory):
 
 
 def test_esc50_is_tested_fold_by_fold(esc50):
-    audio_set = read_esc50(esc50)
-    assert audio_set.classes == ("dog", "rain") and len(audio_set.sounds) == 8
-    found = list(folds(audio_set))
+    sound_set = read_esc50(esc50)
+    assert sound_set.classes == ("dog", "rain") and len(sound_set.sounds) == 8
+    found = list(folds(sound_set))
     assert [name for name, _, _ in found] == ["fold-1", "fold-2"]
     for _, for_training, for_testing in found:
         assert (for_training != for_testing).all() and for_testing.sum() == 4
 
 
 def test_speech_commands_keeps_to_its_lists(speech_commands):
-    audio_set = read_speech_commands(speech_commands)
-    assert audio_set.classes == ("no", "silence", "unknown", "yes")
-    [(name, for_training, for_testing)] = folds(audio_set)
+    sound_set = read_speech_commands(speech_commands)
+    assert sound_set.classes == ("no", "silence", "unknown", "yes")
+    [(name, for_training, for_testing)] = folds(sound_set)
     assert name == "testing" and not (for_training & for_testing).any()
-    words = [sound for sound in audio_set.sounds if sound.label != "silence"]
+    words = [sound for sound in sound_set.sounds if sound.label != "silence"]
     tested = {f"{s.path.parent.name}/{s.path.name}" for s in words if s.part == "testing"}
     assert tested == {"yes/1.wav", "no/1.wav", "cat/1.wav"}
     assert sum(sound.part == "validation" for sound in words) == 2
@@ -99,13 +99,13 @@ def test_silence_is_cut_from_the_noises_and_tested_on_others(speech_commands):
 
 
 def test_sounds_are_padded_to_a_clip_or_keep_their_length(esc50, ckpt):
-    checkpoint, audio_set = read_checkpoint(ckpt), read_esc50(esc50)
-    [padded] = tokenised(checkpoint, audio_set)
+    checkpoint, sound_set = read_checkpoint(ckpt), read_esc50(esc50)
+    [padded] = tokenised(checkpoint, sound_set)
     assert padded.tokens.shape == (8, 3, 100) and padded.labels.sum() == 8
     assert (padded.tokens[0] != padded.tokens[1]).any(), "the two classes sound alike"
     end = padded.tokens[:, :, 60:]
     assert (end == end[:1, :, :1]).all(), "silence after half a second"
-    short = audio_set.__class__(audio_set.classes, audio_set.sounds, length_s=0.5)
+    short = sound_set.__class__(sound_set.classes, sound_set.sounds, length_s=0.5)
     [own] = tokenised(checkpoint, short, padded=False)
     assert own.tokens.shape == (8, 3, 25)
 

@@ -52,7 +52,7 @@ class Sound(msgspec.Struct, frozen=True):
     start_s: float = 0.0
 
 
-class AudioSet(msgspec.Struct, frozen=True):
+class SoundSet(msgspec.Struct, frozen=True):
     """classes: in the order of the labels. length_s: of a clip, before it is padded."""
 
     classes: tuple[str, ...]
@@ -64,7 +64,7 @@ class AudioSet(msgspec.Struct, frozen=True):
         return sorted({sound.part for sound in self.sounds})
 
 
-def read_esc50(folder: Path) -> AudioSet:
+def read_esc50(folder: Path) -> SoundSet:
     """ESC-50 as it is published: meta/esc50.csv with filename, fold and category; audio/*.wav.
 
     Raises DataError naming the line or the file that is missing.
@@ -92,10 +92,10 @@ def read_esc50(folder: Path) -> AudioSet:
         sounds.append(sound)
     if len({sound.part for sound in sounds}) < 2:
         raise DataError(f"{path} has {len(sounds)} rows, expected clips in at least 2 folds")
-    return AudioSet(tuple(sorted({sound.label for sound in sounds})), sounds, length_s=5.0)
+    return SoundSet(tuple(sorted({sound.label for sound in sounds})), sounds, length_s=5.0)
 
 
-def read_speech_commands(folder: Path, all_words: bool = False) -> AudioSet:
+def read_speech_commands(folder: Path, all_words: bool = False) -> SoundSet:
     """Speech Commands, version 1 or 2: a folder a word, and lists of what is for testing.
 
     The task of version 1 has ten words, `unknown` for all others, and `silence`, cut from the
@@ -126,7 +126,7 @@ def read_speech_commands(folder: Path, all_words: bool = False) -> AudioSet:
         raise DataError(f"{folder} holds no words to train on, expected WORD/*.wav")
     if not all_words:
         sounds += silences(folder, len(sounds) // (len(KEYWORDS) + 2))
-    return AudioSet(tuple(sorted({sound.label for sound in sounds})), sounds, length_s=1.0)
+    return SoundSet(tuple(sorted({sound.label for sound in sounds})), sounds, length_s=1.0)
 
 
 def silences(folder: Path, count: int) -> list[Sound]:
@@ -143,7 +143,7 @@ def silences(folder: Path, count: int) -> list[Sound]:
 
 
 def tokenised(
-    checkpoint: Checkpoint, audio_set: AudioSet, padded: bool = True
+    checkpoint: Checkpoint, sound_set: SoundSet, padded: bool = True
 ) -> Iterator[TokenisedClips]:
     """The sounds of a set in order, a few at a time, by the codec of a checkpoint; no features.
 
@@ -151,16 +151,16 @@ def tokenised(
     as the set's. Raises MediaError for a file that cannot be read.
     """
     config, codec = checkpoint.config, checkpoint.codec().to(ranks.device())
-    length_s = config.clip_s if padded else min(audio_set.length_s, config.clip_s)
+    length_s = config.clip_s if padded else min(sound_set.length_s, config.clip_s)
     num_samples = round(length_s * config.token_rate_hz) * config.hop_samples
-    for start in range(0, len(audio_set.sounds), ENCODED_AT_ONCE):
-        sounds = audio_set.sounds[start : start + ENCODED_AT_ONCE]
+    for start in range(0, len(sound_set.sounds), ENCODED_AT_ONCE):
+        sounds = sound_set.sounds[start : start + ENCODED_AT_ONCE]
         audio = np.stack(
-            [read_padded(sound, audio_set.length_s, num_samples, config) for sound in sounds]
+            [read_padded(sound, sound_set.length_s, num_samples, config) for sound in sounds]
         )
         with torch.inference_mode():
             tokens = codec.encode(torch.from_numpy(audio).to(ranks.device())).cpu().numpy()
-        labels = [[sound.label == name for name in audio_set.classes] for sound in sounds]
+        labels = [[sound.label == name for name in sound_set.classes] for sound in sounds]
         yield TokenisedClips(
             tokens=tokens.astype(np.int16),
             features=np.zeros((len(sounds), config.num_frames, 1), np.float16),
@@ -178,13 +178,13 @@ def read_padded(
     return np.pad(heard, (0, num_samples - len(heard)))
 
 
-def folds(audio_set: AudioSet) -> Iterator[tuple[str, NDArray[np.bool_], NDArray[np.bool_]]]:
+def folds(sound_set: SoundSet) -> Iterator[tuple[str, NDArray[np.bool_], NDArray[np.bool_]]]:
     """Each test's name, and which sounds [N] are for training and for testing."""
-    parts = np.array([sound.part for sound in audio_set.sounds])
+    parts = np.array([sound.part for sound in sound_set.sounds])
     if TEST in parts:
         yield TEST, parts == TRAINING, parts == TEST
         return
-    for fold in audio_set.parts:
+    for fold in sound_set.parts:
         yield f"fold-{fold}", parts != fold, parts == fold
 
 
@@ -206,17 +206,17 @@ def main(words: list[str] | None = None) -> None:
 def _run(arguments: argparse.Namespace) -> None:
     settings = settings_of(arguments, ClassificationSettings)
     if arguments.set == "esc-50":
-        audio_set = read_esc50(arguments.media)
+        sound_set = read_esc50(arguments.media)
     else:
-        audio_set = read_speech_commands(arguments.media, arguments.all_words)
+        sound_set = read_speech_commands(arguments.media, arguments.all_words)
     checkpoint = read_checkpoint(arguments.checkpoint)
     vab = checkpoint.vab().to(ranks.device())
     if arguments.contrastive is not None:
         start_from(arguments.contrastive, vab)
-    encoded = tokenised(checkpoint, audio_set, not arguments.own_length)
-    clips = joined(shown("sounds encoded", encoded, -(-len(audio_set.sounds) // ENCODED_AT_ONCE)))
+    encoded = tokenised(checkpoint, sound_set, not arguments.own_length)
+    clips = joined(shown("sounds encoded", encoded, -(-len(sound_set.sounds) // ENCODED_AT_ONCE)))
     results = {}
-    for name, for_training, for_testing in folds(audio_set):
+    for name, for_training, for_testing in folds(sound_set):
         folder, probe = arguments.out / name, arguments.probe
         training = finetune_classifier(
             folder, vab, rows_of(clips, for_training), "a", settings, arguments.minutes, probe

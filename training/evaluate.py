@@ -20,7 +20,7 @@ from training.generation import generation_result, heard_clips, open_listener
 from training.held_out import encoded_clips, in_memory
 from training.representation import MODALITIES
 from training.retrieval import retrieval_result, spread_over_classes
-from training.trial import Trial, open_model
+from training.trial import Trial, on_device, open_model
 from vab_rt.config import GenerateOptions
 from vab_rt.errors import DataError, OptionError
 
@@ -37,14 +37,20 @@ def evaluate_generation(trial: Trial, seeds: list[int], workers: int = 1) -> dic
     return generation_result(seeds, clips) | {"embedding": name}
 
 
-def evaluate_retrieval(checkpoint: Path, contrastive: Path, clips: TokenisedClips) -> dict:
+def evaluate_retrieval(
+    checkpoint: Path, contrastive: Path, clips: TokenisedClips, device: str = "cpu"
+) -> dict:
     """r1, r5, r10 under video_to_audio and audio_to_video."""
-    retriever = load_retriever(contrastive, read_checkpoint(checkpoint).config)
+    retriever = on_device(load_retriever(contrastive, read_checkpoint(checkpoint).config), device)
     return retrieval_result(retriever, clips)
 
 
 def evaluate_classification(
-    checkpoint: Path, folder: Path, clips: TokenisedClips, probe: bool = False
+    checkpoint: Path,
+    folder: Path,
+    clips: TokenisedClips,
+    probe: bool = False,
+    device: str = "cpu",
 ) -> dict:
     """accuracy and map under a, v and av. Raises DataError for one that is not trained."""
     config = read_checkpoint(checkpoint).config
@@ -56,7 +62,7 @@ def evaluate_classification(
                 f"{path} is not there, expected the classifier; train it with python -m "
                 f"training.classification {checkpoint} --modality {modality} --out {folder}"
             )
-        classifier = load_classifier(path, config, modality)
+        classifier = on_device(load_classifier(path, config, modality), device)
         result[modality] = classification_result(classifier, clips)
     return result
 
@@ -98,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         default = getattr(GenerateOptions(), name)
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=type(default), default=default)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--workers", type=int, default=min(16, os.cpu_count() or 1))
     parser.add_argument("--device", default="cpu", help="of a checkpoint: cpu or cuda")
     parser.add_argument("--json", action="store_true", help="one JSON line and nothing else")
     return parser
@@ -145,13 +151,13 @@ def _retrieval(arguments: argparse.Namespace) -> dict:
             f"{path} is not there, expected the fine-tuned retriever; train it with python -m "
             f"training.contrastive {checkpoint} --out {folder}"
         )
-    return evaluate_retrieval(checkpoint, path, _clips(arguments, checkpoint))
+    return evaluate_retrieval(checkpoint, path, _clips(arguments, checkpoint), arguments.device)
 
 
 def _classification(arguments: argparse.Namespace) -> dict:
     checkpoint, folder = _fine_tuned(arguments)
     clips = _clips(arguments, checkpoint)
-    return evaluate_classification(checkpoint, folder, clips, arguments.probe)
+    return evaluate_classification(checkpoint, folder, clips, arguments.probe, arguments.device)
 
 
 def _fine_tuned(arguments: argparse.Namespace) -> tuple[Path, Path]:

@@ -32,7 +32,7 @@ from training.measures import (
 from training.processes import in_parallel
 from training.trial import Trial, open_model
 from vab_rt.config import GenerateOptions
-from vab_rt.pipeline import Pipeline
+from vab_rt.pipeline import Pipeline, encode_frames
 
 SOUNDS = ("generated", "ground_truth", "reconstruction", "unconditional")
 
@@ -102,7 +102,8 @@ def hear_clip(job: tuple[int, int, Trial]) -> HeardClip:
     model, listener = open_model(trial), open_listener(trial)
     pipeline, true = model.pipeline, foleyworld.make_scene(seed).audio()
     frames = film(seed, pipeline.config, trial.films)
-    features = pipeline.engines.visual_encoder(frames=frames)[None]  # [1, F, visual_dim]
+    features = encode_frames(iter(frames), pipeline.engines.visual_encoder)
+    features = np.stack(list(features))[None]  # [1, F, visual_dim]
     options = msgspec.structs.replace(trial.options, seed=trial.options.seed + number)
     unguided = msgspec.structs.replace(options, guidance=1.0)
     audio = {

@@ -31,8 +31,8 @@ class Encoder(nn.Module):
         self.depth = depth_of(vab.config)
         self.vab = VAB(first_layers(vab.config), dropout)
         del self.vab.heads, self.vab.norm
-        mine = self.vab.state_dict()
-        self.vab.load_state_dict({name: vab.state_dict()[name] for name in mine})
+        weights = vab.state_dict()
+        self.vab.load_state_dict({name: weights[name] for name in self.vab.state_dict()})
         self.norm = nn.LayerNorm(vab.config.width)
         self.to(vab.codebooks.device)
 

@@ -7,7 +7,7 @@ import functools
 import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -23,6 +23,8 @@ from vab_rt.engines import Engine, Engines
 from vab_rt.engines.cpu import SessionEngine, num_physical_cores
 from vab_rt.errors import BackendError, OptionError
 from vab_rt.pipeline import Pipeline, load
+
+Module = TypeVar("Module", bound=torch.nn.Module)
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,10 +81,10 @@ def _open_checkpoint(trial: Trial) -> Model:
             f"model {checkpoint.config.name} predicts only the codebooks after the first "
             f"{checkpoint.config.given_codebooks}, expected one that predicts all"
         )
-    codec = _on(checkpoint.codec(), device)
+    codec = on_device(checkpoint.codec(), device)
     engines = Engines(
-        visual_encoder=torch_engine(_on(checkpoint.image_encoder(), device), device),
-        backbone=torch_engine(_on(checkpoint.vab(), device), device),
+        visual_encoder=torch_engine(on_device(checkpoint.image_encoder(), device), device),
+        backbone=torch_engine(on_device(checkpoint.vab(), device), device),
         codec_decoder=torch_engine(lambda tokens: codec.decode(tokens).clamp(-1, 1), device),
         device=device,
     )
@@ -101,7 +103,8 @@ def torch_engine(function: Callable[..., torch.Tensor], device: str) -> Engine:
     return run
 
 
-def _on(module: torch.nn.Module, device: str) -> torch.nn.Module:
+def on_device(module: Module, device: str) -> Module:
+    """Raises BackendError for a device that is not there."""
     try:
         return module.to(device)
     except (RuntimeError, AssertionError) as error:  # torch raises both for a missing device
