@@ -20,6 +20,7 @@ OPSET = 23
 MAX_FILE_BYTES = 2**31 - 1
 MAX_FOLDED_ELEMENTS = 8192
 """Larger tables are left to be computed by the runtime at load; they would only fill the file."""
+HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 TRACED_SIZE = 2
 """Of free dimensions in the example; 0 and 1 would be taken for constants."""
 
@@ -111,6 +112,35 @@ def quantise(path: Path) -> ir.Model:
             extra_options={"MatMulConstBOnly": True},
         )
         return ir.from_proto(onnx.load(quantised))
+
+
+def widen(model: ir.Model) -> ir.Model:
+    """The same graph with the same weights, computing in float32: `model` is changed.
+
+    It tells a wrong graph from rounding, and runs where a processor has no 16-bit arithmetic. What
+    the graph itself casts to 16 bits is still rounded, as folded tables are.
+    """
+    graph = model.graph
+    for value in list(graph.initializers.values()):
+        if value.dtype in HALVES:
+            value.const_value = ir.tensor(value.const_value.numpy().astype(np.float32))
+            value.type = ir.TensorType(ir.DataType.FLOAT)
+    for node in list(graph):
+        if node.op_type == "Cast" and ir.DataType(node.attributes["to"].as_int()) in HALVES:
+            back = ir.node("Cast", node.outputs, {"to": ir.DataType.FLOAT})
+            for user, index in node.outputs[0].uses():
+                if user is not back:
+                    user.replace_input_with(index, back.outputs[0])
+            graph.insert_after(node, back)
+            continue
+        constant = node.attributes.get("value")
+        if constant is not None and constant.as_tensor().dtype in HALVES:
+            wide = ir.tensor(constant.as_tensor().numpy().astype(np.float32))
+            node.attributes["value"] = ir.AttrTensor("value", wide)
+        for output in node.outputs:
+            if output.dtype in HALVES:
+                output.type = ir.TensorType(ir.DataType.FLOAT)
+    return model
 
 
 def save(model: ir.Model, path: Path) -> None:

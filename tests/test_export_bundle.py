@@ -209,7 +209,15 @@ def test_a_target_that_cannot_be_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [[], ["ckpt.pt", "--precision", "fp4"], ["a.pt", "b.pt"], ["a.pt", "--backend", "onnx"]],
+    [
+        [],
+        ["ckpt.pt", "--precision", "fp4"],
+        ["ckpt.pt", "--precision", "fp16"],
+        ["ckpt.pt", "--precision", "fp32,"],
+        ["a.pt", "b.pt"],
+        ["a.pt", "--backend", "openvino"],
+        ["a.pt", "--backend", "tensorrt-rtx", "--precision", "int8"],
+    ],
 )
 def test_usage_errors(words: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -23,7 +23,7 @@ class ImageEncoder(nn.Module):
         self.register_buffer("std", 255 * std, persistent=False)
 
     def forward(self, frames: Tensor) -> Tensor:
-        images = frames.permute(0, 3, 1, 2).float()  # [N, 3, image_size, image_size]
+        images = frames.float().permute(0, 3, 1, 2)  # [N, 3, image_size, image_size]
         return F.normalize(self.visual((images - self.mean) / self.std), dim=-1)
 
 

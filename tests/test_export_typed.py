@@ -1,0 +1,150 @@
+"""Graphs for GPUs: what they compute in, what they lose, and the engines built from them."""
+
+import logging
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="the exporter needs the extra `export`")
+
+import onnx_ir as ir
+import torch
+from checkpoints import tiny_checkpoint, tiny_config
+
+from export.build_engines import build_bundle, main
+from export.modules import check_range, rounded_module, typed_module
+from export.typed_graphs import verify_widened, write_typed
+from export.verify import fixed_inputs, relative_error, run_torch
+from training.checkpoint import Checkpoint, read_checkpoint
+from vab_rt.bundle import open_bundle
+from vab_rt.contract import GRAPHS
+from vab_rt.errors import ExportError
+
+WIDTHS = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    path = tmp_path_factory.mktemp("run") / "ckpt.pt"
+    torch.save(tiny_checkpoint(tiny_config()), path)
+    return read_checkpoint(path)
+
+
+@pytest.fixture(scope="module")
+def bundle(checkpoint: Checkpoint) -> Path:
+    out = checkpoint.path.with_suffix("")
+    built = build_bundle(checkpoint, out, "fp32", "fp32", typed=("fp16", "bf16"))
+    names = [graph.name for graph in built]
+    typed = [f"{name}.{p}" for p in ("fp16", "bf16") for name in ("visual_encoder", "backbone")]
+    assert names == [*GRAPHS, *typed]
+    return out
+
+
+def test_the_manifest_lists_what_lies_beside_the_main_graphs(bundle: Path) -> None:
+    opened = open_bundle(bundle)
+    opened.verify()
+    variants = opened.manifest.variants
+    assert {p: set(graphs) for p, graphs in variants.items()} == {
+        p: {"visual_encoder", "backbone"} for p in ("fp16", "bf16")
+    }
+    for precision, graphs in variants.items():
+        assert graphs["backbone"].contract == opened.manifest.graphs["backbone"].contract
+        text = opened.manifest.provenance[f"{precision}_backbone"]
+        assert "off torch before rounding; relative error" in text and "same argmax in" in text
+
+
+@pytest.mark.parametrize("precision", WIDTHS)
+@pytest.mark.parametrize("name", ["visual_encoder", "backbone"])
+def test_every_product_and_attention_is_narrow(bundle: Path, name: str, precision: str) -> None:
+    graph = ir.load(bundle / f"{name}.{precision}.onnx").graph
+    heavy = [n for n in graph if n.op_type in ("MatMul", "Gemm", "Attention", "Conv")]
+    assert len(heavy) > 8
+    for node in heavy:
+        kinds = {value.dtype for value in node.inputs if value is not None and value.dtype}
+        assert kinds == {WIDTHS[precision]}, node
+    weights = [v for v in graph.initializers.values() if v.dtype == ir.DataType.FLOAT]
+    assert sum(v.const_value.size for v in weights) < 1000  # positions, before rounding
+
+
+@pytest.mark.parametrize("precision", WIDTHS)
+def test_the_loss_is_that_of_rounding(checkpoint: Checkpoint, precision: str) -> None:
+    inputs = fixed_inputs("backbone", checkpoint.config, 2)
+    narrow = run_torch(typed_module("backbone", checkpoint, precision), inputs)
+    wide = run_torch(rounded_module("backbone", checkpoint, precision), inputs)
+    assert narrow.dtype == wide.dtype == np.float32
+    limit = {"fp16": 5e-3, "bf16": 4e-2}[precision]
+    assert limit / 100 < relative_error(wide, narrow) < limit
+
+
+def test_a_graph_of_other_weights_is_refused(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(tiny_checkpoint(tiny_config(), seed=1), tmp_path / "other.pt")
+    other = read_checkpoint(tmp_path / "other.pt")
+    path = tmp_path / "backbone.bf16.onnx"
+    path.write_bytes((bundle / path.name).read_bytes())
+    with pytest.raises(ExportError, match="backbone differs from torch"):
+        verify_widened("backbone", other, path, "bf16")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["backbone.bf16.onnx", "other.pt"]
+
+
+def test_a_weight_beyond_float16_is_refused(checkpoint: Checkpoint) -> None:
+    vab = checkpoint.vab()
+    with torch.no_grad():
+        vab.norm.bias[3] = 1e6
+    check_range(vab, torch.bfloat16)
+    with pytest.raises(ExportError, match=r"norm.bias reaches 1e\+06, beyond float16; .*bf16 or"):
+        check_range(vab, torch.float16)
+
+
+def test_a_loss_that_is_nonsense_is_refused(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nan = np.full((2, 3, 100, 37), np.nan, np.float32)
+    monkeypatch.setattr("export.verify.run_torch", lambda module, inputs: nan)
+    with pytest.raises(ExportError, match="backbone differs from torch by nan"):
+        write_typed("backbone", checkpoint, tmp_path / "backbone.fp16.onnx", "fp16")
+
+
+def test_engines_are_built_once_and_need_no_gpu(
+    checkpoint: Checkpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason='not installed: pip install "vab-rt[rtx]"')
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    words = [str(checkpoint.path), "--out", str(tmp_path / "out"), "--force"]
+    words += ["--precision", "fp32,fp16", "--backend", "onnx,tensorrt-rtx"]
+    with caplog.at_level(logging.INFO):
+        main(words)
+        first = capsys.readouterr().out.splitlines()[-3:]
+        assert caplog.text.count("building the tensorrt-rtx engine of") == 3
+        main(words)
+    assert caplog.text.count("building the tensorrt-rtx engine of") == 3
+    again = capsys.readouterr().out.splitlines()[-3:]
+    names = ["visual_encoder", "backbone", "codec_decoder"]
+    assert [line.split()[:4] for line in first] == [
+        ["tensorrt-rtx", "engine", "of", name] for name in names
+    ]
+    assert all(line.endswith(" s") for line in first)
+    assert all(line.endswith("kept from before") for line in again)
+
+
+def test_a_missing_library_stops_before_the_export(
+    checkpoint: Checkpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    words = [str(checkpoint.path), "--out", str(tmp_path / "out"), "--backend", "tensorrt"]
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 1
+    error = capsys.readouterr().err
+    assert 'pip install "vab-rt[trt]"' in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
