@@ -5,11 +5,16 @@ of NumPy can stand in for the graph and the kernels, and the tokens can be compa
 """
 
 import numpy as np
+import pytest
 from test_cuda_launcher import fake_driver, launch  # noqa: F401  # fixtures
+from tiny_bundle import tiny_config
 
 from vab_rt.config import GenerateOptions
-from vab_rt.decoding import remask_count
-from vab_rt.engines.device_loop import schedule
+from vab_rt.decoding import decode_masked, remask_count
+from vab_rt.engines.device_loop import DeviceLoop, schedule
+from vab_rt.engines.gpu import Gpu
+from vab_rt.errors import BackendError
+from vab_rt.sampling import sample_step
 
 LOOP = """
 from vab_rt.config import GenerateOptions, ModelConfig
@@ -221,3 +226,48 @@ def test_the_schedule_is_that_of_decode_masked():
     assert temperatures.tolist() == [8, 6, 4, 2, 0]
     assert counts.tolist() == [[remask_count(i, 5, 200), remask_count(i, 5, 7)] for i in range(5)]
     assert counts[-1].tolist() == [0, 0]
+
+
+@pytest.fixture(scope="module")
+def gpu():
+    try:
+        return Gpu()
+    except BackendError as error:
+        pytest.skip(f"needs a GPU: {error}")
+
+
+class Constant:
+    """A backbone that gives the same logits whatever it is given."""
+
+    def __init__(self, gpu, logits, can_be_captured):
+        self.gpu, self.logits, self.can_be_captured = gpu, logits, can_be_captured
+
+    def bind(self, tensors):
+        kept = self.gpu.array(np.float32, self.logits.shape)
+        self.gpu.upload(kept, self.logits)
+        return lambda: self.gpu.copy(tensors["logits"], kept)
+
+
+@pytest.mark.parametrize("can_be_captured", [True, False])
+@pytest.mark.parametrize("guidance", [1.0, 2.5])
+@pytest.mark.parametrize("clips", [1, 3, 16])
+def test_on_a_gpu_the_tokens_are_those_of_the_host(gpu, clips, guidance, can_be_captured):
+    c, rng = tiny_config(), np.random.default_rng(clips)
+    branches = 1 if guidance == 1 else 2
+    shape = (clips, c.num_codebooks, c.num_token_steps)
+    logits = rng.standard_normal((branches * clips, *shape[1:], c.codebook_size))
+    logits = logits.astype(np.float32)
+    tokens = np.full(shape, c.mask_id, np.int32)
+    tokens[0, :, :9] = 3
+    features = np.zeros((clips, c.num_frames, c.visual_dim), np.float32)
+    seeds = np.arange(clips, dtype=np.uint64) + 2**63
+    options = GenerateOptions(guidance=guidance, top_k=5)
+
+    def tokens_to_logits(tokens):
+        return logits[:clips], (logits[clips:] if branches == 2 else None)
+
+    *_, (_, expected) = decode_masked(tokens_to_logits, tokens, seeds, options, sample_step)
+    backbone = Constant(gpu, logits, can_be_captured)
+    loop = DeviceLoop(gpu, backbone, c, clips, branches == 2)
+    for _ in range(2):
+        np.testing.assert_array_equal(loop.run(features, tokens, seeds, options), expected)
