@@ -167,6 +167,50 @@ for clips in (1, 3, 16, 18):
     assert len(out.splitlines()) == 8
 
 
+def test_a_video_sounds_the_same_through_device_buffers(launch, tiny_bundle, videos):  # noqa: F811
+    """The tiny bundle's own graphs, run by onnxruntime in what the driver takes for its memory."""
+    out, _ = launch(
+        LOOP
+        + f"""
+import vab_rt
+from vab_rt.bundle import open_bundle
+from vab_rt.engines import open_engines
+from vab_rt.engines.device_engines import device_engines
+
+device_loop.CudaSampler = HostSampler
+bundle = open_bundle({str(tiny_bundle)!r})
+on_host = open_engines(bundle, "cpu", 1)
+
+class Graph:
+    can_be_captured = False
+    def __init__(self, name):
+        self.call, contract = getattr(on_host, name), contract_of(bundle.config)[name]
+        self.inputs, self.output = [t.name for t in contract.inputs], contract.outputs[0].name
+    def bind(self, tensors):
+        t = {{name: view(array) for name, array in tensors.items()}}
+        def run():
+            t[self.output][...] = self.call(**{{name: t[name] for name in self.inputs}})
+        return run
+
+graphs = {{name: Graph(name) for name in ("visual_encoder", "backbone", "codec_decoder")}}
+engines = device_engines(bundle, gpu, graphs, "cuda")
+options = vab_rt.GenerateOptions(steps=4, seed=5)
+sounds = [
+    vab_rt.load(bundle.folder, engines=e).generate({str(videos(200))!r}, options).samples
+    for e in (on_host, engines)
+]
+print(len(sounds[0]), np.abs(sounds[0] - sounds[1]).max(), engines.device)
+steps = vab_rt.load(bundle.folder, engines=engines).generate_steps({str(videos(200))!r}, options)
+print({{(step.step, step.audio is not None) for step in steps}})
+"""
+    )
+    sound, steps = out.splitlines()
+    length, difference, device = sound.split()
+    assert (int(length), device) == (200 * 640, "cuda")
+    assert float(difference) < 1e-6
+    assert steps == "{(3, True)}"
+
+
 def test_memory_is_held_for_a_few_shapes_only(launch):  # noqa: F811
     out, _ = launch(
         LOOP
