@@ -1,0 +1,59 @@
+"""What every stage of a model asks of the machine, from its config: nothing is computed for it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from bench.roofline import GUIDED, Work, backbone_work
+from bench.torch_loop import flops_of
+from training.codec import build_codec
+from training.image_encoder import ImageEncoder
+from training.recipes import Recipe
+
+
+def stage_work(recipe: Recipe, number_bytes: int, steps: int) -> dict[str, Work]:
+    """Of one clip: its frames, the guided token loop, and its sound.
+
+    Bytes are those of weights, inputs and outputs, each once a pass: what lies between need not
+    leave the chip. FLOPs are those that torch counts, of shapes alone.
+    """
+    c = recipe.model
+    frame = c.image_size**2 * 3  # bytes
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        encoder, codec = ImageEncoder(c).eval(), build_codec(c, recipe.codec).eval()
+        frames = torch.zeros(c.num_frames, c.image_size, c.image_size, 3, dtype=torch.uint8)
+        visual = work_of(encoder, encoder, frames, number_bytes)
+        tokens = torch.zeros(1, c.num_codebooks, c.num_token_steps, dtype=torch.int32)
+        sound = work_of(codec, codec.decode, tokens, number_bytes)
+    return {
+        "visual_encoder": visual + Work(0, c.num_frames * (frame + 4 * c.visual_dim)),
+        "token_loop": backbone_work(c, GUIDED, number_bytes).times(steps),
+        "codec_decoder": sound + Work(0, 4 * (c.num_samples + tokens.numel())),
+    }
+
+
+def work_of(
+    module: nn.Module, call: Callable[[Tensor], Tensor], example: Tensor, number_bytes: int
+) -> Work:
+    """FLOPs of call(example), and bytes of the weights of those parts of `module` that it runs."""
+    with parts_run(module) as parts:
+        flops = flops_of(call, example)
+    weights = {id(w): w.numel() for part in parts for w in part.parameters(recurse=False)}
+    return Work(flops, number_bytes * sum(weights.values()))
+
+
+@contextmanager
+def parts_run(module: nn.Module) -> Iterator[list[nn.Module]]:
+    """The parts whose forward runs within the block."""
+    ran: list[nn.Module] = []
+    hooks = [
+        part.register_forward_hook(lambda part, *_: ran.append(part)) for part in module.modules()
+    ]
+    try:
+        yield ran
+    finally:
+        for hook in hooks:
+            hook.remove()
