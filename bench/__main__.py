@@ -3,17 +3,25 @@
 import importlib
 import sys
 
+from vab_rt.errors import VabError
+
 BENCHES = {
     "generate": "bench.generate",
     "full_size": "bench.full_size",
     "sampling": "bench.sampling",
+    "peers": "bench.peers.comparison",
+    "gpu": "bench.gpu",
+    "profile": "bench.profiling",
 }
 
 
 def main() -> None:
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in BENCHES:
-        importlib.import_module(BENCHES[name]).main(arguments)
+        try:
+            importlib.import_module(BENCHES[name]).main(arguments)
+        except VabError as error:
+            sys.exit(f"error: {error}")
         return
     print(f"usage: python -m bench {{{','.join(BENCHES)}}} [--help]")
     sys.exit(0 if name in ("-h", "--help") else 2)

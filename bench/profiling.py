@@ -7,7 +7,6 @@ which slows it a little. Open the files in ui.perfetto.dev. Needs no torch.
 import argparse
 import dataclasses
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -38,10 +37,7 @@ console = Console(highlight=False)
 
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
-    try:
-        figures = profile(options)
-    except VabError as error:
-        sys.exit(f"error: {error}")
+    figures = profile(options)
     if options.json:
         facts = {"machine": machine(), "versions": versions(), "commit": commit()}
         print(json.dumps(figures | facts))

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from bench import profiling
+from bench.__main__ import main as command
 from bench.traces import Trace, shares_of_graph
 from vab_rt.contract import RUNTIME_GRAPHS
 from vab_rt.errors import VabError
@@ -89,5 +90,7 @@ def test_bad_input_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(profiling, "EXAMPLES", tmp_path)
     with pytest.raises(VabError, match=r"holds no clip.*--clip"):
         profiling.example()
+    words = ["bench", "profile", "--model", "nowhere", "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", words)
     with pytest.raises(SystemExit, match=r"error: model nowhere is not there"):
-        profiling.main(["--model", "nowhere", "--out", str(tmp_path)])
+        command()

@@ -1,0 +1,98 @@
+"""The same VAB in torch, with the sampling of `bench.torch_sampling`; plain, or compiled."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from training.model import VAB
+from vab_rt.config import GenerateOptions
+from vab_rt.decoding import remask_count
+
+Compiler = Callable[[Callable[..., Tensor]], Callable[..., Tensor]]
+
+
+class Parallel:
+    """One way to run VAB, on the device and in the precision of its weights."""
+
+    def __init__(
+        self, vab: VAB, options: GenerateOptions, compiler: Compiler | None = None, batch: int = 1
+    ) -> None:
+        """compiler: None runs plain PyTorch."""
+        self.vab, self.config, self.options, self.batch = vab, vab.config, options, batch
+        weight = vab.audio_in.weight
+        self.device = weight.device
+        self.branches = torch.tensor([[1.0], [0.0]]).expand(2, batch).flatten().to(weight)  # [2B]
+        self.step = self.advance if compiler is None else compiler(self.advance)
+        self.schedule = [tuple(t.to(self.device) for t in row) for row in self._schedule()]
+
+    def _schedule(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """How many are masked again after each step, and the temperature of its noise."""
+        o, total = self.options, self.config.num_codebooks * self.config.num_token_steps
+        for step in range(o.steps):
+            annealed = o.mask_temperature * (1 - (step + 1) / o.steps)
+            yield torch.tensor(remask_count(step, o.steps, total)), torch.tensor(annealed)
+
+    @torch.inference_mode()
+    def tokens(self, features: Tensor, seed: int) -> Tensor:
+        """[B, K, T] of features [B, F, visual_dim]; torch draws its own noise."""
+        torch.manual_seed(seed)
+        pair = features.to(self.branches).repeat(2, 1, 1)
+        tokens = self.masked()
+        for num_remask, mask_temperature in self.schedule:
+            torch.compiler.cudagraph_mark_step_begin()
+            # A graph writes its next result over this one.
+            tokens = self.step(tokens, pair, num_remask, mask_temperature).clone()
+        return tokens
+
+    def masked(self) -> Tensor:
+        c = self.config
+        shape = (self.batch, c.num_codebooks, c.num_token_steps)
+        return torch.full(shape, c.mask_id, dtype=torch.int32, device=self.device)
+
+    def advance(
+        self, tokens: Tensor, pair: Tensor, num_remask: Tensor, mask_temperature: Tensor
+    ) -> Tensor:
+        logits = self.guided(tokens, pair)
+        return draw(tokens, logits, num_remask, mask_temperature, self.options)
+
+    def guided(self, tokens: Tensor, pair: Tensor) -> Tensor:
+        """Logits [B, K, T, V] of both branches of guidance; pair [2B, F, visual_dim]."""
+        conditional, unconditional = self.branch_logits(tokens, pair)
+        return unconditional + self.options.guidance * (conditional - unconditional)
+
+    def branch_logits(self, tokens: Tensor, pair: Tensor) -> tuple[Tensor, Tensor]:
+        return self.vab(tokens.repeat(2, 1, 1), pair, self.branches).float().chunk(2)
+
+
+def draw(
+    tokens: Tensor,
+    logits: Tensor,
+    num_remask: Tensor,
+    mask_temperature: Tensor,
+    options: GenerateOptions,
+) -> Tensor:
+    """One sampling step on tokens [B, K, T] and guided logits [B, K, T, V].
+
+    As `bench.torch_sampling.torch_step`, but that what changes from step to step is a tensor, so
+    that all steps share one compiled graph.
+    """
+    size = logits.shape[-1]
+    kept, ids = (
+        (logits / options.temperature)
+        .flatten(1, 2)
+        .topk(min(options.top_k or size, size), sorted=False)
+    )  # [B, N, top-k]
+    winner = (kept + gumbel(kept)).argmax(-1, keepdim=True)
+    token = ids.gather(-1, winner)[..., 0]  # [B, N]
+    log_p = kept.log_softmax(-1).gather(-1, winner)[..., 0]
+    is_masked = tokens.flatten(1) == size
+    confidence = log_p + mask_temperature * gumbel(log_p)
+    confidence = confidence.masked_fill(~is_masked, torch.inf)
+    place = confidence.argsort(dim=-1).argsort()  # [B, N]
+    filled = torch.where(place < num_remask, size, token)
+    return torch.where(is_masked, filled, tokens.flatten(1)).to(torch.int32).view_as(tokens)
+
+
+def gumbel(like: Tensor) -> Tensor:
+    return -torch.empty_like(like).exponential_().log()

@@ -1,0 +1,126 @@
+"""`bench gpu`: the work of each stage, and its measuring on a stand-in for a GPU."""
+
+import json
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the bench compares with PyTorch: pip install '.[dev]'")
+
+from checkpoints import SETTINGS, tiny_config
+
+from bench import gpu
+from bench.peers.devices import Device
+from bench.roofline import Roofline, backbone_work
+from bench.stages import stage_work
+from bench.torch_loop import TorchModel, count_flops
+from training.recipes import Recipe
+from vab_rt.config import GenerateOptions
+from vab_rt.engines import Engines
+from vab_rt.pipeline import Pipeline
+from vab_rt.sampling import sample_step
+
+CONFIG = tiny_config(clip_s=0.4, visual_rate_hz=5.0)  # F 2, T 20, K 3, V 37
+OPTIONS = GenerateOptions(seed=1, steps=2, top_k=8)
+STAGES = ["visual_encoder", "token_loop", "codec_decoder"]
+
+
+@pytest.mark.parametrize("codec", ["spectral", "encodec"])
+def test_the_work_of_a_stage_is_what_torch_counts_when_it_runs(codec):
+    config = tiny_config(codec=codec, code_dim=288 if codec == "spectral" else 16)
+    recipe = Recipe(model=config, codec=SETTINGS[codec])
+    found = stage_work(recipe, number_bytes=2, steps=16)
+    counted = count_flops(TorchModel(config, SETTINGS[codec]))
+    assert list(found) == STAGES
+    assert found["visual_encoder"].flops == counted["visual"]
+    assert found["token_loop"].flops == 16 * counted["guided_step"]
+    assert found["codec_decoder"].flops == counted["codec"]
+    assert found["token_loop"] == backbone_work(config, 2, 2).times(16)
+
+
+def test_a_stage_reads_the_weights_that_it_runs():
+    recipe = Recipe(model=CONFIG, codec=SETTINGS["spectral"])
+    model = TorchModel(CONFIG, SETTINGS["spectral"])
+    all_weights = sum(w.numel() for w in model.image_encoder.parameters())
+    found = [stage_work(recipe, n, 1)["visual_encoder"].size_bytes for n in (4, 8)]
+    assert 0.5 * 4 * all_weights < found[1] - found[0] <= 4 * all_weights
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_without_a_gpu_it_says_so_and_what_each_stage_asks(capsys):
+    gpu.main(["--recipe", "default", "--json"])
+    out = capsys.readouterr().out
+    figures = json.loads(out.strip().rpartition("\n")[2])
+    assert "not measured: no GPU" in out
+    assert figures["device"] is None and figures["gpu_reason"] == "not measured: no GPU"
+    assert list(figures["work"]) == STAGES
+    assert all(work["flops"] > 0 and work["size_bytes"] > 0 for work in figures["work"].values())
+
+
+@pytest.fixture(scope="module")
+def model():
+    return TorchModel(CONFIG, SETTINGS["spectral"])
+
+
+@pytest.fixture
+def pipeline(model, monkeypatch):
+    """The torch model behind the calls of a runtime."""
+    monkeypatch.setattr(gpu, "OPTIONS", OPTIONS)
+    monkeypatch.setattr(gpu, "BATCHES", (1, 2))
+    monkeypatch.setattr(Device, "roofline", lambda self: Roofline(1e12, 1e11))
+
+    def called(module):
+        def call(**inputs):
+            with torch.inference_mode():
+                return module(*map(torch.from_numpy, inputs.values())).numpy()
+
+        return call
+
+    parts = (model.image_encoder, model.vab, lambda tokens: model.codec.decode(tokens).clamp(-1, 1))
+    return Pipeline(CONFIG, Engines(*map(called, parts), "stand-in", sample_step))
+
+
+DEVICE = Device("cpu", "stand-in", "fp32")
+
+
+def test_every_stage_is_beside_its_ceiling(model, pipeline, capsys):
+    work = stage_work(Recipe(model=CONFIG, codec=SETTINGS["spectral"]), 4, OPTIONS.steps)
+    figures = gpu.measure(DEVICE, model.vab, pipeline, work, repeats=2)
+    out = capsys.readouterr().out
+    assert out.index("ceiling of stand-in") < out.index("parity:") < out.index("loop_ms")
+    assert list(figures["stages"]) == STAGES
+    assert figures["loop_ms"] == figures["stages"]["token_loop"]["ms"]
+    assert figures["loop_over_ceiling"] > 0 and figures["frames_to_waveform_ms"] > 0
+    assert list(figures["batches"]) == ["1", "2"]
+    for batch in figures["batches"].values():
+        assert batch["clips_per_s"] > 0 and batch["equal_tokens"] == 1
+    assert figures["host_us_per_step"] is None  # no launches on a processor
+    json.dumps(figures)
+
+
+def test_nothing_is_timed_where_logits_differ(model, pipeline):
+    other = TorchModel(CONFIG, SETTINGS["spectral"], seed=1)
+    with pytest.raises(SystemExit, match="not timed: logits"):
+        gpu.check(DEVICE, other.vab, pipeline)
+
+
+def test_the_host_time_of_a_step_is_read_from_the_loop(pipeline):
+    class Loop:
+        launching_s = 100e-6
+
+    class DeviceEngines:
+        def loop_for(self, clips, is_guided):
+            assert (clips, is_guided) == (1, True)
+            return Loop()
+
+    pipeline.engines = DeviceEngines()
+    assert gpu.host_us_per_step(pipeline) == 50
+    Loop.launching_s = None
+    assert gpu.host_us_per_step(pipeline) is None
+
+
+def test_a_clip_of_a_batch_has_its_own_seed(pipeline):
+    _, features, masked = gpu.inputs(pipeline, 2)
+    same = np.repeat(features[:1], 2, axis=0)
+    first, second = gpu.decode(pipeline, same, masked)
+    assert not np.array_equal(first, second)
