@@ -73,7 +73,7 @@ class RecordingApi:
         return self.parses
 
     def get_error(self, index):
-        return SimpleNamespace(desc=lambda: f"reason {index}")
+        return SimpleNamespace(desc=lambda: f"reason\n {index}")
 
     def create_builder_config(self):
         return self

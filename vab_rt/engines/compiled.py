@@ -100,7 +100,8 @@ def build_engine(
     network = builder.create_network(flags)
     parser = api.OnnxParser(network, _logger(api))
     if not parser.parse(graph):
-        reasons = "; ".join(str(parser.get_error(i).desc()) for i in range(parser.num_errors))
+        errors = (parser.get_error(i).desc() for i in range(parser.num_errors))
+        reasons = "; ".join(" ".join(error.split()) for error in errors)
         raise _cannot_build(library, name, reasons)
     _let_attention_decompose(api, network)
     config = builder.create_builder_config()
