@@ -1,6 +1,7 @@
 """The tables in Markdown, the paper's figures beside ours, and whether its findings hold."""
 
 from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from typing import Any
 
 from training.ablations.tables import TABLES, Claim, Column, Figure, Table
@@ -19,23 +20,25 @@ def markdown(figures: Figures) -> str:
 
 
 def table_lines(table: Table, figures: Figures) -> Iterator[str]:
-    has_paper = any(line.paper for line in table.lines)
     headings = [column.heading for column in table.columns]
-    if has_paper:
-        headings = [f"{heading}, {whose}" for heading in headings for whose in ("paper", "ours")]
+    measured = len(max((line.paper for line in table.lines), key=len))  # columns of the paper
+    if measured:
+        headings = list(beside([f"{x}, paper" for x in headings[:measured]], headings))
     yield f"### {table.title}\n"
     yield f"| | {' | '.join(headings)} |"
     yield "|---" * (len(headings) + 1) + "|"
     for line in table.lines:
+        paper = [f"{x:g}" for x in line.paper] or [""] * measured
         ours = [our_cell(column, line.rows, figures) for column in table.columns]
-        cells = ours
-        if has_paper:
-            paper = ["" if x is None else f"{x:g}" for x in line.paper] or [""] * len(ours)
-            cells = [cell for pair in zip(paper, ours, strict=True) for cell in pair]
-        yield f"| {line.label} | {' | '.join(cells)} |"
+        yield f"| {line.label} | {' | '.join(beside(paper, ours))} |"
     yield ""
     yield from (f"- {claim.text}: {verdict(claim, figures)}" for claim in table.claims)
     yield ""
+
+
+def beside(paper: list[str], ours: list[str]) -> Iterator[str]:
+    """In turn; ours alone where the paper has no more."""
+    return (cell for pair in zip_longest(paper, ours) for cell in pair if cell is not None)
 
 
 def our_cell(column: Column, rows: tuple[str, ...], figures: Figures) -> str:

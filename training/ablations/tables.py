@@ -12,11 +12,12 @@ class Column(NamedTuple):
 
 
 class Line(NamedTuple):
-    """rows: ours; of each figure, the first row that has it counts. paper: one per column."""
+    """rows: ours; of each figure, the first row that has it counts. paper: of the first columns,
+    or of none."""
 
     label: str
     rows: tuple[str, ...]
-    paper: tuple[float | None, ...] = ()
+    paper: tuple[float, ...] = ()
 
 
 class Figure(NamedTuple):
@@ -52,8 +53,8 @@ R1_VA, R1_AV = "retrieval.video_to_audio.r1", "retrieval.audio_to_video.r1"
 CLASSES = (Column("V+A", AV), Column("V", V), Column("A", A))
 DISTANCES = (Column("FAD", FAD, False), Column("KLD", KLD, False))
 SOUND = (
-    Column("masked tokens right", MASKED),
-    Column("class agreement", CLASS),
+    Column("masked tokens right, %", MASKED),
+    Column("class agreement, %", CLASS),
     Column("onset F1, 100 ms", ONSET, False),
     Column("50 ms", ONSET_50, False),
     Column("100 ms, another clip's", SHUFFLED_ONSET, False),
