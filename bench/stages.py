@@ -22,10 +22,15 @@ def stage_work(recipe: Recipe, number_bytes: int, steps: int) -> dict[str, Work]
     """
     c = recipe.model
     frame = c.image_size**2 * 3  # bytes
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        encoder, codec = ImageEncoder(c).eval(), build_codec(c, recipe.codec).eval()
-        frames = torch.zeros(c.num_frames, c.image_size, c.image_size, 3, dtype=torch.uint8)
+    # EVA02 reads numbers back from tensors as it is built, so that it has to be built in earnest.
+    encoder = ImageEncoder(c).eval().to("meta")
+    frames = torch.zeros(
+        c.num_frames, c.image_size, c.image_size, 3, dtype=torch.uint8, device="meta"
+    )
+    with torch.no_grad():
         visual = work_of(encoder, encoder, frames, number_bytes)
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        codec = build_codec(c, recipe.codec).eval()
         tokens = torch.zeros(1, c.num_codebooks, c.num_token_steps, dtype=torch.int32)
         sound = work_of(codec, codec.decode, tokens, number_bytes)
     return {
