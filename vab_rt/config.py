@@ -123,7 +123,7 @@ class GenerateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
     seed: int = 0
     steps: int = 16
-    guidance: float = 2.5
+    guidance: float = 1.5
     temperature: float = 0.8
     top_k: int = 256
     mask_temperature: float = 10.5
