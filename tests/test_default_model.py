@@ -15,6 +15,8 @@ from vab_rt.audio import Audio
 from vab_rt.bundle import open_bundle
 from vab_rt.pipeline import Pipeline, load
 
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
 
 @pytest.fixture(scope="module")
 def model() -> Pipeline:
@@ -92,3 +94,18 @@ def test_joins_step_no_more_than_the_sound_does(model, clip):
 def level_steps_db(sound: np.ndarray) -> np.ndarray:
     level_db = 10 * np.log10((sound.reshape(-1, 400) ** 2).mean(1) + 1e-7)
     return np.abs(np.diff(level_db))
+
+
+@pytest.mark.skipif(not EXAMPLES.is_dir(), reason="the sample clips are in the checkout only")
+def test_blows_sound_when_they_are_seen(model):
+    """Each blow of the sample clip, by the truth it was rendered from, starts a sound on time."""
+    sound = model.generate(EXAMPLES / "hammer.mp4").samples
+    level_db = 10 * np.log10((sound.reshape(-1, 160) ** 2).mean(1) + 1e-6)  # [blocks of 10 ms]
+    rises_db = []
+    for blow_s in (0.38, 2.03, 3.69, 4.29, 6.71, 7.83):
+        at = round(100 * blow_s)
+        rises_db.append(level_db[at - 5 : at + 10].max() - level_db[at - 15 : at - 5].mean())
+    assert min(rises_db) > 6, rises_db
+    halfway_s = (1.2, 2.85, 5.5, 7.27, 9.2)
+    quiet_db = [level_db[round(100 * t) - 5 : round(100 * t) + 5].mean() for t in halfway_s]
+    assert np.median(quiet_db) < level_db.max() - 20

@@ -53,11 +53,11 @@ def frechet_distance(true: Floats, generated: Floats) -> float:
 
 
 def onset_times(audio: NDArray[np.float32], sample_rate_hz: int) -> Floats:
-    """Times of sudden rises of energy in s: peaks of the log-energy flux, at least 60 ms apart."""
+    """Times of sudden rises of energy in s: peaks of the log-energy flux, 150 ms apart."""
     energy = uniform_filter1d(audio.astype(np.float64) ** 2, 2 * ONSET_HOP)[::ONSET_HOP]
     level = np.log(energy + 1e-3 * energy.max() + 1e-9)
     rise = np.maximum(0, level[4:] - level[:-4])  # over 20 ms
-    spacing = round(0.06 * sample_rate_hz / ONSET_HOP)
+    spacing = round(0.15 * sample_rate_hz / ONSET_HOP)
     peaks = (rise == maximum_filter1d(rise, 2 * spacing + 1)) & (rise > 1.2)
     indices = np.flatnonzero(peaks)
     if len(indices):
