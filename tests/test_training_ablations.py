@@ -338,11 +338,11 @@ def test_intervals_decide_where_there_are_some():
 def test_tables_go_between_the_marks_of_the_document(finished, tmp_path, capsys, monkeypatch):
     path = tmp_path / "PAPER.md"
     monkeypatch.setattr(command, "DOCUMENT", path)
-    path.write_text(f"before\n{command.BEGIN}\nold\n{command.END}\nafter\n")
+    path.write_text(f"before\n{command.BEGIN}\nformer tables\n{command.END}\nafter\n")
     run(finished, "--table", "--write")
     text = path.read_text()
     assert text.startswith(f"before\n{command.BEGIN}\nOurs: 6 of 6 rows")
-    assert text.endswith(f"{command.END}\nafter\n") and "old" not in text
+    assert text.endswith(f"{command.END}\nafter\n") and "former" not in text
     path.write_text("no marks")
     assert "lacks" in failing(finished, capsys, "--table", "--write")
     assert path.read_text() == "no marks"
