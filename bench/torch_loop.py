@@ -121,8 +121,6 @@ def gumbel(shape: torch.Size, random: torch.Generator) -> Tensor:
 def recipe_of(config: ModelConfig) -> Recipe:
     """The recipe that trains this model. Raises OptionError."""
     for path in sorted(CONFIGS.glob("*.toml")):
-        if path.stem == "ablations":  # rows over a recipe, and no recipe
-            continue
         recipe = read_recipe(path.stem)
         if recipe.model == config:
             return recipe

@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 import msgspec
 
 from training.model import VAB, attention_bias, stream_times
-from training.recipe import CONFIGS, read_recipe
+from training.recipes import CONFIGS, read_recipe
 
 
 def millions(module):

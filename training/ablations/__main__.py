@@ -1,4 +1,4 @@
-"""`python -m training.ablations`: train and measure the rows of configs/ablations.toml.
+"""`python -m training.ablations`: train and measure the rows of rows.toml.
 
 From the codec, image encoder and tokens of a finished run. What is done is kept, so call it again
 to go on. The last thing printed are the tables, beside the paper's.

@@ -10,11 +10,11 @@ import msgspec
 from training.classification import ClassificationSettings
 from training.contrastive import ContrastiveSettings
 from training.pretrain import PretrainSettings
-from training.recipes import CONFIGS, read_recipe
+from training.recipes import read_recipe
 from vab_rt.config import GenerateOptions, ModelConfig
 from vab_rt.errors import OptionError, VabError
 
-ROWS = CONFIGS / "ablations.toml"
+ROWS = Path(__file__).parent / "rows.toml"
 Stage = Literal["masked", "contrastive"]
 Measure = Literal["validation", "generation", "retrieval", "classification"]
 NEEDED_STAGE: dict[Measure, Stage] = {
