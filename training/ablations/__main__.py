@@ -144,9 +144,9 @@ def _run(arguments: argparse.Namespace) -> None:
         failed = run_rows(Run(arguments.run, out, ablations, arguments.workers), names)
     figures = read_figures(out, ablations)
     tables = described(ablations, figures) + markdown(figures)
-    print(tables)
     if arguments.write:
         write_document(DOCUMENT, tables)
+    print(tables)
     if failed:
         raise VabError(
             f"{len(failed)} of {len(names)} rows failed ({', '.join(failed)}), see above; what is "

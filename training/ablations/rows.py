@@ -49,8 +49,8 @@ class Ablations(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     recipe: str = "default"
     steps: int = 300
-    contrastive_steps: int = 150
-    classification_steps: int = 150
+    contrastive_steps: int = 100
+    classification_steps: int = 100
     clips: int = 100
     base: dict[str, Any] = {}
     rows: dict[str, Row]

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from vab_rt.config import GenerateOptions
+
 
 class Column(NamedTuple):
     """key: dotted, into the figures of a row."""
@@ -149,7 +151,7 @@ TABLES = (
         (*DISTANCES, SOUND[1], SOUND[2]),
         (
             Line("none", ("guidance-1",), (5.93, 3.45)),
-            Line("2.5 (our default)", ("base",)),
+            Line(f"{GenerateOptions().guidance:g} (our default)", ("base",)),
             Line("3", ("guidance-3",), (3.50, 2.90)),
             Line("5", ("guidance-5",), (3.24, 2.84)),
             Line("7", ("guidance-7",), (3.39, 2.83)),
@@ -166,7 +168,7 @@ TABLES = (
         (*DISTANCES, SOUND[1], SOUND[2]),
         (
             Line("4.5", ("mask-temperature-4.5",), (5.75, 3.08)),
-            Line("10.5 (our default)", ("base",), (3.1, 2.69)),
+            Line("10.5", ("base",), (3.1, 2.69)),
             Line("12.5", ("mask-temperature-12.5",), (2.98, 2.61)),
             Line("15.5", ("mask-temperature-15.5",), (2.83, 2.61)),
             Line("20.5", ("mask-temperature-20.5",), (2.74, 2.59)),
