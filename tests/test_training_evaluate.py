@@ -85,54 +85,58 @@ def test_processes_change_nothing(run):
     assert evaluate_generation(one, SEEDS, workers=2) == evaluate_generation(one, SEEDS)
 
 
-class TestSanity:
+@pytest.fixture(scope="module")
+def scenes():
+    seeds = foleyworld.clip_seeds("validation", 10, 32)
+    kinds = foleyworld.CLASSES * 2
+    return [foleyworld.make_scene(s, kind) for s, kind in zip(seeds, kinds, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def true(scenes):
+    return [scene.audio() for scene in scenes]
+
+
+@pytest.fixture(scope="module")
+def listener(scenes, true):
     """A judge that is right about the true sounds: its head is fitted to them in closed form."""
+    torch.manual_seed(0)
+    classifier = AudioClassifier().eval()
+    _, embeddings = listen(classifier, np.stack(true))  # [N, D]
+    padded = np.concatenate([embeddings, np.ones((len(true), 1))], 1)
+    wanted = 30.0 * present_classes(scenes) - 15.0
+    solution = np.linalg.lstsq(padded, wanted, rcond=1e-9)[0]  # [D + 1, classes]
+    with torch.no_grad():
+        classifier.head.weight.copy_(torch.from_numpy(solution[:-1].T))
+        classifier.head.bias.copy_(torch.from_numpy(solution[-1]))
+    judge = Judge(classifier)
+    return Listener(judge, judge)
 
-    @pytest.fixture(scope="class")
-    def scenes(self):
-        seeds = foleyworld.clip_seeds("validation", 10, 32)
-        kinds = foleyworld.CLASSES * 2
-        return [foleyworld.make_scene(s, kind) for s, kind in zip(seeds, kinds, strict=True)]
 
-    @pytest.fixture(scope="class")
-    def true(self, scenes):
-        return [scene.audio() for scene in scenes]
+@pytest.fixture(scope="module")
+def reference(scenes, true, listener):
+    return Reference(scenes, [listener(sound) for sound in true])
 
-    @pytest.fixture(scope="class")
-    def listener(self, scenes, true):
-        torch.manual_seed(0)
-        classifier = AudioClassifier().eval()
-        _, embeddings = listen(classifier, np.stack(true))  # [N, D]
-        padded = np.concatenate([embeddings, np.ones((len(true), 1))], 1)
-        wanted = 30.0 * present_classes(scenes) - 15.0
-        solution = np.linalg.lstsq(padded, wanted, rcond=1e-9)[0]  # [D + 1, classes]
-        with torch.no_grad():
-            classifier.head.weight.copy_(torch.from_numpy(solution[:-1].T))
-            classifier.head.bias.copy_(torch.from_numpy(solution[-1]))
-        judge = Judge(classifier)
-        return Listener(judge, judge)
 
-    @pytest.fixture(scope="class")
-    def reference(self, scenes, true, listener):
-        return Reference(scenes, [listener(sound) for sound in true])
+def test_true_sound_scores_near_the_maximum(reference):
+    found = reference.measure(reference.true)
+    assert found["class_agreement"] > 0.97 and found["onset_f1_100ms"] > 0.9
+    assert found["fad"] < 1e-3 and found["kld"] == 0
 
-    def test_true_sound_scores_near_the_maximum(self, reference):
-        found = reference.measure(reference.true)
-        assert found["class_agreement"] > 0.97 and found["onset_f1_100ms"] > 0.9
-        assert found["fad"] < 1e-3 and found["kld"] == 0
 
-    def test_noise_scores_near_nothing(self, reference, listener):
-        random = np.random.default_rng(0)
-        noise = [0.1 * random.standard_normal(160_000).astype(np.float32) for _ in reference.true]
-        found = reference.measure([listener(sound) for sound in noise])
-        assert found["class_agreement"] <= 2 / 16 and found["onset_f1_100ms"] < 0.1
-        assert found["fad"] > 0.1 and found["kld"] > 3
+def test_noise_scores_near_nothing(reference, listener):
+    random = np.random.default_rng(0)
+    noise = [0.1 * random.standard_normal(160_000).astype(np.float32) for _ in reference.true]
+    found = reference.measure([listener(sound) for sound in noise])
+    assert found["class_agreement"] <= 2 / 16 and found["onset_f1_100ms"] < 0.1
+    assert found["fad"] > 0.1 and found["kld"] > 3
 
-    def test_another_clips_sound_scores_as_chance(self, reference):
-        found = reference.measure(reference.true[1:] + reference.true[:1])
-        assert found["class_agreement"] <= 2 / 16 and found["onset_f1_100ms"] < 0.5
-        assert found["fad"] < 1e-3, "all together they are the same sounds"
-        assert found["kld"] > 3
+
+def test_another_clips_sound_scores_as_chance(reference):
+    found = reference.measure(reference.true[1:] + reference.true[:1])
+    assert found["class_agreement"] <= 2 / 16 and found["onset_f1_100ms"] < 0.5
+    assert found["fad"] < 1e-3, "all together they are the same sounds"
+    assert found["kld"] > 3
 
 
 def heard(kind, onsets=()):

@@ -104,10 +104,14 @@ def check_weights(where: str, found: dict[str, Tensor], expected: dict[str, Tens
 def _check_names(where: object, found: Any, expected: Any) -> None:
     missing, unexpected = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     if missing:
-        raise ExportError(f"{where}: {missing[0]} is missing ({len(missing)} names in all)")
+        raise ExportError(
+            f"{where}: {missing[0]} is missing ({len(missing)} names in all), expected all "
+            "that the config calls for; it does not belong to these weights"
+        )
     if unexpected:
         raise ExportError(
-            f"{where}: {unexpected[0]!r} is unexpected ({len(unexpected)} names in all)"
+            f"{where}: {unexpected[0]!r} is unexpected ({len(unexpected)} names in all), expected "
+            "what the config calls for; it does not belong to these weights"
         )
 
 

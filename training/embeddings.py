@@ -45,21 +45,23 @@ class Embedding(Protocol):
 def open_embedding(text: str, judge: AudioClassifier) -> Embedding:
     """The embedding that `--embedding` names: judge, vggish:FILE, passt:FILE or clap:FOLDER.
 
-    Raises OptionError, DataError for weights that do not fit, BackendError for a missing library.
+    Raises OptionError, DataError and ExportError for weights that do not fit, BackendError for a
+    missing library.
     """
+    kind, path = check_embedding(text)
+    return Judge(judge) if path is None else _OPENERS[kind](path)
+
+
+def check_embedding(text: str) -> tuple[str, Path | None]:
+    """The kind and the file that a text names. Raises OptionError."""
     kind, _, path = text.partition(":")
-    if kind == "judge" and not path:
-        return Judge(judge)
-    openers: dict[str, Callable[[Path], Embedding]] = {
-        "vggish": VGGish,
-        "passt": PaSST,
-        "clap": CLAP,
-    }
-    if kind not in openers or not path:
+    if (kind, path) == ("judge", ""):
+        return kind, None
+    if kind not in _OPENERS or not path:
         raise OptionError(
             f"embedding is {text!r}, expected judge, vggish:FILE, passt:FILE or clap:FOLDER"
         )
-    return openers[kind](Path(path))
+    return kind, Path(path)
 
 
 class Judge:
@@ -83,10 +85,11 @@ class VGGish:
 
     def __init__(self, path: Path) -> None:
         self.name = f"VGGish, 128 before the last ReLU ({path.name})"
-        self.network = vggish_network()
+        with torch.device("meta"):  # 290 MB that need no random numbers
+            self.network = vggish_network()
         weights = read_weights(path)
         check_weights(str(path), weights, self.network.state_dict())
-        self.network.load_state_dict(weights)
+        self.network.load_state_dict(weights, assign=True)
         self.network.eval()
 
     @torch.inference_mode()
@@ -191,6 +194,9 @@ class CLAP:
         found = self.model.get_audio_features(**inputs)
         vectors = getattr(found, "pooler_output", found)  # from transformers 5 on, an object
         return Embedded(vectors.double().numpy(), None)
+
+
+_OPENERS: dict[str, Callable[[Path], Embedding]] = {"vggish": VGGish, "passt": PaSST, "clap": CLAP}
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from training.classification import classification_result, load_classifier, weig
 from training.classifier import train_classifier
 from training.clips import TokenisedClips
 from training.contrastive import load_retriever
+from training.embeddings import check_embedding
 from training.finetuning import open_shards, report, run_command, shown
 from training.generation import generation_result, heard_clips, open_listener
 from training.held_out import encoded_clips, in_memory
@@ -138,6 +139,7 @@ def _generation(arguments: argparse.Namespace) -> dict:
         films=arguments.run / "films",
         device=arguments.device,
     )
+    check_embedding(trial.embedding)
     open_model(trial)
     trained_judge(trial.judge)
     return evaluate_generation(trial, _seeds(arguments), arguments.workers)
