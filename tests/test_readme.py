@@ -95,9 +95,10 @@ def test_python_lines(folder):
     assert Path(folder, "out.wav").stat().st_size > 4 * 16_000 * 2
 
 
-def test_recipe_of_the_example_exists():
-    (name,) = re.findall(r"python -m training\.recipe (\S+)", README)
-    assert (ROOT / f"training/configs/{name}.toml").is_file()
+def test_recipes_of_the_examples_exist():
+    names = re.findall(r"^python -m training\.recipe (\S+)", README, re.MULTILINE)
+    assert len(names) == 2
+    assert all((ROOT / f"training/configs/{name}.toml").is_file() for name in names)
 
 
 def test_files_of_the_map_exist():
