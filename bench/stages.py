@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bench.roofline import GUIDED, Work, backbone_work
 from bench.torch_loop import flops_of
-from training.codec import build_codec
+from training.codecs.codec import build_codec
 from training.image_encoder import ImageEncoder
 from training.recipes import Recipe
 

@@ -24,7 +24,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import vab_rt
-from training.codec import build_codec
+from training.codecs.codec import build_codec
 from training.image_encoder import ImageEncoder
 from training.model import VAB
 from training.recipes import CONFIGS, Recipe, read_recipe

@@ -6,7 +6,7 @@ import msgspec
 import torch
 from torch import nn
 
-from training.codec import build_codec
+from training.codecs.codec import build_codec
 from training.image_encoder import ImageEncoder
 from training.model import VAB
 from vab_rt.config import ModelConfig

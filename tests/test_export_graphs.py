@@ -24,7 +24,7 @@ from export.verify import (
     run_torch,
 )
 from training.checkpoint import Checkpoint, read_checkpoint
-from training.codec import build_codec
+from training.codecs.codec import build_codec
 from vab_rt.errors import ExportError, OptionError
 
 

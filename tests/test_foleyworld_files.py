@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from training import data
+from training.datasets.rendered import read_clips, rendered_clips, rendering
 from training.foleyworld import CLASSES, NUM_SAMPLES, clip_seeds, make_scene, read_truth
 from training.foleyworld.__main__ import main
 from training.foleyworld.rendering import frame_times
@@ -140,7 +140,7 @@ def config() -> ModelConfig:
 def test_clips_have_several_labels_and_one_primary(
     tmp_path: Path, config: ModelConfig, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    clips = data.clips(tmp_path, "train", 28, config)
+    clips = rendered_clips(tmp_path, "train", 28, config)
     assert "28 of 28 clips" in capfd.readouterr().err
     assert len(clips) == 28
     scenes = [make_scene(seed) for seed in clip_seeds("train", 0, 28)]
@@ -155,31 +155,31 @@ def test_clips_have_several_labels_and_one_primary(
     np.testing.assert_array_equal(clips.frames[5], scenes[5].frames(np.arange(10) + 0.5, 16, 16))
     np.testing.assert_allclose(clips.audio[5] / 32767, scenes[5].audio(), atol=2e-5)
     assert clips.captions[5] == [scenes[5].caption(t) for t in np.arange(10) + 0.5]
-    data.clips(tmp_path, "train", 28, config)
+    rendered_clips(tmp_path, "train", 28, config)
     assert capfd.readouterr().err == ""
 
 
 def test_interrupted_rendering_starts_again(tmp_path: Path, config: ModelConfig) -> None:
     folder = tmp_path / "clips"
-    rendering = data.rendered(folder, "test", 9, config)
-    assert next(rendering) == 1
-    rendering.close()
+    clips = rendering(folder, "test", 9, config)
+    assert next(clips) == 1
+    clips.close()
     assert not folder.exists()
     assert (tmp_path / "clips.partial").exists()
     (tmp_path / "clips.partial" / "frames.npy").write_bytes(b"cut short")
-    assert list(data.rendered(folder, "test", 9, config)) == list(range(1, 10))
-    assert len(data.read_clips(folder)) == 9
+    assert list(rendering(folder, "test", 9, config)) == list(range(1, 10))
+    assert len(read_clips(folder)) == 9
     assert [path.name for path in tmp_path.iterdir()] == ["clips"]
 
 
 def test_a_full_disk_names_the_folder(tmp_path: Path, config: ModelConfig, small_disk: int) -> None:
     folder = tmp_path / "clips"
     with pytest.raises(OutputError, match=rf"{folder} cannot be written: .*GB free"):
-        list(data.rendered(folder, "test", 9, config))
+        list(rendering(folder, "test", 9, config))
     assert not folder.exists()
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, config: ModelConfig) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="file/.*cannot be written"):
-        data.clips(tmp_path / "file", "test", 1, config)
+        rendered_clips(tmp_path / "file", "test", 1, config)

@@ -17,8 +17,8 @@ from training.ablations.markdown import NOT_RUN, markdown, uncertainty, verdict
 from training.ablations.rows import digest, read_ablations
 from training.ablations.stages import at_rate
 from training.ablations.tables import TABLES, claim
-from training.classifier import AudioClassifier
-from training.clips import TokenisedClips
+from training.datasets.clips import TokenisedClips
+from training.evaluation.judge import AudioClassifier
 from training.foleyworld import CLASSES
 from vab_rt.errors import OptionError
 

@@ -18,7 +18,7 @@ from training.classification import (
     load_classifier,
     training_batch,
 )
-from training.clips import TokenisedClips
+from training.datasets.clips import TokenisedClips
 from training.model import VAB
 from vab_rt.errors import DataError, ExportError, OptionError
 

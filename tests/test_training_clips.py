@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.clips import Batch, TokenisedClips
+from training.datasets.clips import Batch, TokenisedClips
 from vab_rt.errors import DataError, OutputError
 
 

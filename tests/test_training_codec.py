@@ -6,11 +6,11 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 
 import msgspec
 
-from training.codebooks import fit_codebooks
-from training.codec import build_codec
+from training.codecs.codebooks import fit_codebooks
+from training.codecs.codec import build_codec
+from training.codecs.spectra import NAMES, MultiScaleSpectra
+from training.codecs.spectral import Spectrum, Transform
 from training.recipes import read_recipe
-from training.spectra import NAMES, MultiScaleSpectra
-from training.spectral import Spectrum, Transform
 from vab_rt.errors import OptionError
 
 TINY = {"decoder_width": 16, "decoder_blocks": 1}

@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 
 from encodec.quantization import ResidualVectorQuantizer
 
-from training.codebooks import fit_codebooks, follow, kmeans, nearest, quantise
+from training.codecs.codebooks import fit_codebooks, follow, kmeans, nearest, quantise
 
 
 def quantiser(codes: int = 8, layers: int = 2, dimension: int = 4) -> ResidualVectorQuantizer:

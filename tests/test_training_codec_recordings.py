@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("torch", reason="training needs torch")
 
 from training import foleyworld
-from training.recordings import (
+from training.codecs.recordings import (
     ROW_S,
     read_facts,
     read_recordings,

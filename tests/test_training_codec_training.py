@@ -12,14 +12,14 @@ import numpy as np
 from checkpoints import tiny_config
 
 from training import codec_training, fitting, foleyworld, reconstruction
-from training.classifier import AudioClassifier
-from training.codec import build_codec
-from training.codec_settings import read_training
 from training.codec_training import backward, random_crops, train_codec
-from training.discriminator import Adversary
-from training.embeddings import Judge
-from training.generation import Listener
-from training.recordings import Recordings
+from training.codecs.codec import build_codec
+from training.codecs.discriminator import Adversary
+from training.codecs.recordings import Recordings
+from training.codecs.settings import read_training
+from training.evaluation.embeddings import Judge
+from training.evaluation.generation import Listener
+from training.evaluation.judge import AudioClassifier
 from vab_rt.audio import Audio
 from vab_rt.errors import DataError, OptionError
 

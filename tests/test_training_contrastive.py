@@ -10,7 +10,6 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 import msgspec
 from checkpoints import tiny_config
 
-from training.clips import TokenisedClips
 from training.contrastive import (
     ContrastiveSettings,
     Retriever,
@@ -19,9 +18,10 @@ from training.contrastive import (
     matching_loss,
     start_from,
 )
+from training.datasets.clips import TokenisedClips
+from training.evaluation.retrieval import retrieval_result
 from training.model import VAB
 from training.representation import Encoder, augmented
-from training.retrieval import retrieval_result
 from vab_rt.errors import DataError, ExportError, OptionError
 
 QUICK = ContrastiveSettings(batch=8, epochs=12, peak_rate=1e-2, dropout=0, mixup=0, roll=0)

@@ -4,8 +4,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch")
 
-from training.balancer import Balancer, WeightedSum
-from training.discriminator import (
+from training.codecs.balancer import Balancer, WeightedSum
+from training.codecs.discriminator import (
     Adversary,
     build_discriminator,
     discriminator_loss,

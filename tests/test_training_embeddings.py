@@ -7,14 +7,14 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch")
 
-from training.classifier import AudioClassifier
-from training.embeddings import (
+from training.evaluation.embeddings import (
     Judge,
     VGGish,
     open_embedding,
     vggish_log_mel,
     vggish_network,
 )
+from training.evaluation.judge import AudioClassifier
 from vab_rt.errors import BackendError, DataError, ExportError, OptionError
 
 

@@ -9,16 +9,24 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 
 from checkpoints import tiny_checkpoint, tiny_config
 
-from training import data, foleyworld
+from training import foleyworld
 from training.classification import Classifier, weights_path
-from training.classifier import AudioClassifier, colour, listen, present_classes
 from training.contrastive import Retriever
-from training.embeddings import Judge
+from training.datasets.rendered import frame_times
 from training.evaluate import evaluate_generation, main
-from training.generation import SOUNDS, Heard, HeardClip, Listener, Reference, generation_result
-from training.held_out import film
+from training.evaluation.embeddings import Judge
+from training.evaluation.generation import (
+    SOUNDS,
+    Heard,
+    HeardClip,
+    Listener,
+    Reference,
+    generation_result,
+)
+from training.evaluation.held_out import film
+from training.evaluation.judge import AudioClassifier, colour, listen, present_classes
+from training.evaluation.trial import Trial
 from training.model import VAB
-from training.trial import Trial
 from vab_rt.bundle import open_bundle
 from vab_rt.config import GenerateOptions
 
@@ -56,7 +64,7 @@ def test_a_film_read_back_is_what_training_rendered(run):
     config = open_bundle().config
     size = config.image_size
     scene = foleyworld.make_scene(SEEDS[0])
-    rendered = scene.frames(data.frame_times(config), size, size)
+    rendered = scene.frames(frame_times(config), size, size)
     read = film(SEEDS[0], config, run / "films")
     assert read.shape == rendered.shape
     assert np.abs(read.astype(int) - rendered).mean() < 8  # levels of 255: H.264 and resizing

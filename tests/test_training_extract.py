@@ -18,10 +18,10 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 
 from checkpoints import tiny_checkpoint, tiny_config
 
-from training.encoders import load_encoders
+from training.datasets.encoders import load_encoders
+from training.datasets.shards import ShardedClips
+from training.datasets.soundtrack import read_soundtrack
 from training.extract import Source, extract, main
-from training.shards import ShardedClips
-from training.soundtrack import read_soundtrack
 from vab_rt.audio import Audio
 from vab_rt.errors import BackendError, DataError, MediaError, OptionError, OutputError
 from vab_rt.video import VideoReader

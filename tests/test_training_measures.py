@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("scipy", reason="the measures need scipy")
 
 from training import foleyworld
-from training.measures import (
+from training.evaluation.measures import (
     agreement,
     average_precision,
     bootstrap,

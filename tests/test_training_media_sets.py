@@ -3,8 +3,8 @@
 import pytest
 from media import make_video
 
-from training.label_files import read_rows
-from training.media_sets import Segment, list_csv, list_folder, media_files
+from training.datasets.label_files import read_rows
+from training.datasets.media_sets import Segment, list_csv, list_folder, media_files
 from vab_rt.errors import DataError
 
 AUDIOSET = """\

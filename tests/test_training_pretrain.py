@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 from checkpoints import tiny_config
 
 from training import fitting
-from training.clips import TokenisedClips
+from training.datasets.clips import TokenisedClips
 from training.model import VAB
 from training.pretrain import (
     PretrainSettings,

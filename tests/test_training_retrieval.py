@@ -5,8 +5,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch")
 
-from training.clips import TokenisedClips
-from training.retrieval import recalls, retrieval_result, spread_over_classes
+from training.datasets.clips import TokenisedClips
+from training.evaluation.retrieval import recalls, retrieval_result, spread_over_classes
 from vab_rt.errors import DataError
 
 

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 
 from checkpoints import tiny_config
 
-from training.shard_format import (
+from training.datasets.shard_format import (
     INDEX,
     ClipNotes,
     Sample,
@@ -23,7 +23,7 @@ from training.shard_format import (
     write_index,
     write_shard,
 )
-from training.shards import ShardedClips
+from training.datasets.shards import ShardedClips
 from vab_rt.errors import DataError, OutputError
 
 CONFIG = tiny_config()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from media import make_video
 
-from training.soundtrack import read_soundtrack
+from training.datasets.soundtrack import read_soundtrack
 from vab_rt.audio import Audio
 from vab_rt.errors import MediaError
 from vab_rt.media import probe

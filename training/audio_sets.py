@@ -25,10 +25,10 @@ from training.classification import (
     load_classifier,
     weights_path,
 )
-from training.clips import TokenisedClips
+from training.codecs.recordings import read_sound
 from training.contrastive import start_from
+from training.datasets.clips import TokenisedClips
 from training.finetuning import add_finetuning, report, run_command, settings_of, shown
-from training.recordings import read_sound
 from vab_rt.config import ModelConfig
 from vab_rt.errors import DataError
 

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from training.codec import build_codec
+from training.codecs.codec import build_codec
 from training.image_encoder import ImageEncoder
 from training.model import VAB
 from vab_rt.config import ModelConfig

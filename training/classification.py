@@ -18,8 +18,9 @@ from torch.nn import functional as F
 
 from training import ranks
 from training.checkpoint import read_checkpoint
-from training.clips import Batch, ClipSource, TokenisedClips
 from training.contrastive import start_from
+from training.datasets.clips import Batch, ClipSource, TokenisedClips
+from training.evaluation.measures import agreement, mean_average_precision, wilson
 from training.finetuning import (
     add_finetuning,
     open_shards,
@@ -28,7 +29,6 @@ from training.finetuning import (
     settings_of,
 )
 from training.fitting import Average, averaged_weights, fit, half_cosine, set_rate
-from training.measures import agreement, mean_average_precision, wilson
 from training.model import VAB
 from training.pretrain import wants_bfloat16
 from training.representation import (

@@ -9,7 +9,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 from torch.nn import functional as F
 
-from training.data import Clips
+from training.datasets.rendered import Clips
 from training.fitting import Average, fit, half_cosine, set_rate
 from training.image_encoder import ImageEncoder, build_clip
 from vab_rt.config import ModelConfig

@@ -15,18 +15,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training import ranks
-from training.balancer import Balancer, WeightedSum
-from training.codebooks import fit_codebooks
-from training.codec import Codec, build_codec
-from training.codec_settings import OF_OUTPUT, CodecTraining, read_training
-from training.data import Clips
-from training.discriminator import Adversary
+from training.codecs.balancer import Balancer, WeightedSum
+from training.codecs.codebooks import fit_codebooks
+from training.codecs.codec import Codec, build_codec
+from training.codecs.discriminator import Adversary
+from training.codecs.recordings import Recordings, read_recordings, recordings, world_sounds
+from training.codecs.settings import OF_OUTPUT, CodecTraining, read_training
+from training.codecs.spectra import MultiScaleSpectra
+from training.datasets.rendered import Clips
 from training.finetuning import report, run_command
 from training.fitting import Average, fit, half_cosine, set_rate
 from training.pretrain import wants_bfloat16
 from training.recipes import read_recipe
-from training.recordings import Recordings, read_recordings, recordings, world_sounds
-from training.spectra import MultiScaleSpectra
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from training import ranks
 from training.checkpoint import read_checkpoint
-from training.clips import ClipSource
+from training.datasets.clips import Batch, ClipSource
 from training.finetuning import (
     add_finetuning,
     open_shards,
@@ -26,11 +26,12 @@ from training.finetuning import (
 )
 from training.fitting import Average, fit, half_cosine, set_rate
 from training.model import VAB
-from training.pretrain import wants_bfloat16
+from training.pretrain import random_part, wants_bfloat16
 from training.representation import Encoder, augmented, load_averaged, num_steps
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
 
+STANDARD_CLIPS = 256
 MAX_SCALE = 100.0  # as CLIP has it: beyond, training is unstable
 
 
@@ -38,6 +39,7 @@ class ContrastiveSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     """One fine-tuning run; the defaults are the paper's (table 8).
 
     temperature: at the start. Its first value is missing from the published text; CLIP's is taken.
+    crop_s: until `crop_share` of the run, batches of as many seconds in clips this long.
     """
 
     batch: int = 108
@@ -49,6 +51,8 @@ class ContrastiveSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     mixup: float = 0.5
     roll: float = 0.1
     temperature: float = 0.07
+    crop_s: float | None = None
+    crop_share: float = 0.75
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -63,20 +67,43 @@ class Retriever(nn.Module):
         super().__init__()
         self.encoder = Encoder(vab, dropout)
         device = vab.codebooks.device
+        self.heard, self.seen = (Standard(vab.config.width).to(device) for _ in range(2))
         self.log_scale = nn.Parameter(torch.tensor(1 / temperature, device=device).log())
 
-    def audio(self, tokens: Tensor) -> Tensor:
+    def audio(self, tokens: Tensor, first_frame: int = 0) -> Tensor:
         """tokens [B, K, T] -> unit vectors [B, D]"""
-        return F.normalize(self.encoder(tokens, None).float(), dim=1)
+        return F.normalize(self.heard(self.encoder(tokens, None, first_frame).float()), dim=1)
 
-    def visual(self, features: Tensor) -> Tensor:
+    def visual(self, features: Tensor, first_frame: int = 0) -> Tensor:
         """features [B, F, visual_dim] -> unit vectors [B, D]"""
-        return F.normalize(self.encoder(None, features).float(), dim=1)
+        return F.normalize(self.seen(self.encoder(None, features, first_frame).float()), dim=1)
+
+    @torch.no_grad()
+    def standardise(self, tokens: Tensor, features: Tensor) -> None:
+        """Begin where clips differ: what these have in common is taken away, per modality."""
+        self.heard.fit(self.encoder(tokens, None))
+        self.seen.fit(self.encoder(None, features))
 
     @property
     def scale(self) -> Tensor:
         """One over the temperature."""
         return self.log_scale.exp().clamp(max=MAX_SCALE)
+
+
+class Standard(nn.Module):
+    """Vectors [B, D] with a learned mean and scale."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(width))
+        self.scale = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) * self.scale
+
+    def fit(self, x: Tensor) -> None:
+        self.mean.copy_(x.mean(0))
+        self.scale.copy_(1 / (x.std(0) + 1e-3))
 
 
 def finetune_contrastive(
@@ -94,16 +121,22 @@ def finetune_contrastive(
     s, device, half = settings, vab.codebooks.device, wants_bfloat16("auto")
     torch.manual_seed(s.seed)
     retriever = Retriever(vab, s.dropout, s.temperature).train()
+    some = clips.batch(0, STANDARD_CLIPS, s.seed)
+    with torch.autocast(device.type, torch.bfloat16, enabled=half):
+        retriever.standardise(
+            *(torch.from_numpy(x).to(device) for x in (some.tokens, some.features))
+        )
     average = Average(retriever)
     optimizer = torch.optim.AdamW(retriever.parameters(), weight_decay=s.weight_decay)
 
     def step(i: int, progress: float) -> dict[str, float]:
         set_rate(optimizer, half_cosine(progress, s.peak_rate))
         random = np.random.default_rng((s.seed, i))
-        tokens, features, _ = augmented(clips.batch(i, s.batch, s.seed), s.mixup, s.roll, random)
+        batch, first_frame = training_batch(clips, vab.config, s, i, progress, random)
+        tokens, features, _ = augmented(batch, s.mixup, s.roll, random)
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            audio = retriever.audio(tokens.to(device))
-            visual = retriever.visual(features.to(device))
+            audio = retriever.audio(tokens.to(device), first_frame)
+            visual = retriever.visual(features.to(device), first_frame)
         loss, found = matching_loss(audio, visual, retriever.scale, s.label_smoothing)
         optimizer.zero_grad()
         loss.backward()
@@ -115,6 +148,24 @@ def finetune_contrastive(
     parts = {"retriever": retriever, "average": average, "optimizer": optimizer}
     steps = None if minutes is not None else num_steps(clips, s.epochs, s.batch)
     yield from fit(folder / "contrastive.pt", parts, step, minutes, steps)
+
+
+def training_batch(
+    clips: ClipSource,
+    config: ModelConfig,
+    settings: ContrastiveSettings,
+    step: int,
+    progress: float,
+    random: np.random.Generator,
+) -> tuple[Batch, int]:
+    """A batch and its first frame; while clips are cropped, more of them in as many seconds."""
+    s = settings
+    if s.crop_s is None or progress >= s.crop_share:
+        return clips.batch(step, s.batch, s.seed), 0
+    share = s.crop_s / config.clip_s
+    batch = clips.batch(step, round(s.batch / share), s.seed)
+    tokens, features, first_frame = random_part(batch.tokens, batch.features, config, share, random)
+    return Batch(tokens=tokens, features=features, labels=batch.labels), first_frame
 
 
 def matching_loss(

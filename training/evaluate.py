@@ -12,16 +12,16 @@ from pathlib import Path
 from training import foleyworld
 from training.checkpoint import read_checkpoint
 from training.classification import classification_result, load_classifier, weights_path
-from training.classifier import train_classifier
-from training.clips import TokenisedClips
 from training.contrastive import load_retriever
-from training.embeddings import check_embedding
+from training.datasets.clips import TokenisedClips
+from training.evaluation.embeddings import check_embedding
+from training.evaluation.generation import generation_result, heard_clips, open_listener
+from training.evaluation.held_out import encoded_clips, in_memory
+from training.evaluation.judge import train_classifier
+from training.evaluation.retrieval import retrieval_result, spread_over_classes
+from training.evaluation.trial import Trial, on_device, open_model
 from training.finetuning import open_shards, report, run_command, shown
-from training.generation import generation_result, heard_clips, open_listener
-from training.held_out import encoded_clips, in_memory
 from training.representation import MODALITIES
-from training.retrieval import retrieval_result, spread_over_classes
-from training.trial import Trial, on_device, open_model
 from vab_rt.config import GenerateOptions
 from vab_rt.errors import DataError, OptionError
 

@@ -14,8 +14,8 @@ import av.error
 import msgspec
 import torch
 
-from training.encoders import encode_segment, load_encoders
-from training.extraction import (
+from training.datasets.encoders import encode_segment, load_encoders
+from training.datasets.extraction import (
     SKIPPED,
     Source,
     add_skipped,
@@ -24,10 +24,8 @@ from training.extraction import (
     read_clips,
     shard_name,
 )
-from training.media_sets import Segment, Skipped
-from training.processes import in_parallel
-from training.recipes import read_recipe
-from training.shard_format import (
+from training.datasets.media_sets import Segment, Skipped
+from training.datasets.shard_format import (
     Shard,
     ShardIndex,
     check_facts,
@@ -36,6 +34,8 @@ from training.shard_format import (
     write_index,
     write_shard,
 )
+from training.processes import in_parallel
+from training.recipes import read_recipe
 from vab_rt.config import ModelConfig
 from vab_rt.errors import DataError, MediaError, OptionError, VabError
 

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from training.checkpoint import Checkpoint
-from training.shard_format import encoders_sha256
-from training.shards import ShardedClips
+from training.datasets.shard_format import encoders_sha256
+from training.datasets.shards import ShardedClips
 from vab_rt.errors import OptionError, VabError
 
 Settings = TypeVar("Settings", bound=msgspec.Struct)

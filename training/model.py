@@ -73,13 +73,16 @@ class VAB(nn.Module):
         logits = self.heads(self.norm(x[:, features.shape[1] :]))  # [B, T, K * V]
         return logits.unflatten(2, (self.num_predicted, -1)).transpose(1, 2)
 
-    def encode(self, tokens: Tensor | None, features: Tensor | None, depth: int) -> Tensor:
+    def encode(
+        self, tokens: Tensor | None, features: Tensor | None, depth: int, first_frame: int = 0
+    ) -> Tensor:
         """The stream after the first `depth` layers [B, F + T, D]; for retrieval and classes.
 
-        A modality that is None is absent, and so are its positions. Sound may be shorter than T.
+        A modality that is None is absent, and so are its positions. F and T may be those of a part
+        of the clip that begins at `first_frame`.
         """
         conditional = None if features is None else features.new_ones(len(features))
-        return self._through(tokens, features, conditional, depth)
+        return self._through(tokens, features, conditional, depth, first_frame)
 
     def _through(
         self,

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training import ranks
-from training.clips import ClipSource, TokenisedClips
+from training.datasets.clips import ClipSource, TokenisedClips
 from training.fitting import Average, fit, half_cosine
 from training.masking import MASK_MEAN, mask_tokens, temporal_mixup, temporal_roll
 from training.model import VAB

@@ -15,15 +15,17 @@ from pathlib import Path
 
 import torch
 
-from training import data, evaluate, foleyworld, ranks
+from training import evaluate, foleyworld, ranks
 from training.checkpoint import Checkpoint, Header, read_checkpoint, write_checkpoint
 from training.classification import finetune_classifier
 from training.clip_training import train_clip
-from training.clips import ClipSource, TokenisedClips
-from training.codec import build_codec
-from training.codec_settings import read_training
 from training.codec_training import train_codec
+from training.codecs.codec import build_codec
+from training.codecs.settings import read_training
 from training.contrastive import finetune_contrastive
+from training.datasets.clips import ClipSource, TokenisedClips
+from training.datasets.rendered import rendered_clips
+from training.evaluation.trial import Trial
 from training.finetuning import open_shards, report, run_command
 from training.fitting import averaged_weights, steps_made
 from training.image_encoder import TINY, ImageEncoder, build_clip
@@ -31,7 +33,6 @@ from training.model import VAB
 from training.pretrain import pretrain
 from training.recipes import Recipe, read_recipe
 from training.representation import MODALITIES
-from training.trial import Trial
 from vab_rt.errors import DataError, OptionError
 
 CHECKOUT = Path(__file__).parents[1]
@@ -84,7 +85,7 @@ def train_encoders(recipe: Recipe, folder: Path) -> Path:
         )
     config, world = recipe.model, folder / "world"
     training = read_training(config.codec, recipe.codec_training)
-    rendered = data.clips(world, "train", recipe.rendered_clips, config)
+    rendered = rendered_clips(world, "train", recipe.rendered_clips, config)
     minutes = recipe.codec_minutes
     report("codec", train_codec(folder, rendered, config, recipe.codec, minutes, 0, training))
     report("clip", train_clip(folder, rendered, config, recipe.clip_minutes, 0))

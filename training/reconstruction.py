@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from torch import nn
 
 from training import foleyworld
-from training.classifier import load_classifier
-from training.codec import Codec, build_codec
-from training.embeddings import Judge
+from training.codecs.codec import Codec, build_codec
+from training.codecs.recordings import read_recordings
+from training.codecs.spectra import MultiScaleSpectra
 from training.evaluate import print_table, trained_judge
+from training.evaluation.embeddings import Judge
+from training.evaluation.generation import Listener, Reference
+from training.evaluation.judge import load_classifier
 from training.finetuning import run_command
 from training.fitting import averaged_weights
-from training.generation import Listener, Reference
 from training.recipes import read_recipe
-from training.recordings import read_recordings
-from training.spectra import MultiScaleSpectra
 from vab_rt.config import ModelConfig
 from vab_rt.errors import DataError, OptionError
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from training.checkpoint import check_weights
-from training.clips import Batch, ClipSource
+from training.datasets.clips import Batch, ClipSource
 from training.fitting import averaged_weights
 from training.masking import temporal_mixup, temporal_roll
 from training.model import VAB
@@ -36,8 +36,10 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(vab.config.width)
         self.to(vab.codebooks.device)
 
-    def forward(self, tokens: Tensor | None, features: Tensor | None) -> Tensor:
-        return self.norm(self.vab.encode(tokens, features, self.depth)).mean(1)
+    def forward(
+        self, tokens: Tensor | None, features: Tensor | None, first_frame: int = 0
+    ) -> Tensor:
+        return self.norm(self.vab.encode(tokens, features, self.depth, first_frame)).mean(1)
 
 
 def depth_of(config: ModelConfig) -> int:

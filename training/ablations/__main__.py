@@ -17,8 +17,8 @@ from training.ablations.markdown import Figures, markdown
 from training.ablations.rows import ROWS, Ablations, digest, read_ablations
 from training.ablations.run import Run
 from training.ablations.stages import run_row
+from training.datasets.shard_format import write_whole
 from training.finetuning import run_command
-from training.shard_format import write_whole
 from vab_rt.errors import DataError, OptionError, OutputError, VabError
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "PAPER.md"

@@ -7,10 +7,10 @@ from training import evaluate, foleyworld
 from training.ablations.hearing import SoundJob, hear_all
 from training.ablations.rows import Ablations
 from training.checkpoint import read_checkpoint
-from training.clips import TokenisedClips
-from training.generation import Reference
-from training.shard_format import encoders_sha256
-from training.trial import Trial
+from training.datasets.clips import TokenisedClips
+from training.datasets.shard_format import encoders_sha256
+from training.evaluation.generation import Reference
+from training.evaluation.trial import Trial
 from vab_rt.config import ModelConfig
 from vab_rt.errors import DataError, OptionError
 

@@ -19,17 +19,17 @@ from training.classification import (
     load_classifier,
     weights_path,
 )
-from training.clips import TokenisedClips
 from training.contrastive import finetune_contrastive, load_retriever, start_from
+from training.datasets.clips import TokenisedClips
+from training.evaluation.generation import open_listener
+from training.evaluation.retrieval import retrieval_result
+from training.evaluation.trial import Trial
 from training.finetuning import report
 from training.fitting import Average, averaged_weights
-from training.generation import open_listener
 from training.masking import MASK_MEAN
 from training.model import VAB
 from training.pretrain import pretrain, validate
 from training.representation import MODALITIES
-from training.retrieval import retrieval_result
-from training.trial import Trial
 from vab_rt.config import ModelConfig
 
 

@@ -43,7 +43,7 @@ def frame_times(config: ModelConfig) -> NDArray[np.float64]:
     return (np.arange(config.num_frames) + 0.5) / config.visual_rate_hz
 
 
-def clips(folder: Path, split: str, count: int, config: ModelConfig) -> Clips:
+def rendered_clips(folder: Path, split: str, count: int, config: ModelConfig) -> Clips:
     """The first `count` clips of a split, rendered into `folder` on first use.
 
     Raises OutputError naming the folder where it cannot be written.
@@ -51,7 +51,7 @@ def clips(folder: Path, split: str, count: int, config: ModelConfig) -> Clips:
     size, rate_hz = config.image_size, config.visual_rate_hz
     name = f"{split}-{count}-{size}px-{rate_hz:g}fps-world{foleyworld.VERSION}"
     if not (folder / name).exists():
-        for done in rendered(folder / name, split, count, config):
+        for done in rendering(folder / name, split, count, config):
             if done % REPORT_CLIPS == 0 or done == count:
                 print(f"rendering {name}: {done} of {count} clips", file=sys.stderr)
     return read_clips(folder / name)
@@ -73,7 +73,7 @@ def read_clips(folder: Path) -> Clips:
     )
 
 
-def rendered(folder: Path, split: str, count: int, config: ModelConfig) -> Iterator[int]:
+def rendering(folder: Path, split: str, count: int, config: ModelConfig) -> Iterator[int]:
     """Render the first `count` clips of a split into `folder`; yields how many are done.
 
     Until the last one is written the folder is called `NAME.partial`, and a later call starts

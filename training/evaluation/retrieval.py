@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.clips import TokenisedClips
 from training.contrastive import Retriever
-from training.measures import ranks, wilson
+from training.datasets.clips import TokenisedClips
+from training.evaluation.measures import ranks, wilson
 from vab_rt.errors import DataError
 
 RANKS = (1, 5, 10)

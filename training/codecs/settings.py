@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from training.codec import read_settings
+from training.codecs.codec import read_settings
 from vab_rt.errors import OptionError
 
 OF_OUTPUT = ("waveform", "mel", "log_mel", "convergence", "adversarial", "features")

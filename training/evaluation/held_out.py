@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from training import foleyworld
-from training.classifier import present_classes
-from training.clips import TokenisedClips
-from training.data import frame_times
-from training.encoders import encode, load_encoders
+from training.datasets.clips import TokenisedClips
+from training.datasets.encoders import encode, load_encoders
+from training.datasets.rendered import frame_times
+from training.evaluation.judge import present_classes
 from training.processes import in_parallel
 from vab_rt.config import ModelConfig
 from vab_rt.output import whole_file

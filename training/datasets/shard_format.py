@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from training.clips import TokenisedClips
+from training.datasets.clips import TokenisedClips
 from vab_rt.config import ModelConfig
 from vab_rt.errors import DataError
 from vab_rt.output import whole_file, writing

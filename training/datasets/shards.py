@@ -8,8 +8,8 @@ import fsspec.core
 import numpy as np
 from numpy.typing import NDArray
 
-from training.clips import Batch, TokenisedClips
-from training.shard_format import INDEX, check_facts, read_index, read_shard
+from training.datasets.clips import Batch, TokenisedClips
+from training.datasets.shard_format import INDEX, check_facts, read_index, read_shard
 from vab_rt.config import ModelConfig
 from vab_rt.errors import DataError
 

@@ -6,7 +6,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from training.spectral import SpectralCodec, SpectralSettings
+from training.codecs.spectral import SpectralCodec, SpectralSettings
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
 
@@ -53,7 +53,7 @@ def build_codec(config: ModelConfig, settings: dict | None = None) -> nn.Module:
     if config.codec == "spectral":
         return SpectralCodec(config, read_settings(settings, SpectralSettings))
     if config.codec == "encodec":
-        from training.encodec import EncodecCodec, EncodecSettings
+        from training.codecs.encodec import EncodecCodec, EncodecSettings
 
         return EncodecCodec(config, read_settings(settings, EncodecSettings))
     raise OptionError(f"codec {config.codec!r} is not built yet; expected spectral or encodec")

@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from training.label_files import Row, name_labels, read_classes, read_rows
+from training.datasets.label_files import Row, name_labels, read_classes, read_rows
 from training.processes import in_parallel
 from vab_rt.errors import DataError, MediaError, VabError
 from vab_rt.media import probe

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from training.checkpoint import read_checkpoint
-from training.media_sets import Segment
-from training.shard_format import ClipNotes, Sample
-from training.soundtrack import read_soundtrack
+from training.datasets.media_sets import Segment
+from training.datasets.shard_format import ClipNotes, Sample
+from training.datasets.soundtrack import read_soundtrack
 from vab_rt.config import ModelConfig
 from vab_rt.errors import BackendError, MediaError, MediaWarning
 from vab_rt.video import VideoReader, exact_seconds

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchaudio.functional import resample
 
 from training.checkpoint import check_weights
-from training.classifier import AudioClassifier, listen
+from training.evaluation.judge import AudioClassifier, listen
 from vab_rt.errors import BackendError, DataError, OptionError
 
 RATE_HZ = 16_000
@@ -67,7 +67,7 @@ def check_embedding(text: str) -> tuple[str, Path | None]:
 class Judge:
     """The judge's last layer before its classes, one vector a clip."""
 
-    name = "log-mel classifier trained on FoleyWorld (training/classifier.py)"
+    name = "log-mel classifier trained on FoleyWorld (training/evaluation/judge.py)"
     has_classes = True
 
     def __init__(self, classifier: AudioClassifier) -> None:

@@ -14,7 +14,7 @@ from encodec.quantization import ResidualVectorQuantizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.codebooks import quantise
+from training.codecs.codebooks import quantise
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
 

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training import foleyworld
-from training.classifier import load_classifier, present_classes
-from training.embeddings import Embedding, Judge, open_embedding
-from training.held_out import film, one_thread_in_a_worker
-from training.measures import (
+from training.evaluation.embeddings import Embedding, Judge, open_embedding
+from training.evaluation.held_out import film, one_thread_in_a_worker
+from training.evaluation.judge import load_classifier, present_classes
+from training.evaluation.measures import (
     agreement,
     bootstrap,
     frechet_distance,
@@ -29,8 +29,8 @@ from training.measures import (
     onset_times,
     wilson,
 )
+from training.evaluation.trial import Trial, open_model
 from training.processes import in_parallel
-from training.trial import Trial, open_model
 from vab_rt.config import GenerateOptions
 from vab_rt.pipeline import Pipeline, encode_frames
 

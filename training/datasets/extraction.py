@@ -7,8 +7,8 @@ from typing import TypeVar
 
 import msgspec
 
-from training.media_sets import Listing, Segment, Skipped, list_csv, list_folder
-from training.shard_format import (
+from training.datasets.media_sets import Listing, Segment, Skipped, list_csv, list_folder
+from training.datasets.shard_format import (
     INDEX,
     ShardIndex,
     check_facts,
