@@ -1,7 +1,7 @@
 """The whole chain in one command: `python -m training.recipe default`.
 
 world -> codec -> CLIP -> tokens and features -> pre-training -> ckpt.pt -> retrieval and classes
--> evaluation -> bundle. Each stage leaves a file in the run's folder; run the command again to go
+-> bundle -> evaluation. Each stage leaves a file in the run's folder; run the command again to go
 on where it stopped. With --start and --shards it begins at the tokens of one's own clips.
 """
 
@@ -52,8 +52,8 @@ def run(recipe: Recipe, folder: Path) -> None:
     checkpoint = train_model(recipe, folder, read_checkpoint(start), clips, validation)
     if ranks.rank() == 0:
         finetune(recipe, folder, checkpoint, clips)
-        evaluate_all(recipe, folder, checkpoint)
         export(checkpoint, folder / "bundle")
+        evaluate_all(recipe, folder, checkpoint)
 
 
 def run_on_shards(recipe: Recipe, folder: Path, start: Path, shards: str, held_out: str) -> None:
@@ -170,7 +170,7 @@ def evaluate_all(recipe: Recipe, folder: Path, checkpoint: Path) -> None:
     seeds = foleyworld.clip_seeds("test", 0, recipe.evaluated_clips)
     workers = os.cpu_count() or 1
     judge = evaluate.trained_judge(folder / "judge.pt")
-    trial = Trial(checkpoint=checkpoint, judge=judge, device=ranks.device().type)
+    trial = Trial(bundle=str(folder / "bundle"), judge=judge, films=folder / "films")
     keep(folder, "generation", evaluate.evaluate_generation(trial, seeds, workers))
     evaluate_finetuned(folder, checkpoint, evaluate.held_out_clips(checkpoint, seeds, workers))
 
