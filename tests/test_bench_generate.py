@@ -16,7 +16,7 @@ from bench.roofline import Roofline, backbone_flops, measure_roofline
 from bench.runs import run
 from bench.torch_loop import flops_of, recipe_of, sample
 from training.model import VAB
-from training.recipe import read_recipe
+from training.recipes import read_recipe
 from vab_rt.config import GenerateOptions
 from vab_rt.errors import OptionError
 from vab_rt.media import probe

@@ -13,9 +13,9 @@ from training.datasets.rendered import read_clips, rendered_clips, rendering
 from training.foleyworld import CLASSES, NUM_SAMPLES, clip_seeds, make_scene, read_truth
 from training.foleyworld.__main__ import main
 from training.foleyworld.rendering import frame_times
-from training.recipe import read_recipe
+from training.recipes import read_recipe
 from vab_rt.config import ModelConfig
-from vab_rt.errors import OutputError
+from vab_rt.errors import DataError, OutputError
 
 SMALL = ["--width", "64", "--height", "64", "--fps", "5"]
 
@@ -183,3 +183,11 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, config: ModelConf
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="file/.*cannot be written"):
         rendered_clips(tmp_path / "file", "test", 1, config)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"seed": "one"}', b"\xff"])
+def test_a_damaged_truth_names_its_file(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "clip.json"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"{path} cannot be read .*render the clip again"):
+        read_truth(path)

@@ -130,17 +130,6 @@ def level_word(value: float, words: Sequence[str]) -> str:
     return words[min(len(words) - 1, max(0, int(value * len(words))))]
 
 
-def swing(time_s: float, beats_s: Sequence[float]) -> float:
-    """A raised tool's height 0..1 that is 0 at each beat; it rises slowly and falls fast."""
-    i = int(np.searchsorted(beats_s, time_s, side="right"))
-    if i == 0 or i == len(beats_s):
-        return 1.0
-    before, after = beats_s[i - 1], beats_s[i]
-    u = (time_s - before) / (after - before)
-    reach = min(1.0, 0.45 + 0.6 * (after - before))
-    return reach * float(np.sin(np.pi * u**1.4))
-
-
 def since(time_s: float, beats_s: Sequence[float]) -> float:
     """Seconds since the last beat; large before the first."""
     i = int(np.searchsorted(beats_s, time_s + 1e-6, side="right"))

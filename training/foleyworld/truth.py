@@ -4,6 +4,8 @@ from pathlib import Path
 
 import msgspec
 
+from vab_rt.errors import DataError
+
 LEVEL_RATE_HZ = 10
 
 
@@ -28,4 +30,11 @@ def write_truth(path: Path, truth: Truth) -> None:
 
 
 def read_truth(path: Path) -> Truth:
-    return msgspec.json.decode(path.read_bytes(), type=Truth)
+    """What `write_truth` wrote. Raises DataError for anything else."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Truth)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}), expected the truth of a clip of FoleyWorld as JSON; "
+            "render the clip again"
+        ) from error
