@@ -1,10 +1,23 @@
 """The counter-based numbers against published vectors and their distributions."""
 
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 
 from vab_rt.errors import OptionError
-from vab_rt.philox import CONFIDENCE_STREAM, TOKEN_STREAM, gumbel, log_poly, philox4x32, uniform
+from vab_rt.philox import (
+    CONFIDENCE_STREAM,
+    EMBEDDING_STREAM,
+    LATENT_STREAM,
+    TOKEN_STREAM,
+    gumbel,
+    log_poly,
+    normal,
+    philox4x32,
+    uniform,
+)
+from vab_rt.philox import _normal_of as quantile_of
 
 # Random123, tests/kat_vectors, the rows "philox4x32 10": counter, key, output.
 KNOWN_ANSWERS = [
@@ -23,6 +36,13 @@ KNOWN_ANSWERS = [
         [0xA4093822, 0x299F31D0],
         [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
     ),
+]
+
+PINNED_NORMALS = [
+    "0x1.4cb51a0000000p+0",
+    "0x1.26c65c0000000p-1",
+    "0x1.9252280000000p-3",
+    "0x1.1d230e0000000p+0",
 ]
 
 
@@ -85,3 +105,33 @@ def test_confidence_noise_has_gumbel_moments():
     assert abs(noise.std() / sigma - 1) < 0.01
     assert abs((standard**3).mean() - 1.1395) < 0.03
     assert abs((standard**4).mean() - 5.4) < 0.2
+
+
+def test_normals_are_the_quantiles_of_their_uniforms_and_symmetric():
+    ends = np.arange(2**10, dtype=np.float32)
+    places = np.concatenate(
+        [ends, np.arange(2**10, 2**23, 997, dtype=np.float32), 2**23 - 1 - ends]
+    )
+    u = (places + np.float32(0.5)) * np.float32(2**-23)
+    z = quantile_of(u)
+    assert z.dtype == np.float32
+    exact = np.array([NormalDist().inv_cdf(float(p)) for p in u])
+    assert np.abs(z - exact).max() < 1e-6
+    np.testing.assert_array_equal(z, -quantile_of(np.float32(1) - u))
+    assert -5.3 < z.min() < -5.2
+
+
+def test_normal_noise_has_its_moments_and_streams_do_not_meet():
+    c0 = np.arange(1 << 17, dtype=np.uint32)
+    noise = normal(77, 2, LATENT_STREAM, c0).astype(float)
+    assert abs(noise.mean()) < 5 / np.sqrt(len(noise))
+    assert abs(noise.std() - 1) < 0.01
+    assert abs((noise**4).mean() - 3) < 0.1
+    other = normal(77, 2, EMBEDDING_STREAM, c0).astype(float)
+    assert abs((noise * other).mean()) < 5 / np.sqrt(len(noise))
+
+
+def test_the_first_normals_of_a_seed_are_pinned():
+    """What another backend has to repeat, bit for bit."""
+    found = normal(1, 0, LATENT_STREAM, np.arange(4, dtype=np.uint32))
+    assert [x.hex() for x in found.tolist()] == PINNED_NORMALS

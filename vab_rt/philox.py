@@ -12,6 +12,9 @@ from vab_rt.errors import OptionError
 
 TOKEN_STREAM = 0
 CONFIDENCE_STREAM = 1
+LATENT_STREAM = 2
+EMBEDDING_STREAM = 3
+FRAME_STREAM = 4
 
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _KEY_INCREMENTS = (0x9E3779B9, 0xBB67AE85)
@@ -33,6 +36,36 @@ _LOG_COEFFICIENTS = tuple(
         3.3333331174e-1,
     )
 )
+# Giles 2010, "Approximating the erfinv function", single precision, highest power first: near 0,
+# then of its tails.
+_ERFINV_CENTRE, _ERFINV_TAIL = (
+    tuple(np.float32(c) for c in coefficients)
+    for coefficients in (
+        (
+            2.81022636e-08,
+            3.43273939e-07,
+            -3.5233877e-06,
+            -4.39150654e-06,
+            0.00021858087,
+            -0.00125372503,
+            -0.00417768164,
+            0.246640727,
+            1.50140941,
+        ),
+        (
+            -0.000200214257,
+            0.000100950558,
+            0.00134934322,
+            -0.00367342844,
+            0.00573950773,
+            -0.0076224613,
+            0.00943887047,
+            1.00167406,
+            2.83297682,
+        ),
+    )
+)
+_SQRT_TWO = np.float32(1.41421356)
 _SQRT_HALF = np.float32(0.707106781186547524)
 _LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
 
@@ -61,9 +94,7 @@ def log_poly(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     e = (exponent - small).astype(np.float32)
     f = np.where(small, mantissa + mantissa, mantissa) - np.float32(1)
     z = f * f
-    y = np.full_like(f, _LOG_COEFFICIENTS[0])
-    for coefficient in _LOG_COEFFICIENTS[1:]:
-        y = y * f + coefficient
+    y = _horner(_LOG_COEFFICIENTS, f)
     y = f * z * y + e * _LN2_LOW + z * np.float32(-0.5)
     log: npt.NDArray[np.float32] = (f + y) + e * _LN2_HIGH
     return log
@@ -91,3 +122,33 @@ def gumbel(
 ) -> npt.NDArray[np.float32]:
     """Standard Gumbel noise in [-2.82, 16.64], one number per counter; arguments as `uniform`."""
     return -log_poly(-log_poly(uniform(seed, step, stream, c0)))
+
+
+def normal(
+    seed: int, step: int, stream: int, c0: npt.NDArray[np.uint32]
+) -> npt.NDArray[np.float32]:
+    """Standard normal noise in [-5.3, 5.3], one number per counter; arguments as `uniform`."""
+    return _normal_of(uniform(seed, step, stream, c0))
+
+
+def _normal_of(u: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The normal quantile sqrt(2) * erfinv(2u - 1); x, 1 - x and 1 + x are exact."""
+    one = np.float32(1)
+    x = (u + u) - one
+    w = -log_poly((one - x) * (one + x))
+    is_central = w < 5
+    centre = w - np.float32(2.5)
+    tail = np.sqrt(np.maximum(w, np.float32(0))) - np.float32(3)
+    z: npt.NDArray[np.float32] = _SQRT_TWO * (
+        np.where(is_central, _horner(_ERFINV_CENTRE, centre), _horner(_ERFINV_TAIL, tail)) * x
+    )
+    return z
+
+
+def _horner(
+    coefficients: tuple[np.float32, ...], x: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    y = np.full_like(x, coefficients[0])
+    for coefficient in coefficients[1:]:
+        y = y * x + coefficient
+    return y
