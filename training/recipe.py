@@ -22,7 +22,7 @@ from training.clip_training import train_clip
 from training.codec_training import train_codec
 from training.codecs.codec import build_codec
 from training.codecs.settings import read_training
-from training.contrastive import finetune_contrastive
+from training.contrastive import finetune_contrastive, start_from
 from training.datasets.clips import ClipSource, TokenisedClips
 from training.datasets.rendered import rendered_clips
 from training.evaluation.trial import Trial
@@ -158,6 +158,7 @@ def train_model(
 def finetune(recipe: Recipe, folder: Path, checkpoint: Path, clips: ClipSource) -> None:
     vab, minutes = read_checkpoint(checkpoint).vab().to(ranks.device()), recipe.contrastive_minutes
     report("contrastive", finetune_contrastive(folder, vab, clips, recipe.contrastive, minutes))
+    start_from(folder / "contrastive.pt", vab)  # helps sound alone most (the paper's table 11)
     for modality in MODALITIES:
         stage = finetune_classifier(
             folder, vab, clips, modality, recipe.classification, recipe.classification_minutes
