@@ -55,9 +55,9 @@ def denoise(
         original: Latent = output
         noise: Latent = output
         if predicts == "noise":
-            original = (latent - spread * output) / signal
+            original = np.divide(latent - spread * output, signal)
         else:
-            noise = (latent - signal * output) / spread
+            noise = np.divide(latent - signal * output, spread)
         latent = level.original * original + level.noise * noise
         if level.fresh:
             assert fresh is not None, level
