@@ -22,7 +22,6 @@ from bench.machine import commit, machine, versions
 from bench.roofline import Roofline, backbone_flops, measure_roofline
 from bench.runs import Run, run
 from vab_rt.bundle import Bundle, open_bundle
-from vab_rt.config import GenerateOptions
 
 ROOT = Path(__file__).parent.parent
 RUNTIME = ROOT / ".venv-demo"
@@ -185,7 +184,7 @@ def ceilings(bundle: Bundle, roofline: Roofline, flops: dict[str, int]) -> dict[
     return {
         "load": roofline.seconds(0, size_bytes),
         "visual": roofline.seconds(flops["visual"]),
-        "tokens": GenerateOptions().steps * step_s,
+        "tokens": bundle.manifest.defaults.steps * step_s,
         "codec": roofline.seconds(flops["codec"]),
     }
 

@@ -24,12 +24,12 @@ from bench.roofline import Roofline, Work
 from bench.stages import stage_work
 from training.model import VAB
 from training.recipes import read_recipe
-from vab_rt.config import GenerateOptions
+from vab_rt.config import TokenOptions
 from vab_rt.pipeline import Pipeline
 
 RECIPE = "vab-encodec"
 BATCHES = (1, 2, 4, 8, 16)
-OPTIONS = GenerateOptions(seed=1)
+OPTIONS = TokenOptions(seed=1)
 NO_GPU = "not measured: no GPU"
 
 Call = Callable[[], object]
@@ -92,7 +92,9 @@ def check(device: Device, vab: VAB, pipeline: Pipeline) -> float:
     """Of the backbone's logits against torch's in the same precision; exits where too large."""
     way = Parallel(vab.to(device.kind, device.dtype), OPTIONS)
     _, features, _ = inputs(pipeline, 1)
-    error = parity.logits_error(way, torch.from_numpy(features), pipeline.engines.backbone)
+    error = parity.logits_error(
+        way, torch.from_numpy(features), pipeline.system.engines["backbone"]
+    )
     parity.require("logits (backbone)", error, parity.TOLERANCES[device.precision].logits)
     console.print(f"parity: logits are within {error:.1e} of PyTorch's")
     return error
@@ -115,9 +117,9 @@ def stage_calls(pipeline: Pipeline) -> dict[str, Call]:
     frames, features, masked = inputs(pipeline, 1)
     tokens = decode(pipeline, features, masked)
     return {
-        "visual_encoder": lambda: pipeline.engines.visual_encoder(frames=frames),
+        "visual_encoder": lambda: pipeline.system.visual_encoder(frames=frames),
         "token_loop": lambda: decode(pipeline, features, masked),
-        "codec_decoder": lambda: pipeline.decode_audio(tokens),
+        "codec_decoder": lambda: pipeline.render(tokens),
     }
 
 
@@ -126,7 +128,7 @@ def decode(
 ) -> npt.NDArray[np.int32]:
     """Finished tokens [B, K, T]; clip b has the seed b."""
     seeds = np.arange(len(tokens), dtype=np.uint64)
-    *_, (_, finished) = pipeline.decode_tokens(features, tokens, seeds, OPTIONS)
+    *_, (_, finished) = pipeline.system.decode_tokens(features, tokens, seeds, OPTIONS)
     return finished
 
 
@@ -137,8 +139,8 @@ def generate(
     tokens: npt.NDArray[np.int32],
 ) -> npt.NDArray[np.float32]:
     """Sound [1, S] of one clip's frames, through all three stages."""
-    seen = pipeline.engines.visual_encoder(frames=frames).reshape(features.shape)
-    return pipeline.decode_audio(decode(pipeline, seen, tokens))
+    seen = pipeline.system.visual_encoder(frames=frames).reshape(features.shape)
+    return pipeline.render(decode(pipeline, seen, tokens))
 
 
 def batches(
@@ -165,10 +167,10 @@ def batches(
 
 def host_us_per_step(pipeline: Pipeline) -> float | None:
     """What launching a step costs the host; None where the engines do not keep the time of it."""
-    loop_for = getattr(pipeline.engines, "loop_for", None)
+    loop_for = getattr(pipeline.system.engines, "loop_for", None)
     if loop_for is None:
         return None
-    launching_s = getattr(loop_for(1, True), "launching_s", None)  # of the last run
+    launching_s = getattr(loop_for("backbone", 1, True), "launching_s", None)  # of the last run
     return None if launching_s is None else round(1e6 * launching_s / OPTIONS.steps, 2)
 
 

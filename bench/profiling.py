@@ -21,8 +21,7 @@ import vab_rt
 from bench.machine import commit, machine, versions
 from bench.traces import Share, Trace, shares_of_graph
 from vab_rt.bundle import Bundle, open_bundle
-from vab_rt.config import GenerateOptions, ModelConfig
-from vab_rt.contract import RUNTIME_GRAPHS, contract_of
+from vab_rt.config import TokenOptions
 from vab_rt.errors import VabError
 from vab_rt.pipeline import FRAMES_PER_BATCH, Pipeline
 
@@ -30,7 +29,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 ROWS = {"visual_encoder": FRAMES_PER_BATCH, "backbone": 2, "codec_decoder": 1}
 WARM_UPS = 2
 ERRORS_ONLY = 3
-OPTIONS = GenerateOptions(seed=1)
+OPTIONS = TokenOptions(seed=1)
 
 console = Console(highlight=False)
 
@@ -55,10 +54,9 @@ def profile(options: argparse.Namespace) -> dict[str, Any]:
         console.print(f"on {pipeline.device} the stages alone are traced; for its kernels:")
         console.print("  nsys profile vab-rt generate CLIP OUT.wav --device " + pipeline.device)
         return figures
-    for name in RUNTIME_GRAPHS:
-        trace = profile_graph(
-            open_bundle(options.model), name, options.out, options.runs, options.threads
-        )
+    bundle = open_bundle(options.model)
+    for name in bundle.needed_graphs:
+        trace = profile_graph(bundle, name, options.out, options.runs, options.threads)
         run_ms, shares = shares_of_graph(trace, WARM_UPS)
         print_graph(name, run_ms, shares[: options.top])
         figures["graphs"][name] = {"ms": run_ms, "ops": [s._asdict() for s in shares]}
@@ -81,7 +79,7 @@ def profile_stages(pipeline: Pipeline, clip: Path, out: Path) -> dict[str, float
     """
     pipeline.generate(clip, OPTIONS)
     trace = Trace()
-    traced = Pipeline(pipeline.config, trace_engines(pipeline, trace))
+    traced = Pipeline(trace_engines(pipeline.system, trace))
     begin_s = last_s = time.perf_counter()
     for step in traced.generate_steps(clip, OPTIONS):
         now_s = time.perf_counter()
@@ -92,11 +90,13 @@ def profile_stages(pipeline: Pipeline, clip: Path, out: Path) -> dict[str, float
     return step.timings_s | sampling | {"whole": last_s - begin_s}
 
 
-def trace_engines(pipeline: Pipeline, trace: Trace) -> Any:
-    """The same engines, each call an event of the trace."""
-    names = (*RUNTIME_GRAPHS, "sample_step")
-    calls = {name: trace.timed(name, getattr(pipeline.engines, name)) for name in names}
-    return dataclasses.replace(pipeline.engines, **calls)
+def trace_engines(system: Any, trace: Trace) -> Any:
+    """The same system, each call of its engines an event of the trace."""
+    engines = system.engines
+    graphs = {name: trace.timed(name, graph) for name, graph in engines.graphs.items()}
+    sample_step = trace.timed("sample_step", engines.sample_step)
+    traced = dataclasses.replace(engines, graphs=graphs, sample_step=sample_step)
+    return dataclasses.replace(system, engines=traced)
 
 
 def profile_graph(
@@ -112,20 +112,20 @@ def profile_graph(
     session = onnxruntime.InferenceSession(
         bundle.read_graph(name), options, providers=["CPUExecutionProvider"]
     )
-    feeds = inputs_of(name, bundle.config)
+    feeds = inputs_of(name, bundle)
     for _ in range(WARM_UPS + runs):
         session.run(None, feeds)
     written = Path(session.end_profiling())
     return written.replace(folder / f"{name}.json")
 
 
-def inputs_of(name: str, config: ModelConfig) -> dict[str, npt.NDArray[Any]]:
+def inputs_of(name: str, bundle: Bundle) -> dict[str, npt.NDArray[Any]]:
     """Random inputs of a graph, as many rows as the runtime gives it for one clip."""
     random = np.random.default_rng(0)
     inputs: dict[str, npt.NDArray[Any]] = {}
-    for tensor in contract_of(config)[name].inputs:
+    for tensor in bundle.contracts[name].inputs:
         shape = tuple(ROWS[name] if isinstance(size, str) else size for size in tensor.shape)
-        limit = 256 if tensor.dtype == "uint8" else config.codebook_size
+        limit = 256 if tensor.dtype == "uint8" else bundle.config.codebook_size
         if tensor.dtype == "float32":
             inputs[tensor.name] = random.random(shape, np.float32)
         else:

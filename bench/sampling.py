@@ -21,7 +21,7 @@ from rich.console import Console
 
 from bench.machine import commit, machine, versions
 from vab_rt.bundle import open_bundle
-from vab_rt.config import GenerateOptions
+from vab_rt.config import TokenOptions
 from vab_rt.engines import open_engines
 from vab_rt.errors import BackendError, BundleError
 from vab_rt.sampling import NativeSampler, Sampler, sample_step
@@ -31,7 +31,7 @@ POSITIONS, SIZE = 2000, 2048  # vab-encodec: 4 codebooks x 500 steps, 2048 codes
 NUM_BUFFERS = 8  # 262 MB of logits, past any cache
 PARITY_SIZES = ((1, 1), (7, 2), (63, 63), (64, 781), (33, 1823), (40, 2048))
 BUSY = 0.3  # load average above which other work takes a share of the cores
-DEFAULTS = GenerateOptions()
+DEFAULTS = TokenOptions()
 
 Logits = npt.NDArray[np.float32]
 console = Console(highlight=False)
@@ -169,10 +169,10 @@ def measure_share_of_step(native: Sampler, num_runs: int = 10) -> dict[str, Any]
         ),
         "conditional": np.array([1, 0], np.float32),
     }
-    logits = engines.backbone(**inputs).reshape(2, 1, -1, c.codebook_size)
+    logits = engines["backbone"](**inputs).reshape(2, 1, -1, c.codebook_size)
     backbone_ms, sampling_ms = (
         min(times)
-        for times in zip(*_alternate(num_runs, lambda: engines.backbone(**inputs),
+        for times in zip(*_alternate(num_runs, lambda: engines["backbone"](**inputs),
                                  lambda: step_once(native, logits)), strict=True)
     )  # fmt: skip
     return {

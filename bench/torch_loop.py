@@ -29,7 +29,7 @@ from training.image_encoder import ImageEncoder
 from training.model import VAB
 from training.recipes import CONFIGS, Recipe, read_recipe
 from vab_rt.bundle import open_bundle
-from vab_rt.config import GenerateOptions, ModelConfig
+from vab_rt.config import ModelConfig, TokenOptions
 from vab_rt.decoding import remask_count
 from vab_rt.errors import OptionError
 from vab_rt.pipeline import Pipeline
@@ -64,7 +64,7 @@ class TorchModel:
         return path
 
     @torch.inference_mode()
-    def generate(self, video: Path, options: GenerateOptions) -> tuple[Tensor, float]:
+    def generate(self, video: Path, options: TokenOptions) -> tuple[Tensor, float]:
         """Samples [1, S] of one clip, and the seconds spent on its tokens."""
         reader = VideoReader(video, self.config)
         frames = np.stack(list(reader.frames())[: self.config.num_frames])
@@ -74,7 +74,7 @@ class TorchModel:
         tokens_s = time.perf_counter() - begin
         return self.codec.decode(tokens).clamp(-1, 1), tokens_s
 
-    def decode_tokens(self, features: Tensor, options: GenerateOptions) -> Tensor:
+    def decode_tokens(self, features: Tensor, options: TokenOptions) -> Tensor:
         """Parallel decoding as one would write it in PyTorch -> tokens [1, K, T]."""
         c = self.config
         random = torch.Generator().manual_seed(options.seed)
@@ -92,7 +92,7 @@ class TorchModel:
 def sample(
     tokens: Tensor,
     logits: Tensor,
-    options: GenerateOptions,
+    options: TokenOptions,
     mask_temperature: float,
     num_remask: int,
     random: torch.Generator,
@@ -170,7 +170,7 @@ def relative_error(model: TorchModel, pipeline: Pipeline) -> float:
     features /= np.linalg.norm(features, axis=-1, keepdims=True)
     inputs = {"tokens": tokens, "features": features, "conditional": np.array([1, 0], np.float32)}
     expected = model.vab(*map(torch.from_numpy, inputs.values())).numpy()
-    found = pipeline.engines.backbone(**inputs)
+    found = pipeline.system.engines["backbone"](**inputs)
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
@@ -179,7 +179,7 @@ def compare(
 ) -> Iterator[dict[str, float]]:
     """Seconds of both sides, in turn, one clip each; the first turn only warms up."""
     for seed in range(repeats + 1):
-        options = GenerateOptions(seed=seed)
+        options = TokenOptions(seed=seed)
         begin = time.perf_counter()
         _, torch_tokens_s = model.generate(video, options)
         torch_s = time.perf_counter() - begin

@@ -10,10 +10,10 @@ from bench.peers.autoregressive import Autoregressive, draw, undelay
 from bench.peers.foleygen import FoleyGen, GrowingCache, StaticCache, num_columns
 from bench.peers.parity import cached_error, share_unequal_columns
 from training.recipes import read_recipe
-from vab_rt.config import GenerateOptions
+from vab_rt.config import TokenOptions
 
 CONFIG = tiny_config(clip_s=0.4, visual_rate_hz=5.0)  # F 2, T 20, K 3, V 37
-OPTIONS = GenerateOptions(seed=1, top_k=8)
+OPTIONS = TokenOptions(seed=1, top_k=8)
 EMPTY = CONFIG.codebook_size
 
 
@@ -125,7 +125,7 @@ def test_the_unconditional_branch_does_not_see(model, features):
 
 
 def test_only_the_likeliest_are_drawn():
-    options = GenerateOptions(top_k=2)
+    options = TokenOptions(top_k=2)
     logits = torch.randn(1, CONFIG.num_codebooks, EMPTY, generator=torch.Generator().manual_seed(3))
     best = logits.topk(2).indices
     noise = torch.zeros(1, CONFIG.num_codebooks, 2)
@@ -136,7 +136,7 @@ def test_only_the_likeliest_are_drawn():
 
 
 def test_top_k_0_keeps_all(model, features):
-    every = Autoregressive(model, GenerateOptions(top_k=0))
+    every = Autoregressive(model, TokenOptions(top_k=0))
     assert every.noise(0).shape == (num_columns(CONFIG), 1, CONFIG.num_codebooks, EMPTY)
     assert (every.tokens(features, 0) < EMPTY).all()
 

@@ -17,7 +17,7 @@ from bench.runs import run
 from bench.torch_loop import flops_of, recipe_of, sample
 from training.model import VAB
 from training.recipes import read_recipe
-from vab_rt.config import GenerateOptions
+from vab_rt.config import TokenOptions
 from vab_rt.errors import OptionError
 from vab_rt.media import probe
 from vab_rt.video import VideoReader
@@ -78,7 +78,7 @@ def test_sampling_in_torch_keeps_what_is_known():
     random = torch.Generator().manual_seed(0)
     tokens = torch.tensor([[[3, 5, 1, 5, 5, 5]]], dtype=torch.int32)  # 5 is [MASK]
     logits = torch.randn(1, 1, 6, 5, generator=random)
-    options = GenerateOptions(top_k=2)
+    options = TokenOptions(top_k=2)
     filled = sample(tokens, logits, options, 1.0, 2, random)
     assert filled[0, 0, 0] == 3
     assert filled[0, 0, 2] == 1

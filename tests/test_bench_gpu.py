@@ -1,5 +1,6 @@
 """`bench gpu`: the work of each stage, and its measuring on a stand-in for a GPU."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -15,13 +16,14 @@ from bench.roofline import Roofline, backbone_work
 from bench.stages import stage_work
 from bench.torch_loop import TorchModel, count_flops
 from training.recipes import Recipe
-from vab_rt.config import GenerateOptions
+from vab_rt.config import TokenOptions
 from vab_rt.engines import Engines
 from vab_rt.pipeline import Pipeline
 from vab_rt.sampling import sample_step
+from vab_rt.systems.vab import Vab
 
 CONFIG = tiny_config(clip_s=0.4, visual_rate_hz=5.0)  # F 2, T 20, K 3, V 37
-OPTIONS = GenerateOptions(seed=1, steps=2, top_k=8)
+OPTIONS = TokenOptions(seed=1, steps=2, top_k=8)
 STAGES = ["visual_encoder", "token_loop", "codec_decoder"]
 
 
@@ -78,7 +80,9 @@ def pipeline(model, monkeypatch):
         return call
 
     parts = (model.image_encoder, model.vab, lambda tokens: model.codec.decode(tokens).clamp(-1, 1))
-    return Pipeline(CONFIG, Engines(*map(called, parts), "stand-in", sample_step))
+    names = ("visual_encoder", "backbone", "codec_decoder")
+    graphs = dict(zip(names, map(called, parts), strict=True))
+    return Pipeline(Vab(CONFIG, Engines(graphs, "stand-in", sample_step)))
 
 
 DEVICE = Device("cpu", "stand-in", "fp32")
@@ -110,11 +114,11 @@ def test_the_host_time_of_a_step_is_read_from_the_loop(pipeline):
         launching_s = 100e-6
 
     class DeviceEngines:
-        def loop_for(self, clips, is_guided):
-            assert (clips, is_guided) == (1, True)
+        def loop_for(self, backbone, clips, is_guided):
+            assert (backbone, clips, is_guided) == ("backbone", 1, True)
             return Loop()
 
-    pipeline.engines = DeviceEngines()
+    pipeline.system = dataclasses.replace(pipeline.system, engines=DeviceEngines())
     assert gpu.host_us_per_step(pipeline) == 50
     Loop.launching_s = None
     assert gpu.host_us_per_step(pipeline) is None

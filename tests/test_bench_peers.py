@@ -16,14 +16,15 @@ from bench.peers.parallel import Parallel
 from bench.roofline import Roofline
 from training.model import VAB
 from training.recipes import Recipe
-from vab_rt.config import GenerateOptions
+from vab_rt.config import TokenOptions
 from vab_rt.decoding import remask_count
 from vab_rt.engines import Engines
 from vab_rt.pipeline import Pipeline
 from vab_rt.sampling import sample_step
+from vab_rt.systems.vab import Vab
 
 CONFIG = tiny_config(clip_s=0.4, visual_rate_hz=5.0)  # F 2, T 20, K 3, V 37
-OPTIONS = GenerateOptions(seed=1, steps=5, top_k=8)
+OPTIONS = TokenOptions(seed=1, steps=5, top_k=8)
 CPU = Device("cpu", "test", "fp32")
 KEYS = (
     "parallel_over_autoregressive_eager",
@@ -60,7 +61,7 @@ def pipeline_of(vab, error=0.0):
     def backbone(tokens, features, conditional):
         return vab(*map(torch.from_numpy, (tokens, features, conditional))).numpy() + error
 
-    return Pipeline(CONFIG, Engines(None, backbone, None, "cpu", sample_step))
+    return Pipeline(Vab(CONFIG, Engines({"backbone": backbone}, "cpu", sample_step)))
 
 
 def ours_of(pipeline, features):
@@ -69,7 +70,7 @@ def ours_of(pipeline, features):
             (1, CONFIG.num_codebooks, CONFIG.num_token_steps), CONFIG.mask_id, np.int32
         )
         seeds = np.array([seed], np.uint64)
-        steps = pipeline.decode_tokens(features.numpy(), masked, seeds, options)
+        steps = pipeline.system.decode_tokens(features.numpy(), masked, seeds, options)
         return [tokens for _, tokens in steps]
 
     return ours
@@ -131,7 +132,7 @@ def test_other_tokens_are_noticed(way, vab, features):
 
 def test_logits_are_compared(way, vab, features):
     right, wrong = (
-        parity.logits_error(way, features, pipeline_of(vab, error).engines.backbone)
+        parity.logits_error(way, features, pipeline_of(vab, error).system.engines["backbone"])
         for error in (0.0, np.float32(0.5))
     )
     assert right < 1e-6

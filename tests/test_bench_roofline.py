@@ -20,7 +20,7 @@ from bench.roofline import (
 from bench.torch_loop import flops_of
 from training.model import VAB
 from training.recipes import read_recipe
-from vab_rt.config import GenerateOptions
+from vab_rt.config import TokenOptions
 
 CONFIGS = {
     "plain": tiny_config(),
@@ -47,7 +47,7 @@ def test_a_pass_reads_every_matrix(name):
 
 def test_flops_of_the_autoregressive_loop_are_those_that_torch_counts():
     c = tiny_config(clip_s=0.4, visual_rate_hz=5.0)
-    way = Autoregressive(FoleyGen(c).eval(), GenerateOptions())
+    way = Autoregressive(FoleyGen(c).eval(), TokenOptions())
     counted = flops_of(lambda x: way.tokens(x, 0), torch.zeros(1, c.num_frames, c.visual_dim))
     # What the mask hides among the frames is computed, and no part of the work.
     hidden = c.num_frames * (c.num_frames - 1) // 2

@@ -99,7 +99,8 @@ def test_defaults_are_those_of_the_options(run: Run) -> None:
     text = " ".join(re.sub(r"[│\n]", " ", run("generate", "--help").out).split())
     for field, value in msgspec.structs.asdict(GenerateOptions()).items():
         flag = "--" + field.removesuffix("_s").replace("_", "-")
-        shown = "(to the end)" if value is None else str(value)
+        own = "(to the end)" if field == "duration_s" else "(the model's own)"
+        shown = own if value is None else str(value)
         assert re.search(rf"{flag} [^[]*\[default: {re.escape(shown)}\]", text), (flag, text)
 
 

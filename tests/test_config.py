@@ -19,7 +19,7 @@ def test_lengths_of_the_published_model():
     c = full_size()
     assert (c.num_frames, c.num_token_steps, c.num_samples) == (10, 500, 160_000)
     assert c.token_rate_hz == 50
-    assert c.num_overlap_steps == 150
+    assert c.num_overlap_hops == 150
     assert c.mask_id == 2048
 
 
@@ -34,7 +34,7 @@ def test_lengths_of_the_published_model():
 )
 def test_lengths_follow_from_the_rates(changes, lengths):
     c = full_size(**changes)
-    assert (c.num_frames, c.num_token_steps, c.num_samples, c.num_overlap_steps) == lengths
+    assert (c.num_frames, c.num_token_steps, c.num_samples, c.num_overlap_hops) == lengths
 
 
 @pytest.mark.parametrize(("duration_s", "num_samples"), [(10, 160_000), (3.2, 51_200), (1e-9, 0)])
@@ -65,7 +65,7 @@ def test_samples_of_a_duration(duration_s, num_samples):
         ("visual_rate_hz", math.nan, "0 to 60 Hz"),
         ("clip_s", 0.0, "0 to 600 s"),
         ("clip_s", 601.0, "0 to 600 s"),
-        ("clip_s", 0.001, "at least one token step"),
+        ("clip_s", 0.001, "at least one hop"),
         ("expert_layers", -1, "0 to layers"),
         ("expert_layers", 2, "0 to layers"),
         ("heads", 3, "multiple of heads"),
@@ -115,7 +115,8 @@ def test_an_option_out_of_range_is_refused(option, bad, expected):
         ("seed", "5", "a whole number, 0 to"),
         ("seed", 5.0, "a whole number, 0 to"),
         ("steps", 2.5, "a whole number, 1 to 1024"),
-        ("top_k", None, "a whole number, 0 "),
+        ("top_k", "all", "a whole number, 0 "),
+        ("seed", None, "a whole number, 0 "),
         ("guidance", "high", "a number, 0 to 100"),
         ("duration_s", "10", "a number, more than 0 s"),
     ],

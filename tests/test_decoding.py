@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vab_rt.config import GenerateOptions
+from vab_rt.config import TokenOptions
 from vab_rt.decoding import decode_masked, remask_count
 from vab_rt.sampling import NumpySampler
 
@@ -70,7 +70,7 @@ def random_model(seed: int = 0):
 
 
 def decode(tokens, seeds, model=None, sampler=None, **options):
-    settings = GenerateOptions(**({"steps": 6, "top_k": 5} | options))
+    settings = TokenOptions(**({"steps": 6, "top_k": 5} | options))
     return list(
         decode_masked(
             model or random_model(),

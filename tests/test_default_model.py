@@ -59,8 +59,8 @@ def test_tokens_alone_are_those_in_a_batch_of_four(model):
     features = (features / np.linalg.norm(features, axis=2, keepdims=True)).astype(np.float32)
     start = np.full((4, c.num_codebooks, c.num_token_steps), c.mask_id, np.int32)
     seeds = np.array([3, 1, 4, 1], np.uint64)
-    *_, (_, together) = model.decode_tokens(features, start, seeds, options)
-    *_, (_, alone) = model.decode_tokens(features[2:3], start[2:3], seeds[2:3], options)
+    *_, (_, together) = model.system.decode_tokens(features, start, seeds, options)
+    *_, (_, alone) = model.system.decode_tokens(features[2:3], start[2:3], seeds[2:3], options)
     np.testing.assert_array_equal(together[2:3], alone)
     assert (together[1] != together[3]).any(), "the same seed, but another film"
 
@@ -81,11 +81,11 @@ def test_joins_step_no_more_than_the_sound_does(model, clip):
     finished = [step for step in model.generate_steps(clip, options) if step.audio is not None]
     assert len(finished) == 4
     sound = np.concatenate([step.audio for step in finished])
-    at, within = 0, model.config.num_overlap_steps * model.config.hop_samples // 2
+    at, within = 0, model.config.num_overlap_hops * model.config.hop_samples // 2
     joined, unjoined = [], []
     for before, after in itertools.pairwise(finished):
         at += len(before.audio)
-        whole = model.decode_audio(after.tokens[None])[0]
+        whole = model.render(after.state[None])[0]
         joined.append(level_steps_db(sound[at - 2000 : at + 2000]))
         unjoined.append(level_steps_db(whole[within - 2000 : within + 2000]))
     assert np.mean(joined) <= np.mean(unjoined) + 1.0

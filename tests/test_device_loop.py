@@ -9,7 +9,8 @@ import pytest
 from test_cuda_launcher import fake_driver, launch  # noqa: F401  # fixtures
 from tiny_bundle import tiny_config
 
-from vab_rt.config import GenerateOptions
+from vab_rt.config import TokenOptions
+from vab_rt.contract import contract_of
 from vab_rt.decoding import decode_masked, remask_count
 from vab_rt.engines.device_loop import DeviceLoop, schedule
 from vab_rt.engines.gpu import Gpu
@@ -17,7 +18,7 @@ from vab_rt.errors import BackendError
 from vab_rt.sampling import sample_step
 
 LOOP = """
-from vab_rt.config import GenerateOptions, ModelConfig
+from vab_rt.config import TokenOptions, ModelConfig
 from vab_rt.contract import contract_of
 from vab_rt.engines import Engines, device_loop
 from vab_rt.engines.device_engines import DeviceEngines, HostCalls, logits_bytes
@@ -30,6 +31,7 @@ config = ModelConfig(
     visual_rate_hz=2.0, clip_s=2.0, num_codebooks=2, codebook_size=16, code_dim=4, width=8,
     layers=1, expert_layers=0, heads=1,
 )
+contract = contract_of(config)["backbone"]
 rng = np.random.default_rng(0)
 heads = rng.standard_normal((17, 16)).astype(np.float32)
 seen = rng.standard_normal((6, 16)).astype(np.float32)
@@ -88,8 +90,8 @@ def request(clips):
 def engines_of(gpu):
     host = lambda **inputs: logits_of(**inputs)
     return DeviceEngines(
-        visual_encoder=host, backbone=host, codec_decoder=host, device="cuda", gpu=gpu,
-        graph=Computing(), config=config,
+        {"backbone": host}, "cuda", gpu=gpu, device_graphs={"backbone": Computing()},
+        contracts={"backbone": contract},
     )
 
 gpu = Gpu()
@@ -110,8 +112,8 @@ PARAMETERS, STATE = 4 * (8 + 2 + 3 * 2), 16 + 4
 BEGIN = [f"upload {2 * FEATURES}", f"upload {TOKENS}", f"upload {PARAMETERS}", f"upload {STATE}"]
 END = [f"download {TOKENS}", "download 4"]
 RUN = """
-loop = DeviceLoop(gpu, Marked(gpu, CAPTURED), config, 1, True)
-loop.run(*request(1), GenerateOptions(steps=3))
+loop = DeviceLoop(gpu, Marked(gpu, CAPTURED), contract, 1, True)
+loop.run(*request(1), TokenOptions(steps=3))
 """
 
 
@@ -135,8 +137,8 @@ def test_without_guidance_there_is_one_branch(launch):  # noqa: F811
     _, log = launch(
         LOOP
         + """
-loop = DeviceLoop(gpu, Marked(gpu, False), config, 3, False)
-loop.run(*request(3), GenerateOptions(steps=2, guidance=1))
+loop = DeviceLoop(gpu, Marked(gpu, False), contract, 3, False)
+loop.run(*request(3), TokenOptions(steps=2, guidance=1))
 """
     )
     lines = told(log)
@@ -152,11 +154,11 @@ device_loop.CudaSampler = HostSampler
 engines = engines_of(gpu)
 for clips in (1, 3, 16, 18):
     for guidance in (1.0, 2.5):
-        case, options = request(clips), GenerateOptions(steps=4, guidance=guidance, temperature=5.0)
-        host = Engines(engines.backbone, engines.backbone, engines.backbone, "cpu", sample_step)
-        expected = list(host.decode_tokens(*case, options))[-1][1]
+        case, options = request(clips), TokenOptions(steps=4, guidance=guidance, temperature=5.0)
+        host = Engines(engines.graphs, "cpu", sample_step)
+        expected = list(host.decode_tokens("backbone", *case, options))[-1][1]
         for again in range(2):
-            ((step, tokens),) = engines.decode_tokens(*case, options)
+            ((step, tokens),) = engines.decode_tokens("backbone", *case, options)
             assert (step, tokens.dtype) == (3, np.int32)
             np.testing.assert_array_equal(tokens, expected)
         assert (tokens < 16).all() and (tokens[-1, :, :30] == 3).all()
@@ -184,7 +186,7 @@ on_host = open_engines(bundle, "cpu", 1)
 class Graph:
     can_be_captured = False
     def __init__(self, name):
-        self.call, contract = getattr(on_host, name), contract_of(bundle.config)[name]
+        self.call, contract = on_host[name], contract_of(bundle.config)[name]
         self.inputs, self.output = [t.name for t in contract.inputs], contract.outputs[0].name
     def bind(self, tensors):
         t = {{name: view(array) for name, array in tensors.items()}}
@@ -218,11 +220,11 @@ def test_memory_is_held_for_a_few_shapes_only(launch):  # noqa: F811
 device_loop.CudaSampler = HostSampler
 engines = engines_of(gpu)
 for clips in range(1, 7):
-    list(engines.decode_tokens(*request(clips), GenerateOptions(steps=1)))
-print(sorted(engines.loops), len(gpu._buffers))
+    list(engines.decode_tokens("backbone", *request(clips), TokenOptions(steps=1)))
+print(sorted(clips for _, clips, _ in engines.loops), len(gpu._buffers))
 """
     )
-    assert out == "[(3, True), (4, True), (5, True), (6, True)] 16\n"
+    assert out == "[3, 4, 5, 6] 16\n"
 
 
 def test_too_many_clips_for_the_memory_says_what_would_fit(launch):  # noqa: F811
@@ -230,8 +232,8 @@ def test_too_many_clips_for_the_memory_says_what_would_fit(launch):  # noqa: F81
         LOOP
         + """
 report(lambda: gpu.array("uint8", (2**40,)))
-gpu.memory_bytes = lambda: (5 * logits_bytes(config), 0)
-report(lambda: engines_of(gpu).loop_for(4, True))
+gpu.memory_bytes = lambda: (5 * logits_bytes(contract), 0)
+report(lambda: engines_of(gpu).loop_for("backbone", 4, True))
 """
     )
     array, loop = out.splitlines()
@@ -244,7 +246,7 @@ def test_a_graph_called_with_host_arrays_is_cut_to_its_limit(launch):  # noqa: F
     out, log = launch(
         LOOP
         + """
-call = HostCalls(gpu, Computing(), contract_of(config)["backbone"], 2)
+call = HostCalls(gpu, Computing(), contract, 2)
 features, tokens, _ = request(5)
 inputs = dict(tokens=tokens, features=features, conditional=np.ones(5, np.float32))
 np.testing.assert_array_equal(call(**inputs), logits_of(**inputs))
@@ -265,7 +267,7 @@ def test_a_gpu_that_is_not_there_is_one_line(launch):  # noqa: F811
 
 
 def test_the_schedule_is_that_of_decode_masked():
-    options = GenerateOptions(steps=5, mask_temperature=10.0)
+    options = TokenOptions(steps=5, mask_temperature=10.0)
     temperatures, counts = schedule(options, np.array([200, 7]))
     assert temperatures.tolist() == [8, 6, 4, 2, 0]
     assert counts.tolist() == [[remask_count(i, 5, 200), remask_count(i, 5, 7)] for i in range(5)]
@@ -305,13 +307,13 @@ def test_on_a_gpu_the_tokens_are_those_of_the_host(gpu, clips, guidance, can_be_
     tokens[0, :, :9] = 3
     features = np.zeros((clips, c.num_frames, c.visual_dim), np.float32)
     seeds = np.arange(clips, dtype=np.uint64) + 2**63
-    options = GenerateOptions(guidance=guidance, top_k=5)
+    options = TokenOptions(guidance=guidance, top_k=5)
 
     def tokens_to_logits(tokens):
         return logits[:clips], (logits[clips:] if branches == 2 else None)
 
     *_, (_, expected) = decode_masked(tokens_to_logits, tokens, seeds, options, sample_step)
     backbone = Constant(gpu, logits, can_be_captured)
-    loop = DeviceLoop(gpu, backbone, c, clips, branches == 2)
+    loop = DeviceLoop(gpu, backbone, contract_of(c)["backbone"], clips, branches == 2)
     for _ in range(2):
         np.testing.assert_array_equal(loop.run(features, tokens, seeds, options), expected)

@@ -43,27 +43,27 @@ def test_the_sampler_is_the_fastest_there_is(engines):
 def test_every_graph_answers_in_its_shape(engines):
     c = CONFIG
     frames = np.zeros((3, c.image_size, c.image_size, 3), np.uint8)
-    assert engines.visual_encoder(frames=frames).shape == (3, c.visual_dim)
-    logits = engines.backbone(**backbone_inputs(batch=2))
+    assert engines["visual_encoder"](frames=frames).shape == (3, c.visual_dim)
+    logits = engines["backbone"](**backbone_inputs(batch=2))
     assert logits.shape == (2, c.num_codebooks, c.num_token_steps, c.codebook_size)
     tokens = np.zeros((2, c.num_codebooks, c.num_token_steps), np.int32)
-    assert engines.codec_decoder(tokens=tokens).shape == (2, c.num_samples)
+    assert engines["codec_decoder"](tokens=tokens).shape == (2, c.num_samples)
 
 
 def test_the_tiny_backbone_depends_on_everything(engines):
     """Or the tests that run on it would show nothing."""
     base = backbone_inputs()
-    logits = engines.backbone(**base)
+    logits = engines["backbone"](**base)
     other_features = backbone_inputs(seed=1)["features"]
     other_tokens = base["tokens"].copy()
     other_tokens[0, 0, 50] = 3
-    assert not np.array_equal(engines.backbone(**base | {"features": other_features}), logits)
-    changed = engines.backbone(**base | {"tokens": other_tokens})
+    assert not np.array_equal(engines["backbone"](**base | {"features": other_features}), logits)
+    changed = engines["backbone"](**base | {"tokens": other_tokens})
     assert not np.array_equal(changed[0, 1, 0], logits[0, 1, 0])  # far from the changed token
     blind = base | {"conditional": np.zeros(1, np.float32)}
-    assert not np.array_equal(engines.backbone(**blind), logits)
+    assert not np.array_equal(engines["backbone"](**blind), logits)
     assert np.array_equal(
-        engines.backbone(**blind), engines.backbone(**blind | {"features": other_features})
+        engines["backbone"](**blind), engines["backbone"](**blind | {"features": other_features})
     )
 
 
@@ -121,9 +121,9 @@ def test_a_missing_onnxruntime_names_the_remedy(tiny_bundle):
 def test_wrong_inputs_name_the_graph_and_the_shapes(engines):
     bad = backbone_inputs() | {"features": np.zeros((1, 99, 6), np.float32)}
     with pytest.raises(BackendError, match=r"graph backbone failed on cpu.*\(1, 99, 6\)"):
-        engines.backbone(**bad)
+        engines["backbone"](**bad)
     with pytest.raises(BackendError, match="graph codec_decoder failed on cpu.*float64"):
-        engines.codec_decoder(tokens=np.zeros((1, 2, 100)))
+        engines["codec_decoder"](tokens=np.zeros((1, 2, 100)))
 
 
 def rewrite_graph(folder, name, change):

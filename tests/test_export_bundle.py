@@ -25,7 +25,7 @@ from export.verify import (
 )
 from training.checkpoint import Checkpoint, read_checkpoint
 from vab_rt.bundle import open_bundle
-from vab_rt.config import GenerateOptions
+from vab_rt.config import TokenOptions
 from vab_rt.contract import GRAPHS, contract_of
 from vab_rt.decoding import decode_masked
 from vab_rt.errors import BundleError, ExportError
@@ -129,9 +129,7 @@ def test_every_step_of_a_decoding_agrees(bundle: Path, checkpoint: Checkpoint) -
     shape = (2, config.num_codebooks, config.num_token_steps)
     masked = np.full(shape, config.mask_id, np.int32)
     seeds = np.array([1, 2], np.uint64)
-    *_, (step, tokens) = decode_masked(
-        tokens_to_logits, masked, seeds, GenerateOptions(), sample_step
-    )
+    *_, (step, tokens) = decode_masked(tokens_to_logits, masked, seeds, TokenOptions(), sample_step)
     assert step == 15
     assert (tokens < config.mask_id).all()
     assert len(errors) == 16

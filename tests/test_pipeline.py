@@ -12,13 +12,15 @@ from media import make_video
 import vab_rt
 from vab_rt import Audio, GenerateOptions
 from vab_rt.errors import BackendError, BundleError, MediaError, OptionError, VabError
-from vab_rt.pipeline import FRAMES_PER_BATCH, STAGES, Pipeline, encode_frames
+from vab_rt.pipeline import FRAMES_PER_BATCH, Pipeline, encode_frames
 
+STAGES = ("decode_video", "visual", "tokens", "codec")
 FAST = GenerateOptions(steps=4)
 
 
 def changed(pipeline: Pipeline, **engines) -> Pipeline:
-    return Pipeline(pipeline.config, replace(pipeline.engines, **engines))
+    system = pipeline.system
+    return Pipeline(replace(system, engines=system.engines.with_graphs(**engines)))
 
 
 def sound_of(steps) -> np.ndarray:
@@ -69,9 +71,9 @@ def test_steps_tell_where_they_are(pipeline, videos):
     assert [(s.window, s.step) for s in steps] == list(itertools.product(range(3), range(4)))
     assert {s.num_windows for s in steps} == {3} and {s.num_steps for s in steps} == {4}
     assert [s.audio is not None for s in steps] == [False, False, False, True] * 3
-    assert all(s.tokens.shape == (2, 100) for s in steps)
+    assert all(s.state.shape == (2, 100) for s in steps)
     for s in steps:
-        assert (s.tokens == pipeline.config.mask_id).any() == (s.step < 3)
+        assert (s.state == pipeline.config.mask_id).any() == (s.step < 3)
 
 
 def test_the_number_of_windows_is_unknown_where_the_file_does_not_say(pipeline, tmp_path):
@@ -94,8 +96,8 @@ def test_timings_grow_and_cover_every_stage(pipeline, videos):
 
 
 def test_windows_share_their_tokens(pipeline, videos):
-    shared = pipeline.config.num_overlap_steps
-    last = [s.tokens for s in pipeline.generate_steps(videos(200), FAST) if s.audio is not None]
+    shared = pipeline.config.num_overlap_hops
+    last = [s.state for s in pipeline.generate_steps(videos(200), FAST) if s.audio is not None]
     for before, after in itertools.pairwise(last):
         assert np.array_equal(before[:, -shared:], after[:, :shared])
         assert not np.array_equal(before, after)
@@ -106,9 +108,9 @@ def test_joins_cannot_be_seen(pipeline, videos):
     config = pipeline.config
     steps = [s for s in pipeline.generate_steps(videos(200), FAST) if s.audio is not None]
     whole = sound_of(steps)
-    stride = config.num_token_steps - config.num_overlap_steps
+    stride = config.num_token_steps - config.num_overlap_hops
     for step in steps:
-        clip = pipeline.decode_audio(step.tokens[None])[0]
+        clip = pipeline.render(step.state[None])[0]
         begin = step.window * stride * config.hop_samples
         length = min(len(clip), len(whole) - begin)
         heard = whole[begin : begin + length]
@@ -127,10 +129,10 @@ def clips_of(pipeline, num_clips):
 def test_tokens_alone_and_in_a_batch_of_four_are_the_same(pipeline, guidance):
     features, start, seeds = clips_of(pipeline, 4)
     options = GenerateOptions(guidance=guidance)
-    together = list(pipeline.decode_tokens(features, start, seeds, options))
+    together = list(pipeline.system.decode_tokens(features, start, seeds, options))
     for b in range(4):
         one = slice(b, b + 1)
-        alone = list(pipeline.decode_tokens(features[one], start[one], seeds[one], options))
+        alone = list(pipeline.system.decode_tokens(features[one], start[one], seeds[one], options))
         for (_, batch), (_, clip) in zip(together, alone, strict=True):
             assert np.array_equal(batch[b], clip[0])
     assert len({tokens.tobytes() for tokens in together[-1][1]}) == 4
@@ -143,11 +145,11 @@ def test_a_clip_never_shares_a_call_with_another(pipeline):
     def backbone(**inputs):
         sizes.append((len(inputs["tokens"]), inputs["conditional"].tolist()))
         assert len(np.unique(inputs["features"], axis=0)) == 1
-        return pipeline.engines.backbone(**inputs)
+        return pipeline.system.engines["backbone"](**inputs)
 
     features, start, seeds = clips_of(pipeline, 3)
     options = GenerateOptions(steps=1)
-    list(changed(pipeline, backbone=backbone).decode_tokens(features, start, seeds, options))
+    list(changed(pipeline, backbone=backbone).system.decode_tokens(features, start, seeds, options))
     assert sizes == [(2, [1.0, 0.0])] * 3
 
 
@@ -156,7 +158,7 @@ def test_without_guidance_the_backbone_runs_once_a_step(pipeline, videos):
 
     def backbone(**inputs):
         batches.append(inputs["conditional"].tolist())
-        return pipeline.engines.backbone(**inputs)
+        return pipeline.system.engines["backbone"](**inputs)
 
     watched = changed(pipeline, backbone=backbone)
     watched.generate(videos(25), GenerateOptions(steps=2, guidance=1.0))
@@ -245,14 +247,14 @@ def test_a_codec_that_returns_no_numbers(pipeline, videos):
     def decoder(tokens):
         return np.full((len(tokens), pipeline.config.num_samples), np.inf, np.float32)
 
-    with pytest.raises(BundleError, match="codec decoder returned .*expected -1 to 1"):
+    with pytest.raises(BundleError, match="the codec of tiny returned .*expected -1 to 1"):
         changed(pipeline, codec_decoder=decoder).generate(videos(25))
 
 
 def test_ready_engines_are_used_instead_of_the_bundles_own(tiny_bundle, pipeline, videos):
-    engines = replace(pipeline.engines, device="mine")
+    engines = replace(pipeline.system.engines, device="mine")
     ready = vab_rt.load(tiny_bundle, engines=engines)
-    assert ready.device == "mine" and ready.engines is engines
+    assert ready.device == "mine" and ready.system.engines is engines
     expected = pipeline.generate(videos(25), FAST).samples
     assert np.array_equal(ready.generate(videos(25), FAST).samples, expected)
 
@@ -260,7 +262,7 @@ def test_ready_engines_are_used_instead_of_the_bundles_own(tiny_bundle, pipeline
 @pytest.mark.parametrize("wish", [{"device": "cpu"}, {"threads": 2}])
 def test_ready_engines_leave_nothing_to_choose(tiny_bundle, pipeline, wish):
     with pytest.raises(OptionError, match="came with ready engines, expected neither"):
-        vab_rt.load(tiny_bundle, engines=pipeline.engines, **wish)
+        vab_rt.load(tiny_bundle, engines=pipeline.system.engines, **wish)
 
 
 def test_loading_reports_device_and_time(tiny_bundle):

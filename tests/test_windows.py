@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_bundle import tiny_config
 
-from vab_rt.windows import carry_over, cut_windows, join, num_windows
+from vab_rt.systems.vab import carry_over
+from vab_rt.windows import cut_windows, join, num_windows
 
 CONFIG = tiny_config()  # F 4, T 100, S 32000, overlap 30 steps: windows begin every 1.4 s
 PAPER = tiny_config(clip_s=10.0, visual_rate_hz=1.0)
@@ -33,7 +34,7 @@ def seen(window) -> list[int]:
 
 def heard(found, config) -> list[tuple[int, int]]:
     """First and last sample of the video that each window gives."""
-    stride = (config.num_token_steps - config.num_overlap_steps) * config.hop_samples
+    stride = (config.num_hops - config.num_overlap_hops) * config.hop_samples
     return [(w.index * stride + w.keep.start, w.index * stride + w.keep.stop) for w in found]
 
 
@@ -92,7 +93,7 @@ def test_what_is_heard_adds_up_to_the_video(duration_s, clip_s, visual_rate_hz):
 @given(st.floats(0.1, 60), st.sampled_from([CONFIG, PAPER, FAST]))
 def test_every_window_sees_the_pictures_of_its_own_time(duration_s, config):
     last = len(list(ticks(duration_s, config))) - 1
-    stride_s = (config.num_token_steps - config.num_overlap_steps) / config.token_rate_hz
+    stride_s = (config.num_hops - config.num_overlap_hops) / config.hop_rate_hz
     for window in windows(duration_s, config):
         first = window.index * stride_s * config.visual_rate_hz
         for i, tick in enumerate(seen(window)):
@@ -137,7 +138,7 @@ def tone(phase):
 
 def test_a_join_of_equal_renderings_changes_nothing():
     first, second = windows(15.0, PAPER)
-    stride = PAPER.num_samples - PAPER.num_overlap_steps * PAPER.hop_samples
+    stride = PAPER.num_samples - PAPER.num_overlap_hops * PAPER.hop_samples
     sound = np.random.default_rng(0).uniform(-0.5, 0.5, 2 * PAPER.num_samples).astype(np.float32)
     heard, tail = join(sound[: PAPER.num_samples], np.empty(0, np.float32), first, PAPER)
     assert len(tail) == PAPER.hop_samples

@@ -22,7 +22,7 @@ from training.evaluation.retrieval import retrieval_result, spread_over_classes
 from training.evaluation.trial import Trial, on_device, open_model
 from training.finetuning import open_shards, report, run_command, shown
 from training.representation import MODALITIES
-from vab_rt.config import GenerateOptions
+from vab_rt.config import GenerateOptions, TokenOptions
 from vab_rt.errors import DataError, OptionError
 
 JUDGE_STEPS = 1000
@@ -102,9 +102,9 @@ def _parser() -> argparse.ArgumentParser:
         "--embedding", default="judge", help="judge, vggish:FILE, passt:FILE or clap:FOLDER"
     )
     for name in SAMPLING:
-        default = getattr(GenerateOptions(), name)
-        option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=type(default), default=default)
+        default = getattr(TokenOptions(), name)
+        shown = f"(default: the model's own, mostly {default})"
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), help=shown)
     parser.add_argument("--workers", type=int, default=min(16, os.cpu_count() or 1))
     parser.add_argument("--device", default="cpu", help="of a checkpoint: cpu or cuda")
     parser.add_argument("--json", action="store_true", help="one JSON line and nothing else")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # imported where they are used, so that --help is quick
 _DEFAULTS = GenerateOptions()
 _MODEL_HELP = "Folder of a bundle, or the name of a shipped model."
 _SHIPPED = "the shipped one"
+_OWN = "the model's own"
 
 app = typer.Typer(
     add_completion=False,
@@ -64,18 +65,27 @@ def generate(
     seed: Annotated[
         int, typer.Option(help="The same seed and video give the same sound.")
     ] = _DEFAULTS.seed,
-    steps: Annotated[int, typer.Option(help="Decoding steps: more is slower.")] = _DEFAULTS.steps,
+    steps: Annotated[
+        int | None, typer.Option(help="Decoding steps: more is slower.", show_default=_OWN)
+    ] = _DEFAULTS.steps,
+    fine_steps: Annotated[
+        int | None,
+        typer.Option(help="Steps of a coarse-to-fine system's second stage.", show_default=_OWN),
+    ] = _DEFAULTS.fine_steps,
     guidance: Annotated[
-        float, typer.Option(help="How closely to follow the picture; 1 is off.")
+        float | None,
+        typer.Option(help="How closely to follow the picture; 1 is off.", show_default=_OWN),
     ] = _DEFAULTS.guidance,
     mask_temperature: Annotated[
-        float, typer.Option(help="Variety in the order of decoding.")
+        float | None,
+        typer.Option(help="Variety in the order of decoding.", show_default=_OWN),
     ] = _DEFAULTS.mask_temperature,
     temperature: Annotated[
-        float, typer.Option(help="Variety of the sound.")
+        float | None, typer.Option(help="Variety of the sound.", show_default=_OWN)
     ] = _DEFAULTS.temperature,
     top_k: Annotated[
-        int, typer.Option(help="Candidates for each token; 0 keeps all.")
+        int | None,
+        typer.Option(help="Candidates for each token; 0 keeps all.", show_default=_OWN),
     ] = _DEFAULTS.top_k,
     start: Annotated[
         float, typer.Option(metavar="S", help="Where to begin in the video, in seconds.")
@@ -101,6 +111,7 @@ def generate(
     options = GenerateOptions(
         seed=seed,
         steps=steps,
+        fine_steps=fine_steps,
         guidance=guidance,
         mask_temperature=mask_temperature,
         temperature=temperature,
@@ -201,22 +212,7 @@ def _facts(bundle: "Bundle") -> Iterator[tuple[str, str]]:
     size = sum(entry.size_bytes for entry in manifest.files.values())
     yield "model", f"{c.name} ({manifest.precision}, {size / 1e6:.1f} MB, files verified)"
     yield "folder", str(bundle.folder)
-    yield "sound", f"{c.sample_rate_hz} Hz mono, {c.clip_s:g} s at a time"
-    yield (
-        "tokens",
-        (
-            f"{c.num_codebooks} x {c.num_token_steps} of {c.codebook_size} "
-            f"({c.codec}, {c.token_rate_hz:g} Hz, hop {c.hop_samples})"
-        ),
-    )
-    yield "pictures", f"{c.visual_rate_hz:g} a second, {c.image_size} pixels ({c.image_encoder})"
-    yield (
-        "backbone",
-        (
-            f"width {c.width}, {c.layers} layers ({c.expert_layers} with experts), "
-            f"{c.heads} heads, distance by {c.alibi}"
-        ),
-    )
+    yield from manifest.facts()
     for name, graph in manifest.graphs.items():
         size = manifest.files[graph.file].size_bytes
         inputs = ", ".join(f"{t.name} {t.dtype} {_shape(t.shape)}" for t in graph.contract.inputs)

@@ -1,7 +1,7 @@
 """The two kinds of settings: facts of a model, and wishes of a caller. Never mixed."""
 
 import sys
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -10,17 +10,13 @@ from vab_rt.errors import BundleError, OptionError
 _MAX_S = 1e9  # a longer selection is a mistake
 
 
-class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Facts of one exported model, read from its manifest. Every rate and length derives here.
+class ClipConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Facts that every system has: what it sees, and the sound that it makes of it.
 
-    Letters used everywhere: F video frames, T token steps, K codebooks, V codebook size,
-    D width, H heads, S samples (paper section 3 and table 7). The first given_codebooks are
-    never predicted: a coarse-to-fine model reads them and fills in the others. With aligned_visual
-    the features of the frames at a token step's own time are also added to its embedding.
+    Time is cut into hops: what a system decodes has one column a hop, such as one token step.
     """
 
     name: str
-    codec: Literal["encodec", "dac", "spectral"]
     image_encoder: str
     image_size: int
     visual_dim: int
@@ -28,6 +24,65 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     clip_s: float = 10.0
     sample_rate_hz: int = 16_000
     hop_samples: int = 320
+
+    def __post_init__(self) -> None:
+        self.require_positive("image_size", "visual_dim", "sample_rate_hz", "hop_samples")
+        if not 0 < self.visual_rate_hz <= 60 or not 0 < self.clip_s <= 600:
+            raise BundleError(
+                f"model visual_rate_hz {self.visual_rate_hz} and clip_s {self.clip_s}: "
+                "expected 0 to 60 Hz and 0 to 600 s"
+            )
+        if self.num_hops < 1:
+            raise BundleError(
+                f"model clip_s is {self.clip_s}, expected at least one hop, "
+                f"{1 / self.hop_rate_hz:g} s"
+            )
+
+    def require_positive(self, *fields: str) -> None:
+        """Raises BundleError for a field below 1."""
+        for field in fields:
+            if getattr(self, field) < 1:
+                raise BundleError(f"model {field} is {getattr(self, field)}, expected at least 1")
+
+    @property
+    def num_frames(self) -> int:
+        """F: visual features in one clip."""
+        return max(1, round(self.clip_s * self.visual_rate_hz))
+
+    @property
+    def hop_rate_hz(self) -> float:
+        return self.sample_rate_hz / self.hop_samples
+
+    @property
+    def num_hops(self) -> int:
+        return round(self.clip_s * self.hop_rate_hz)
+
+    @property
+    def num_overlap_hops(self) -> int:
+        """Hops that windows of a long video share with the one before: 30 % of a clip."""
+        return round(0.3 * self.num_hops)
+
+    @property
+    def num_samples(self) -> int:
+        """S: audio samples in one clip."""
+        return self.num_hops * self.hop_samples
+
+    def samples_in(self, duration_s: float) -> int:
+        """Audio samples of a video this long."""
+        return round(duration_s * self.sample_rate_hz)
+
+
+class ModelConfig(ClipConfig, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Facts of one exported transformer, read from its manifest. Every rate and length derives
+    here and in ClipConfig.
+
+    Letters used everywhere: F video frames, T token steps, K codebooks, V codebook size,
+    D width, H heads, S samples (paper section 3 and table 7). The first given_codebooks are
+    never predicted: a coarse-to-fine model reads them and fills in the others. With aligned_visual
+    the features of the frames at a token step's own time are also added to its embedding.
+    """
+
+    codec: Literal["encodec", "dac", "spectral"]
     num_codebooks: int = 4
     codebook_size: int
     code_dim: int
@@ -41,30 +96,10 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     given_codebooks: int = 0
 
     def __post_init__(self) -> None:
-        for field in (
-            "image_size",
-            "visual_dim",
-            "sample_rate_hz",
-            "hop_samples",
-            "num_codebooks",
-            "codebook_size",
-            "code_dim",
-            "width",
-            "layers",
-            "heads",
-        ):
-            if getattr(self, field) < 1:
-                raise BundleError(f"model {field} is {getattr(self, field)}, expected at least 1")
-        if not 0 < self.visual_rate_hz <= 60 or not 0 < self.clip_s <= 600:
-            raise BundleError(
-                f"model visual_rate_hz {self.visual_rate_hz} and clip_s {self.clip_s}: "
-                "expected 0 to 60 Hz and 0 to 600 s"
-            )
-        if self.num_token_steps < 1:
-            raise BundleError(
-                f"model clip_s is {self.clip_s}, expected at least one token step, "
-                f"{1 / self.token_rate_hz:g} s"
-            )
+        super().__post_init__()
+        self.require_positive(
+            "num_codebooks", "codebook_size", "code_dim", "width", "layers", "heads"
+        )
         if not 0 <= self.expert_layers <= self.layers:
             raise BundleError(
                 f"model expert_layers is {self.expert_layers}, expected 0 to layers ({self.layers})"
@@ -79,31 +114,12 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     @property
     def token_rate_hz(self) -> float:
-        return self.sample_rate_hz / self.hop_samples
-
-    @property
-    def num_frames(self) -> int:
-        """F: visual features in one clip."""
-        return max(1, round(self.clip_s * self.visual_rate_hz))
+        return self.hop_rate_hz
 
     @property
     def num_token_steps(self) -> int:
         """T: token steps in one clip."""
-        return round(self.clip_s * self.token_rate_hz)
-
-    @property
-    def num_samples(self) -> int:
-        """S: audio samples in one clip."""
-        return self.num_token_steps * self.hop_samples
-
-    @property
-    def num_overlap_steps(self) -> int:
-        """Token steps that windows of a long video share with the one before: 30 % of a clip."""
-        return round(0.3 * self.num_token_steps)
-
-    def samples_in(self, duration_s: float) -> int:
-        """Audio samples of a video this long."""
-        return round(duration_s * self.sample_rate_hz)
+        return self.num_hops
 
     @property
     def mask_id(self) -> int:
@@ -111,45 +127,98 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         return self.codebook_size
 
 
-class GenerateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the caller wants. Defaults live here and nowhere else (paper section 4.1).
+class Tuning(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
+):
+    """How a model decodes. None leaves a choice to the model.
+
+    steps: of decoding. fine_steps: of the fine codebooks, in a coarse-to-fine system. guidance:
+    classifier-free guidance scale. temperature: of token sampling. top_k: candidates kept, 0 keeps
+    all. mask_temperature: of the Gumbel noise on confidences, annealed to 0.
+    """
+
+    steps: int | None = None
+    fine_steps: int | None = None
+    guidance: float | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    mask_temperature: float | None = None
+
+    def __post_init__(self) -> None:
+        _require_if_given(int, "steps", self.steps, 1, 1024, "1 to 1024")
+        _require_if_given(int, "fine_steps", self.fine_steps, 1, 1024, "1 to 1024")
+        _require_if_given(float, "guidance", self.guidance, 0, 100, "0 to 100")
+        _require_if_given(float, "temperature", self.temperature, 0.01, 100, "0.01 to 100")
+        _require_if_given(int, "top_k", self.top_k, 0, 2**31 - 1, "0 (keep all) or more")
+        _require_if_given(float, "mask_temperature", self.mask_temperature, 0, 1000, "0 to 1000")
+
+
+class GenerateOptions(
+    Tuning, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=False
+):
+    """What the caller wants. What is left None is as the model has it.
 
     seed: 0 to 2**64 - 1; the same seed and clip give the same tokens on every backend.
-    steps: parallel decoding steps. guidance: classifier-free guidance scale.
-    temperature: of token sampling. top_k: candidates kept, 0 keeps all.
-    mask_temperature: of the Gumbel noise on confidences, annealed to 0.
     start_s, duration_s: the selection of the video; duration None goes to its end.
     """
 
     seed: int = 0
+    start_s: float = 0.0
+    duration_s: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(int, "seed", self.seed, 0, 2**64 - 1, "0 to 2**64 - 1")
+        _require(float, "start", self.start_s, 0, _MAX_S, "0 s or more, at most 1e9 s")
+        least, expected = sys.float_info.min, "more than 0 s, at most 1e9 s"
+        _require_if_given(float, "duration", self.duration_s, least, _MAX_S, expected)
+
+
+class TokenOptions(GenerateOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The options of a system that decodes tokens, with nothing left open (paper section 4.1).
+
+    The defaults live here and nowhere else; a bundle may recommend others.
+    """
+
     steps: int = 16
     guidance: float = 1.5
     temperature: float = 0.8
     top_k: int = 256
     mask_temperature: float = 10.5
-    start_s: float = 0.0
-    duration_s: float | None = None
 
-    def __post_init__(self) -> None:
-        _require(int, "seed", self.seed, 0, 2**64 - 1, "0 to 2**64 - 1")
-        _require(int, "steps", self.steps, 1, 1024, "1 to 1024")
-        _require(float, "guidance", self.guidance, 0, 100, "0 to 100")
-        _require(float, "temperature", self.temperature, 0.01, 100, "0.01 to 100")
-        _require(int, "top_k", self.top_k, 0, 2**31 - 1, "0 (keep all) or more")
-        _require(float, "mask_temperature", self.mask_temperature, 0, 1000, "0 to 1000")
-        _require(float, "start", self.start_s, 0, _MAX_S, "0 s or more, at most 1e9 s")
-        if self.duration_s is not None:
-            least, expected = sys.float_info.min, "more than 0 s, at most 1e9 s"
-            _require(float, "duration", self.duration_s, least, _MAX_S, expected)
+
+Options = TypeVar("Options", bound=GenerateOptions)
+
+
+def fill_in(wishes: Tuning, defaults: Options, system: str) -> Options:
+    """The defaults, but for what the wishes name.
+
+    Raises OptionError for a wish that the system does not know: it has no default for it.
+    """
+    wished = msgspec.structs.asdict(wishes)
+    named = {key: value for key, value in wished.items() if value is not None}
+    known = [key for key in Tuning.__struct_fields__ if getattr(defaults, key) is not None]
+    for key in Tuning.__struct_fields__:
+        if key in named and key not in known:
+            raise OptionError(
+                f"{key} is {named[key]}, which {system} has no use for, expected one of "
+                f"{', '.join(known)}; leave it out"
+            )
+    return msgspec.structs.replace(defaults, **named)
+
+
+Number = type[int] | type[float]
+
+
+def _require_if_given(
+    kind: Number, option: str, found: float | None, least: float, most: float, expected: str
+) -> None:
+    if found is not None:
+        _require(kind, option, found, least, most, expected)
 
 
 def _require(
-    kind: type[int] | type[float],
-    option: str,
-    found: float,
-    least: float,
-    most: float,
-    expected: str,
+    kind: Number, option: str, found: float, least: float, most: float, expected: str
 ) -> None:
     if not isinstance(found, int if kind is int else (int, float)):
         number = "a whole number" if kind is int else "a number"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from vab_rt.config import GenerateOptions
+from vab_rt.config import TokenOptions
 from vab_rt.sampling import Sampler
 from vab_rt.sampling_arguments import StepSettings
 
@@ -35,7 +35,7 @@ def decode_masked(
     tokens_to_logits: TokensToLogits,
     tokens: Tokens,
     seeds: npt.NDArray[np.uint64],
-    options: GenerateOptions,
+    options: TokenOptions,
     sample_step: Sampler,
 ) -> Iterator[tuple[int, Tokens]]:
     """Fill the [MASK] positions of tokens [B, K, T]; yields (step, tokens), finished in the last.

@@ -15,7 +15,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from vab_rt.config import ModelConfig
+from vab_rt.config import ClipConfig
 from vab_rt.errors import MediaWarning, OptionError
 from vab_rt.media import decode, open_video, probe, seek, seek_lands_before, square_pixels
 
@@ -48,7 +48,7 @@ class VideoReader:
     def __init__(
         self,
         path: str | Path,
-        config: ModelConfig,
+        config: ClipConfig,
         start_s: float = 0.0,
         duration_s: float | None = None,
     ) -> None:

@@ -1,9 +1,8 @@
 """Sound of any length from a model of fixed length: windows over a stream of visual features.
 
-Each window after the first begins inside the one before. Its first tokens are that one's last
-tokens, given to the decoder as known, so that the sound goes on instead of starting anew; the two
-renderings of the shared part are joined in its middle, within one token step. Only one window is
-held at a time.
+Each window after the first begins inside the one before. What its system decodes there is what that
+one ended with, so that the sound goes on instead of starting anew; the two renderings of the shared
+part are joined in its middle, within one hop. Only one window is held at a time.
 """
 
 import math
@@ -14,7 +13,7 @@ from itertools import count, islice
 import numpy as np
 import numpy.typing as npt
 
-from vab_rt.config import ModelConfig
+from vab_rt.config import ClipConfig
 
 # 2**64 over the golden ratio: window seeds of nearby clip seeds do not meet.
 _SEED_STRIDE = 0x9E3779B97F4A7C15
@@ -37,7 +36,7 @@ class Window:
 def cut_windows(
     features: Iterator[npt.NDArray[np.float32]],
     duration_s: Callable[[], float],
-    config: ModelConfig,
+    config: ClipConfig,
 ) -> Iterator[Window]:
     """Windows over a stream of features [visual_dim], one per visual tick, at least one.
 
@@ -48,8 +47,8 @@ def cut_windows(
     held: list[npt.NDArray[np.float32]] = []
     num_read = 0
     for index in count():
-        start = index * (c.num_token_steps - c.num_overlap_steps)
-        end = start + c.num_token_steps
+        start = index * (c.num_hops - c.num_overlap_hops)
+        end = start + c.num_hops
         # A feature centred at or past the window's end proves that the video goes on; not the
         # first of all, which is there however short the video.
         beyond = max(1, _tick(end, c))
@@ -69,10 +68,10 @@ def join(
     audio: npt.NDArray[np.float32],
     tail: npt.NDArray[np.float32],
     window: Window,
-    config: ModelConfig,
+    config: ClipConfig,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """What is heard of a window's sound [S], blended in from the `tail` that the window before
-    left; and the tail that this one leaves, one token step long, empty after the last window.
+    left; and the tail that this one leaves, one hop long, empty after the last window.
 
     Both render the same tokens, so most codecs agree on these samples. One that accumulates phase
     agrees but for the phase.
@@ -96,28 +95,16 @@ def _blend(old: npt.NDArray[np.float32], new: npt.NDArray[np.float32]) -> npt.ND
     return blended
 
 
-def num_windows(duration_s: float, config: ModelConfig) -> int:
+def num_windows(duration_s: float, config: ClipConfig) -> int:
     """How many windows a video of this length takes."""
-    stride = config.num_token_steps - config.num_overlap_steps
-    beyond = config.samples_in(duration_s) / config.hop_samples - config.num_token_steps
+    stride = config.num_hops - config.num_overlap_hops
+    beyond = config.samples_in(duration_s) / config.hop_samples - config.num_hops
     return 1 + max(0, math.ceil(beyond / stride))
 
 
-def carry_over(
-    previous: npt.NDArray[np.int32] | None, config: ModelConfig
-) -> npt.NDArray[np.int32]:
-    """Tokens [1, K, T] for a window to start from: those it shares with the one before, else V."""
-    shape = (1, config.num_codebooks, config.num_token_steps)
-    tokens = np.full(shape, config.mask_id, np.int32)
-    if previous is not None:
-        shared = config.num_overlap_steps
-        tokens[..., :shared] = previous[..., config.num_token_steps - shared :]
-    return tokens
-
-
-def _tick(token_step: int, config: ModelConfig) -> int:
-    """The first visual tick whose centre lies at or after the beginning of a token step."""
-    return math.ceil(token_step / config.token_rate_hz * config.visual_rate_hz - 0.5)
+def _tick(hop: int, config: ClipConfig) -> int:
+    """The first visual tick whose centre lies at or after the beginning of a hop."""
+    return math.ceil(hop / config.hop_rate_hz * config.visual_rate_hz - 0.5)
 
 
 def _fill(held: list[npt.NDArray[np.float32]], num_frames: int) -> npt.NDArray[np.float32]:
@@ -125,9 +112,9 @@ def _fill(held: list[npt.NDArray[np.float32]], num_frames: int) -> npt.NDArray[n
     return np.stack(rows + rows[-1:] * (num_frames - len(rows)))  # [F, visual_dim]
 
 
-def _kept(index: int, num_left: int | None, config: ModelConfig) -> slice:
+def _kept(index: int, num_left: int | None, config: ClipConfig) -> slice:
     """From the middle of one shared part to the middle of the next, or the ends of the video."""
-    shared = config.num_overlap_steps * config.hop_samples
+    shared = config.num_overlap_hops * config.hop_samples
     begin = shared // 2 if index else 0
     end = config.num_samples - shared + shared // 2
     return slice(begin, end if num_left is None else num_left)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bench.peers.foleygen import Cache, FoleyGen, GrowingCache, StaticCache, num_columns
-from vab_rt.config import GenerateOptions, ModelConfig
+from vab_rt.config import ModelConfig, TokenOptions
 
 # column [B, K], its number [1], noise [B, K, top-k] -> the next column
 Pass = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -19,7 +19,7 @@ class Autoregressive:
     def __init__(
         self,
         model: FoleyGen,
-        options: GenerateOptions,
+        options: TokenOptions,
         compiler: Compiler | None = None,
         batch: int = 1,
     ) -> None:
@@ -88,7 +88,7 @@ class Autoregressive:
 
 
 def draw(
-    logits: Tensor, number: Tensor, noise: Tensor, options: GenerateOptions, config: ModelConfig
+    logits: Tensor, number: Tensor, noise: Tensor, options: TokenOptions, config: ModelConfig
 ) -> Tensor:
     """Top-k sampling of column `number` [1], from logits [B, K, V] -> [B, K]; V where empty."""
     kept, ids = logits.topk(num_kept(options, config))  # [B, K, top-k]
@@ -98,7 +98,7 @@ def draw(
     return torch.where(is_there, ids.gather(-1, winner)[..., 0], config.codebook_size)
 
 
-def num_kept(options: GenerateOptions, config: ModelConfig) -> int:
+def num_kept(options: TokenOptions, config: ModelConfig) -> int:
     return min(options.top_k or config.codebook_size, config.codebook_size)
 
 

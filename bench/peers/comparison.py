@@ -30,12 +30,12 @@ from bench.roofline import GUIDED, Work, autoregressive_work, backbone_work
 from bench.torch_loop import PAUSE_S, TorchModel, export
 from training.model import VAB
 from training.recipes import Recipe, read_recipe
-from vab_rt.config import GenerateOptions, ModelConfig
+from vab_rt.config import ModelConfig, TokenOptions
 from vab_rt.pipeline import Pipeline
 
 SIZES = {"full": "vab-encodec", "small": "default"}  # names of recipes
 BUSY = 0.3  # load average above which other work takes a share of the cores
-OPTIONS = GenerateOptions(seed=1)
+OPTIONS = TokenOptions(seed=1)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -113,12 +113,12 @@ class Sides:
             "compiled": Autoregressive(foleygen, OPTIONS, compile_step),
         }
 
-    def ours(self, seed: int, options: GenerateOptions = OPTIONS) -> parity.Steps:
+    def ours(self, seed: int, options: TokenOptions = OPTIONS) -> parity.Steps:
         """Tokens [1, K, T] after each step that the runtime shows, on the host; a GPU shows one."""
         c = self.pipeline.config
         masked = np.full((1, c.num_codebooks, c.num_token_steps), c.mask_id, np.int32)
         seeds = np.array([seed], np.uint64)
-        steps = self.pipeline.decode_tokens(self.features.numpy(), masked, seeds, options)
+        steps = self.pipeline.system.decode_tokens(self.features.numpy(), masked, seeds, options)
         return [tokens for _, tokens in steps]
 
     def peers(self, work: dict[str, Work]) -> dict[str, Peer]:
@@ -155,7 +155,7 @@ def check(sides: Sides) -> dict[str, float]:
     limits, features = parity.TOLERANCES[sides.device.precision], sides.features
     parallel, (eager, compiled) = sides.parallel["eager"], sides.autoregressive.values()
     columns = torch.stack(list(eager.columns(features, OPTIONS.seed)), 2)  # [1, K, T + K]
-    backbone = sides.pipeline.engines.backbone
+    backbone = sides.pipeline.system.engines["backbone"]
     logits = {
         "backbone": parity.logits_error(parallel, features, backbone),
         "cache": parity.cached_error(eager, features, columns),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from training.model import VAB
-from vab_rt.config import GenerateOptions
+from vab_rt.config import TokenOptions
 from vab_rt.decoding import remask_count
 
 Compiler = Callable[[Callable[..., Tensor]], Callable[..., Tensor]]
@@ -16,7 +16,7 @@ class Parallel:
     """One way to run VAB, on the device and in the precision of its weights."""
 
     def __init__(
-        self, vab: VAB, options: GenerateOptions, compiler: Compiler | None = None, batch: int = 1
+        self, vab: VAB, options: TokenOptions, compiler: Compiler | None = None, batch: int = 1
     ) -> None:
         """compiler: None runs plain PyTorch."""
         self.vab, self.config, self.options, self.batch = vab, vab.config, options, batch
@@ -70,7 +70,7 @@ def draw(
     logits: Tensor,
     num_remask: Tensor,
     mask_temperature: Tensor,
-    options: GenerateOptions,
+    options: TokenOptions,
 ) -> Tensor:
     """One sampling step on tokens [B, K, T] and guided logits [B, K, T, V].
 

@@ -14,7 +14,7 @@ from bench.peers.autoregressive import Autoregressive
 from bench.peers.foleygen import GrowingCache
 from bench.peers.parallel import Parallel
 from bench.torch_sampling import philox_gumbel, torch_step
-from vab_rt.config import GenerateOptions
+from vab_rt.config import TokenOptions
 from vab_rt.decoding import remask_count
 from vab_rt.sampling_arguments import StepSettings
 
@@ -76,7 +76,7 @@ def share_unequal_columns(
 
 @torch.inference_mode()
 def share_unequal_steps(
-    way: Parallel, features: Tensor, ours: Callable[[int, GenerateOptions], Steps]
+    way: Parallel, features: Tensor, ours: Callable[[int, TokenOptions], Steps]
 ) -> float:
     """Of our tokens [1, K, T] after each step, against torch's from the same tokens and noise.
 
@@ -100,7 +100,7 @@ def share_unequal_steps(
     return unequal / (len(shown) * before.numel())
 
 
-def settings_of(options: GenerateOptions, step: int, num_masked: int) -> StepSettings:
+def settings_of(options: TokenOptions, step: int, num_masked: int) -> StepSettings:
     """What `decode_masked` asks of one step of one clip that begins with [MASK] alone."""
     o = options
     return StepSettings(

@@ -11,7 +11,7 @@ from training.classification import ClassificationSettings
 from training.contrastive import ContrastiveSettings
 from training.pretrain import PretrainSettings
 from training.recipes import read_recipe
-from vab_rt.config import GenerateOptions, ModelConfig
+from vab_rt.config import ModelConfig, TokenOptions
 from vab_rt.errors import OptionError, VabError
 
 ROWS = Path(__file__).parent / "rows.toml"
@@ -31,7 +31,7 @@ class Setup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     pretrain: PretrainSettings
     contrastive: ContrastiveSettings
     classification: ClassificationSettings
-    generate: GenerateOptions
+    generate: TokenOptions
 
 
 class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -79,7 +79,7 @@ class Ablations(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
             "pretrain": recipe.pretrain,
             "contrastive": recipe.contrastive,
             "classification": recipe.classification,
-            "generate": GenerateOptions(),
+            "generate": TokenOptions(),
         }
         values = {key: msgspec.to_builtins(section) for key, section in sections.items()}
         for key, value in (self.base | self.rows[name].changes).items():

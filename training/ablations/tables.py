@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from vab_rt.config import GenerateOptions
+from vab_rt.config import TokenOptions
 
 
 class Column(NamedTuple):
@@ -151,7 +151,7 @@ TABLES = (
         (*DISTANCES, SOUND[1], SOUND[2]),
         (
             Line("none", ("guidance-1",), (5.93, 3.45)),
-            Line(f"{GenerateOptions().guidance:g} (our default)", ("base",)),
+            Line(f"{TokenOptions().guidance:g} (our default)", ("base",)),
             Line("3", ("guidance-3",), (3.50, 2.90)),
             Line("5", ("guidance-5",), (3.24, 2.84)),
             Line("7", ("guidance-7",), (3.39, 2.83)),

@@ -33,6 +33,7 @@ from training.evaluation.trial import Trial, open_model
 from training.processes import in_parallel
 from vab_rt.config import GenerateOptions
 from vab_rt.pipeline import Pipeline, encode_frames
+from vab_rt.windows import Window
 
 SOUNDS = ("generated", "ground_truth", "reconstruction", "unconditional")
 
@@ -102,14 +103,14 @@ def hear_clip(job: tuple[int, int, Trial]) -> HeardClip:
     model, listener = open_model(trial), open_listener(trial)
     pipeline, true = model.pipeline, foleyworld.make_scene(seed).audio()
     frames = film(seed, pipeline.config, trial.films)
-    features = encode_frames(iter(frames), pipeline.engines.visual_encoder)
+    features = encode_frames(iter(frames), pipeline.system.visual_encoder)
     features = np.stack(list(features))[None]  # [1, F, visual_dim]
     options = msgspec.structs.replace(trial.options, seed=trial.options.seed + number)
     unguided = msgspec.structs.replace(options, guidance=1.0)
     audio = {
         "generated": generate(pipeline, features, options),
         "ground_truth": true,
-        "reconstruction": pipeline.decode_audio(model.encode(true[None]))[0],
+        "reconstruction": pipeline.render(model.encode(true[None]))[0],
         "unconditional": generate(without_picture(pipeline), features, unguided),
     }
     return HeardClip(number, {name: listener(sound) for name, sound in audio.items()})
@@ -119,20 +120,21 @@ def generate(
     pipeline: Pipeline, features: NDArray[np.float32], options: GenerateOptions
 ) -> NDArray[np.float32]:
     """Sound [S] for the features of one clip [1, F, visual_dim]."""
-    c = pipeline.config
-    tokens = np.full((1, c.num_codebooks, c.num_token_steps), c.mask_id, np.int32)
-    seeds = np.array([options.seed], np.uint64)
-    *_, (_, finished) = pipeline.decode_tokens(features, tokens, seeds, options)
-    return pipeline.decode_audio(finished)[0]
+    whole = Window(0, features[0], slice(0, pipeline.config.num_samples), is_last=True)
+    *_, (_, finished) = pipeline.system.decode(whole, None, options)
+    return pipeline.render(finished)[0]
 
 
 def without_picture(pipeline: Pipeline) -> Pipeline:
     """The same pipeline with both branches of guidance blind; guidance 1 then runs one of them."""
 
-    def backbone(**inputs: NDArray) -> NDArray:
-        return pipeline.engines.backbone(**inputs | {"conditional": 0 * inputs["conditional"]})
+    system = pipeline.system
 
-    return Pipeline(pipeline.config, dataclasses.replace(pipeline.engines, backbone=backbone))
+    def backbone(**inputs: NDArray) -> NDArray:
+        return system.engines["backbone"](**inputs | {"conditional": 0 * inputs["conditional"]})
+
+    blind = system.engines.with_graphs(backbone=backbone)
+    return Pipeline(dataclasses.replace(system, engines=blind))
 
 
 class Reference:

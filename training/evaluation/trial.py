@@ -18,11 +18,11 @@ from training import foleyworld
 from training.checkpoint import read_checkpoint
 from vab_rt.bundle import open_bundle
 from vab_rt.config import GenerateOptions
-from vab_rt.contract import contract_of
 from vab_rt.engines import Engine, Engines
 from vab_rt.engines.cpu import SessionEngine, num_physical_cores
 from vab_rt.errors import BackendError, OptionError
 from vab_rt.pipeline import Pipeline, load
+from vab_rt.systems.vab import Vab
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 
@@ -68,7 +68,7 @@ def _open_bundle(folder: str | None) -> Model:
     alone = multiprocessing.parent_process() is None
     threads = num_physical_cores() if alone else 1
     bundle = open_bundle(folder)
-    contract = contract_of(bundle.config)["codec_encoder"]
+    contract = bundle.contracts["codec_encoder"]
     graph = bundle.read_graph("codec_encoder")
     encoder = SessionEngine("codec_encoder", graph, contract, threads, str(bundle.folder))
     return Model(load(folder, threads=threads), lambda audio: encoder(audio=audio))
@@ -82,14 +82,14 @@ def _open_checkpoint(trial: Trial) -> Model:
             f"{checkpoint.config.given_codebooks}, expected one that predicts all"
         )
     codec = on_device(checkpoint.codec(), device)
-    engines = Engines(
-        visual_encoder=torch_engine(on_device(checkpoint.image_encoder(), device), device),
-        backbone=torch_engine(on_device(checkpoint.vab(), device), device),
-        codec_decoder=torch_engine(lambda tokens: codec.decode(tokens).clamp(-1, 1), device),
-        device=device,
-    )
+    graphs = {
+        "visual_encoder": torch_engine(on_device(checkpoint.image_encoder(), device), device),
+        "backbone": torch_engine(on_device(checkpoint.vab(), device), device),
+        "codec_decoder": torch_engine(lambda tokens: codec.decode(tokens).clamp(-1, 1), device),
+    }
     encode = torch_engine(codec.encode, device)
-    return Model(Pipeline(checkpoint.config, engines), lambda audio: encode(audio=audio))
+    system = Vab(checkpoint.config, Engines(graphs, device))
+    return Model(Pipeline(system), lambda audio: encode(audio=audio))
 
 
 def torch_engine(function: Callable[..., torch.Tensor], device: str) -> Engine:

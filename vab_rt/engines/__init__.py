@@ -1,8 +1,8 @@
 """Backends: objects with the same calls, and the one function that chooses among them."""
 
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vab_rt.bundle import Bundle
-from vab_rt.config import GenerateOptions
+from vab_rt.config import TokenOptions
 from vab_rt.decoding import Tokens, decode_masked, guided
 from vab_rt.errors import BackendError, OptionError
 from vab_rt.sampling import Sampler, fastest_sampler
@@ -25,24 +25,37 @@ Engine = Callable[..., npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class Engines:
-    """Everything a pipeline computes with. `device` names what was chosen."""
+    """The graphs of a bundle, by name, on one device. `device` names what was chosen."""
 
-    visual_encoder: Engine
-    backbone: Engine
-    codec_decoder: Engine
+    graphs: Mapping[str, Engine]
     device: str
     sample_step: Sampler = field(default_factory=fastest_sampler)
 
+    def __getitem__(self, name: str) -> Engine:
+        return self.graphs[name]
+
+    def with_graphs(self, **graphs: Engine) -> "Engines":
+        """The same engines, but for these graphs."""
+        return replace(self, graphs={**self.graphs, **graphs})
+
     def decode_tokens(
         self,
+        backbone: str,
         features: npt.NDArray[np.float32],
         tokens: Tokens,
         seeds: npt.NDArray[np.uint64],
-        options: GenerateOptions,
+        options: TokenOptions,
     ) -> Iterator[tuple[int, Tokens]]:
-        """Fill tokens [B, K, T] to fit features [B, F, visual_dim]; yields (step, tokens)."""
-        logits = guided(self.backbone, features, options.guidance)
+        """Fill tokens [B, K, T] to fit features [B, F, visual_dim], with the graph of that name.
+
+        seeds [B]. Yields (step, tokens), on a GPU the last alone; each clip gets the tokens it
+        would get alone.
+        """
+        logits = guided(self[backbone], features, options.guidance)
         return decode_masked(logits, tokens, seeds, options, self.sample_step)
+
+    def warm_up(self, backbone: str) -> None:
+        """Prepare `decode_tokens` for one guided clip, where that takes time."""
 
 
 def open_engines(bundle: Bundle, device: str = "auto", threads: int | None = None) -> Engines:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from vab_rt.bundle import Bundle
-from vab_rt.contract import RUNTIME_GRAPHS, GraphContract, contract_of
+from vab_rt.contract import GraphContract
 from vab_rt.engines.device_arrays import DeviceArray
-from vab_rt.engines.device_engines import MAX_ROWS, DeviceEngines, device_engines, gpu_precision
+from vab_rt.engines.device_engines import DeviceEngines, device_engines, gpu_precision, max_rows
 from vab_rt.engines.device_loop import DeviceGraph, Enqueue
 from vab_rt.engines.engine_cache import EngineKey, cached_engine, forget_engine
 from vab_rt.engines.gpu import Gpu
@@ -58,7 +58,7 @@ def compile_bundle(
 ) -> Iterator[tuple[str, Compiled]]:
     """The engines of every graph by name, built where the cache has none; one at a time."""
     precision = gpu_precision(bundle)
-    for name in RUNTIME_GRAPHS:
+    for name in bundle.needed_graphs:
         yield name, compile_graph(bundle, name, precision, library, folder)
 
 
@@ -66,22 +66,21 @@ def compile_graph(
     bundle: Bundle, name: str, precision: str, library: Library, folder: Path | None = None
 ) -> Compiled:
     """The engine of one graph. Raises BundleError for a graph that the library cannot build."""
-    graph = bundle.read_graph(name, precision)
+    graph, contract = bundle.read_graph(name, precision), bundle.contracts[name]
     key = EngineKey(
         graph=name,
         graph_sha256=hashlib.sha256(graph).hexdigest(),
         library=library.version,
         gpu=library.target,
         precision=precision,
-        settings=f"rows 1 to {MAX_ROWS[name]}",
+        settings=f"rows 1 to {max_rows(contract)}",
     )
     seconds: list[float] = []
 
     def build() -> bytes:
         log.info("building the %s engine of %s (%s), once", library.device, name, precision)
         begin = time.perf_counter()
-        contract = contract_of(bundle.config)[name]
-        engine = build_engine(library, name, graph, contract, MAX_ROWS[name])
+        engine = build_engine(library, name, graph, contract, max_rows(contract))
         seconds.append(time.perf_counter() - begin)
         log.info("built in %.0f s, %.1f MB", seconds[0], len(engine) / 1e6)
         return engine
@@ -132,10 +131,10 @@ def _let_attention_decompose(api: Any, network: Any) -> None:
 def open_compiled(bundle: Bundle, library: Library, gpu: Gpu) -> DeviceEngines:
     """Engines from the cache or built now, on a GPU."""
     precision = gpu_precision(bundle)
-    contracts = contract_of(bundle.config)
+    contracts = bundle.contracts
     runtime = library.api.Runtime(_logger(library.api))
     graphs: dict[str, DeviceGraph] = {}
-    for name in RUNTIME_GRAPHS:
+    for name in bundle.needed_graphs:
         engine = _deserialise(runtime, bundle, name, precision, library)
         if engine is None:
             raise BackendError(

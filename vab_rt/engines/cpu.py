@@ -8,7 +8,7 @@ from typing import Any
 import numpy.typing as npt
 
 from vab_rt.bundle import Bundle
-from vab_rt.contract import RUNTIME_GRAPHS, GraphContract, Tensor, contract_of
+from vab_rt.contract import GraphContract, Tensor
 from vab_rt.engines import Engine, Engines
 from vab_rt.errors import BackendError, BundleError
 from vab_rt.sampling import fastest_sampler
@@ -27,15 +27,15 @@ _ERRORS_ONLY = 3
 def open_engines(bundle: Bundle, threads: int | None = None) -> Engines:
     """Verify and load every graph, side by side."""
     threads = threads or num_physical_cores()
-    contracts = contract_of(bundle.config)
+    names, contracts = bundle.needed_graphs, bundle.contracts
 
     def open_one(name: str) -> Engine:
         graph = bundle.read_graph(name)
         return SessionEngine(name, graph, contracts[name], threads, str(bundle.folder))
 
-    with ThreadPoolExecutor(len(RUNTIME_GRAPHS)) as pool:
-        engines = dict(zip(RUNTIME_GRAPHS, pool.map(open_one, RUNTIME_GRAPHS), strict=True))
-    return Engines(**engines, device="cpu", sample_step=fastest_sampler(threads))
+    with ThreadPoolExecutor(len(names)) as pool:
+        graphs = dict(zip(names, pool.map(open_one, names), strict=True))
+    return Engines(graphs, device="cpu", sample_step=fastest_sampler(threads))
 
 
 class SessionEngine:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vab_rt.bundle import Bundle
-from vab_rt.contract import RUNTIME_GRAPHS, GraphContract, contract_of
+from vab_rt.contract import GraphContract
 from vab_rt.engines import Engines
 from vab_rt.engines.cpu import check_session, first_line, has_cuda_provider
 from vab_rt.engines.device_arrays import DeviceArray
@@ -30,7 +30,7 @@ _SIZES = frozenset(
 
 
 def open_engines(bundle: Bundle, threads: int | None = None) -> Engines:
-    """Verify and load every graph; the backbone replays a graph of its own."""
+    """Verify and load every graph; one that runs step after step replays a graph of its own."""
     if not has_cuda_provider():
         raise BackendError(
             "device cuda needs onnxruntime with the CUDA provider, and the one installed has none; "
@@ -38,7 +38,7 @@ def open_engines(bundle: Bundle, threads: int | None = None) -> Engines:
         )
     precision = gpu_precision(bundle)
     gpu = Gpu()
-    contracts = contract_of(bundle.config)
+    contracts = bundle.contracts
     graphs: dict[str, DeviceGraph] = {
         name: OrtGraph(
             name,
@@ -46,9 +46,9 @@ def open_engines(bundle: Bundle, threads: int | None = None) -> Engines:
             contracts[name],
             gpu,
             origin=str(bundle.folder),
-            has_own_graph=name == "backbone",
+            has_own_graph=name in bundle.stepped_graphs,
         )
-        for name in RUNTIME_GRAPHS
+        for name in bundle.needed_graphs
     }
     return device_engines(bundle, gpu, graphs, "cuda")
 

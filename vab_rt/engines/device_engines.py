@@ -1,5 +1,6 @@
-"""A bundle's graphs on a GPU, as a pipeline takes them."""
+"""A bundle's graphs on a GPU, as a system takes them."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vab_rt.bundle import Bundle
-from vab_rt.config import GenerateOptions, ModelConfig
-from vab_rt.contract import GraphContract, contract_of
+from vab_rt.config import TokenOptions
+from vab_rt.contract import GraphContract
 from vab_rt.decoding import Tokens
 from vab_rt.engines import Engines
 from vab_rt.engines.device_arrays import DeviceArray
@@ -18,8 +19,6 @@ from vab_rt.engines.gpu import Gpu
 from vab_rt.errors import BackendError, BundleError
 
 MAX_CLIPS = 16
-MAX_ROWS = {"visual_encoder": 16, "backbone": 2 * MAX_CLIPS, "codec_decoder": MAX_CLIPS}
-"""Of each graph's free dimension; larger calls are cut."""
 MAX_SHAPES = 4
 """Shapes of the loop that memory is held for at a time."""
 
@@ -40,6 +39,12 @@ def gpu_precision(bundle: Bundle) -> str:
         f"{' or '.join(_BEST_FIRST)} for this device; export the model again with: "
         "python -m export.build_engines CHECKPOINT --precision fp32,fp16"
     )
+
+
+def max_rows(contract: GraphContract) -> int:
+    """Of a graph's free dimension; larger calls are cut. Guidance runs both branches at once."""
+    is_guided = any(tensor.name == "conditional" for tensor in contract.inputs)
+    return 2 * MAX_CLIPS if is_guided else MAX_CLIPS
 
 
 class HostCalls:
@@ -80,37 +85,42 @@ class DeviceEngines(Engines):
     """Engines that decode on a GPU; `decode_tokens` yields the last step alone."""
 
     gpu: Gpu
-    graph: DeviceGraph
-    config: ModelConfig
-    loops: dict[tuple[int, bool], DeviceLoop] = field(default_factory=dict)
+    device_graphs: dict[str, DeviceGraph]
+    contracts: dict[str, GraphContract]
+    loops: dict[tuple[str, int, bool], DeviceLoop] = field(default_factory=dict)
 
     def decode_tokens(
         self,
+        backbone: str,
         features: npt.NDArray[np.float32],
         tokens: Tokens,
         seeds: npt.NDArray[np.uint64],
-        options: GenerateOptions,
+        options: TokenOptions,
     ) -> Iterator[tuple[int, Tokens]]:
         self.gpu.make_current()
         parts = []
         for i in range(0, len(tokens), MAX_CLIPS):
             part = slice(i, i + MAX_CLIPS)
-            loop = self.loop_for(len(tokens[part]), options.guidance != 1)
+            loop = self.loop_for(backbone, len(tokens[part]), options.guidance != 1)
             parts.append(loop.run(features[part], tokens[part], seeds[part], options))
         yield options.steps - 1, np.concatenate(parts)
 
-    def loop_for(self, clips: int, is_guided: bool) -> DeviceLoop:
+    def warm_up(self, backbone: str) -> None:
+        self.loop_for(backbone, 1, True)
+
+    def loop_for(self, backbone: str, clips: int, is_guided: bool) -> DeviceLoop:
         """The loop of a shape; the one longest made gives its memory to a new one."""
-        key = clips, is_guided
+        key = backbone, clips, is_guided
         if key not in self.loops:
             if len(self.loops) >= MAX_SHAPES:
                 self.loops.pop(next(iter(self.loops))).close()
-            self._check_memory(clips, is_guided)
-            self.loops[key] = DeviceLoop(self.gpu, self.graph, self.config, clips, is_guided)
+            graph, contract = self.device_graphs[backbone], self.contracts[backbone]
+            self._check_memory(contract, clips, is_guided)
+            self.loops[key] = DeviceLoop(self.gpu, graph, contract, clips, is_guided)
         return self.loops[key]
 
-    def _check_memory(self, clips: int, is_guided: bool) -> None:
-        per_clip = logits_bytes(self.config) * (2 if is_guided else 1)
+    def _check_memory(self, contract: GraphContract, clips: int, is_guided: bool) -> None:
+        per_clip = logits_bytes(contract) * (2 if is_guided else 1)
         free, _ = self.gpu.memory_bytes()
         if per_clip * clips > free:
             fits = free // per_clip
@@ -121,28 +131,18 @@ class DeviceEngines(Engines):
             )
 
 
-def logits_bytes(config: ModelConfig) -> int:
+def logits_bytes(contract: GraphContract) -> int:
     """Of one clip and one branch of guidance."""
-    return 4 * config.num_codebooks * config.num_token_steps * config.codebook_size
+    return 4 * math.prod(size for size in contract.outputs[0].shape if isinstance(size, int))
 
 
 def device_engines(
     bundle: Bundle, gpu: Gpu, graphs: dict[str, DeviceGraph], device: str
 ) -> DeviceEngines:
-    """The graphs of a bundle on a GPU as a pipeline takes them, warm for one guided clip."""
-    contracts = contract_of(bundle.config)
-
-    def call(name: str) -> HostCalls:
-        return HostCalls(gpu, graphs[name], contracts[name], MAX_ROWS[name])
-
-    engines = DeviceEngines(
-        visual_encoder=call("visual_encoder"),
-        backbone=call("backbone"),
-        codec_decoder=call("codec_decoder"),
-        device=device,
-        gpu=gpu,
-        graph=graphs["backbone"],
-        config=bundle.config,
-    )
-    engines.loop_for(1, True)
-    return engines
+    """The graphs of a bundle on a GPU, as host calls and for the decoding loop."""
+    contracts = bundle.contracts
+    calls = {
+        name: HostCalls(gpu, graph, contracts[name], max_rows(contracts[name]))
+        for name, graph in graphs.items()
+    }
+    return DeviceEngines(calls, device, gpu=gpu, device_graphs=graphs, contracts=contracts)

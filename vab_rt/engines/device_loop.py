@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from vab_rt.config import GenerateOptions, ModelConfig
-from vab_rt.contract import GraphContract, contract_of
+from vab_rt.config import TokenOptions
+from vab_rt.contract import GraphContract
 from vab_rt.decoding import Tokens, remask_count
 from vab_rt.engines.cuda_sampling import CudaSampler
 from vab_rt.engines.device_arrays import DeviceArray
@@ -42,16 +42,17 @@ class DeviceLoop:
     """The loop for one shape: B clips, with or without guidance."""
 
     def __init__(
-        self, gpu: Gpu, backbone: DeviceGraph, config: ModelConfig, clips: int, is_guided: bool
+        self, gpu: Gpu, backbone: DeviceGraph, contract: GraphContract, clips: int, is_guided: bool
     ) -> None:
-        c, rows = config, clips * (2 if is_guided else 1)
+        rows = clips * (2 if is_guided else 1)
         self._gpu, self.clips = gpu, clips
-        self._arrays = arrays_of(gpu, contract_of(c)["backbone"], rows)
+        self._arrays = arrays_of(gpu, contract, rows)
+        _, k, t, v = self._arrays["logits"].shape
         self._enqueue_backbone = backbone.bind(self._arrays)
         self._sampler = CudaSampler(
             clips,
-            c.num_codebooks * c.num_token_steps,
-            c.codebook_size,
+            k * t,
+            v,
             max_steps=MAX_STEPS,
             device_id=gpu.device_id,
             stream=gpu.stream,
@@ -68,7 +69,7 @@ class DeviceLoop:
         features: npt.NDArray[np.float32],
         tokens: Tokens,
         seeds: npt.NDArray[np.uint64],
-        options: GenerateOptions,
+        options: TokenOptions,
     ) -> Tokens:
         """Finished tokens [B, K, T]: what goes in is uploaded first, what comes out is last."""
         branches = self._arrays["features"].shape[0] // self.clips
@@ -147,7 +148,7 @@ class DeviceLoop:
 
 
 def schedule(
-    options: GenerateOptions, num_masked: npt.NDArray[np.intp]
+    options: TokenOptions, num_masked: npt.NDArray[np.intp]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
     """Mask temperatures [S] and positions masked again [S, B], as `decode_masked` has them."""
     steps = options.steps

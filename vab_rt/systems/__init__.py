@@ -1,0 +1,62 @@
+"""Systems turn visual features into sound: one file a kind of bundle, all with the same calls."""
+
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from vab_rt.bundle import Bundle
+from vab_rt.config import ClipConfig, GenerateOptions
+from vab_rt.engines import Engine, Engines
+from vab_rt.windows import Window
+
+State = npt.NDArray[Any]
+"""What a system decodes, [B, ...]: tokens or a latent."""
+
+
+class System(Protocol):
+    """A model on a device: between the pictures' features and the sound.
+
+    stages: what `decode` and `render` are called in timings.
+    """
+
+    stages: tuple[str, str]
+
+    @property
+    def config(self) -> ClipConfig: ...
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def visual_encoder(self) -> Engine:
+        """frames uint8 [N, image_size, image_size, 3] -> features float32 [N, visual_dim]."""
+        ...
+
+    def num_steps(self, options: GenerateOptions) -> int:
+        """Steps that `decode` counts. Raises OptionError for options the system has no use for."""
+        ...
+
+    def decode(
+        self, window: Window, previous: State | None, options: GenerateOptions
+    ) -> Iterator[tuple[int, State]]:
+        """The state of one window, [1, ...], step by step: (step, state), finished in step
+        num_steps - 1. Steps in between may be left out, as on a GPU.
+
+        `previous` is the finished state of the window before, which begins `num_overlap_hops`
+        before its end. The seed is `window.seed(options.seed)`.
+        """
+        ...
+
+    def render(self, state: State) -> npt.NDArray[np.float32]:
+        """Sound [B, S] in -1 to 1 of finished states [B, ...]."""
+        ...
+
+
+def open_system(bundle: Bundle, engines: Engines) -> System:
+    """The system of a bundle with its graphs on a device. Raises BundleError, BackendError."""
+    module = import_module(f"vab_rt.systems.{bundle.manifest.kind.replace('-', '_')}")
+    system: System = module.open_system(bundle, engines)
+    return system
