@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from vab_rt.config import ModelConfig
+from vab_rt.v2a_config import V2AConfig
 
 GRAPHS = ("visual_encoder", "backbone", "codec_decoder", "codec_encoder")
 RUNTIME_GRAPHS = ("visual_encoder", "backbone", "codec_decoder")
@@ -52,4 +53,43 @@ def contract_of(config: ModelConfig) -> dict[str, GraphContract]:
         "backbone": GraphContract((tokens, clip_features, conditional), (logits,)),
         "codec_decoder": GraphContract((tokens,), (audio,)),
         "codec_encoder": GraphContract((audio,), (tokens,)),
+    }
+
+
+def v2a_contract_of(config: V2AConfig) -> dict[str, GraphContract]:
+    """The same for a V2A-Mapper.
+
+    visual_encoder: RGB bytes -> features as the mapper was trained on them, of any length.
+    mapper: of a regression features -> CLAP embeddings, of any length. Of a prior one step: noisy
+        embeddings times sqrt(audio_dim), the time step, the features, and 1.0 for conditional or
+        0.0 for the unconditional branch -> the embeddings without noise, on the same scale.
+    unet: one step: noisy latents, the time step, embeddings of unit length, and per item 1.0 or 0.0
+        for the unconditional branch, whose embedding is a constant in the graph -> the noise.
+    vae_decoder: latents -> log-mel spectrograms. vocoder: those -> samples in [-1, 1].
+    """
+    c = config
+    frames = Tensor("frames", "uint8", ("N", c.image_size, c.image_size, 3))
+    frame_features = Tensor("features", "float32", ("N", c.visual_dim))
+    features = Tensor("features", "float32", ("B", c.visual_dim))
+    embedding = Tensor("embedding", "float32", ("B", c.audio_dim))
+    noisy = Tensor("noisy", "float32", ("B", c.audio_dim))
+    timestep, conditional = (
+        Tensor("timestep", "int32", ("B",)),
+        Tensor("conditional", "float32", ("B",)),
+    )
+    latent = Tensor("latent", "float32", ("B", *c.latent_shape))
+    noise = Tensor("noise", "float32", ("B", *c.latent_shape))
+    mel = Tensor("mel", "float32", ("B", c.num_mel_frames, c.num_mels))
+    audio = Tensor("audio", "float32", ("B", c.num_samples))
+    mapper_inputs = {
+        "regression": (features,),
+        "prior": (noisy, timestep, features, conditional),
+    }
+    graphs = {"visual_encoder": GraphContract((frames,), (frame_features,))}
+    if c.mapper != "none":
+        graphs["mapper"] = GraphContract(mapper_inputs[c.mapper], (embedding,))
+    return graphs | {
+        "unet": GraphContract((latent, timestep, embedding, conditional), (noise,)),
+        "vae_decoder": GraphContract((latent,), (mel,)),
+        "vocoder": GraphContract((mel,), (audio,)),
     }

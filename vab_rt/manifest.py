@@ -11,8 +11,9 @@ from typing import Any, Literal, Union, get_args, get_origin
 import msgspec
 
 from vab_rt.config import ClipConfig, ModelConfig, TokenOptions, Tuning, fill_in
-from vab_rt.contract import GraphContract, contract_of
+from vab_rt.contract import GraphContract, contract_of, v2a_contract_of
 from vab_rt.errors import BundleError, VabError
+from vab_rt.v2a_config import LatentOptions, V2AConfig
 
 FORMAT_VERSION = 1
 MANIFEST = "vab.json"
@@ -93,6 +94,30 @@ class VabManifest(Manifest, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         return fill_in(self.options, TokenOptions(), self.model.name)
 
 
+class V2AManifest(Manifest, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A mapper between an image encoder and AudioLDM, which denoises latents of spectrograms."""
+
+    model: V2AConfig
+
+    def facts(self) -> Iterator[tuple[str, str]]:
+        yield from super().facts()
+        c, steps = self.model, self.defaults.steps
+        yield (
+            "latents",
+            (
+                f"{c.latent_channels} x {c.num_hops} x {c.num_rows} of {c.num_mels} mels "
+                f"({c.hop_rate_hz:g} Hz, hop {c.hop_samples}), {steps} steps of {c.timesteps}"
+            ),
+        )
+        sizes = f"{c.visual_dim} to {c.audio_dim}, {c.aggregator} of the pictures"
+        how = f", {c.mapper_steps} steps" if c.mapper == "prior" else ""
+        yield "mapper", f"{c.mapper}, {sizes}{how}"
+
+    @property
+    def defaults(self) -> LatentOptions:
+        return fill_in(self.options, LatentOptions(), self.model.name)
+
+
 @dataclass(frozen=True)
 class Kind:
     """What follows from the `kind` of a manifest. The system itself is `vab_rt.systems.KIND`.
@@ -112,8 +137,13 @@ def vab_contracts(manifest: VabManifest) -> dict[str, GraphContract]:
     return contract_of(manifest.model)
 
 
+def v2a_contracts(manifest: V2AManifest) -> dict[str, GraphContract]:
+    return v2a_contract_of(manifest.model)
+
+
 KINDS: dict[str, Kind] = {
     "vab": Kind(VabManifest, vab_contracts, unneeded=("codec_encoder",), stepped=("backbone",)),
+    "v2a-mapper": Kind(V2AManifest, v2a_contracts),
 }
 
 

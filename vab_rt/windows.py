@@ -26,6 +26,8 @@ class Window:
     index: int
     features: npt.NDArray[np.float32]
     """[F, visual_dim]; past the end of the video the last feature repeats"""
+    num_seen: int
+    """features that are of the video, before those that repeat"""
     keep: slice
     is_last: bool
 
@@ -59,7 +61,8 @@ def cut_windows(
         num_left = None if goes_on else c.samples_in(duration_s()) - start * c.hop_samples
         is_last = num_left is not None and num_left <= c.num_samples
         keep = _kept(index, num_left if is_last else None, c)
-        yield Window(index, _fill(held, c.num_frames), keep, is_last)
+        num_seen = min(len(held), c.num_frames)
+        yield Window(index, _fill(held, c.num_frames), num_seen, keep, is_last)
         if is_last:
             return
 

@@ -120,7 +120,9 @@ def generate(
     pipeline: Pipeline, features: NDArray[np.float32], options: GenerateOptions
 ) -> NDArray[np.float32]:
     """Sound [S] for the features of one clip [1, F, visual_dim]."""
-    whole = Window(0, features[0], slice(0, pipeline.config.num_samples), is_last=True)
+    whole = Window(
+        0, features[0], len(features[0]), slice(0, pipeline.config.num_samples), is_last=True
+    )
     *_, (_, finished) = pipeline.system.decode(whole, None, options)
     return pipeline.render(finished)[0]
 
