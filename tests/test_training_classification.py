@@ -23,7 +23,7 @@ from training.model import VAB
 from vab_rt.errors import DataError, ExportError, OptionError
 
 QUICK = ClassificationSettings(
-    batch=16, epochs=25, peak_rate=2e-2, probe_rate=3e-2, dropout=0, mixup=0.2
+    batch=16, epochs=25, peak_rate=2e-2, head_rate=3e-2, dropout=0, mixup=0.2
 )
 
 

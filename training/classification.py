@@ -28,7 +28,7 @@ from training.finetuning import (
     run_command,
     settings_of,
 )
-from training.fitting import Average, averaged_weights, fit, half_cosine, set_rate
+from training.fitting import Average, averaged_weights, fit, half_cosine
 from training.model import VAB
 from training.pretrain import wants_bfloat16
 from training.representation import (
@@ -52,13 +52,15 @@ class ClassificationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=
 
     loss: bce for clips of several classes; the paper takes it for single labels too, where ce is
     the other choice. balanced: draw clips of rare classes as often as those of common ones.
-    probe_rate: the peak rate of a head alone.
+    head_rate: the peak rate of the new head, which has more to learn than what is below it.
+    warm_up: the share of the run in which rates rise.
     """
 
     batch: int = 60
     epochs: float = 2
     peak_rate: float = 1e-4
-    probe_rate: float = 1e-3
+    head_rate: float = 1e-3
+    warm_up: float = 0.05
     weight_decay: float = 1e-5
     label_smoothing: float = 0.1
     dropout: float = 0.1
@@ -113,12 +115,13 @@ def finetune_classifier(
     model = Classifier(vab, modality, len(frequency), 0.0 if probe else s.dropout).train()
     model.encoder.requires_grad_(not probe)
     average = Average(model)
-    trained = model.head if probe else model
-    optimizer = torch.optim.AdamW(trained.parameters(), weight_decay=s.weight_decay)
+    peak_rates = {model.head: s.head_rate} | ({} if probe else {model.encoder: s.peak_rate})
+    groups = [{"params": list(part.parameters())} for part in peak_rates]
+    optimizer = torch.optim.AdamW(groups, weight_decay=s.weight_decay)
 
     def step(i: int, progress: float) -> dict[str, float]:
-        peak_rate = s.probe_rate if probe else s.peak_rate
-        set_rate(optimizer, half_cosine(progress, peak_rate, warm_up=0.0))
+        for group, peak_rate in zip(optimizer.param_groups, peak_rates.values(), strict=True):
+            group["lr"] = half_cosine(progress, peak_rate, s.warm_up)
         random = np.random.default_rng((s.seed, i))
         batch = training_batch(clips, i, s, frequency, random)
         tokens, features, labels = augmented(batch, s.mixup, s.roll, random)
@@ -127,7 +130,7 @@ def finetune_classifier(
         loss, right = class_loss(logits, labels.to(device), s)
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_([p for g in groups for p in g["params"]], 1.0)
         optimizer.step()
         average.update(model)
         return {"loss": loss.item(), "accuracy": right.item()}
