@@ -14,6 +14,7 @@ from vab_rt.config import ModelConfig
 SETTINGS: dict[str, dict[str, Any]] = {
     "spectral": {"decoder_width": 24, "decoder_blocks": 1},
     "encodec": {"num_filters": 4, "ratios": [20, 16], "lstm_layers": 1},
+    "dac": {"encoder_width": 4, "decoder_width": 8, "ratios": [5, 64]},
 }
 
 
@@ -43,7 +44,8 @@ def tiny_checkpoint(config: ModelConfig, seed: int = 0) -> dict[str, Any]:
     """What `ckpt.pt` of a trained model holds."""
     torch.manual_seed(seed)
     codec, vab = build_codec(config, SETTINGS[config.codec]), VAB(config)
-    spread_codebooks(codec, config)
+    if config.codec != "dac":  # whose codes point everywhere, as random ones do
+        spread_codebooks(codec, config)
     vab.use_codebooks(codec.codebooks)
     return {
         "config": msgspec.to_builtins(config),

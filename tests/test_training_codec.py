@@ -119,6 +119,5 @@ def test_unknown_codec_settings_are_named():
         build_codec(read_recipe("default").model, {"decoder_widht": 8})
     with pytest.raises(OptionError, match="code_dim is 288, expected 218"):
         build_codec(read_recipe("default").model, {"n_fft": 720})
-    dac = msgspec.structs.replace(read_recipe("default").model, codec="dac")
-    with pytest.raises(OptionError, match="expected spectral or encodec"):
-        build_codec(dac)
+    with pytest.raises(OptionError, match="ratio.*expected some of: encoder_width, decoder_width"):
+        build_codec(read_recipe("vab-dac").model, {"ratio": 8})

@@ -99,6 +99,17 @@ def kmeans(points: Tensor, count: int, rounds: int) -> Tensor:
     return centres
 
 
+def distances(codebooks: Tensor, latents: Tensor, tokens: Tensor) -> Tensor:
+    """What `Codec.distances` promises, of codebooks [K, V, D] that share the space of the latents:
+    squared, as a share of the squared length of what is left."""
+    residual = latents
+    for codes, owner in zip(codebooks, tokens, strict=False):
+        residual = residual - codes[owner]
+    length = residual.square().sum(1, keepdim=True).clamp(min=torch.finfo(residual.dtype).tiny)
+    exact = (residual[:, None] - codebooks[len(tokens)]).square().sum(2)  # [N, V]
+    return exact / length
+
+
 def nearest(points: Tensor, centres: Tensor) -> Tensor:
     """Index of the nearest centre of each point [N]."""
     half_norms = centres.square().sum(1) / 2

@@ -28,7 +28,13 @@ class Codec(Protocol):
         ...
 
     def latents(self, audio: Tensor) -> Tensor:
-        """What is quantised [B, T, code_dim]."""
+        """What is quantised [B, T, code_dim]; of DAC [B, T, more], as every level of it projects
+        what is left to code_dim."""
+        ...
+
+    def distances(self, latents: Tensor, tokens: Tensor) -> Tensor:
+        """How far the codes of codebook K' are from what the ones before it, with their tokens
+        [K', N], leave of latents [N, width]: [N, V], as shares; the least is the token."""
         ...
 
     def heard(self, latents: Tensor) -> Tensor:
@@ -48,7 +54,8 @@ class Codec(Protocol):
 def build_codec(config: ModelConfig, settings: dict | None = None) -> nn.Module:
     """The codec that `config.codec` names, with untrained weights.
 
-    Raises OptionError for a codec that is not built, and for settings it does not have.
+    Raises OptionError for a codec that is not built, and for settings it does not have, and
+    BackendError where the library of a codec is missing.
     """
     if config.codec == "spectral":
         return SpectralCodec(config, read_settings(settings, SpectralSettings))
@@ -56,7 +63,11 @@ def build_codec(config: ModelConfig, settings: dict | None = None) -> nn.Module:
         from training.codecs.encodec import EncodecCodec, EncodecSettings
 
         return EncodecCodec(config, read_settings(settings, EncodecSettings))
-    raise OptionError(f"codec {config.codec!r} is not built yet; expected spectral or encodec")
+    if config.codec == "dac":
+        from training.codecs.dac import DacCodec, DacSettings
+
+        return DacCodec(config, read_settings(settings, DacSettings))
+    raise OptionError(f"codec is {config.codec!r}, expected spectral, encodec or dac")
 
 
 def read_settings(found: dict | None, kind: type[Settings]) -> Settings:

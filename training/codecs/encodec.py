@@ -14,7 +14,7 @@ from encodec.quantization import ResidualVectorQuantizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.codecs.codebooks import quantise
+from training.codecs.codebooks import distances, quantise
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
 
@@ -74,6 +74,9 @@ class EncodecCodec(nn.Module):
             for k, layer in enumerate(self.quantizer.vq.layers)
         )  # [B, T, code_dim]
         return self.decoder(latents.transpose(1, 2))[:, 0]
+
+    def distances(self, latents: Tensor, tokens: Tensor) -> Tensor:
+        return distances(self.codebooks, latents, tokens)
 
     def heard(self, latents: Tensor) -> Tensor:
         """Frames that hold more than silence [T], of one clip's [T, code_dim]: nobody knows yet."""

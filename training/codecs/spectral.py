@@ -16,6 +16,7 @@ from encodec.quantization import ResidualVectorQuantizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.codecs.codebooks import distances
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
 
@@ -187,6 +188,9 @@ class SpectralCodec(nn.Module):
         weight = (power[:, 1:] + FLOOR**2) ** 0.25
         frequency = ((1 - error.cos()) * weight).sum() / weight.sum()
         return {"magnitude": magnitude, "frequency": frequency}
+
+    def distances(self, latents: Tensor, tokens: Tensor) -> Tensor:
+        return distances(self.codebooks, latents, tokens)
 
     def heard(self, latents: Tensor) -> Tensor:
         """Frames that hold more than silence [T], of one clip's latents [T, code_dim]."""
