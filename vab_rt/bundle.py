@@ -71,25 +71,41 @@ class Bundle:
 
     def read_graph(self, name: str, precision: str | None = None) -> bytes:
         """The bytes of a graph, hashed. Raises BundleError when they are not the manifest's."""
-        file = self.file_of(name, precision)
+        return self.read_file(self.file_of(name, precision))
+
+    def read_file(self, file: str) -> bytes:
+        """The bytes of a file that the manifest lists, hashed, as in `read_graph`."""
         return _read_file(self.folder / file, self.manifest.files[file])
 
     def verify(self) -> None:
         """Hash every file, also those that the runtime does not load. Raises BundleError."""
-        for file, entry in self.manifest.files.items():
-            _read_file(self.folder / file, entry)
+        for file in self.manifest.files:
+            self.read_file(file)
 
 
-def open_bundle(path: str | Path | None = None) -> Bundle:
+def open_bundle(path: str | Path | None = None, links_into: Path | None = None) -> Bundle:
     """Read and check the manifest of a bundle, and the presence and size of its files.
 
-    path: a folder, or the name of a shipped model; None is the shipped default. Raises BundleError.
+    path: a folder, or the name of a shipped model; None is the shipped default. links_into: a
+    folder that links may lead into. Raises BundleError.
     """
     folder = _find(path)
-    manifest = _read_manifest(folder / MANIFEST)
+    manifest = read_manifest(folder / MANIFEST, links_into)
+    allow_links = links_into is not None or folder.parent == _shipped()
     for name, entry in manifest.files.items():
-        _check_file(folder / name, entry.size_bytes, allow_links=folder.parent == _shipped())
+        _check_file(_followed(folder / name, links_into), entry.size_bytes, allow_links=allow_links)
     return Bundle(folder, manifest)
+
+
+def read_manifest(path: Path, links_into: Path | None = None) -> Manifest:
+    """The manifest in the file `path`, checked without its files. Raises BundleError."""
+    size = _check_file(_followed(path, links_into), None, allow_links=True)
+    if size > MAX_MANIFEST_BYTES:
+        raise BundleError(f"{path} has {size} bytes, expected at most {MAX_MANIFEST_BYTES}; {COPY}")
+    try:
+        return decode_manifest(path, path.read_bytes())
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def write_manifest(
@@ -129,6 +145,17 @@ def write_manifest(
     files = [entry.file for group in (graphs, *variants.values()) for entry in group.values()]
     described = {file: _describe(folder / file) for file in files}
     content = msgspec.structs.replace(draft, graphs=graphs, variants=variants, files=described)
+    return _write_manifest(folder, content)
+
+
+def add_file(folder: Path, file: str) -> Manifest:
+    """List a file of `folder` in the manifest there, as it is now. Raises BundleError."""
+    manifest = read_manifest(folder / MANIFEST)
+    files = manifest.files | {file: _describe(folder / file)}
+    return _write_manifest(folder, msgspec.structs.replace(manifest, files=files))
+
+
+def _write_manifest(folder: Path, content: Manifest) -> Manifest:
     encoded = msgspec.json.format(msgspec.json.encode(content), indent=2)
     path = folder / MANIFEST
     manifest = decode_manifest(path, encoded)
@@ -168,14 +195,12 @@ def _find(path: str | Path | None) -> Path:
     return folder
 
 
-def _read_manifest(path: Path) -> Manifest:
-    size = _check_file(path, None, allow_links=True)
-    if size > MAX_MANIFEST_BYTES:
-        raise BundleError(f"{path} has {size} bytes, expected at most {MAX_MANIFEST_BYTES}; {COPY}")
-    try:
-        return decode_manifest(path, path.read_bytes())
-    except OSError as error:
-        raise _unreadable(path, error) from error
+def _followed(path: Path, into: Path | None) -> Path:
+    """Where a link leads that stays below `into`; any other path as it is."""
+    if into is None or not path.is_symlink():
+        return path
+    target = path.resolve()
+    return target if target.is_relative_to(into.resolve()) else path
 
 
 def _check_file(path: Path, size_bytes: int | None, *, allow_links: bool) -> int:

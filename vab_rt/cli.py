@@ -6,7 +6,7 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,10 +18,11 @@ from vab_rt.errors import MediaWarning, VabError
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is quick
     from vab_rt.bundle import Bundle
-    from vab_rt.pipeline import Step
+    from vab_rt.pipeline import Pipeline, Step
 
 _DEFAULTS = GenerateOptions()
-_MODEL_HELP = "Folder of a bundle, or the name of a shipped model."
+_MODEL_HELP = "Folder of a bundle, name of a shipped model, or hf:ORG/NAME[@REVISION] on a hub."
+_OFFLINE_HELP = "Of a hub, only what was fetched before."
 _SHIPPED = "the shipped one"
 _OWN = "the model's own"
 
@@ -60,8 +61,10 @@ def generate(
         ),
     ],
     model: Annotated[
-        str | None, typer.Option(metavar="NAME|DIR", help=_MODEL_HELP, show_default=_SHIPPED)
+        str | None,
+        typer.Option(metavar="NAME|DIR|hf:NAME", help=_MODEL_HELP, show_default=_SHIPPED),
     ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help=_OFFLINE_HELP)] = False,
     seed: Annotated[
         int, typer.Option(help="The same seed and video give the same sound.")
     ] = _DEFAULTS.seed,
@@ -120,7 +123,13 @@ def generate(
         duration_s=duration,
     )
     _tell_progress(logging.WARNING if quiet or as_json else logging.INFO)
-    report = _generate(video, out, model, device, options, quiet=quiet or as_json, force=force)
+
+    def load() -> "Pipeline":
+        from vab_rt.pipeline import load
+
+        return load(model, device, offline=offline)
+
+    report = _generate(video, out, load, options, quiet=quiet or as_json, force=force)
     report["timings_s"]["total"] = time.perf_counter() - begin
     if as_json:
         _print(json.dumps(report))
@@ -133,8 +142,7 @@ def generate(
 def _generate(
     video: Path,
     out: Path,
-    model: str | None,
-    device: str,
+    load: "Callable[[], Pipeline]",
     options: GenerateOptions,
     *,
     quiet: bool,
@@ -143,11 +151,10 @@ def _generate(
     """Streams from the video to the file; returns what `--json` tells, but for the total time."""
     from vab_rt.audio import AudioWriter, check_target
     from vab_rt.muxing import VideoSelection
-    from vab_rt.pipeline import load
 
     source = VideoSelection(video, options.start_s, options.duration_s)
     check_target(out, force=force, video=source)
-    pipeline = load(model, device)
+    pipeline = load()
     write_s = 0.0
     timings_s: dict[str, float] = {}
     writer = AudioWriter(out, pipeline.config.sample_rate_hz, video=source, force=force)
@@ -192,19 +199,26 @@ def _with_progress(steps: "Iterator[Step]", *, quiet: bool) -> "Iterator[Step]":
 @app.command()
 def info(
     model: Annotated[str | None, typer.Argument(help=_MODEL_HELP, show_default=_SHIPPED)] = None,
+    offline: Annotated[bool, typer.Option("--offline", help=_OFFLINE_HELP)] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Show what a model is: its rates, graphs, sizes, licence and provenance; check its files."""
-    from vab_rt.bundle import open_bundle
+    """Show what a model is: its rates, graphs, sizes, licence, provenance and card; check its
+    files."""
+    from vab_rt.card import read_card
+    from vab_rt.hub import open_model
 
-    bundle = open_bundle(model)
+    _tell_progress(logging.WARNING if as_json else logging.INFO)
+    bundle = open_model(model, offline=offline)
     bundle.verify()
+    card = read_card(bundle)
     if as_json:
         content = {"folder": _readable(bundle.folder), **msgspec.to_builtins(bundle.manifest)}
-        _print(json.dumps(content))
+        _print(json.dumps(content | {"card": card}))
         return
     for name, value in _facts(bundle):
         _print(f"{name:<14}  {value}")
+    if card is not None:
+        _print(f"\n{card}")
 
 
 def _facts(bundle: "Bundle") -> Iterator[tuple[str, str]]:

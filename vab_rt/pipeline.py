@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vab_rt.audio import Audio
-from vab_rt.bundle import open_bundle
 from vab_rt.config import ClipConfig, GenerateOptions
 from vab_rt.engines import Engine, Engines, open_engines
 from vab_rt.errors import BundleError, OptionError
+from vab_rt.hub import open_model
 from vab_rt.stopwatch import Stopwatch
 from vab_rt.systems import State, System, open_system
 from vab_rt.video import VideoReader
@@ -117,12 +117,14 @@ def load(
     *,
     engines: Engines | None = None,
     threads: int | None = None,
+    offline: bool = False,
 ) -> Pipeline:
-    """A pipeline for a bundle: its folder, or the name of a shipped model; None is the default.
+    """A pipeline for a bundle: its folder, the name of a shipped model, or hf:ORG/NAME[@REVISION];
+    None is the default.
 
     device: auto, cpu, cuda, tensorrt, tensorrt-rtx; never another than asked for. engines: ready
-    ones, instead of the bundle's own. threads: None takes one per physical core. Raises
-    BundleError, BackendError, OptionError.
+    ones, instead of the bundle's own. threads: None takes one per physical core. offline: of a
+    hub, only what was fetched before. Raises BundleError, BackendError, OptionError.
     """
     begin = time.perf_counter()
     if engines is not None and (device != "auto" or threads is not None):
@@ -130,7 +132,7 @@ def load(
             f"device {device} and threads {threads} came with ready engines, expected neither; "
             "open the engines as you want them"
         )
-    bundle = open_bundle(model)
+    bundle = open_model(model, offline=offline)
     system = open_system(bundle, engines or open_engines(bundle, device, threads))
     return Pipeline(system, load_s=time.perf_counter() - begin)
 

@@ -1,0 +1,31 @@
+"""The card of a model, README.md of its bundle: what it was trained on, its licence, its measures.
+
+It is Markdown with YAML in front, as hubs show it. The manifest lists it like any other file.
+"""
+
+import re
+
+from vab_rt.bundle import Bundle
+from vab_rt.errors import BundleError
+
+CARD = "README.md"
+MAX_CARD_BYTES = 200_000
+_FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n+", re.DOTALL)
+_CONTROL = re.compile(r"[^\S\n\t ]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def read_card(bundle: Bundle) -> str | None:
+    """The text for people, without what stands in front; None for a bundle without a card.
+
+    Nothing in it can steer a terminal. Raises BundleError for a card that is not the manifest's.
+    """
+    entry = bundle.manifest.files.get(CARD)
+    if entry is None:
+        return None
+    if entry.size_bytes > MAX_CARD_BYTES:
+        raise BundleError(
+            f"{bundle.folder / CARD} has {entry.size_bytes} bytes, expected at most "
+            f"{MAX_CARD_BYTES} in a card; do not use this bundle"
+        )
+    text = bundle.read_file(CARD).decode("utf-8", "replace").replace("\r\n", "\n")
+    return _CONTROL.sub("\ufffd", _FRONT_MATTER.sub("", text)).strip()
