@@ -27,10 +27,14 @@ class ImageEncoder(nn.Module):
         return F.normalize(self.visual((images - self.mean) / self.std), dim=-1)
 
 
-def build_clip(config: ModelConfig) -> nn.Module:
-    """The CLIP model that `config.image_encoder` names, with untrained weights."""
+def build_clip(config: ModelConfig, device: str = "cpu") -> nn.Module:
+    """The CLIP model that `config.image_encoder` names, with untrained weights.
+
+    device: "meta" gives names and shapes alone.
+    """
     if config.image_encoder != TINY:
-        return open_clip.create_model(config.image_encoder, pretrained=None)
+        with torch.device(device):
+            return open_clip.create_model(config.image_encoder, pretrained=None, device=device)
     vision = CLIPVisionCfg(
         layers=6, width=128, head_width=32, patch_size=16, image_size=config.image_size
     )

@@ -1,0 +1,170 @@
+"""The card of a bundle, README.md: `python -m export.card BUNDLE [evaluation-TASK.json ...]`.
+
+What the model was trained on, its licence and its measures, from the manifest and from what
+`training.evaluate` measured, as Markdown that hubs show and `vab-rt info` prints. The graphs stay
+as they are; the manifest is written anew.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from vab_rt.bundle import add_file, open_bundle
+from vab_rt.card import CARD, MAX_CARD_BYTES
+from vab_rt.errors import ExportError, VabError
+from vab_rt.manifest import Manifest
+from vab_rt.output import whole_file, writing
+
+OF_EXPORT = re.compile(
+    r"checkpoint_sha256|exported_with|weights_stored_as|verified_.*|fp16_.*|bf16_.*|int8"
+)
+"""Keys of the provenance that the exporter writes; the others say where the weights come from."""
+
+KNOWN_LICENCES = {"apache-2.0", "mit", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-sa-4.0", "cc0-1.0"}
+TITLES = {"": "the model"}
+
+
+def write_card(folder: Path, text: str) -> None:
+    """Put a card into the bundle `folder`, in place of one that is there. Raises VabError."""
+    size = len(text.encode())
+    if not 0 < size <= MAX_CARD_BYTES:
+        raise ExportError(
+            f"the card has {size} bytes, expected 1 to {MAX_CARD_BYTES}; give another text"
+        )
+    with whole_file(folder / CARD, force=True) as beside, writing(folder / CARD):
+        beside.write_text(text, "utf-8")
+    add_file(folder, CARD)
+
+
+def card_of(manifest: Manifest, evaluations: Mapping[str, dict[str, Any]]) -> str:
+    """evaluations: by task, the JSON objects of `training.evaluate`."""
+    return "\n".join([*_front_matter(manifest), "", *_body(manifest, evaluations)]) + "\n"
+
+
+def _front_matter(manifest: Manifest) -> Iterator[str]:
+    licence = manifest.licence.lower()
+    yield "---"
+    if licence in KNOWN_LICENCES:
+        yield f"license: {licence}"
+    else:
+        yield "license: other"
+        yield f"license_name: {json.dumps(manifest.licence)}"
+    yield "library_name: vab-rt"
+    yield "tags:"
+    yield from ("- video-to-audio", "- onnx", f"- {manifest.kind}", "---")
+
+
+def _body(manifest: Manifest, evaluations: Mapping[str, dict[str, Any]]) -> Iterator[str]:
+    origin = {k: v for k, v in manifest.provenance.items() if not OF_EXPORT.fullmatch(k)}
+    export = {k: v for k, v in manifest.provenance.items() if OF_EXPORT.fullmatch(k)}
+    yield from (f"# {manifest.model.name}", "", "Sound for silent video, with vab-rt:", "")
+    yield from ("    vab-rt generate in.mp4 out.wav --model FOLDER", "")
+    yield from _section("What it was trained on", _list(origin, "not stated"))
+    yield from _section("Licence", [_text(manifest.licence)])
+    yield from _section("Measures", _measures(evaluations))
+    yield from _section("The model", _list(dict(manifest.facts()), "not stated"))
+    yield from _section("Its export", _list(export, "not stated"))
+
+
+def _section(title: str, lines: list[str]) -> list[str]:
+    return [f"## {title}", *lines, ""]
+
+
+def _list(pairs: Mapping[str, str], otherwise: str) -> list[str]:
+    return [f"- {key.replace('_', ' ')}: {_text(value)}" for key, value in pairs.items()] or [
+        otherwise
+    ]
+
+
+def _measures(evaluations: Mapping[str, dict[str, Any]]) -> list[str]:
+    if not evaluations:
+        return ["None are given here; `python -m training.evaluate --bundle FOLDER` takes them."]
+    lines = []
+    for task, result in evaluations.items():
+        rows = {"": result, **result, **result.get("bounds", {})}
+        tables = {name: _figures(row) for name, row in rows.items() if isinstance(row, dict)}
+        counts = [f"{v} {k.replace('_', ' ')}" for k, v in result.items() if type(v) is int]
+        lines += [", ".join([f"`python -m training.evaluate {task}`", *counts]), ""]
+        lines += [*_table({name: row for name, row in tables.items() if row}), ""]
+    return lines[:-1]
+
+
+def _figures(row: dict[str, Any]) -> dict[str, str]:
+    """The numbers of a row with their 95 % intervals, under names for people."""
+    found = {}
+    for name, value in row.items():
+        if isinstance(value, float):
+            interval = row.get(f"{name}_95")
+            span = f" ({interval[0]:.3g} to {interval[1]:.3g})" if interval else ""
+            found[name.replace("_", " ")] = f"{value:.3g}{span}"
+    return found
+
+
+def _table(rows: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    yield f"| of | {' | '.join(columns)} |"
+    yield "|---" * (len(columns) + 1) + "|"
+    for name, row in rows.items():
+        title = TITLES.get(name, name.replace("_", " "))
+        yield f"| {title} | {' | '.join(row.get(column, '') for column in columns)} |"
+
+
+def _text(value: str) -> str:
+    """A value on one line of Markdown."""
+    return " ".join(value.split())
+
+
+def read_evaluations(paths: list[Path]) -> dict[str, dict[str, Any]]:
+    """By task, from files named evaluation-TASK.json. Raises ExportError."""
+    found = {}
+    for path in paths:
+        try:
+            result = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise ExportError(
+                f"{path} cannot be read as JSON ({error}), expected what training.evaluate --json "
+                "prints; measure again"
+            ) from error
+        if not isinstance(result, dict):
+            raise ExportError(
+                f"{path} holds a {type(result).__name__}, expected the object that "
+                "training.evaluate --json prints; measure again"
+            )
+        found[path.stem.removeprefix("evaluation-")] = result
+    return found
+
+
+def read_text(path: Path) -> str:
+    """Raises ExportError."""
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExportError(
+            f"{path} cannot be read as a card ({error}), expected UTF-8 text; check the path"
+        ) from error
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m export.card", description=__doc__)
+    parser.add_argument("bundle", type=Path, help="its folder")
+    parser.add_argument("evaluations", type=Path, nargs="*", help="what training.evaluate measured")
+    parser.add_argument("--card", type=Path, help="a text of your own instead")
+    arguments = parser.parse_args(words)
+    try:
+        manifest = open_bundle(arguments.bundle).manifest
+        own = None if arguments.card is None else read_text(arguments.card)
+        write_card(
+            arguments.bundle, own or card_of(manifest, read_evaluations(arguments.evaluations))
+        )
+    except VabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    print(f"card: {arguments.bundle / CARD}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Weights of others into a checkpoint to start from: `python -m export.import_weights --help`.
+
+    python -m export.import_weights encodec compression_state_dict.bin --config vab-encodec \\
+        --into start.pt --licence CC-BY-NC-4.0
+    python -m export.import_weights clip EVA02-L-14 --config vab-encodec --into start.pt \\
+        --licence MIT
+
+Each adds a part; with codec and image encoder in it start.pt is whole. Files are read without
+running anything in them, and every tensor must fit.
+"""
+
+import argparse
+import logging
+import sys
+import warnings
+from pathlib import Path
+
+from export.weights.parts import Part
+from export.weights.start import add_part
+from training.recipes import Recipe, read_recipe
+from vab_rt.errors import VabError
+
+KINDS = ("encodec", "dac", "clip")
+
+
+def import_part(kind: str, source: str, recipe: Recipe, *, offline: bool = False) -> Part:
+    """kind: one of KINDS. Raises VabError."""
+    if kind == "encodec":
+        from export.weights.encodec import read_encodec
+
+        return read_encodec(Path(source), recipe.model)
+    if kind == "dac":
+        from export.weights.dac import read_dac
+
+        return read_dac(Path(source), recipe.model)
+    from export.weights.clip import read_clip
+
+    return read_clip(source, recipe.model, offline=offline)
+
+
+def main(words: list[str] | None = None) -> None:
+    arguments = _parser().parse_args(words)
+    # Remarks of encodec and open_clip on how they build models.
+    warnings.simplefilter("ignore", FutureWarning)
+    logging.basicConfig(level=logging.ERROR, format="%(message)s")
+    try:
+        recipe = read_recipe(arguments.config)
+        part = import_part(arguments.kind, arguments.source, recipe, offline=arguments.offline)
+        missing = add_part(arguments.into, recipe, part, arguments.licence)
+    except VabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    print(f"{part.name}: {len(part.weights)} tensors of {part.source}")
+    print(f"{arguments.into}: {_next(missing, recipe)}")
+
+
+def _next(missing: list[str], recipe: Recipe) -> str:
+    if missing:
+        kinds = {"codec": recipe.model.codec, "image_encoder": "clip"}
+        return f"lacks the {missing[0]}; next: python -m export.import_weights {kinds[missing[0]]}"
+    return "a checkpoint to start from; next: python -m training.extract --ckpt, docs/DATA.md"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m export.import_weights",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("kind", choices=KINDS, help="what the weights are of")
+    parser.add_argument(
+        "source",
+        help="encodec: audiocraft's compression_state_dict.bin or a folder of transformers; dac: "
+        "descript's .pth or a folder of transformers; clip: a folder or file of open_clip, or a "
+        "name on the hub, such as EVA02-L-14 or hf:ORG/NAME",
+    )
+    parser.add_argument("--config", required=True, metavar="NAME|FILE.toml", help="the recipe")
+    parser.add_argument("--into", type=Path, required=True, help="the checkpoint, new or begun")
+    parser.add_argument(
+        "--licence", default="not stated", help="of these weights, for the model's card"
+    )
+    parser.add_argument("--offline", action="store_true", help="of the hub: only what is cached")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""A checkpoint to start from: imported codec and image encoder, and a transformer not yet trained.
+
+The file grows by one part at a time; with the last one it gets the transformer, on whose codebooks
+it depends, and is a checkpoint like any other (docs/BUNDLE.md).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from export.weights.parts import Part
+from export.weights.reading import read_torch
+from training.checkpoint import PARTS
+from training.codecs.codec import build_codec
+from training.model import VAB
+from training.recipes import Recipe
+from vab_rt.errors import ExportError
+from vab_rt.output import whole_file, writing
+
+IMPORTED = ("codec", "image_encoder")
+ADVICE = "choose another file for --into"
+
+
+def add_part(path: Path, recipe: Recipe, part: Part, licence: str) -> list[str]:
+    """Put a part into the checkpoint `path`, new or begun; returns the parts that it still lacks.
+
+    licence: of the part's weights. Raises ExportError for a file that has the part already or is
+    for another model, OutputError for one that cannot be written.
+    """
+    content = begun(path, recipe)
+    if part.name in content:
+        raise ExportError(
+            f"{path} has a part {part.name} already, expected one without, as what was trained on "
+            f"it would be lost; {ADVICE}"
+        )
+    content |= {
+        part.name: part.weights,
+        "licence": "; ".join(filter(None, [content["licence"], f"{part.name}: {licence}"])),
+        "provenance": content["provenance"] | {part.name: part.source},
+    }
+    if part.name == "codec":
+        content["codec_settings"] = part.settings
+    missing = [name for name in IMPORTED if name not in content]
+    if not missing:
+        content["vab"] = untrained(recipe, content)
+        content["licence"] += f"; transformer: {recipe.licence}"
+    with whole_file(path, force=True) as beside, writing(path):
+        torch.save(content, beside)
+    return missing
+
+
+def begun(path: Path, recipe: Recipe) -> dict[str, Any]:
+    """What `path` holds so far. Raises ExportError for what was not begun with this config."""
+    config = msgspec.to_builtins(recipe.model)
+    if not path.exists():
+        return {"config": config, "codec_settings": {}, "licence": "", "provenance": {}}
+    content = read_torch(path, ADVICE)
+    keys = {"config", "codec_settings", "licence", "provenance"}
+    if not keys <= content.keys() or not content.keys() <= keys | {*PARTS}:
+        raise ExportError(
+            f"{path} holds {', '.join(map(repr, list(content)[:5]))}, expected a checkpoint that "
+            f"an import has begun; {ADVICE}"
+        )
+    if content["config"] != config:
+        raise ExportError(
+            f"{path} is of the model {content['config'].get('name')}, expected {recipe.model.name} "
+            f"with the same facts; choose the --config that it was begun with, or {ADVICE}"
+        )
+    return content
+
+
+def untrained(recipe: Recipe, content: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The weights of a transformer that has the codec's codebooks; the recipe's seed draws them."""
+    codec = build_codec(recipe.model, content["codec_settings"])
+    codec.load_state_dict(content["codec"])
+    torch.manual_seed(recipe.pretrain.seed)
+    vab = VAB(recipe.model)
+    vab.use_codebooks(codec.codebooks)
+    return vab.state_dict()
