@@ -17,8 +17,10 @@ ELSEWHERE := build/wheel-tests
 NOT_OF_THE_RUNTIME := test_export_* test_training_* test_foleyworld* test_bench* test_readme*
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# More threads than these make the small graphs of the tests slower.
-test test-wheel: export OMP_NUM_THREADS ?= 2
+# Tests run side by side, a file in one process; more threads in each make small graphs slower.
+JOBS ?= 2
+SIDE_BY_SIDE := -n $(JOBS) --dist loadfile
+test test-wheel: export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test test-wheel check bench wheel
 .DELETE_ON_ERROR:
@@ -29,14 +31,14 @@ demo: $(DEMO)/installed  ## a silent clip in, demo.wav out; installs the runtime
 	@echo "demo.wav holds the sound of $(CLIP)"
 
 test: $(DEV)/installed test-wheel  ## everything; and the runtime as it is installed
-	$(DEV)/bin/python -m pytest $(ARGS)
+	$(DEV)/bin/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 # On another Python: make test-wheel PYTHON=python3.12 WHEEL=.venv-3.12 DIST=build/dist-3.12
 test-wheel: $(WHEEL)/installed
 	rm -rf $(ELSEWHERE) && mkdir -p $(ELSEWHERE) && cp -R tests $(ELSEWHERE)/tests
 	cd $(ELSEWHERE) && $(CURDIR)/$(WHEEL)/bin/python -c \
 	  "import vab_rt; assert 'site-packages' in vab_rt.__file__, vab_rt.__file__"
-	cd $(ELSEWHERE) && $(CURDIR)/$(WHEEL)/bin/python -m pytest -p no:cacheprovider \
+	cd $(ELSEWHERE) && $(CURDIR)/$(WHEEL)/bin/python -m pytest -p no:cacheprovider $(SIDE_BY_SIDE) \
 	  $(foreach name,$(NOT_OF_THE_RUNTIME),--ignore-glob='*/$(name)') tests
 
 check: $(DEV)/installed  ## format, lint, types, layers
