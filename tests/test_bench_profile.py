@@ -76,8 +76,8 @@ def test_every_stage_has_a_trace(tiny_bundle, videos, tmp_path, capsys):
 def test_on_a_gpu_the_stages_alone_are_traced(tiny_bundle, videos, tmp_path, monkeypatch, capsys):
     class Renamed:
         def __init__(self, pipeline):
-            self.config, self.generate, self.device = pipeline.config, pipeline.generate, "cuda"
-            self.engines = pipeline.engines
+            self.generate, self.device = pipeline.generate, "cuda"
+            self.system = pipeline.system
 
     load = profiling.vab_rt.load
     monkeypatch.setattr(profiling.vab_rt, "load", lambda *_, **__: Renamed(load(tiny_bundle)))
