@@ -1,0 +1,393 @@
+"""V2A-Mapper: real videos through real graphs, one embedding a window, denoised latents."""
+
+import itertools
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pytest
+from test_cuda_launcher import fake_driver, launch  # noqa: F401  # fixtures
+from test_device_loop import LOOP
+from tiny_v2a import make_v2a_bundle, tiny_v2a_config
+
+import vab_rt
+from vab_rt import GenerateOptions
+from vab_rt.bundle import open_bundle
+from vab_rt.cli import main
+from vab_rt.config import Tuning
+from vab_rt.engines.compiled import compile_bundle
+from vab_rt.errors import BundleError, OptionError
+from vab_rt.pipeline import Pipeline
+from vab_rt.systems.v2a_mapper import aggregate, latent_noise, unit
+from vab_rt.v2a_config import V2AConfig
+
+FAST = GenerateOptions(steps=3)
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_v2a_bundle(tmp_path_factory.mktemp("v2a") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def pipeline(folder):
+    return vab_rt.load(folder, threads=1)
+
+
+def variant(tmp_path, **changes) -> Pipeline:
+    """The same graphs, as far as they are, for another config."""
+    folder = make_v2a_bundle(tmp_path / "variant", tiny_v2a_config(**changes))
+    return vab_rt.load(folder, threads=1)
+
+
+def changed(pipeline, **engines):
+    system = pipeline.system
+    return Pipeline(replace(system, engines=system.engines.with_graphs(**engines)))
+
+
+def recording(pipeline, name, calls):
+    def call(**inputs):
+        calls.append(inputs)
+        return pipeline.system.engines[name](**inputs)
+
+    return changed(pipeline, **{name: call})
+
+
+@pytest.mark.parametrize("num_frames", [1, 24, 50, 51, 87])
+def test_the_sound_is_as_long_as_the_video_to_the_sample(pipeline, videos, num_frames):
+    audio = pipeline.generate(videos(num_frames), FAST)
+    assert audio.samples.shape == (num_frames * 640,)
+    assert 0.05 < audio.samples.std() < 1
+
+
+def test_ten_seconds_are_160000_samples_in_one_window(tmp_path, videos):
+    ten = variant(tmp_path, clip_s=10.0)
+    *_, last = ten.generate_steps(videos(250), FAST)
+    assert last.state.shape == (3, 250, 2)
+    assert (last.audio.shape, last.num_windows) == ((160_000,), 1)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(pipeline, videos, tmp_path):
+    for name, seed in (("a.wav", 1), ("b.wav", 1), ("c.wav", 2)):
+        pipeline.generate(videos(50), GenerateOptions(steps=3, seed=seed)).save(tmp_path / name)
+    a, b, c = ((tmp_path / name).read_bytes() for name in ("a.wav", "b.wav", "c.wav"))
+    assert a == b != c
+
+
+def test_the_sound_follows_the_picture(pipeline, videos):
+    early = pipeline.generate(videos(200), GenerateOptions(duration_s=2.0))
+    late = pipeline.generate(videos(200), GenerateOptions(start_s=3.0, duration_s=2.0))
+    assert not np.array_equal(early.samples, late.samples)
+
+
+def test_steps_tell_where_they_are_and_what_they_took(pipeline, videos):
+    steps = list(pipeline.generate_steps(videos(87), FAST))
+    assert [(s.window, s.step) for s in steps] == list(itertools.product(range(3), range(3)))
+    assert [s.audio is not None for s in steps] == [False, False, True] * 3
+    assert all(s.state.shape == (3, 50, 2) and s.state.dtype == np.float32 for s in steps)
+    assert list(steps[-1].timings_s) == ["decode_video", "visual", "latents", "vocoder"]
+    assert all(seconds > 0 for seconds in steps[-1].timings_s.values())
+
+
+def test_windows_share_their_latents_and_joins_cannot_be_heard(pipeline, videos):
+    """The tiny networks are local, so the sound around a join comes from one column."""
+    c = pipeline.config
+    steps = [s for s in pipeline.generate_steps(videos(200), FAST) if s.audio is not None]
+    whole = np.concatenate([s.audio for s in steps])
+    for before, after in itertools.pairwise(steps):
+        shared = c.num_overlap_hops
+        np.testing.assert_array_equal(before.state[:, -shared:], after.state[:, :shared])
+        assert not np.array_equal(before.state, after.state)
+    for step in steps:
+        clip = pipeline.render(step.state[None])[0]
+        begin = step.window * (c.num_hops - c.num_overlap_hops) * c.hop_samples
+        heard = whole[begin : begin + len(clip)]
+        np.testing.assert_allclose(heard, clip[: len(heard)], atol=1e-6)
+
+
+def test_embeddings_have_unit_length_where_the_latents_are_denoised(pipeline, videos):
+    calls = []
+    recording(pipeline, "unet", calls).generate(videos(87), FAST)
+    assert len(calls) == 3 * 3
+    for inputs in calls:
+        np.testing.assert_allclose(np.linalg.norm(inputs["embedding"], axis=1), 1, atol=1e-6)
+        assert inputs["conditional"].tolist() == [1, 0]  # the other branch is without it
+    assert [i["timestep"].tolist() for i in calls[:3]] == [[667] * 2, [334] * 2, [1] * 2]
+
+
+def test_guidance_one_runs_one_branch(pipeline, videos):
+    calls = []
+    options = GenerateOptions(steps=3, guidance=1)
+    recording(pipeline, "unet", calls).generate(videos(50), options)
+    assert [i["conditional"].tolist() for i in calls] == [[1]] * 3
+
+
+def embeddings(pipeline, video, seeds=(0,)):
+    calls = []
+    recorded = recording(pipeline, "unet", calls)
+    for seed in seeds:
+        recorded.generate(video, GenerateOptions(steps=1, seed=seed, duration_s=2.0))
+    return np.stack([inputs["embedding"][0] for inputs in calls])
+
+
+def test_a_prior_varies_with_the_seed_and_a_regression_does_not(pipeline, videos, tmp_path):
+    prior = embeddings(pipeline, videos(50), range(4))
+    assert np.unique(prior, axis=0).shape == (4, 6)
+    regression = embeddings(variant(tmp_path, mapper="regression"), videos(50), range(4))
+    assert np.unique(regression, axis=0).shape == (1, 6)
+
+
+def test_without_a_mapper_the_embedding_is_the_mean_feature(tmp_path, videos):
+    bare = variant(tmp_path, mapper="none")
+    assert "mapper" not in bare.system.engines.graphs
+    seen = []
+    recorded = recording(bare, "visual_encoder", seen)
+    found = embeddings(recorded, videos(50))[0]
+    features = bare.system.visual_encoder(frames=np.concatenate([i["frames"] for i in seen]))
+    np.testing.assert_allclose(found, unit(features.mean(0)[None])[0], atol=1e-6)
+
+
+def test_a_short_video_is_not_its_last_picture_again_and_again(pipeline, videos):
+    """1.2 s at 2 pictures a second: the mean is of what was seen, not of all four places."""
+    calls, seen = [], []
+    recorded = recording(recording(pipeline, "mapper", calls), "visual_encoder", seen)
+    recorded.generate(videos(30), FAST)
+    frames = np.concatenate([inputs["frames"] for inputs in seen])
+    assert 1 < len(frames) < pipeline.config.num_frames
+    mean = pipeline.system.visual_encoder(frames=frames).mean(0)
+    np.testing.assert_allclose(calls[0]["features"][0], mean, atol=1e-6)
+
+
+def test_the_prior_is_guided_as_the_config_says(pipeline, videos, tmp_path):
+    for system, branches in ((pipeline, [1]), (variant(tmp_path, mapper_guidance=2.0), [1, 0])):
+        calls = []
+        recording(system, "mapper", calls).generate(videos(50), FAST)
+        assert [i["conditional"].tolist() for i in calls] == [branches] * 5
+        assert calls[0]["timestep"].tolist() == [833] * len(branches)
+
+
+def test_aggregators_choose_among_the_pictures():
+    features = RNG.standard_normal((7, 6)).astype(np.float32)
+    mean, middle, random = (
+        tiny_v2a_config(aggregator=name) for name in ("mean", "middle", "random")
+    )
+    np.testing.assert_allclose(aggregate(features, mean, 0), features.mean(0), atol=1e-6)
+    shuffled = features[RNG.permutation(7)]
+    np.testing.assert_allclose(aggregate(shuffled, mean, 0), features.mean(0), atol=1e-6)
+    np.testing.assert_array_equal(aggregate(features, middle, 0), features[3])
+    chosen = {tuple(aggregate(features, random, seed)) for seed in range(60)}
+    assert chosen == {tuple(row) for row in features}
+    assert np.array_equal(aggregate(features, random, 5), aggregate(features, random, 5))
+    for config in (mean, middle, random):  # a picture is a video of one
+        np.testing.assert_array_equal(aggregate(features[:1], config, 3), features[0])
+
+
+def test_the_noise_of_a_window_is_standard_normal_and_of_its_seed():
+    noise = latent_noise(tiny_v2a_config(clip_s=20.0), 7)
+    assert noise.shape == (1, 3, 500, 2)
+    assert abs(noise.mean()) < 0.1 and abs(noise.std() - 1) < 0.05
+    assert not np.array_equal(noise, latent_noise(tiny_v2a_config(clip_s=20.0), 8))
+
+
+def test_an_embedding_without_direction_is_refused(pipeline, videos):
+    for value in (0, np.nan):
+        broken = changed(pipeline, mapper=lambda value=value, **i: np.full_like(i["noisy"], value))
+        with pytest.raises(BundleError, match=r"embedding of length (0|nan), expected a finite"):
+            broken.generate(videos(25), FAST)
+
+
+def test_sound_that_is_not_finite_is_refused(pipeline, videos):
+    broken = changed(pipeline, vocoder=lambda mel: np.full((1, 32_000), np.nan, np.float32))
+    with pytest.raises(BundleError, match=r"vocoder of tiny-v2a returned samples that are NaN"):
+        broken.generate(videos(25), FAST)
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        ({"top_k": 5}, "top_k is 5, which model tiny-v2a has no use for, .* steps, guidance"),
+        ({"steps": 1000}, "steps is 1000, expected 1 to 999 for model tiny-v2a"),
+    ],
+)
+def test_options_that_the_model_cannot_use_are_refused(pipeline, videos, wish, message):
+    with pytest.raises(OptionError, match=message):
+        pipeline.generate(videos(25), GenerateOptions(**wish))
+
+
+def test_a_bundle_recommends_its_options(tmp_path, videos):
+    options = Tuning(steps=2, guidance=1.0)
+    pipeline = vab_rt.load(make_v2a_bundle(tmp_path / "b", options=options), threads=1)
+    calls = []
+    recording(pipeline, "unet", calls).generate(videos(25))
+    assert [i["conditional"].tolist() for i in calls] == [[1]] * 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"visual_dim": 7}, "visual_dim is 7 and audio_dim 6, expected the same with .* 'prior'"),
+        ({"num_mels": 9}, "num_mels is 9 .* expected multiples of latent_factor"),
+        ({"hop_samples": 642}, "hop_samples 642, expected multiples of latent_factor"),
+        ({"audio_dim": 0}, "audio_dim is 0, expected at least 1"),
+        ({"mapper_steps": 1000}, "mapper_steps is 1000 and mapper_timesteps 1000, expected"),
+        ({"mapper_eta": 2.0}, "mapper_eta is 2.0 .* expected 0 to 1"),
+        ({"mapper_guidance": -1.0}, "mapper_guidance -1.0, expected 0 to 1 and 0 to 100"),
+        ({"timesteps": 1}, "timesteps is 1 and steps_offset 1, expected 2 to"),
+        ({"steps_offset": 2}, "steps_offset 2, expected 2 to 100000 and 0 or 1"),
+        ({"beta_start": 0.5}, "beta_start is 0.5 and beta_end 0.0195, expected"),
+    ],
+)
+def test_configs_that_cannot_be_are_refused(changes, message):
+    with pytest.raises(BundleError, match=message):
+        tiny_v2a_config(**changes)
+
+
+def test_the_paper_sizes_give_the_paper_lengths():
+    c = V2AConfig(name="paper", image_encoder="ViT-B-32", image_size=224, visual_dim=512)
+    assert (c.latent_shape, c.num_mel_frames, c.num_samples) == ((8, 250, 16), 1000, 160_000)
+    assert (c.num_frames, c.num_overlap_hops, c.hop_rate_hz) == (10, 75, 25)
+
+
+def edited(folder, tmp_path, change):
+    manifest = json.loads((folder / "vab.json").read_text())
+    change(manifest)
+    copy = make_v2a_bundle(tmp_path / "edited")
+    (copy / "vab.json").write_text(json.dumps(manifest))
+    return copy
+
+
+def widen(manifest):
+    manifest["graphs"]["unet"]["contract"]["inputs"][2]["shape"][1] = 512
+
+
+def without_null(manifest):
+    del manifest["graphs"]["unet"]["contract"]["inputs"][3]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (widen, r"contract of graph unet is .*'B', 512\).*expected .*embedding.*'B', 6\)"),
+        (without_null, r"contract of graph unet is .*expected .*name='conditional'"),
+        (lambda m: m["graphs"].pop("vocoder"), "no graph vocoder, expected .* unet, vae_decoder"),
+        (lambda m: m["model"].pop("visual_dim"), "visual_dim.*expected the keys name, image_enc"),
+        (lambda m: m["model"].update(codec="dac"), "unknown field `codec`.*latent_factor"),
+        (lambda m: m["model"].update(mapper="mlp"), "'mlp'.*expected one of regression, prior"),
+        (lambda m: m["options"].update(top_k=3), "top_k is 3, which tiny-v2a has no use for"),
+    ],
+)
+def test_bundles_that_do_not_fit_are_refused(folder, tmp_path, change, message):
+    with pytest.raises((BundleError, OptionError), match=message):
+        vab_rt.load(edited(folder, tmp_path, change), threads=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"audio_dim": 5, "visual_dim": 5}, r"unet .*embedding tensor\(float\) \[\?, 5\].*\?, 6\]"),
+        ({"latent_channels": 2}, r"latent tensor\(float\) \[\?, 2, 50, 2\].*\[\?, 3, 50, 2\]"),
+    ],
+)
+def test_a_graph_of_another_width_is_refused(tmp_path, changes, message):
+    """The file holds another network than the manifest says."""
+    ours = make_v2a_bundle(tmp_path / "ours")
+    theirs = make_v2a_bundle(tmp_path / "theirs", tiny_v2a_config(**changes))
+    (ours / "unet.onnx").write_bytes((theirs / "unet.onnx").read_bytes())
+    manifest, other = (json.loads((f / "vab.json").read_text()) for f in (ours, theirs))
+    manifest["files"]["unet.onnx"] = other["files"]["unet.onnx"]
+    (ours / "vab.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=message):
+        vab_rt.load(ours, threads=1)
+
+
+def test_the_command_line_runs_it_like_any_other(folder, videos, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out.mp4"
+    words = ["vab-rt", "generate", str(videos(50)), str(out), "--model", str(folder), "--json"]
+    monkeypatch.setattr(sys, "argv", [*words, "--steps", "2", "--device", "cpu"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    report = json.loads(capsys.readouterr().out)
+    assert (report["model"], report["duration_s"]) == ("tiny-v2a", 2.0)
+    assert {"latents", "vocoder"} <= report["timings_s"].keys()
+    monkeypatch.setattr(sys, "argv", ["vab-rt", "info", str(folder)])
+    with pytest.raises(SystemExit):
+        main()
+    shown = capsys.readouterr().out
+    assert "3 x 50 x 2 of 8 mels (25 Hz, hop 640), 10 steps of 1000" in shown
+    assert "prior, 6 to 6, mean of the pictures, 6 steps" in shown
+
+
+def test_it_needs_no_torch(folder, videos):
+    code = (
+        "import sys, vab_rt\n"
+        "print(len(vab_rt.load(sys.argv[1], threads=1).generate(sys.argv[2]).samples))\n"
+        "for name in ('torch', 'diffusers', 'transformers', 'onnx', 'export', 'training'):\n"
+        "    assert name not in sys.modules, name\n"
+    )
+    command = [sys.executable, "-c", code, str(folder), str(videos(25))]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "16000\n"
+
+
+def test_a_video_sounds_the_same_through_device_buffers(launch, folder, videos):  # noqa: F811
+    """The bundle's own graphs, run by onnxruntime in what the driver takes for its memory."""
+    out, log = launch(
+        LOOP
+        + f"""
+import vab_rt
+from vab_rt.bundle import open_bundle
+from vab_rt.engines import open_engines
+from vab_rt.engines.device_engines import device_engines
+
+bundle = open_bundle({str(folder)!r})
+on_host = open_engines(bundle, "cpu", 1)
+
+class Graph:
+    can_be_captured = False
+    def __init__(self, name):
+        self.call, contract = on_host[name], bundle.contracts[name]
+        self.inputs, self.output = [t.name for t in contract.inputs], contract.outputs[0].name
+    def bind(self, tensors):
+        t = {{name: view(array) for name, array in tensors.items()}}
+        def run():
+            t[self.output][...] = self.call(**{{name: t[name] for name in self.inputs}})
+        return run
+
+engines = device_engines(bundle, gpu, {{n: Graph(n) for n in bundle.needed_graphs}}, "cuda")
+options = vab_rt.GenerateOptions(steps=4, seed=5)
+sounds = [
+    vab_rt.load(bundle.folder, engines=e).generate({str(videos(87))!r}, options).samples
+    for e in (on_host, engines)
+]
+print(len(sounds[0]), np.abs(sounds[0] - sounds[1]).max(), engines.device)
+"""
+    )
+    length, difference, device = out.split()
+    assert (int(length), device) == (87 * 640, "cuda")
+    assert float(difference) < 1e-6
+    latent_bytes = 4 * 2 * 3 * 50 * 2  # both branches of guidance
+    noises = [
+        line for line in log if line.startswith("download") and line.endswith(f" {latent_bytes}")
+    ]
+    assert len(noises) == 3 * 4  # one a step
+
+
+def test_every_graph_becomes_an_engine(folder, tmp_path):
+    """TensorRT-RTX builds without a GPU."""
+    pytest.importorskip("tensorrt_rtx", reason='not installed: pip install "vab-rt[rtx]"')
+    from vab_rt.engines import tensorrt_rtx
+
+    bundle = open_bundle(folder)
+    engines = dict(compile_bundle(bundle, tensorrt_rtx.import_library(), tmp_path / "cache"))
+    assert list(engines) == ["visual_encoder", "mapper", "unet", "vae_decoder", "vocoder"]
+    assert all(len(compiled.engine) > 1000 for compiled in engines.values())
+
+
+def test_the_manifest_holds_the_config_in_full(folder):
+    manifest = json.loads((folder / "vab.json").read_text())
+    assert manifest["kind"] == "v2a-mapper"
+    assert manifest["model"] == msgspec.to_builtins(tiny_v2a_config())
