@@ -60,24 +60,33 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
         return self._load("image_encoder", ImageEncoder(self.config))
 
     def _load(self, part: str, module: Module) -> Module:
-        check_weights(f"{self.path}: {part}", self.weights[part], module.state_dict())
-        module.load_state_dict(self.weights[part])
-        return module.eval()
+        return load_weights(f"{self.path}: {part}", self.weights[part], module)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """A .pt (read with weights_only) or .safetensors file. Raises ExportError."""
-    if not path.is_file():
-        raise ExportError(f"{path} is not a file, expected a .pt or .safetensors checkpoint")
-    readers = {".pt": _read_pt, ".safetensors": _read_safetensors}
-    if path.suffix not in readers:
-        raise ExportError(f"{path} ends in {path.suffix!r}, expected .pt or .safetensors")
-    header, weights = readers[path.suffix](path)
+    header, weights = read_parts(path, PARTS)
     _check_names(path, weights, PARTS)
     try:
         return Checkpoint(path=path, header=msgspec.convert(header, Header), weights=weights)
     except msgspec.ValidationError as error:  # msgspec names the key and what it expected
         raise ExportError(f"{path}: {error}") from error
+
+
+def read_parts(
+    path: Path, parts: tuple[str, ...]
+) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+    """The plain values of a checkpoint, and of its parts their tensors by name.
+
+    parts: which keys of a .pt are state_dicts. Raises ExportError.
+    """
+    if not path.is_file():
+        raise ExportError(f"{path} is not a file, expected a .pt or .safetensors checkpoint")
+    if path.suffix == ".pt":
+        return _read_pt(path, parts)
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    raise ExportError(f"{path} ends in {path.suffix!r}, expected .pt or .safetensors")
 
 
 def write_checkpoint(path: Path, header: Header, modules: dict[str, nn.Module]) -> None:
@@ -86,6 +95,13 @@ def write_checkpoint(path: Path, header: Header, modules: dict[str, nn.Module]) 
     weights = {part: module.state_dict() for part, module in modules.items()}
     with whole_file(path, force=True) as beside, writing(path):
         torch.save(msgspec.to_builtins(header) | weights, beside)
+
+
+def load_weights(where: str, found: dict[str, Tensor], module: Module) -> Module:
+    """The module with these weights, in eval mode. Raises ExportError where they do not fit."""
+    check_weights(where, found, module.state_dict())
+    module.load_state_dict(found)
+    return module.eval()
 
 
 def check_weights(where: str, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
@@ -119,7 +135,9 @@ def _shape(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
-def _read_pt(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+def _read_pt(
+    path: Path, parts: tuple[str, ...]
+) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
@@ -131,7 +149,7 @@ def _read_pt(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
         raise ExportError(f"{path} cannot be read as a torch file: {_first_line(error)}") from error
     if not isinstance(content, dict):
         raise ExportError(f"{path} holds a {type(content).__name__}, expected a dict of its parts")
-    weights = {part: content.pop(part) for part in PARTS if part in content}
+    weights = {part: content.pop(part) for part in parts if part in content}
     for part, tensors in weights.items():
         if not isinstance(tensors, dict) or not all(
             isinstance(tensor, Tensor) for tensor in tensors.values()

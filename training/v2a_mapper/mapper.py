@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.v2a_mapper.settings import MapperSettings, V2AConfig
+from training.v2a_mapper.settings import MapperSettings
 from vab_rt.errors import OptionError
+from vab_rt.v2a_config import V2AConfig
 
 QUERIES = 4  # picture, time, noisy sound, query
 ROTARY = 32
