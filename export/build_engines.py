@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from export import onnx_graphs, verify
+from export.fp8_graphs import read_clips, write_fp8
 from export.modules import TYPED_GRAPHS, Store, Typed, graph_module
 from export.typed_graphs import write_typed
 from training.checkpoint import Checkpoint, read_checkpoint
@@ -28,10 +29,10 @@ from vab_rt.contract import GRAPHS, contract_of
 from vab_rt.engines import tensorrt, tensorrt_rtx
 from vab_rt.engines.compiled import Compiled, Library, compile_bundle
 from vab_rt.engines.gpu import Gpu
-from vab_rt.errors import ExportError, VabError
+from vab_rt.errors import BackendError, ExportError, VabError
 
 Precision = Literal["fp32", "int8"]
-PRECISIONS = (*get_args(Precision), *get_args(Typed))
+PRECISIONS = (*get_args(Precision), *get_args(Typed), "fp8")
 BACKENDS = ("onnx", "tensorrt", "tensorrt-rtx")
 
 
@@ -50,11 +51,12 @@ def build_bundle(
     store: Store,
     force: bool = False,
     typed: tuple[Variant, ...] = (),
+    calibration: verify.Arrays | None = None,
 ) -> Iterator[BuiltGraph]:
     """Export, verify and write every graph of `checkpoint`, one at a time, to the folder `out`.
 
-    precision: of the backbone that processors run. typed: of further graphs, for GPUs. `out`
-    appears when all of it is there. Raises ExportError.
+    precision: of the backbone that processors run. typed: of further graphs, for GPUs.
+    calibration: see `write_fp8`. `out` appears when all of it is there. Raises ExportError.
     """
     provenance = dict(checkpoint.header.provenance) | built_from(checkpoint, store)
     with folder_beside(out, force) as folder:
@@ -63,9 +65,9 @@ def build_bundle(
             provenance |= graph.measured
             yield graph
         for width, name in product(typed, TYPED_GRAPHS):
-            if width == "fp32" and name != "backbone":
-                continue  # the main one is float32 anyway
-            graph = build_variant(name, checkpoint, folder, width, store)
+            if width in ("fp32", "fp8") and name != "backbone":
+                continue  # the main one is float32 anyway, and fp8 takes that of fp16
+            graph = build_variant(name, checkpoint, folder, width, store, calibration)
             provenance |= graph.measured
             yield graph
         write_manifest(
@@ -97,7 +99,12 @@ def build_graph(
 
 
 def build_variant(
-    name: str, checkpoint: Checkpoint, folder: Path, precision: Variant, store: Store
+    name: str,
+    checkpoint: Checkpoint,
+    folder: Path,
+    precision: Variant,
+    store: Store,
+    calibration: verify.Arrays | None = None,
 ) -> BuiltGraph:
     """Export one graph to `folder`/NAME.PRECISION.onnx, beside the one that processors run."""
     path = folder / f"{name}.{precision}.onnx"
@@ -106,6 +113,8 @@ def build_variant(
         model = onnx_graphs.trace(module, contract_of(checkpoint.config)[name])
         measured = write_exact(name, module, model, path, checkpoint.config, store)
         measured = {f"{key}_fp32": text for key, text in measured.items()}
+    elif precision == "fp8":
+        measured = write_fp8(checkpoint, path, calibration)
     else:
         measured = write_typed(name, checkpoint, path, precision)
     return BuiltGraph(path.stem, path.stat().st_size, measured)
@@ -184,7 +193,10 @@ def open_library(backend: str) -> Library:
     """Raises BackendError where the library, or the GPU it builds for, is missing."""
     if backend == "tensorrt":
         return tensorrt.library_for(tensorrt.import_tensorrt(), Gpu())
-    return tensorrt_rtx.import_library()
+    try:
+        return tensorrt_rtx.import_library(Gpu())
+    except BackendError:  # it needs no GPU to build
+        return tensorrt_rtx.import_library()
 
 
 class Wanted(NamedTuple):
@@ -202,6 +214,8 @@ def read_wanted(parser: argparse.ArgumentParser, arguments: argparse.Namespace) 
     precision: Precision = "int8" if "int8" in precisions else "fp32"
     typed = tuple(p for p in get_args(Variant) if p in precisions and p != precision)
     libraries = [backend for backend in backends if backend != "onnx"]
+    if typed == ("fp8",) and precision == "int8":
+        parser.error("argument --precision: fp8 is of the backbone alone, expected fp16 beside it")
     if libraries and (precision, typed) == ("int8", ()):
         parser.error(f"argument --backend: {libraries[0]} needs fp32, fp16 or bf16 in --precision")
     return Wanted(precision, typed, libraries)
@@ -230,8 +244,13 @@ def parse_arguments(words: list[str] | None) -> tuple[argparse.Namespace, Wanted
         "--precision",
         type=listed(PRECISIONS),
         default=["fp32"],
-        help="some of fp32, int8 (processors), fp16, bf16 (GPUs), such as fp32,fp16 "
+        help="some of fp32, int8 (processors), fp16, bf16, fp8 (GPUs), such as fp32,fp16 "
         "(default: fp32)",
+    )
+    parser.add_argument(
+        "--calibrate",
+        metavar="SHARDS",
+        help="clips of training.extract, for the scales of fp8 (default: noise)",
     )
     parser.add_argument(
         "--backend",
@@ -261,8 +280,9 @@ def main(words: list[str] | None = None) -> None:
     try:
         libraries = [open_library(backend) for backend in wanted.backends]
         checkpoint = read_checkpoint(arguments.checkpoint)
+        clips = read_clips(arguments.calibrate, checkpoint.config) if arguments.calibrate else None
         for graph in build_bundle(
-            checkpoint, out, wanted.precision, arguments.store, arguments.force, wanted.typed
+            checkpoint, out, wanted.precision, arguments.store, arguments.force, wanted.typed, clips
         ):
             figures = "; ".join(f"{name}: {text}" for name, text in graph.measured.items())
             print(f"{graph.name}  {graph.size_bytes / 1e6:.2f} MB  {figures}", flush=True)

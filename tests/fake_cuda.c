@@ -46,6 +46,11 @@ static int memory_info(size_t *free_bytes, size_t *total_bytes) {
   return 0;
 }
 
+static int pool_attribute(void *pool, int attribute, uint64_t *out) {
+  (void)pool;
+  return *out = attribute == 5 ? (uint64_t)1 << 20 : 0, 0;  // 1 MiB is reserved, none of it used
+}
+
 static int allocate(void **out, size_t size) {
   if (size > (size_t)80000 << 20) return 2;  // CUDA_ERROR_OUT_OF_MEMORY
   *out = aligned_alloc(256, (size + 255) / 256 * 256);
@@ -153,6 +158,7 @@ static const struct {
     {"cuDeviceGetDefaultMemPool", some_handle},
     {"cuMemGetMemPool", some_handle},
     {"cuMemGetDefaultMemPool", some_handle},
+    {"cuMemPoolGetAttribute", pool_attribute},
     {"cuMemAllocFromPoolAsync", allocate},
     {"cuMemAllocAsync", allocate},
     {"cuDeviceGetName", device_name},

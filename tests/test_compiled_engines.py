@@ -14,7 +14,6 @@ from vab_rt.contract import RUNTIME_GRAPHS, contract_of
 from vab_rt.engines import tensorrt, tensorrt_rtx
 from vab_rt.engines.compiled import (
     CompiledGraph,
-    Library,
     check_tensors,
     compile_bundle,
     compile_graph,
@@ -46,6 +45,9 @@ class RecordingApi:
     LayerType = SimpleNamespace(ATTENTION_INPUT="attention")
     IAttentionInputLayer = AttentionInput
     ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user")
+    BuilderFlag = SimpleNamespace(TF32="tf32", REQUIRE_USER_ALLOCATION="allocation")
+    ComputeCapability = SimpleNamespace(SM89=89, SM120=120, SM121=121)
+    DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
 
     def __init__(self, *, parses=True, builds=True, deserialises=True, runs=True):
         self.calls, self.parses, self.builds = [], parses, builds
@@ -77,6 +79,21 @@ class RecordingApi:
 
     def create_builder_config(self):
         return self
+
+    def clear_flag(self, flag):
+        self.calls.append(("clear", flag))
+
+    def set_flag(self, flag):
+        self.calls.append(("set", flag))
+
+    def set_compute_capability(self, capability, index):
+        self.calls.append(("capability", index, capability))
+
+    def create_runtime_config(self):
+        return self
+
+    def set_execution_context_allocation_strategy(self, strategy):
+        self.strategy = strategy
 
     def create_optimization_profile(self):
         return self
@@ -119,14 +136,19 @@ class RecordingApi:
         return self.runs
 
 
-def library(api, target="GPU, 9.0"):
-    return Library("tensorrt", api, target, configure=lambda config: None)
+HOPPER = SimpleNamespace(name="GPU", capability=(9, 0))
 
 
+def library(api, gpu=HOPPER):
+    return tensorrt.library_for(api, gpu)
+
+
+FREED = []
 GPU = SimpleNamespace(
     name="GPU",
     handle=0x5000,
     array=lambda dtype, shape: DeviceArray(0x900, dtype, shape),
+    free=FREED.append,
 )
 
 
@@ -137,6 +159,7 @@ def test_networks_are_strongly_typed_and_take_every_number_of_rows(tiny_bundle, 
     assert list(engines) == list(RUNTIME_GRAPHS)
     assert [call for call in api.calls if call[0] == "network"] == [("network", 1)] * 3
     assert api.attention.decomposable is True
+    assert api.calls.count(("clear", "tf32")) == 3
     shapes = {call[1:] for call in api.calls if call[0] == "shapes"}
     for name, contract in contract_of(CONFIG).items():
         if name in RUNTIME_GRAPHS:
@@ -167,7 +190,9 @@ def test_another_gpu_library_or_graph_builds_again(tiny_bundle, tmp_path, change
         api.__version__ = "10.15.0"
     if change == "graph":
         folder = make_bundle(tmp_path / "other", CONFIG, seed=1)
-    other = library(api, "GPU, 8.9" if change == "gpu" else "GPU, 9.0")
+    other = library(
+        api, SimpleNamespace(name="GPU", capability=(8, 9)) if change == "gpu" else HOPPER
+    )
     again = compile_graph(open_bundle(folder), "backbone", "fp32", other, cache)
     assert again.build_s is not None
 
@@ -216,6 +241,9 @@ def test_a_context_has_its_own_memory_and_runs_on_the_stream():
         ("run", 0x5000),
         ("run", 0x5000),
     ]
+    FREED.clear()
+    del enqueue
+    assert [array.address for array in FREED] == [0x900]
 
 
 @pytest.mark.parametrize("is_capturable", [True, False])
@@ -264,7 +292,7 @@ def test_an_old_tensorrt_is_refused(monkeypatch, version):
 
 
 def test_a_gpu_that_rtx_does_not_know_is_refused(tiny_bundle, monkeypatch):
-    monkeypatch.setattr(tensorrt_rtx, "import_library", lambda: None)
+    monkeypatch.setattr(tensorrt_rtx, "import_library", lambda gpu=None: None)
     hopper = SimpleNamespace(name="NVIDIA H100", capability=(9, 0))
     monkeypatch.setattr(tensorrt_rtx, "Gpu", lambda: hopper)
     with pytest.raises(BackendError, match=r"H100 has compute capability 9.0, .*8.9.* tensorrt or"):
@@ -291,7 +319,7 @@ def with_variants(folder: Path, precision: str, variants: list[str]) -> Path:
 )
 def test_a_gpu_takes_the_best_graphs_that_are_there(tmp_path, precision, variants, chosen):
     bundle = open_bundle(with_variants(tmp_path / "b", precision, variants))
-    assert gpu_precision(bundle) == chosen
+    assert gpu_precision(bundle, "backbone") == chosen
     in_variant = chosen in variants
     assert bundle.file_of("backbone", chosen) == (
         f"backbone.{chosen}.onnx" if in_variant else "backbone.onnx"
@@ -303,7 +331,45 @@ def test_a_gpu_takes_the_best_graphs_that_are_there(tmp_path, precision, variant
 def test_graphs_for_processors_are_refused(tmp_path):
     bundle = open_bundle(with_variants(tmp_path / "b", "int8", []))
     with pytest.raises(BundleError, match="graphs in int8, expected fp16 or bf16 or fp32 .*export"):
-        gpu_precision(bundle)
+        gpu_precision(bundle, "backbone")
+
+
+def test_only_a_gpu_that_has_8_bit_floats_takes_the_graph_with_them(tmp_path):
+    bundle = open_bundle(with_variants(tmp_path / "b", "fp32", ["fp16", "fp8"]))
+    assert gpu_precision(bundle, "backbone") == "fp16"
+    assert gpu_precision(bundle, "backbone", has_fp8=True) == "fp8"
+    assert gpu_precision(bundle, "visual_encoder", has_fp8=True) == "fp16"
+    for capability, backbone in (((8, 6), "fp16"), ((8, 9), "fp8"), ((12, 0), "fp8")):
+        found = library(RecordingApi(), SimpleNamespace(name="GPU", capability=capability))
+        engines = dict(compile_bundle(bundle, found, tmp_path / str(capability[1])))
+        assert engines["backbone"].key.precision == backbone
+        assert engines["codec_decoder"].key.precision == "fp16"
+
+
+@pytest.fixture
+def recorded_rtx(monkeypatch):
+    """TensorRT-RTX's module, recording."""
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", RecordingApi())
+
+
+def test_rtx_builds_8_bit_floats_for_those_that_have_them_alone(recorded_rtx, tmp_path):
+    bundle = open_bundle(with_variants(tmp_path / "b", "fp32", ["fp16", "fp8"]))
+    for capability, expected in (((8, 6), []), ((8, 9), [(0, 89), (1, 120), (2, 121)])):
+        found = tensorrt_rtx.import_library(SimpleNamespace(capability=capability))
+        dict(compile_bundle(bundle, found, tmp_path / str(capability[1])))
+        assert found.api.calls.count(("set", "allocation")) == 3
+        assert [c[1:] for c in found.api.calls if c[0] == "capability"] == expected
+        found.api.calls.clear()
+
+
+def test_rtx_has_the_kernels_of_a_shape_before_it_is_captured(recorded_rtx):
+    api = tensorrt_rtx.import_library().api
+    context = tensorrt_rtx.import_library().open_context(api)
+    assert (context.strategy, context.dynamic_shapes_kernel_specialization_strategy) == (
+        "user",
+        "eager",
+    )
+    assert api.calls == [("context", api)]
 
 
 @pytest.fixture(scope="module")

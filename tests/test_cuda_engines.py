@@ -53,6 +53,9 @@ class RecordingSession:
     def bind_output(self, *place):
         self.calls.append(("output", *place))
 
+    def release_captured_graph(self, graph_id):
+        self.calls.append(("release", graph_id))
+
     def run_with_iobinding(self, binding, options):
         if self.fails:
             raise RuntimeError("CUDA error 2: out of memory\nat line 7")
@@ -89,6 +92,8 @@ def test_raw_addresses_are_bound_and_each_shape_has_its_graph(monkeypatch):
     for enqueue in (first, first, second):
         enqueue()
     assert session.calls[8:] == [("run", "0", "1"), ("run", "0", "1"), ("run", "1", "1")]
+    del session.calls[:], enqueue, second
+    assert session.calls == [("release", 1)]
 
 
 def test_a_graph_without_a_cuda_graph_never_captures(monkeypatch):

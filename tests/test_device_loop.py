@@ -227,6 +227,47 @@ print(sorted(clips for _, clips, _ in engines.loops), len(gpu._buffers))
     assert out == "[3, 4, 5, 6] 16\n"
 
 
+def test_a_loop_that_cannot_be_prepared_gives_its_memory_back(launch):  # noqa: F811
+    out, log = launch(
+        LOOP
+        + """
+from vab_rt.errors import BackendError
+
+class Full:
+    def bind(self, tensors):
+        raise BackendError("no room")
+
+report(lambda: DeviceLoop(gpu, Full(), contract, 2, True))
+print(len(gpu._buffers))
+free, total = gpu.memory_bytes()
+print(free - total)
+"""
+    )
+    assert out == f"BackendError: no room\n0\n{2**20}\n"  # the pool holds 1 MiB
+
+
+def test_a_closed_loop_lets_go_of_its_run(launch):  # noqa: F811
+    out, _ = launch(
+        LOOP
+        + """
+import weakref
+
+class Kept(Marked):
+    def bind(self, tensors):
+        run = super().bind(tensors)
+        weakref.finalize(run, print, "let go")
+        return run
+
+loop = DeviceLoop(gpu, Kept(gpu, True), contract, 1, True)
+loop.run(*request(1), TokenOptions(steps=3))
+print(0 < loop.launching_s < 1)
+loop.close()
+print("closed")
+"""
+    )
+    assert out.splitlines() == ["True", "let go", "closed"]
+
+
 def test_too_many_clips_for_the_memory_says_what_would_fit(launch):  # noqa: F811
     out, _ = launch(
         LOOP

@@ -17,8 +17,9 @@ from vab_rt.v2a_config import LatentOptions, V2AConfig
 
 FORMAT_VERSION = 1
 MANIFEST = "vab.json"
-Variant = Literal["fp32", "fp16", "bf16"]
-"""What graphs beside the main ones compute in, for devices that run them better."""
+Variant = Literal["fp32", "fp16", "bf16", "fp8"]
+"""What graphs beside the main ones compute in, for devices that run them better. fp8: products in
+8-bit floats, the rest in fp16."""
 
 EXPORT = "export the model again with: python -m export.build_engines CHECKPOINT"
 COPY = "copy the bundle again from where it came"

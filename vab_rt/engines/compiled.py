@@ -7,6 +7,7 @@ computed in which precision is decided in the ONNX file and nowhere else.
 import hashlib
 import logging
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,9 @@ from vab_rt.errors import BackendError, BundleError
 
 log = logging.getLogger(__name__)
 
+LEAST_FP8 = (8, 9)
+"""Compute capability of the first GPUs that multiply 8-bit floats."""
+
 _TYPICAL_ROWS = 2  # one clip and its two branches of guidance
 
 
@@ -31,12 +35,16 @@ class Library:
     """One of the two libraries: its module, and what differs between them.
 
     device: as users name it. target: the GPUs its engines run on, as far as they depend on them.
+    configure: a builder's configuration for a graph of that precision. open_context: of an engine,
+    without memory. has_fp8: whether what it builds for multiplies 8-bit floats.
     """
 
     device: str
     api: Any
     target: str
-    configure: Callable[[Any], None]
+    configure: Callable[[Any, str], None]
+    open_context: Callable[[Any], Any]
+    has_fp8: bool = False
 
     @property
     def version(self) -> str:
@@ -57,8 +65,8 @@ def compile_bundle(
     bundle: Bundle, library: Library, folder: Path | None = None
 ) -> Iterator[tuple[str, Compiled]]:
     """The engines of every graph by name, built where the cache has none; one at a time."""
-    precision = gpu_precision(bundle)
     for name in bundle.needed_graphs:
+        precision = gpu_precision(bundle, name, has_fp8=library.has_fp8)
         yield name, compile_graph(bundle, name, precision, library, folder)
 
 
@@ -73,14 +81,14 @@ def compile_graph(
         library=library.version,
         gpu=library.target,
         precision=precision,
-        settings=f"rows 1 to {max_rows(contract)}",
+        settings=f"rows 1 to {max_rows(contract)}, float32 is exact",
     )
     seconds: list[float] = []
 
     def build() -> bytes:
         log.info("building the %s engine of %s (%s), once", library.device, name, precision)
         begin = time.perf_counter()
-        engine = build_engine(library, name, graph, contract, max_rows(contract))
+        engine = build_engine(library, name, graph, contract, max_rows(contract), precision)
         seconds.append(time.perf_counter() - begin)
         log.info("built in %.0f s, %.1f MB", seconds[0], len(engine) / 1e6)
         return engine
@@ -90,7 +98,12 @@ def compile_graph(
 
 
 def build_engine(
-    library: Library, name: str, graph: bytes, contract: GraphContract, max_rows: int
+    library: Library,
+    name: str,
+    graph: bytes,
+    contract: GraphContract,
+    max_rows: int,
+    precision: str = "fp32",
 ) -> bytes:
     """Compile ONNX to an engine for 1 to `max_rows` rows. Raises BundleError when it cannot be."""
     api = library.api
@@ -112,7 +125,8 @@ def build_engine(
         )
         profile.set_shape(tensor.name, *sizes)
     config.add_optimization_profile(profile)
-    library.configure(config)
+    config.clear_flag(api.BuilderFlag.TF32)  # float32 in the graph is meant
+    library.configure(config, precision)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         raise _cannot_build(library, name, "see the lines above")
@@ -130,11 +144,11 @@ def _let_attention_decompose(api: Any, network: Any) -> None:
 
 def open_compiled(bundle: Bundle, library: Library, gpu: Gpu) -> DeviceEngines:
     """Engines from the cache or built now, on a GPU."""
-    precision = gpu_precision(bundle)
     contracts = bundle.contracts
     runtime = library.api.Runtime(_logger(library.api))
     graphs: dict[str, DeviceGraph] = {}
     for name in bundle.needed_graphs:
+        precision = gpu_precision(bundle, name, has_fp8=library.has_fp8)
         engine = _deserialise(runtime, bundle, name, precision, library)
         if engine is None:
             raise BackendError(
@@ -186,9 +200,7 @@ class CompiledGraph:
         self._contract, self._gpu = contract, gpu
 
     def bind(self, tensors: dict[str, DeviceArray]) -> Enqueue:
-        api = self._library.api
-        strategy = api.ExecutionContextAllocationStrategy.USER_MANAGED
-        context = self._engine.create_execution_context(strategy)
+        context = self._library.open_context(self._engine)
         if context is None:
             raise self._failed("has no room for a context")
         for tensor in self._contract.inputs:
@@ -207,6 +219,7 @@ class CompiledGraph:
             if not context.execute_async_v3(self._gpu.handle):
                 raise self._failed("does not run")
 
+        weakref.finalize(enqueue, self._gpu.free, memory).atexit = False
         return enqueue
 
     def _failed(self, what: str) -> BackendError:

@@ -5,6 +5,7 @@ sampling kernels follow on the same stream.
 """
 
 import itertools
+import weakref
 from typing import Any
 
 import numpy as np
@@ -36,13 +37,12 @@ def open_engines(bundle: Bundle, threads: int | None = None) -> Engines:
             "device cuda needs onnxruntime with the CUDA provider, and the one installed has none; "
             f"install it with: {INSTALL}"
         )
-    precision = gpu_precision(bundle)
     gpu = Gpu()
     contracts = bundle.contracts
     graphs: dict[str, DeviceGraph] = {
         name: OrtGraph(
             name,
-            bundle.read_graph(name, precision),
+            bundle.read_graph(name, gpu_precision(bundle, name)),  # its fp8 is no faster
             contracts[name],
             gpu,
             origin=str(bundle.folder),
@@ -75,7 +75,8 @@ class OrtGraph:
         except Exception as error:  # onnxruntime's own exceptions share no other base
             raise BundleError(
                 f"graph {name} of {origin} cannot be loaded by onnxruntime on {gpu.name} "
-                f"({first_line(error)}), expected an ONNX graph; export the model again"
+                f"({first_line(error)}), expected a graph and libraries that run there; see vab-rt "
+                "doctor, or export the model again"
             ) from error
         check_placement(self._session, name, is_strict=has_own_graph)
         check_session(self._session, name, contract, origin)
@@ -89,8 +90,8 @@ class OrtGraph:
             binding.bind_input(tensor.name, *self._place(tensors[tensor.name]))
         for tensor in self._contract.outputs:
             binding.bind_output(tensor.name, *self._place(tensors[tensor.name]))
-        options = ort.RunOptions()
-        options.add_run_config_entry("gpu_graph_id", str(next(self._graph_ids)))
+        options, graph_id = ort.RunOptions(), next(self._graph_ids)
+        options.add_run_config_entry("gpu_graph_id", str(graph_id))
         options.add_run_config_entry("disable_synchronize_execution_providers", "1")
 
         def enqueue() -> None:
@@ -102,6 +103,9 @@ class OrtGraph:
                     "it to run; close other programs that use the GPU, or use the device cpu"
                 ) from error
 
+        if graph_id != _NO_GRAPH:
+            release = self._session.release_captured_graph
+            weakref.finalize(enqueue, release, graph_id).atexit = False
         return enqueue
 
     def _place(self, array: DeviceArray) -> tuple[Any, ...]:
@@ -147,5 +151,8 @@ def _open_session(graph: bytes, gpu: Gpu, has_own_graph: bool) -> Any:
         "user_compute_stream": str(gpu.handle),
         "enable_cuda_graph": "1" if has_own_graph else "0",
         "cudnn_conv_algo_search": "HEURISTIC",
+        "use_tf32": "0",  # float32 in the graph is meant: the codec adds up phases
     }
-    return ort.InferenceSession(graph, options, providers=[(PROVIDER, settings)])
+    # Its own way back to the processor would print what no one asked for.
+    providers = [(PROVIDER, settings)]
+    return ort.InferenceSession(graph, options, providers=providers, enable_fallback=0)

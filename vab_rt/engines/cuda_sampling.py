@@ -109,6 +109,7 @@ class CudaSampler:
         self._sampled = self._allocate(4 * clips * positions)
         self._confidence = self._allocate(4 * clips * positions)
         self._inputs: tuple[Any, Any, Any] | None = None
+        self._uploading: list[npt.NDArray[Any]] = []
         self._guidance = 1.0
 
     def begin(
@@ -248,7 +249,8 @@ class CudaSampler:
         return self._device.allocate(size_bytes, stream=self.stream)
 
     def _upload(self, buffer: Any, array: npt.NDArray[Any]) -> None:
-        """From pageable memory: the driver has read the array when this returns."""
+        """The array stays alive until `_download`: the driver may still be reading it."""
+        self._uploading.append(array)
         _succeed(
             self._driver.cuMemcpyHtoDAsync(
                 int(buffer.handle), array.ctypes.data, array.nbytes, int(self.stream.handle)
@@ -262,6 +264,7 @@ class CudaSampler:
             )
         )
         self.stream.sync()
+        self._uploading.clear()
         return array
 
 

@@ -25,12 +25,16 @@ MAX_SHAPES = 4
 _BEST_FIRST = ("fp16", "bf16", "fp32")
 
 
-def gpu_precision(bundle: Bundle) -> str:
-    """What a GPU computes this bundle in: fp16, bf16 or fp32, the first it has.
+def gpu_precision(bundle: Bundle, name: str, *, has_fp8: bool = False) -> str:
+    """What a GPU computes this graph of a bundle in: fp8 where it can and the graph is there, or
+    else the first that the bundle has of fp16, bf16 and fp32.
 
     Raises BundleError where there is none, as of int8 graphs, which are for processors.
     """
-    held = {*bundle.manifest.variants, bundle.manifest.precision}
+    variants = bundle.manifest.variants
+    if has_fp8 and name in variants.get("fp8", {}):
+        return "fp8"
+    held = {*variants, bundle.manifest.precision}
     for precision in _BEST_FIRST:
         if precision in held:
             return precision

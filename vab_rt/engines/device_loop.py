@@ -5,6 +5,7 @@ can be captured, one step is one CUDA graph, replayed for each step; where it re
 its own, the sampling follows it on the same stream.
 """
 
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -33,13 +34,19 @@ class DeviceGraph(Protocol):
     def bind(self, tensors: dict[str, DeviceArray]) -> Enqueue:
         """A run that reads and writes these arrays, every input and output by name.
 
-        The arrays fix the shapes; they must live as long as the run is used.
+        The arrays fix the shapes; they must live as long as the run is used. What else it takes
+        goes with it.
         """
         ...
 
 
 class DeviceLoop:
-    """The loop for one shape: B clips, with or without guidance."""
+    """The loop for one shape: B clips, with or without guidance.
+
+    launching_s: what putting all steps of the last request on the stream cost the host.
+    """
+
+    launching_s = 0.0
 
     def __init__(
         self, gpu: Gpu, backbone: DeviceGraph, contract: GraphContract, clips: int, is_guided: bool
@@ -47,19 +54,26 @@ class DeviceLoop:
         rows = clips * (2 if is_guided else 1)
         self._gpu, self.clips = gpu, clips
         self._arrays = arrays_of(gpu, contract, rows)
-        _, k, t, v = self._arrays["logits"].shape
+        try:
+            self._prepare(backbone, rows)
+        except BackendError:
+            self.close()
+            raise
+
+    def _prepare(self, backbone: DeviceGraph, rows: int) -> None:
+        gpu, (_, k, t, v) = self._gpu, self._arrays["logits"].shape
         self._enqueue_backbone = backbone.bind(self._arrays)
         self._sampler = CudaSampler(
-            clips,
+            self.clips,
             k * t,
             v,
             max_steps=MAX_STEPS,
             device_id=gpu.device_id,
             stream=gpu.stream,
         )
-        conditional = (np.arange(rows) < clips).astype(np.float32)
+        conditional = (np.arange(rows) < self.clips).astype(np.float32)
         gpu.upload(self._arrays["conditional"], conditional)
-        self._launch: Callable[[], None] = self._step
+        self._launch: Enqueue = self._step
         self._warm_up()
         if backbone.can_be_captured:
             self._launch = self._capture()
@@ -85,15 +99,18 @@ class DeviceLoop:
             mask_temperatures=mask_temperatures,
             num_remask=num_remask,
         )
+        begin_s = time.perf_counter()
         for _ in range(options.steps):
             self._launch()
+        self.launching_s = time.perf_counter() - begin_s
         result: Tokens = self._gpu.download(part_of(self._arrays["tokens"], 0, self.clips))
         self._sampler.check()
         return result
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Give the memory back, also that of the run; the loop is of no more use."""
         self._gpu.wait()
+        self._launch = self._enqueue_backbone = _closed
         for array in self._arrays.values():
             self._gpu.free(array)
 
@@ -127,7 +144,7 @@ class DeviceLoop:
         self._step()
         self._gpu.wait()
 
-    def _capture(self) -> Callable[[], None]:
+    def _capture(self) -> Enqueue:
         """The step as one graph. What it holds the addresses of lives as long as this object."""
         stream = self._gpu.stream
         builder = stream.create_graph_builder()
@@ -145,6 +162,10 @@ class DeviceLoop:
             graph.launch(stream)
 
         return replay
+
+
+def _closed() -> None:
+    raise AssertionError("the loop is closed, expected one of DeviceEngines.loop_for")
 
 
 def schedule(

@@ -34,6 +34,7 @@ class Gpu:
             ) from error
         self.device_id = device_id
         self._buffers: dict[int, Any] = {}
+        self._uploading: list[npt.NDArray[Any]] = []
 
     @property
     def handle(self) -> int:
@@ -45,9 +46,14 @@ class Gpu:
         self._device.set_current()
 
     def memory_bytes(self) -> tuple[int, int]:
-        """What is free, and all of it."""
+        """What is free to this process, and all of it.
+
+        cuda-core keeps what was given back in a pool, which the driver does not count as free.
+        """
         free, total = self._succeed(self._driver.cuMemGetInfo())
-        return int(free), int(total)
+        pool = getattr(self._device.memory_resource, "attributes", None)
+        kept = pool.reserved_mem_current - pool.used_mem_current if pool else 0
+        return int(free) + max(0, int(kept)), int(total)
 
     def array(self, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> DeviceArray:
         """Uninitialised memory, aligned to 256 bytes. Raises BackendError when it is full."""
@@ -69,9 +75,13 @@ class Gpu:
         self._buffers.pop(array.address).close(self.stream)
 
     def upload(self, array: DeviceArray, values: npt.NDArray[Any]) -> None:
-        """Copy values of the array's shape, turned into its type; they may change afterwards."""
+        """Copy values of the array's shape, turned into its type; they stay alive until `wait`.
+
+        Drivers that reach the memory of processes may still be reading when this returns.
+        """
         values = np.ascontiguousarray(values, array.dtype)
         assert values.shape == array.shape, (values.shape, array.shape)
+        self._uploading.append(values)
         self._succeed(
             self._driver.cuMemcpyHtoDAsync(
                 array.address, values.ctypes.data, values.nbytes, self.handle
@@ -100,6 +110,7 @@ class Gpu:
         """For everything enqueued. Raises BackendError for what failed meanwhile."""
         try:
             self.stream.sync()
+            self._uploading.clear()
         except Exception as error:  # cuda-core's errors share no other base
             raise BackendError(
                 f"GPU {self.device_id} failed ({error}), expected it to run; start the program "

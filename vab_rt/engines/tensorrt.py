@@ -5,7 +5,7 @@ from typing import Any
 
 from vab_rt.bundle import Bundle
 from vab_rt.engines import Engines
-from vab_rt.engines.compiled import Library, open_compiled
+from vab_rt.engines.compiled import LEAST_FP8, Library, open_compiled
 from vab_rt.engines.gpu import Gpu
 from vab_rt.errors import BackendError
 
@@ -20,8 +20,17 @@ def open_engines(bundle: Bundle, threads: int | None = None) -> Engines:
 
 
 def library_for(api: Any, gpu: Gpu) -> Library:
-    target = f"{gpu.name}, {'.'.join(map(str, gpu.capability))}"
-    return Library("tensorrt", api, target, configure=lambda config: None)
+    """It builds for this GPU."""
+    return Library(
+        device="tensorrt",
+        api=api,
+        target=f"{gpu.name}, {'.'.join(map(str, gpu.capability))}",
+        configure=lambda config, precision: None,
+        open_context=lambda engine: engine.create_execution_context(
+            api.ExecutionContextAllocationStrategy.USER_MANAGED
+        ),
+        has_fp8=gpu.capability >= LEAST_FP8,
+    )
 
 
 def import_tensorrt() -> Any:
