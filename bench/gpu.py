@@ -25,6 +25,7 @@ from bench.stages import stage_work
 from training.model import VAB
 from training.recipes import read_recipe
 from vab_rt.config import TokenOptions
+from vab_rt.engines.device_engines import DeviceEngines
 from vab_rt.pipeline import Pipeline
 
 RECIPE = "vab-encodec"
@@ -166,12 +167,11 @@ def batches(
 
 
 def host_us_per_step(pipeline: Pipeline) -> float | None:
-    """What launching a step costs the host; None where the engines do not keep the time of it."""
-    loop_for = getattr(pipeline.system.engines, "loop_for", None)
-    if loop_for is None:
+    """What launching a step of the last clip cost the host; None where no GPU decodes."""
+    engines = pipeline.system.engines
+    if not isinstance(engines, DeviceEngines):
         return None
-    launching_s = getattr(loop_for("backbone", 1, True), "launching_s", None)  # of the last run
-    return None if launching_s is None else round(1e6 * launching_s / OPTIONS.steps, 2)
+    return round(1e6 * engines.loop_for("backbone", 1, True).launching_s / OPTIONS.steps, 2)
 
 
 def median_ms(device: Device, call: Call, repeats: int) -> float:

@@ -153,9 +153,15 @@ def count_flops(model: TorchModel) -> dict[str, int]:
 
 
 def flops_of(call: Callable[..., Tensor] | nn.Module, *inputs: Tensor) -> int:
-    # The counter does not know the CPU's fused attention; spelled out, it is matrix products.
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        call(*inputs)
+    """Multiplications and additions of the matrix products in call(*inputs)."""
+    # The counter does not know fused attention; spelled out, it is matrix products.
+    is_fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            call(*inputs)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(is_fused)
     return counter.get_total_flops()
 
 

@@ -105,7 +105,7 @@ def measure_peaks(model: ir.Model, inputs: Arrays) -> dict[str, float]:
         path = Path(folder, "peaks.onnx")
         onnx_graphs.save(model, path)
         session = verify.open_session(path)
-    clips = range(len(inputs["tokens"]))
+    clips = range(len(next(iter(inputs.values()))))
     runs = [session.run(None, {n: x[i : i + 1] for n, x in inputs.items()}) for i in clips]
     peaks = np.max(np.array(runs, np.float64), axis=0)  # [values]
     for name, peak in zip(names, peaks, strict=True):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from bench.torch_loop import TorchModel, count_flops
 from training.recipes import Recipe
 from vab_rt.config import TokenOptions
 from vab_rt.engines import Engines
+from vab_rt.engines.device_engines import DeviceEngines
 from vab_rt.pipeline import Pipeline
 from vab_rt.sampling import sample_step
 from vab_rt.systems.vab import Vab
@@ -34,8 +36,7 @@ def test_the_work_of_a_stage_is_what_torch_counts_when_it_runs(codec):
     found = stage_work(recipe, number_bytes=2, steps=16)
     counted = count_flops(TorchModel(config, SETTINGS[codec]))
     assert list(found) == STAGES
-    # On a processor torch runs a fused attention that its counter does not see.
-    assert counted["visual"] <= found["visual_encoder"].flops < 2 * counted["visual"]
+    assert found["visual_encoder"].flops == counted["visual"]
     assert found["token_loop"].flops == 16 * counted["guided_step"]
     assert found["codec_decoder"].flops == counted["codec"]
     assert found["token_loop"] == backbone_work(config, 2, 2).times(16)
@@ -110,18 +111,14 @@ def test_nothing_is_timed_where_logits_differ(model, pipeline):
 
 
 def test_the_host_time_of_a_step_is_read_from_the_loop(pipeline):
-    class Loop:
-        launching_s = 100e-6
-
-    class DeviceEngines:
+    class Timed(DeviceEngines):
         def loop_for(self, backbone, clips, is_guided):
             assert (backbone, clips, is_guided) == ("backbone", 1, True)
-            return Loop()
+            return SimpleNamespace(launching_s=100e-6)
 
-    pipeline.system = dataclasses.replace(pipeline.system, engines=DeviceEngines())
+    engines = Timed({}, "cuda", gpu=None, device_graphs={}, contracts={})
+    pipeline.system = dataclasses.replace(pipeline.system, engines=engines)
     assert gpu.host_us_per_step(pipeline) == 50
-    Loop.launching_s = None
-    assert gpu.host_us_per_step(pipeline) is None
 
 
 def test_a_clip_of_a_batch_has_its_own_seed(pipeline):
