@@ -367,6 +367,7 @@ def test_info_as_json_is_the_manifest(run: Run, tiny_bundle: Path) -> None:
     result = run("info", tiny_bundle, "--json")
     content = json.loads(result.out)
     assert content.pop("folder") == str(tiny_bundle)
+    assert content.pop("card") is None
     assert content == json.loads((tiny_bundle / "vab.json").read_text())
 
 

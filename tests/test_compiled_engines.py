@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tiny_bundle import make_bundle, tiny_config
+from tiny_bundle import fine_config, make_bundle, tiny_config
 
 from vab_rt.bundle import open_bundle, write_manifest
 from vab_rt.contract import RUNTIME_GRAPHS, contract_of
@@ -150,6 +150,13 @@ GPU = SimpleNamespace(
     array=lambda dtype, shape: DeviceArray(0x900, dtype, shape),
     free=FREED.append,
 )
+
+
+def test_the_engines_of_two_stages_are_built_in_the_order_in_which_they_run(tmp_path):
+    folder = make_bundle(tmp_path / "pair", CONFIG, fine=fine_config())
+    engines = dict(compile_bundle(open_bundle(folder), library(RecordingApi()), tmp_path / "cache"))
+    assert list(engines) == ["visual_encoder", "backbone", "fine_backbone", "codec_decoder"]
+    assert len({compiled.key for compiled in engines.values()}) == 4
 
 
 def test_networks_are_strongly_typed_and_take_every_number_of_rows(tiny_bundle, tmp_path):

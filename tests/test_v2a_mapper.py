@@ -277,7 +277,7 @@ def without_null(manifest):
         (lambda m: m["model"].pop("visual_dim"), "visual_dim.*expected the keys name, image_enc"),
         (lambda m: m["model"].update(codec="dac"), "unknown field `codec`.*latent_factor"),
         (lambda m: m["model"].update(mapper="mlp"), "'mlp'.*expected one of regression, prior"),
-        (lambda m: m["options"].update(top_k=3), "top_k is 3, which tiny-v2a has no use for"),
+        (lambda m: m.update(options={"top_k": 3}), "top_k is 3, which tiny-v2a has no use for"),
     ],
 )
 def test_bundles_that_do_not_fit_are_refused(folder, tmp_path, change, message):

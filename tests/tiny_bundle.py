@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from vab_rt.bundle import write_manifest
 from vab_rt.config import ModelConfig
-from vab_rt.contract import RUNTIME_GRAPHS, GraphContract, Tensor, contract_of
+from vab_rt.contract import GraphContract, Tensor, pair_contract_of
 
 WIDTH = 8
 TYPES = {
@@ -39,15 +39,29 @@ def tiny_config(**changes: object) -> ModelConfig:
     return ModelConfig(**(facts | changes))
 
 
-def make_bundle(folder: Path, config: ModelConfig | None = None, seed: int = 0) -> Path:
+def fine_config(**changes: object) -> ModelConfig:
+    """A model that goes on from the tokens of `tiny_config`: K 5, of which 2 are given."""
+    return tiny_config(**{"name": "tiny-fine", "num_codebooks": 5, "given_codebooks": 2} | changes)
+
+
+def make_bundle(
+    folder: Path,
+    config: ModelConfig | None = None,
+    seed: int = 0,
+    fine: ModelConfig | None = None,
+) -> Path:
     """Write the graphs and their manifest; the same seed gives the same bytes."""
     config = config or tiny_config()
     folder.mkdir(parents=True, exist_ok=True)
-    contracts = contract_of(config)
-    for name in RUNTIME_GRAPHS:
-        rng = np.random.default_rng([seed, RUNTIME_GRAPHS.index(name)])
-        save_graph(folder / f"{name}.onnx", GRAPHS[name](config, rng), contracts[name])
-    write_manifest(folder, config, "fp32", "Apache-2.0", {"made_by": "tests/tiny_bundle.py"})
+    contracts = pair_contract_of(config, fine)
+    for number, (name, make) in enumerate(GRAPHS.items()):
+        if name in contracts:
+            rng = np.random.default_rng([seed, number])
+            own = config if fine is None or name == "backbone" else fine
+            save_graph(folder / f"{name}.onnx", make(own, rng), contracts[name])
+    more = {} if fine is None else {"fine": fine}
+    made_by = {"made_by": "tests/tiny_bundle.py"}
+    write_manifest(folder, config, "fp32", "Apache-2.0", made_by, **more)
     return folder
 
 
@@ -74,12 +88,13 @@ def visual_encoder(config: ModelConfig, rng: np.random.Generator):
 def backbone(config: ModelConfig, rng: np.random.Generator):
     """Own token, mean of all tokens, the feature of the same time, and the place, to logits."""
     c = config
+    predicted = c.num_codebooks - c.given_codebooks
     at_step = np.arange(c.num_token_steps) * c.num_frames // c.num_token_steps  # [T]
     weights = {
         "codes": rng.standard_normal((c.codebook_size + 1, WIDTH)),
         "mixing": rng.standard_normal((WIDTH, WIDTH)),
         "visual": rng.standard_normal((c.visual_dim, WIDTH)),
-        "places": rng.standard_normal((1, c.num_codebooks, c.num_token_steps, WIDTH)),
+        "places": rng.standard_normal((1, predicted, c.num_token_steps, WIDTH)),
         "heads": rng.standard_normal((WIDTH, c.codebook_size)),
         "at_step": at_step.astype(np.int64),
         "all": np.array([1, 2]),
@@ -119,7 +134,25 @@ def codec_decoder(config: ModelConfig, rng: np.random.Generator):
     return nodes, weights
 
 
-GRAPHS = {"visual_encoder": visual_encoder, "backbone": backbone, "codec_decoder": codec_decoder}
+def fine_backbone(config: ModelConfig, rng: np.random.Generator):
+    """The same, and the mean of the coarse codes of the same step."""
+    nodes, weights = backbone(config, rng)
+    weights["coarse_codes"] = rng.standard_normal((config.codebook_size, WIDTH))
+    state = next(i for i, each in enumerate(nodes) if each.op_type == "Sum")
+    nodes[state].input.append("below")
+    nodes[state:state] = [
+        node("Gather", ["coarse_codes", "coarse"], "given", axis=0),  # [B, K', T, D]
+        node("ReduceMean", ["given", "books"], "below", keepdims=1),  # [B, 1, T, D]
+    ]
+    return nodes, weights
+
+
+GRAPHS = {
+    "visual_encoder": visual_encoder,
+    "backbone": backbone,
+    "codec_decoder": codec_decoder,
+    "fine_backbone": fine_backbone,
+}
 
 
 def node(op: str, inputs: list[str], output: str, **attributes: object) -> onnx.NodeProto:

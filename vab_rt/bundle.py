@@ -17,21 +17,17 @@ import msgspec
 from vab_rt.config import ClipConfig
 from vab_rt.contract import GraphContract
 from vab_rt.errors import BundleError
-from vab_rt.manifest import (
-    COPY,
-    EXPORT,
-    FORMAT_VERSION,
+from vab_rt.kinds import (
     KINDS,
-    MANIFEST,
     FileEntry,
     GraphEntry,
     Manifest,
     Variant,
     contracts_of,
-    decode_manifest,
     kind_of,
     needed_graphs,
 )
+from vab_rt.manifest import COPY, EXPORT, FORMAT_VERSION, MANIFEST, decode_manifest
 
 MAX_MANIFEST_BYTES = 1_000_000
 
@@ -91,15 +87,15 @@ def open_bundle(path: str | Path | None = None, links_into: Path | None = None) 
     """
     folder = _find(path)
     manifest = read_manifest(folder / MANIFEST, links_into)
-    allow_links = links_into is not None or folder.parent == _shipped()
+    hard_links = links_into is not None or folder.parent == _shipped()
     for name, entry in manifest.files.items():
-        _check_file(_followed(folder / name, links_into), entry.size_bytes, allow_links=allow_links)
+        _check_file(folder / name, entry.size_bytes, hard_links=hard_links, links_into=links_into)
     return Bundle(folder, manifest)
 
 
 def read_manifest(path: Path, links_into: Path | None = None) -> Manifest:
     """The manifest in the file `path`, checked without its files. Raises BundleError."""
-    size = _check_file(_followed(path, links_into), None, allow_links=True)
+    size = _check_file(path, None, hard_links=True, links_into=links_into)
     if size > MAX_MANIFEST_BYTES:
         raise BundleError(f"{path} has {size} bytes, expected at most {MAX_MANIFEST_BYTES}; {COPY}")
     try:
@@ -203,10 +199,13 @@ def _followed(path: Path, into: Path | None) -> Path:
     return target if target.is_relative_to(into.resolve()) else path
 
 
-def _check_file(path: Path, size_bytes: int | None, *, allow_links: bool) -> int:
-    """The size of a regular file that is in the folder itself. Raises BundleError."""
+def _check_file(
+    path: Path, size_bytes: int | None, *, hard_links: bool, links_into: Path | None
+) -> int:
+    """The size of a regular file that is in the folder itself, or that a link into a folder that
+    may be linked to leads to. Raises BundleError."""
     try:
-        status = os.lstat(path)
+        status = os.lstat(_followed(path, links_into))
     except OSError as error:
         if path.name == MANIFEST and isinstance(error, FileNotFoundError):
             raise BundleError(
@@ -222,7 +221,7 @@ def _check_file(path: Path, size_bytes: int | None, *, allow_links: bool) -> int
             f"{path} is {found}, expected a file in the folder itself; put a copy in its place"
         )
     # Package installers link shipped files from their caches; others have no reason to.
-    if status.st_nlink != 1 and not allow_links:
+    if status.st_nlink != 1 and not hard_links:
         raise BundleError(
             f"{path} is a hard link (one of {status.st_nlink} names), expected a file with one "
             "name, which nobody else can change; put a copy in its place"

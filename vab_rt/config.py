@@ -187,6 +187,12 @@ class TokenOptions(GenerateOptions, frozen=True, forbid_unknown_fields=True, kw_
     mask_temperature: float = 10.5
 
 
+class CoarseToFineOptions(TokenOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The same of a system whose second model decodes the fine codebooks (paper section 4.1)."""
+
+    fine_steps: int = 36
+
+
 Options = TypeVar("Options", bound=GenerateOptions)
 
 

@@ -13,6 +13,7 @@ from vab_rt.v2a_config import V2AConfig
 
 GRAPHS = ("visual_encoder", "backbone", "codec_decoder", "codec_encoder")
 RUNTIME_GRAPHS = ("visual_encoder", "backbone", "codec_decoder")
+BACKBONES = ("backbone", "fine_backbone")
 
 
 class Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,12 +36,17 @@ def contract_of(config: ModelConfig) -> dict[str, GraphContract]:
 
     visual_encoder: RGB bytes at the model's image size -> features; normalisation is inside.
     backbone: tokens (V is [MASK]), features, and per item 1.0 for conditional or 0.0 for the
-        unconditional branch of guidance -> logits.
+        unconditional branch of guidance -> logits. Of a model that some codebooks are given to it
+        is called fine_backbone, and takes these apart from the tokens that it fills in.
     codec_decoder: tokens -> samples in [-1, 1]; codebook look-up is inside.
     codec_encoder: samples -> tokens.
     """
     c = config
     predicted = c.num_codebooks - c.given_codebooks
+    given, masked = (
+        Tensor(name, "int32", ("B", count, c.num_token_steps))
+        for name, count in (("coarse", c.given_codebooks), ("tokens", predicted))
+    )
     tokens = Tensor("tokens", "int32", ("B", c.num_codebooks, c.num_token_steps))
     audio = Tensor("audio", "float32", ("B", c.num_samples))
     frames = Tensor("frames", "uint8", ("N", c.image_size, c.image_size, 3))
@@ -48,12 +54,27 @@ def contract_of(config: ModelConfig) -> dict[str, GraphContract]:
     clip_features = Tensor("features", "float32", ("B", c.num_frames, c.visual_dim))
     conditional = Tensor("conditional", "float32", ("B",))
     logits = Tensor("logits", "float32", ("B", predicted, c.num_token_steps, c.codebook_size))
+    inputs = (*((given,) if c.given_codebooks else ()), masked, clip_features, conditional)
     return {
         "visual_encoder": GraphContract((frames,), (frame_features,)),
-        "backbone": GraphContract((tokens, clip_features, conditional), (logits,)),
+        BACKBONES[c.given_codebooks > 0]: GraphContract(inputs, (logits,)),
         "codec_decoder": GraphContract((tokens,), (audio,)),
         "codec_encoder": GraphContract((audio,), (tokens,)),
     }
+
+
+def pair_contract_of(coarse: ModelConfig, fine: ModelConfig | None) -> dict[str, GraphContract]:
+    """The same of a bundle whose second model, if any, fills in the codebooks after the first's.
+
+    The codec is that of all codebooks. In the order in which the graphs run.
+    """
+    graphs = contract_of(coarse)
+    if fine is None:
+        return graphs
+    of_fine = contract_of(fine)
+    first = {name: graphs[name] for name in ("visual_encoder", "backbone")}
+    rest = ("fine_backbone", "codec_decoder", "codec_encoder")
+    return first | {name: of_fine[name] for name in rest}
 
 
 def v2a_contract_of(config: V2AConfig) -> dict[str, GraphContract]:

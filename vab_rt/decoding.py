@@ -4,7 +4,8 @@ Paper section 3.4; the schedule is MaskGIT's cosine (arXiv:2202.04200, section 3
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -71,27 +72,24 @@ def decode_masked(
 
 
 def guided(
-    backbone: Callable[..., Logits], features: npt.NDArray[np.float32], guidance: float
+    backbone: Callable[..., Logits], given: Mapping[str, npt.NDArray[Any]], guidance: float
 ) -> TokensToLogits:
     """A backbone (see `contract.py`) as `decode_masked` wants it: both branches of guidance of a
     clip in one call.
 
-    Each clip has its own call, so that neither the rounding of a larger batch nor int8 scales,
-    which a whole call shares, can carry anything from one clip to another.
+    given: its inputs beside tokens and branch, [B, ...]. Each clip has its own call, so that
+    neither the rounding of a larger batch nor int8 scales, which a whole call shares, can carry
+    anything from one clip to another.
     """
     branches = np.array([1] if guidance == 1 else [1, 0], np.float32)  # [G]
 
-    def run_clip(
-        tokens: Tokens,  # [K, T]
-        features: npt.NDArray[np.float32],  # [F, visual_dim]
-    ) -> Logits:
-        g = len(branches)
-        return backbone(
-            tokens=np.stack([tokens] * g), features=np.stack([features] * g), conditional=branches
-        )  # [G, K, T, V]
+    def run_clip(clip: int, tokens: Tokens) -> Logits:  # [K, T] -> [G, K, T, V]
+        inputs = {"tokens": tokens, **{name: x[clip] for name, x in given.items()}}
+        twice = {name: np.stack([x] * len(branches)) for name, x in inputs.items()}
+        return backbone(**twice, conditional=branches)
 
     def tokens_to_logits(tokens: Tokens) -> tuple[Logits, Logits | None]:
-        logits = np.stack([run_clip(*clip) for clip in zip(tokens, features, strict=True)], axis=1)
+        logits = np.stack([run_clip(i, clip) for i, clip in enumerate(tokens)], axis=1)
         return logits[0], (None if guidance == 1 else logits[1])  # [B, K, T, V]
 
     return tokens_to_logits

@@ -41,17 +41,18 @@ class Engines:
     def decode_tokens(
         self,
         backbone: str,
-        features: npt.NDArray[np.float32],
+        given: Mapping[str, npt.NDArray[Any]],
         tokens: Tokens,
         seeds: npt.NDArray[np.uint64],
         options: TokenOptions,
     ) -> Iterator[tuple[int, Tokens]]:
-        """Fill tokens [B, K, T] to fit features [B, F, visual_dim], with the graph of that name.
+        """Fill the [MASK] positions of tokens [B, K, T] with the graph of that name.
 
-        seeds [B]. Yields (step, tokens), on a GPU the last alone; each clip gets the tokens it
-        would get alone.
+        given: the graph's other inputs, which stay: features [B, F, visual_dim], and of a
+        fine_backbone coarse tokens. seeds [B]. Yields (step, tokens), on a GPU the last alone; each
+        clip gets the tokens it would get alone.
         """
-        logits = guided(self[backbone], features, options.guidance)
+        logits = guided(self[backbone], given, options.guidance)
         return decode_masked(logits, tokens, seeds, options, self.sample_step)
 
     def warm_up(self, backbone: str) -> None:

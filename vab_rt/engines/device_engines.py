@@ -1,7 +1,7 @@
 """A bundle's graphs on a GPU, as a system takes them."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,7 +96,7 @@ class DeviceEngines(Engines):
     def decode_tokens(
         self,
         backbone: str,
-        features: npt.NDArray[np.float32],
+        given: Mapping[str, npt.NDArray[Any]],
         tokens: Tokens,
         seeds: npt.NDArray[np.uint64],
         options: TokenOptions,
@@ -105,8 +105,9 @@ class DeviceEngines(Engines):
         parts = []
         for i in range(0, len(tokens), MAX_CLIPS):
             part = slice(i, i + MAX_CLIPS)
+            some = {name: x[part] for name, x in given.items()}
             loop = self.loop_for(backbone, len(tokens[part]), options.guidance != 1)
-            parts.append(loop.run(features[part], tokens[part], seeds[part], options))
+            parts.append(loop.run(some, tokens[part], seeds[part], options))
         yield options.steps - 1, np.concatenate(parts)
 
     def warm_up(self, backbone: str) -> None:

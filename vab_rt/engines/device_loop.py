@@ -6,7 +6,7 @@ its own, the sampling follows it on the same stream.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -80,14 +80,18 @@ class DeviceLoop:
 
     def run(
         self,
-        features: npt.NDArray[np.float32],
+        given: Mapping[str, npt.NDArray[Any]],
         tokens: Tokens,
         seeds: npt.NDArray[np.uint64],
         options: TokenOptions,
     ) -> Tokens:
-        """Finished tokens [B, K, T]: what goes in is uploaded first, what comes out is last."""
-        branches = self._arrays["features"].shape[0] // self.clips
-        self._gpu.upload(self._arrays["features"], np.concatenate([features] * branches))
+        """Finished tokens [B, K, T]: what goes in is uploaded first, what comes out is last.
+
+        given: the backbone's inputs beside tokens and branch, [B, ...].
+        """
+        branches = self._arrays["logits"].shape[0] // self.clips
+        for name, values in given.items():
+            self._gpu.upload(self._arrays[name], np.concatenate([values] * branches))
         self._gpu.upload(part_of(self._arrays["tokens"], 0, self.clips), tokens)
         mask_id = self._arrays["logits"].shape[3]
         mask_temperatures, num_remask = schedule(options, (tokens == mask_id).sum(axis=(1, 2)))
@@ -130,9 +134,9 @@ class DeviceLoop:
 
     def _warm_up(self) -> None:
         """One step in which nothing is masked: libraries choose and allocate at the first run."""
-        rows, k, t, _ = self._arrays["logits"].shape
-        self._gpu.upload(self._arrays["tokens"], np.zeros((rows, k, t), np.int32))
-        self._gpu.upload(self._arrays["features"], np.zeros(self._arrays["features"].shape))
+        for name, array in self._arrays.items():
+            if name not in ("conditional", "logits"):
+                self._gpu.upload(array, np.zeros(array.shape, array.dtype))
         self._sampler.begin(
             np.zeros(self.clips, np.uint64),
             guidance=1.0,

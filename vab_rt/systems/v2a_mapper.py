@@ -24,7 +24,7 @@ from vab_rt.diffusion import (
 )
 from vab_rt.engines import Engine, Engines
 from vab_rt.errors import BundleError, OptionError
-from vab_rt.manifest import V2AManifest
+from vab_rt.kinds import V2AManifest
 from vab_rt.philox import EMBEDDING_STREAM, FRAME_STREAM, LATENT_STREAM, normal, uniform
 from vab_rt.v2a_config import LatentOptions, V2AConfig
 from vab_rt.windows import Window

@@ -1,19 +1,28 @@
 """VAB: a transformer fills in all audio tokens in a few parallel steps, a codec makes sound of them
-(paper section 3)."""
+(paper section 3). In two stages where a second transformer has the fine codebooks."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from vab_rt.bundle import Bundle
-from vab_rt.config import GenerateOptions, ModelConfig, TokenOptions, fill_in
+from vab_rt.config import (
+    CoarseToFineOptions,
+    GenerateOptions,
+    ModelConfig,
+    TokenOptions,
+    fill_in,
+)
 from vab_rt.decoding import Tokens
 from vab_rt.engines import Engine, Engines
-from vab_rt.errors import BundleError
-from vab_rt.manifest import VabManifest
+from vab_rt.kinds import VabManifest
 from vab_rt.windows import Window
+
+# The fine stage draws other numbers than the coarse one: its seeds are those and this.
+FINE_SEED = 0xBF58476D1CE4E5B9
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,11 @@ class Vab:
     def visual_encoder(self) -> Engine:
         return self.engines["visual_encoder"]
 
+    @property
+    def codec_config(self) -> ModelConfig:
+        """Of the model that has all the codec's codebooks."""
+        return self.config
+
     def options(self, wishes: GenerateOptions) -> TokenOptions:
         """The caller's wishes, and the model's own where there are none."""
         return fill_in(wishes, self.defaults, f"model {self.config.name}")
@@ -45,9 +59,9 @@ class Vab:
     def decode(
         self, window: Window, previous: Tokens | None, options: GenerateOptions
     ) -> Iterator[tuple[int, Tokens]]:
-        """The tokens [1, K, T] of one window, step by step; on a GPU the last step alone."""
+        """The tokens [1, K, T] of one window, step by step; on a GPU the last of a stage alone."""
         seeds = np.array([window.seed(options.seed)], np.uint64)
-        tokens = carry_over(previous, self.config)
+        tokens = carry_over(previous, self.codec_config)
         return self.decode_tokens(window.features[None], tokens, seeds, options)
 
     def decode_tokens(
@@ -59,28 +73,87 @@ class Vab:
     ) -> Iterator[tuple[int, Tokens]]:
         """Fill the [MASK] positions of tokens [B, K, T] to fit features [B, F, visual_dim].
 
-        seeds [B]. Yields (step, tokens), on a GPU the last alone; each clip gets the tokens it
-        would get alone.
+        seeds [B]. Yields (step, tokens), on a GPU the last of a stage alone; each clip gets the
+        tokens it would get alone.
         """
-        complete = self.options(options)
-        return self.engines.decode_tokens("backbone", features, tokens, seeds, complete)
+        complete, given = self.options(options), {"features": features}
+        return self.engines.decode_tokens("backbone", given, tokens, seeds, complete)
 
     def render(self, state: Tokens) -> npt.NDArray[np.float32]:
         return self.engines["codec_decoder"](tokens=state)
 
 
+@dataclass(frozen=True, kw_only=True)
+class CoarseToFine(Vab):
+    """Two stages: `config` is of the coarse model, and `engines` has a graph fine_backbone too
+    (paper section 3.3, equation 3).
+
+    The fine codebooks of its state are [MASK] until the coarse ones are finished.
+    """
+
+    fine_config: ModelConfig
+    defaults: CoarseToFineOptions = field(default_factory=CoarseToFineOptions)
+
+    @property
+    def codec_config(self) -> ModelConfig:
+        return self.fine_config
+
+    def options(self, wishes: GenerateOptions) -> CoarseToFineOptions:
+        return fill_in(wishes, self.defaults, f"model {self.config.name}")
+
+    def num_steps(self, options: GenerateOptions) -> int:
+        complete = self.options(options)
+        return complete.steps + complete.fine_steps
+
+    def decode_tokens(
+        self,
+        features: npt.NDArray[np.float32],
+        tokens: Tokens,
+        seeds: npt.NDArray[np.uint64],
+        options: GenerateOptions,
+    ) -> Iterator[tuple[int, Tokens]]:
+        complete = self.options(options)
+        start, fine = np.split(tokens, [self.config.num_codebooks], axis=1)
+        coarse = start
+        for step, coarse in super().decode_tokens(features, start, seeds, complete):
+            yield step, np.concatenate([coarse, fine], 1)
+        for step, whole in self.decode_fine(features, coarse, fine, seeds, complete):
+            yield complete.steps + step, whole
+
+    def decode_fine(
+        self,
+        features: npt.NDArray[np.float32],
+        coarse: Tokens,
+        fine: Tokens,
+        seeds: npt.NDArray[np.uint64],
+        options: GenerateOptions,
+    ) -> Iterator[tuple[int, Tokens]]:
+        """The second stage alone: coarse tokens stay, fine ones are filled in where [MASK].
+
+        seeds [B]: as the first stage has them. Yields (fine step, tokens [B, K, T] of all
+        codebooks).
+        """
+        complete = self.options(options)
+        stage = msgspec.structs.replace(complete, steps=complete.fine_steps)
+        given = {"coarse": coarse, "features": features}
+        own_seeds = seeds + np.uint64(FINE_SEED)  # modulo 2**64
+        decoding = self.engines.decode_tokens("fine_backbone", given, fine, own_seeds, stage)
+        for step, filled in decoding:
+            yield step, np.concatenate([coarse, filled], 1)
+
+
 def open_system(bundle: Bundle, engines: Engines) -> Vab:
-    """Raises BundleError for a model that only goes on from another's tokens."""
+    """In one stage or two, as the bundle has them."""
     manifest = bundle.manifest
     assert isinstance(manifest, VabManifest), manifest.kind
-    if manifest.model.given_codebooks:
-        raise BundleError(
-            f"model {manifest.model.name} predicts only the codebooks after the first "
-            f"{manifest.model.given_codebooks}, expected one that predicts all; a coarse-to-fine "
-            "model cannot generate alone, load the coarse one"
-        )
     engines.warm_up("backbone")
-    return Vab(manifest.model, engines, manifest.defaults)
+    if manifest.fine is None:
+        return Vab(manifest.model, engines, manifest.defaults)
+    engines.warm_up("fine_backbone")
+    defaults = manifest.defaults
+    assert isinstance(defaults, CoarseToFineOptions), defaults
+    fine = manifest.fine
+    return CoarseToFine(manifest.model, engines, defaults=defaults, fine_config=fine)
 
 
 def carry_over(previous: Tokens | None, config: ModelConfig) -> Tokens:
