@@ -1,5 +1,6 @@
 """What is exported: one module a graph, built from a checkpoint, ready for every backend."""
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -8,7 +9,7 @@ from torch.nn import functional as F
 
 from training.checkpoint import Checkpoint
 from training.image_encoder import ImageEncoder
-from training.model import VAB, attention_bias, sinusoids
+from training.model import VAB, Layer, attention_bias, sinusoids
 from vab_rt.errors import ExportError
 
 Store = Literal["fp32", "fp16"]
@@ -19,6 +20,10 @@ TYPED_GRAPHS = ("visual_encoder", "backbone")
 """The codec stays float32: it adds up phases, and takes a fraction of the time."""
 
 DTYPES: dict[str, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
+ALIGNED_POSITIONS = 8
+NEVER = -1e4
+"""Added to the scores of positions that nobody attends to; finite in float16."""
+
 MIN_HALF_ELEMENTS = 1024
 MAX_HALF = torch.finfo(torch.float16).max
 
@@ -45,7 +50,7 @@ def typed_module(name: str, checkpoint: Checkpoint, precision: Typed) -> nn.Modu
     if name == "backbone":
         vab = checkpoint.vab()
         check_range(vab, dtype)
-        return Backbone(vab, dtype).eval()
+        return GpuBackbone(vab, dtype).eval()
     encoder = checkpoint.image_encoder()
     check_range(encoder, dtype)
     return TypedImageEncoder(encoder, dtype).eval()
@@ -78,6 +83,43 @@ class Backbone(nn.Module):
 
     def enter(self, x: Tensor) -> Tensor:
         return x.to(self.rounding).to(self.dtype)
+
+
+class GpuBackbone(Backbone):
+    """The same for the fused attention of GPUs, whose libraries are choosy.
+
+    onnxruntime's CUDA provider has a fused kernel with a bias only where the bias has rows of 8
+    numbers, or else writes all scores to memory; so the stream is padded with positions that nobody
+    attends to. Of heads that are already apart it would make copies; so they stay side by side.
+    """
+
+    def __init__(self, vab: VAB, dtype: torch.dtype) -> None:
+        super().__init__(vab, dtype)
+        for layer in vab.layers:
+            layer.attention = partial(joined_attention, layer)
+
+    def forward(self, tokens: Tensor, features: Tensor, conditional: Tensor) -> Tensor:
+        vab, config = self.vab, self.vab.config
+        x = vab.embed(tokens, self.enter(features), self.enter(conditional))  # [B, F + T, D]
+        if config.sinusoids:
+            x = x + self.enter(sinusoids(config))
+        num_padded = -x.shape[1] % ALIGNED_POSITIONS
+        bias = F.pad(attention_bias(config), (0, num_padded, 0, num_padded), value=NEVER)
+        bias = self.enter(bias)  # [1, H, padded, padded]
+        x = torch.cat([x, x[:, :num_padded]], 1) if num_padded else x
+        for layer in vab.layers:
+            x = layer(x, bias, config.num_frames)
+        x = x[:, config.num_frames : config.num_frames + config.num_token_steps]
+        logits = vab.heads(vab.norm(x)).unflatten(2, (vab.num_predicted, -1))
+        return logits.transpose(1, 2).float()
+
+
+def joined_attention(layer: Layer, x: Tensor, bias: Tensor) -> Tensor:
+    """`Layer.attention` as one operator, heads side by side in and out [B, P, D]."""
+    q, k, v = layer.qkv(x).chunk(3, -1)
+    heads = layer.num_heads
+    mixed, *_ = torch.onnx.ops.attention(q, k, v, bias, q_num_heads=heads, kv_num_heads=heads)
+    return layer.out(mixed)
 
 
 class TypedImageEncoder(nn.Module):

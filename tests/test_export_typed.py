@@ -14,10 +14,11 @@ import torch
 from checkpoints import tiny_checkpoint, tiny_config
 
 from export.build_engines import build_bundle, main
-from export.modules import check_range, rounded_module, typed_module
+from export.modules import Backbone, GpuBackbone, check_range, rounded_module, typed_module
 from export.typed_graphs import verify_widened, write_typed
 from export.verify import fixed_inputs, relative_error, run_torch
 from training.checkpoint import Checkpoint, read_checkpoint
+from training.model import VAB
 from vab_rt.bundle import open_bundle
 from vab_rt.contract import GRAPHS
 from vab_rt.errors import ExportError
@@ -76,6 +77,25 @@ def test_the_loss_is_that_of_rounding(checkpoint: Checkpoint, precision: str) ->
     assert narrow.dtype == wide.dtype == np.float32
     limit = {"fp16": 5e-3, "bf16": 4e-2}[precision]
     assert limit / 100 < relative_error(wide, narrow) < limit
+
+
+@pytest.mark.parametrize("clip_s", [2.0, 2.2, 2.4])  # 105, 115 and 126 positions
+def test_attention_of_gpus_is_that_of_the_model(clip_s: float) -> None:
+    torch.manual_seed(0)
+    vab, config = VAB(tiny_config(clip_s=clip_s)).eval(), tiny_config(clip_s=clip_s)
+    inputs = fixed_inputs("backbone", config, 3)
+    expected = run_torch(Backbone(vab), inputs)
+    found = run_torch(GpuBackbone(vab, torch.float32), inputs)
+    assert relative_error(expected, found) < 1e-5
+
+
+def test_attention_of_gpus_takes_rows_as_the_projections_leave_them(bundle: Path) -> None:
+    graph = ir.load(bundle / "backbone.fp16.onnx").graph
+    attention = [node for node in graph if node.op_type == "Attention"]
+    assert len(attention) == tiny_config().layers
+    for node in attention:
+        assert {value.producer().op_type for value in node.inputs[:3]} == {"Split"}
+        assert [user.op_type for user, _ in node.outputs[0].uses()] == ["MatMul"]
 
 
 def test_a_graph_of_other_weights_is_refused(
