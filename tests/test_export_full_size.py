@@ -1,11 +1,11 @@
-"""The paper's largest model goes all the way: checkpoint, bundle, runtime, one guided step."""
+"""The paper's largest model goes all the way: checkpoint, bundle, engines, one guided step."""
 
 import pytest
 
 pytest.importorskip("torch", reason="the exporter needs the extra `export`")
 
 from bench.full_size import MAX_RELATIVE_ERROR, measure
-from vab_rt.contract import GRAPHS
+from vab_rt.contract import GRAPHS, RUNTIME_GRAPHS
 
 
 @pytest.mark.slow
@@ -15,3 +15,8 @@ def test_vab_encodec_exports_and_takes_a_step() -> None:
     assert figures["verified"].keys() == {f"verified_{name}" for name in GRAPHS}
     assert figures["size_bytes"]["backbone.onnx"] > 1.6e9
     assert figures["export_peak_mb"] < 14_000
+    pytest.importorskip("tensorrt_rtx", reason='not installed: pip install "vab-rt[rtx]"')
+    engines = figures["engines"]
+    assert engines.keys() == set(RUNTIME_GRAPHS)
+    for name, engine in engines.items():
+        assert engine["size_bytes"] > 0.9 * figures["size_bytes"][f"{name}.onnx"]
