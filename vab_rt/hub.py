@@ -74,10 +74,10 @@ def needed(repository: Repository, file: str, *, offline: bool) -> Path:
     path = fetch(repository, file, offline=offline)
     if path is not None:
         return path
-    if offline:
+    if offline or _library().constants.HF_HUB_OFFLINE:
         raise BundleError(
             f"{file} of {repository} is not in the cache of huggingface_hub, expected it there "
-            "with --offline; run the same command once without --offline"
+            "with --offline or HF_HUB_OFFLINE; run the same command once without it"
         )
     raise BundleError(
         f"{repository} has no file {file}, expected a repository that holds it; check the name"
@@ -91,18 +91,19 @@ def fetch(repository: Repository, file: str, *, offline: bool) -> Path | None:
     """
     hub = _library()
     name, revision = repository
-    is_offline = offline or hub.constants.HF_HUB_OFFLINE
+    kept = hub.try_to_load_from_cache(name, file, revision=revision)
+    is_kept = isinstance(kept, str)
+    if offline or hub.constants.HF_HUB_OFFLINE:
+        return Path(kept) if is_kept else None
+    if is_kept and _COMMIT.fullmatch(revision):
+        return Path(kept)  # it cannot change
     try:
         with _told(repository, hub):
-            if not is_offline and not _is_kept(hub, repository, file):
-                # Fails at once without a network, where the download below tries again and again.
-                hub.get_hf_file_metadata(hub.hf_hub_url(name, file, revision=revision))
-            found = hub.hf_hub_download(
-                name, file, revision=revision, local_files_only=is_offline, library_name="vab-rt"
-            )
+            # Fails at once without a network, where the download below tries again and again.
+            hub.get_hf_file_metadata(hub.hf_hub_url(name, file, revision=revision))
+            return Path(hub.hf_hub_download(name, file, revision=revision, library_name="vab-rt"))
     except hub.errors.EntryNotFoundError:
         return None
-    return Path(found)
 
 
 def cache_of(file: Path) -> Path:
@@ -110,18 +111,12 @@ def cache_of(file: Path) -> Path:
     return file.parents[3]
 
 
-def _is_kept(hub: ModuleType, repository: Repository, file: str) -> bool:
-    """Whether a commit's file is in the cache: it cannot change."""
-    name, revision = repository
-    if not _COMMIT.fullmatch(revision):
-        return False
-    return isinstance(hub.try_to_load_from_cache(name, file, revision=revision), str)
-
-
 def _library() -> ModuleType:
     try:
         import huggingface_hub
+        import huggingface_hub.constants
         import huggingface_hub.errors
+        import huggingface_hub.utils
     except ImportError as error:
         raise BackendError(
             f"names that begin with {PREFIX} need huggingface_hub, expected it to be installed "

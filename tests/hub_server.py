@@ -1,0 +1,80 @@
+"""A server on this machine that answers as a hub does: repositories, revisions, files, errors."""
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+GATED = "someone/gated"
+
+
+class Hub:
+    """commits: by name of a repository, then by commit, a folder of its files. branches: by name
+    and branch, a commit. asked: what has been asked for, such as `GET org/name/vab.json`."""
+
+    def __init__(self) -> None:
+        self.commits: dict[str, dict[str, Path]] = {}
+        self.branches: dict[tuple[str, str], str] = {}
+        self.asked: list[str] = []
+        self.url = ""
+
+    def commit(self, name: str, folder: Path, branch: str = "main") -> str:
+        """Put a folder there as the branch's newest commit; returns its hash."""
+        commit = hashlib.sha1(f"{name}{folder}".encode(), usedforsecurity=False).hexdigest()
+        self.commits.setdefault(name, {})[commit] = folder
+        self.branches[name, branch] = commit
+        return commit
+
+    def find(self, path: str) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and content for ORG/NAME/resolve/REVISION/FILE."""
+        name, _, rest = path.partition("/resolve/")
+        revision, _, file = rest.partition("/")
+        if name == GATED:
+            return 403, {"X-Error-Code": "GatedRepo"}, b""
+        if name not in self.commits:
+            return 401, {"X-Error-Code": "RepoNotFound"}, b""
+        commit = self.branches.get((name, revision), revision)
+        if commit not in self.commits[name]:
+            return 404, {"X-Error-Code": "RevisionNotFound"}, b""
+        found = self.commits[name][commit] / file
+        if not found.is_file():
+            return 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit}, b""
+        content = found.read_bytes()
+        etag = hashlib.sha256(content).hexdigest()
+        return 200, {"X-Repo-Commit": commit, "ETag": f'"{etag}"'}, content
+
+
+@contextmanager
+def serving() -> Iterator[Hub]:
+    hub = Hub()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            path = self.path.lstrip("/").partition("?")[0]
+            if "/resolve/" in path:  # huggingface_hub asks for more than files
+                hub.asked.append(f"{self.command} {path}")
+            status, headers, content = hub.find(path)
+            self.send_response(status)
+            for header, value in headers.items():
+                self.send_header(header, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content)
+
+        do_GET = do_HEAD
+
+        def log_message(self, *details: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    hub.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
