@@ -12,6 +12,7 @@ pytest.importorskip("torch", reason="the exporter needs the extra `export`")
 import onnx_ir as ir
 import torch
 from checkpoints import tiny_checkpoint, tiny_config
+from cuda_kernels import off_the_gpu
 
 from export.build_engines import build_bundle, main
 from export.modules import Backbone, GpuBackbone, check_range, rounded_module, typed_module
@@ -67,6 +68,7 @@ def test_every_product_and_attention_is_narrow(bundle: Path, name: str, precisio
         assert kinds == {WIDTHS[precision]}, node
     weights = [v for v in graph.initializers.values() if v.dtype == ir.DataType.FLOAT]
     assert sum(v.const_value.size for v in weights) < 1000  # positions, before rounding
+    assert off_the_gpu(bundle / f"{name}.{precision}.onnx") == set()
 
 
 @pytest.mark.parametrize("precision", WIDTHS)

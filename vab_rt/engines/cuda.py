@@ -27,7 +27,8 @@ _NO_GRAPH = -1
 _SIZES = frozenset(
     ("Shape", "Size", "Gather", "Slice", "Concat", "Squeeze", "Unsqueeze", "Cast", "Add", "Mul")
 )
-"""Arithmetic on shapes, which onnxruntime keeps on the processor on purpose."""
+"""Arithmetic on shapes, which onnxruntime keeps on the processor on purpose, and which a CUDA graph
+does without: its shapes are fixed. It refuses to capture what would be copied."""
 
 
 def open_engines(bundle: Bundle, threads: int | None = None) -> Engines:
@@ -37,18 +38,20 @@ def open_engines(bundle: Bundle, threads: int | None = None) -> Engines:
             "device cuda needs onnxruntime with the CUDA provider, and the one installed has none; "
             f"install it with: {INSTALL}"
         )
+    # Not fp8, which onnxruntime widens before it multiplies.
+    precisions = {name: gpu_precision(bundle, name) for name in bundle.needed_graphs}
     gpu = Gpu()
     contracts = bundle.contracts
     graphs: dict[str, DeviceGraph] = {
         name: OrtGraph(
             name,
-            bundle.read_graph(name, gpu_precision(bundle, name)),  # its fp8 is no faster
+            bundle.read_graph(name, precision),
             contracts[name],
             gpu,
             origin=str(bundle.folder),
             has_own_graph=name in bundle.stepped_graphs,
         )
-        for name in bundle.needed_graphs
+        for name, precision in precisions.items()
     }
     return device_engines(bundle, gpu, graphs, "cuda")
 
@@ -78,7 +81,7 @@ class OrtGraph:
                 f"({first_line(error)}), expected a graph and libraries that run there; see vab-rt "
                 "doctor, or export the model again"
             ) from error
-        check_placement(self._session, name, is_strict=has_own_graph)
+        check_placement(self._session, name)
         check_session(self._session, name, contract, origin)
 
     def bind(self, tensors: dict[str, DeviceArray]) -> Enqueue:
@@ -113,11 +116,8 @@ class OrtGraph:
         return "cuda", self._gpu.device_id, kind, array.shape, array.address
 
 
-def check_placement(session: Any, name: str, *, is_strict: bool) -> None:
-    """Raises BackendError for a node that runs on the processor: it would copy back and forth.
-
-    is_strict: not even arithmetic on shapes, which a CUDA graph cannot hold.
-    """
+def check_placement(session: Any, name: str) -> None:
+    """Raises BackendError for a node that runs on the processor: it would copy back and forth."""
     if PROVIDER not in session.get_providers():
         raise BackendError(
             f"onnxruntime could not start CUDA for graph {name} and would use the processor, "
@@ -130,9 +130,7 @@ def check_placement(session: Any, name: str, *, is_strict: bool) -> None:
         if subgraph.ep_name != PROVIDER
         for node in subgraph.get_nodes()
     }
-    if not is_strict:
-        elsewhere -= _SIZES
-    if elsewhere:
+    if elsewhere := elsewhere - _SIZES:
         raise BackendError(
             f"graph {name} has {', '.join(sorted(elsewhere))} on the processor, expected every "
             "node on the GPU; upgrade with: pip install --upgrade --no-deps onnxruntime-gpu"
