@@ -9,7 +9,8 @@ import msgspec
 from training.codecs.codebooks import fit_codebooks
 from training.codecs.codec import build_codec
 from training.codecs.spectra import NAMES, MultiScaleSpectra
-from training.codecs.spectral import Spectrum, Transform
+from training.codecs.spectral import Spectrum
+from training.codecs.transform import Transform
 from training.recipes import read_recipe
 from vab_rt.errors import OptionError
 
@@ -74,6 +75,39 @@ def test_each_codebook_takes_error_away():
     frames, vq = frames.T[None], codec.quantizer.vq
     errors = [(frames - vq.decode(vq.encode(frames, n_q=n))).square().mean() for n in (1, 2, 3, 4)]
     assert errors == sorted(errors, reverse=True) and errors[3] < 0.9 * errors[0]
+
+
+def test_a_decoder_may_learn_to_do_with_fewer_codebooks():
+    """Half the clips have all, the others any number from the least on; the same ones again."""
+    model = msgspec.structs.replace(read_recipe("default").model, num_codebooks=12)
+    codec = build_codec(model, TINY | {"least_codebooks": 4})
+    drawn = codec._num_kept(4000, torch.Generator().manual_seed(0))
+    counts = drawn.bincount(minlength=13) / len(drawn)
+    assert (counts[:4] == 0).all() and (counts[4:12] - 1 / 18).abs().max() < 0.02
+    assert abs(counts[12] - (1 / 2 + 1 / 18)) < 0.03
+    assert torch.equal(drawn, codec._num_kept(4000, torch.Generator().manual_seed(0)))
+    fit_codebooks(codec.quantizer, codec.latents(torch.randn(4, 32_000)).flatten(0, 1), rounds=1)
+    tokens = codec.encode(torch.randn(3, 6400) * 0.1)
+    kept = codec.dequantise(tokens, torch.tensor([4, 12, 7]))
+    for clip, count in enumerate((4, 12, 7)):
+        alone = codec.dequantise(tokens[clip : clip + 1, :count])
+        torch.testing.assert_close(kept[clip], alone[0])
+    assert codec.decode(tokens[:, :4]).shape == (3, 6400)
+
+
+def test_a_codec_of_all_codebooks_draws_nothing():
+    codec = build_codec(read_recipe("default").model, TINY)
+    assert codec._num_kept(8, torch.Generator()) is None
+    audio = torch.randn(2, 6400) * 0.1
+    random = torch.Generator().manual_seed(0)
+    found, _ = codec.reconstruct(audio, random, 0.1, bfloat16=False)
+    torch.testing.assert_close(found, codec.render(codec(audio)))
+    assert torch.equal(random.get_state(), torch.Generator().manual_seed(0).get_state())
+
+
+def test_fewer_codebooks_than_none_and_more_than_all_are_refused():
+    with pytest.raises(OptionError, match=r"least_codebooks is 5, expected 0 .* to 4"):
+        build_codec(read_recipe("default").model, TINY | {"least_codebooks": 5})
 
 
 def test_a_tone_runs_on_through_all_frames(codec):

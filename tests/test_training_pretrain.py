@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -137,8 +138,17 @@ def test_given_codebooks_are_neither_masked_nor_scored():
     settings = PretrainSettings(batch=4, precision="fp32")
     batch = training_batch(make_clips(config=config), config, settings, 0, 0.0)
     assert not batch.hidden[:, 0].any() and batch.hidden[:, 1].any()
+    assert torch.equal(batch.tokens[:, 0].long(), batch.targets[:, 0]), "they are all read"
     model = untrained(config)
-    assert torch.isfinite(masked_loss(model, batch, config, settings)[0])
+    loss, accuracy = masked_loss(model, batch, config, settings)
+    other = (batch.targets[:, :1] + 1) % 11
+    unscored = msgspec.structs.replace(batch, targets=torch.cat([other, batch.targets[:, 1:]], 1))
+    assert torch.equal(masked_loss(model, unscored, config, settings)[0], loss)
+    other_given = batch.tokens.clone()
+    other_given[:, :1] = other
+    read = msgspec.structs.replace(batch, tokens=other_given)
+    assert not torch.equal(masked_loss(model, read, config, settings)[0], loss)
+    assert 0 <= accuracy <= 1
 
 
 def test_muon_takes_the_matrices_of_the_layers_and_adamw_the_rest():

@@ -22,11 +22,11 @@ from training.evaluation.retrieval import retrieval_result, spread_over_classes
 from training.evaluation.trial import Trial, on_device, open_model
 from training.finetuning import open_shards, report, run_command, shown
 from training.representation import MODALITIES
-from vab_rt.config import GenerateOptions, TokenOptions
+from vab_rt.config import CoarseToFineOptions, GenerateOptions
 from vab_rt.errors import DataError, OptionError
 
 JUDGE_STEPS = 1000
-SAMPLING = ("guidance", "temperature", "top_k", "mask_temperature", "steps")
+SAMPLING = ("guidance", "temperature", "top_k", "mask_temperature", "steps", "fine_steps")
 
 
 def evaluate_generation(trial: Trial, seeds: list[int], workers: int = 1) -> dict:
@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         "--embedding", default="judge", help="judge, vggish:FILE, passt:FILE or clap:FOLDER"
     )
     for name in SAMPLING:
-        default = getattr(TokenOptions(), name)
+        default = getattr(CoarseToFineOptions(), name)
         shown = f"(default: the model's own, mostly {default})"
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), help=shown)
     parser.add_argument("--workers", type=int, default=min(16, os.cpu_count() or 1))

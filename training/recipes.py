@@ -10,6 +10,7 @@ from training.contrastive import ContrastiveSettings
 from training.pretrain import PretrainSettings
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
+from vab_rt.kinds import check_pair
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -18,13 +19,16 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """One run. Minutes are per stage, on whatever machine it is; None: the stage's own epochs.
 
     codec, codec_training: see the codec's settings and `codec_settings.py`. rendered_clips: what
-    codec and image encoder learn from; clips: what the transformer learns from.
+    codec and image encoder learn from; clips: what the transformer learns from. fine: a second
+    transformer, which goes on from the tokens of the first; the codec is then the one of both.
     """
 
     model: ModelConfig
+    fine: ModelConfig | None = None
     codec: dict[str, Any] = {}
     codec_training: dict[str, Any] = {}
     pretrain: PretrainSettings = PretrainSettings()
+    fine_pretrain: PretrainSettings = PretrainSettings()
     contrastive: ContrastiveSettings = ContrastiveSettings()
     classification: ClassificationSettings = ClassificationSettings()
     rendered_clips: int = 3000
@@ -34,12 +38,28 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     codec_minutes: float = 12
     clip_minutes: float = 11
     pretrain_minutes: float | None = None
+    fine_minutes: float | None = None
     contrastive_minutes: float | None = None
     classification_minutes: float | None = None
     licence: str = "Apache-2.0"
 
+    def __post_init__(self) -> None:
+        if self.fine is not None:
+            check_pair(self.model, self.fine)
+
+    @property
+    def codec_model(self) -> ModelConfig:
+        """The model that has all the codec's codebooks."""
+        return self.fine or self.model
+
     def with_minutes(self, pretrain: float) -> Self:
-        return msgspec.structs.replace(self, pretrain_minutes=pretrain)
+        """The same with so many minutes of pre-training, of both transformers where there are two
+        in the proportion that they have here."""
+        if self.fine is None:
+            return msgspec.structs.replace(self, pretrain_minutes=pretrain)
+        coarse, fine = self.pretrain_minutes or 1, self.fine_minutes or 1
+        share = pretrain * fine / (coarse + fine)
+        return msgspec.structs.replace(self, pretrain_minutes=pretrain - share, fine_minutes=share)
 
 
 def read_recipe(name: str) -> Recipe:

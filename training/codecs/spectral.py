@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.codecs.codebooks import distances
+from training.codecs.transform import Transform
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
 
@@ -32,12 +33,17 @@ NUM_TURNS = 4093  # a prime, so that rows of the table do not line up
 
 
 class SpectralSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Sizes of the codec that the tensor contract does not fix."""
+    """Sizes of the codec that the tensor contract does not fix.
+
+    least_codebooks: the decoder also learns to do with this many of the codebooks and no more, as a
+    coarse model has them; 0: it always has all.
+    """
 
     n_fft: int = 960
     decoder_width: int = 256
     decoder_blocks: int = 4
     expansion: int = 3
+    least_codebooks: int = 0
 
 
 class Spectrum(msgspec.Struct, frozen=True):
@@ -61,6 +67,12 @@ class SpectralCodec(nn.Module):
         super().__init__()
         s = settings
         self.hop, self.bins = config.hop_samples, s.n_fft // 2 + 1
+        self.least_codebooks = s.least_codebooks or config.num_codebooks
+        if not 1 <= self.least_codebooks <= config.num_codebooks:
+            raise OptionError(
+                f"least_codebooks is {s.least_codebooks}, expected 0 (all) to "
+                f"{config.num_codebooks}, the codec's"
+            )
         self.low = self.bins // 2  # bins that are a band each
         code_dim = self.low + self.low // POOL + ENVELOPE_POINTS
         if config.code_dim != code_dim:
@@ -146,18 +158,39 @@ class SpectralCodec(nn.Module):
         return codes.transpose(0, 1).to(torch.int32)
 
     def decode(self, tokens: Tensor) -> Tensor:
-        latents = sum(
-            F.embedding(tokens[:, k], self.quantizer.vq.layers[k].codebook)
-            for k in range(tokens.shape[1])
-        )
-        return self.render(self.spectrum(latents))
+        """Also of fewer than K codebooks."""
+        return self.render(self.spectrum(self.dequantise(tokens)))
 
-    def forward(self, audio: Tensor, bfloat16: bool = False) -> Spectrum:
-        """Training pass: the spectrum of the quantised audio, to render and to compare."""
+    def dequantise(self, tokens: Tensor, num_kept: Tensor | None = None) -> Tensor:
+        """Latents [B, T, code_dim] of tokens [B, K, T], or of the first num_kept [B] codebooks."""
+        codes = [
+            F.embedding(tokens[:, k], layer.codebook)
+            for k, layer in enumerate(self.quantizer.vq.layers[: tokens.shape[1]])
+        ]
+        if num_kept is not None:
+            codes = [(num_kept > k)[:, None, None] * each for k, each in enumerate(codes)]
+        return sum(codes)
+
+    def _num_kept(self, count: int, random: torch.Generator | None) -> Tensor | None:
+        """Codebooks of each clip [B]: of every other one all (as in arXiv:2306.06546, quantizer
+        dropout), of the rest any number from the least; None where that is all anyway."""
+        num_all = len(self.quantizer.vq.layers)
+        if random is None or self.least_codebooks == num_all:
+            return None
+        drawn = torch.randint(self.least_codebooks, num_all + 1, (count,), generator=random)
+        whole = torch.rand(count, generator=random) < 0.5
+        return torch.where(whole, num_all, drawn).to(self.turns.device)
+
+    def forward(
+        self, audio: Tensor, bfloat16: bool = False, random: torch.Generator | None = None
+    ) -> Spectrum:
+        """Training pass: the spectrum of the quantised audio, to render and to compare.
+
+        random: of how many codebooks each clip has; None: all.
+        """
         with torch.no_grad():
-            latents = self.latents(audio).transpose(1, 2)  # [B, code_dim, T]
-            quantised = self.quantizer.vq.decode(self.quantizer.vq.encode(latents))
-            quantised = quantised.transpose(1, 2)  # [B, T, code_dim]
+            tokens = self.encode(audio)
+            quantised = self.dequantise(tokens, self._num_kept(len(audio), random))
         with torch.autocast(audio.device.type, torch.bfloat16, bfloat16):
             of_bins, log_gain = self.decoder(quantised)
         return self._spectrum(quantised, of_bins.float(), log_gain.float())
@@ -167,10 +200,10 @@ class SpectralCodec(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Training pass: what becomes of audio [B, S], and the losses of the spectrum behind it.
 
-        Nothing is drawn and no codebook moves: with no encoder to learn k-means has said it all,
-        and tokens made before stay true.
+        No codebook moves: with no encoder to learn k-means has said it all, and tokens made before
+        stay true. What is drawn is how many codebooks a clip has, where there is a choice.
         """
-        spectrum = self(audio, bfloat16)
+        spectrum = self(audio, bfloat16, random)
         return self.render(spectrum), self.spectrum_losses(spectrum, audio)
 
     def spectrum_losses(self, spectrum: Spectrum, target: Tensor) -> dict[str, Tensor]:
@@ -237,60 +270,3 @@ class ConvNeXtBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # [B, T, width]
         y = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
         return x + self.scale * self.contract(F.gelu(self.expand(self.norm(y))))
-
-
-class Transform(nn.Module):
-    """STFT and its inverse, one frame a hop, frame t centred on hop t. Hann window both ways."""
-
-    def __init__(self, n_fft: int, hop: int) -> None:
-        super().__init__()
-        if n_fft % hop:
-            raise ValueError(f"n_fft {n_fft} is not a multiple of the hop {hop}")
-        self.n_fft, self.hop = n_fft, hop
-        self.pad = (n_fft - hop) // 2
-        angles = torch.arange(n_fft, dtype=torch.float64) * (2 * math.pi / n_fft)
-        self.register_buffer("cosine", angles.cos().float(), persistent=False)
-        self.register_buffer("sine", angles.sin().float(), persistent=False)
-        self.register_buffer("window", (0.5 - 0.5 * angles.cos()).float(), persistent=False)
-
-    def analyse(self, audio: Tensor) -> tuple[Tensor, Tensor]:  # [B, S] -> two [B, T, bins]
-        frames = self._frames(F.pad(audio, (self.pad, self.pad))) * self.window
-        if not torch.compiler.is_exporting():
-            spectrum = torch.fft.rfft(frames)
-            return spectrum.real, spectrum.imag
-        cosine, sine = self._basis()
-        return frames @ cosine, -(frames @ sine)
-
-    def synthesise(self, real: Tensor, imaginary: Tensor) -> Tensor:  # two [B, T, bins] -> [B, S]
-        if not torch.compiler.is_exporting():
-            frames = torch.fft.irfft(torch.complex(real, imaginary), n=self.n_fft)
-        else:
-            cosine, sine = self._basis()
-            bins = torch.arange(real.shape[-1], device=real.device)
-            both_sides = torch.where((bins == 0) | (bins == self.n_fft // 2), 1.0, 2.0)
-            weight = both_sides / self.n_fft
-            sine = sine * ((bins != 0) & (bins != self.n_fft // 2))
-            frames = (real * weight) @ cosine.T - (imaginary * weight) @ sine.T
-        overlapped = self._overlap_add(frames * self.window)
-        envelope = self._overlap_add(self.window.square().expand(1, real.shape[1], -1))
-        return overlapped / envelope
-
-    def _frames(self, padded: Tensor) -> Tensor:  # [B, S + 2 * pad] -> [B, T, n_fft]
-        blocks = padded.unflatten(1, (-1, self.hop // 2))  # half hops: the padding is 1.5 hops
-        per_frame, count = 2 * self.n_fft // self.hop, blocks.shape[1]
-        last = count - per_frame + 1
-        return torch.cat([blocks[:, i : last + i : 2] for i in range(per_frame)], -1)
-
-    def _overlap_add(self, frames: Tensor) -> Tensor:  # [B, T, n_fft] -> [B, T * hop]
-        parts = frames.unflatten(2, (-1, self.hop))  # [B, T, n_fft / hop, hop]
-        num_parts = parts.shape[2]
-        summed = sum(
-            F.pad(parts[:, :, i], (0, 0, i, num_parts - 1 - i)) for i in range(num_parts)
-        ).flatten(1)
-        return summed[:, self.pad : summed.shape[1] - self.pad]
-
-    def _basis(self) -> tuple[Tensor, Tensor]:  # two [n_fft, bins]; made in the graph, not stored
-        n = torch.arange(self.n_fft, device=self.cosine.device)
-        k = torch.arange(self.n_fft // 2 + 1, device=self.cosine.device)
-        turns = (n[:, None] * k[None]) % self.n_fft
-        return self.cosine[turns], self.sine[turns]

@@ -3,11 +3,14 @@
 Held-out clips of FoleyWorld, as H.264 files, go through the runtime's video reader and pipeline,
 with the graphs of a bundle or the torch modules of a checkpoint. Every measure stands beside four
 bounds of the same run: the true sound, the codec's reconstruction of it, the sound made for another
-clip, and the model with the picture taken away.
+clip, and the model with the picture taken away. A system of two stages also goes on from the true
+coarse tokens (the paper's table 15).
 """
 
 import dataclasses
 import functools
+import statistics
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -32,10 +35,15 @@ from training.evaluation.measures import (
 from training.evaluation.trial import Trial, open_model
 from training.processes import in_parallel
 from vab_rt.config import GenerateOptions
+from vab_rt.contract import BACKBONES
+from vab_rt.engines import Engine
 from vab_rt.pipeline import Pipeline, encode_frames
+from vab_rt.systems.vab import CoarseToFine
 from vab_rt.windows import Window
 
 SOUNDS = ("generated", "ground_truth", "reconstruction", "unconditional")
+FINE_STEPS = (24, 36)
+"""Of the second stage alone, as in table 15."""
 
 
 class Heard(NamedTuple):
@@ -49,10 +57,12 @@ class Heard(NamedTuple):
 
 
 class HeardClip(NamedTuple):
-    """A clip's place among the seeds, and what was heard of each of SOUNDS."""
+    """A clip's place among the seeds, what was heard of each of SOUNDS and of what a system has
+    beside these, and how long generating took."""
 
     number: int
     sounds: dict[str, Heard]
+    generate_s: float = 0.0
 
 
 class Listener:
@@ -107,13 +117,19 @@ def hear_clip(job: tuple[int, int, Trial]) -> HeardClip:
     features = np.stack(list(features))[None]  # [1, F, visual_dim]
     options = msgspec.structs.replace(trial.options, seed=trial.options.seed + number)
     unguided = msgspec.structs.replace(options, guidance=1.0)
+    begin = time.perf_counter()
+    generated = generate(pipeline, features, options)
+    generate_s = time.perf_counter() - begin
+    codes = model.encode(true[None])  # [1, K, T]
     audio = {
-        "generated": generate(pipeline, features, options),
+        "generated": generated,
         "ground_truth": true,
-        "reconstruction": pipeline.render(model.encode(true[None]))[0],
+        "reconstruction": pipeline.render(codes)[0],
         "unconditional": generate(without_picture(pipeline), features, unguided),
+        **dict(from_true_coarse(pipeline, features, codes, options)),
     }
-    return HeardClip(number, {name: listener(sound) for name, sound in audio.items()})
+    sounds = {name: listener(sound) for name, sound in audio.items()}
+    return HeardClip(number, sounds, generate_s)
 
 
 def generate(
@@ -127,15 +143,36 @@ def generate(
     return pipeline.render(finished)[0]
 
 
+def from_true_coarse(
+    pipeline: Pipeline,
+    features: NDArray[np.float32],
+    codes: NDArray[np.int32],
+    options: GenerateOptions,
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Name and sound [S] of the second stage alone, given the true coarse ones of codes [1, K, T].
+
+    Nothing of a system of one stage.
+    """
+    system = pipeline.system
+    if not isinstance(system, CoarseToFine):
+        return
+    coarse, fine = np.split(codes, [system.config.num_codebooks], axis=1)
+    masked, seeds = np.full_like(fine, system.config.mask_id), np.array([options.seed], np.uint64)
+    for steps in FINE_STEPS:
+        chosen = msgspec.structs.replace(options, fine_steps=steps)
+        *_, (_, whole) = system.decode_fine(features, coarse, masked, seeds, chosen)
+        yield f"coarse_to_fine_{steps}", pipeline.render(whole)[0]
+
+
 def without_picture(pipeline: Pipeline) -> Pipeline:
     """The same pipeline with both branches of guidance blind; guidance 1 then runs one of them."""
-
     system = pipeline.system
 
-    def backbone(**inputs: NDArray) -> NDArray:
-        return system.engines["backbone"](**inputs | {"conditional": 0 * inputs["conditional"]})
+    def blinded(backbone: Engine) -> Engine:
+        return lambda **inputs: backbone(**inputs | {"conditional": 0 * inputs["conditional"]})
 
-    blind = system.engines.with_graphs(backbone=backbone)
+    graphs = {name: graph for name, graph in system.engines.graphs.items() if name in BACKBONES}
+    blind = system.engines.with_graphs(**{name: blinded(g) for name, g in graphs.items()})
     return Pipeline(dataclasses.replace(system, engines=blind))
 
 
@@ -183,21 +220,24 @@ class Reference:
 def generation_result(seeds: list[int], clips: list[HeardClip]) -> dict:
     """The measures of the generated sound, and under `bounds` those of each bound.
 
-    Every share and F1 has its 95 % interval under NAME_95.
+    generate_s: the median of what a clip took from features to sound. Every share and F1 has its
+    95 % interval under NAME_95.
     """
     scenes = [foleyworld.make_scene(seed) for seed in seeds]
     ordered = sorted(clips, key=lambda clip: clip.number)
-    sounds = {name: [clip.sounds[name] for clip in ordered] for name in SOUNDS}
+    sounds = {name: [clip.sounds[name] for clip in ordered] for name in ordered[0].sounds}
     generated = sounds["generated"]
     bounds = {
         "ground_truth": sounds["ground_truth"],
         "reconstruction": sounds["reconstruction"],
         "shuffled": generated[-1:] + generated[:-1],
         "unconditional": sounds["unconditional"],
+        **{name: heard for name, heard in sounds.items() if name not in SOUNDS},
     }
     reference = Reference(scenes, sounds["ground_truth"])
     result = reference.measure(generated)
     result |= {"clips": len(scenes), "impact_clips": len(reference.impacts)}
+    result["generate_s"] = round(statistics.median(clip.generate_s for clip in clips), 3)
     return result | {"bounds": {name: reference.measure(h) for name, h in bounds.items()}}
 
 

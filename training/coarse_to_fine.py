@@ -1,0 +1,59 @@
+"""Two transformers and one codec: the chain of a recipe that has a `fine` model.
+
+One codec of all levels, the coarse model on the first of them, the fine model on all with the
+coarse ones given (paper section 3.3, equation 3), and both in one bundle.
+"""
+
+from pathlib import Path
+
+from training import ranks
+from training.checkpoint import read_checkpoint
+from training.datasets.clips import TokenisedClips
+from training.recipes import Recipe
+from training.stages import (
+    encoded,
+    evaluate_bundle,
+    export,
+    train_encoders,
+    train_model,
+    write_start,
+)
+
+
+def run(recipe: Recipe, folder: Path, images: Path | None = None) -> None:
+    """Everything on FoleyWorld, into `folder`, and what is the fine model's into `folder`/fine."""
+    assert recipe.fine is not None, recipe
+    codec_path, fine_folder = folder / "codec.pt", folder / "fine"
+    with ranks.first_alone():
+        encoder = train_encoders(recipe, folder, images)
+        start = write_start(folder / "start.pt", recipe, recipe.model, encoder, codec_path)
+        fine_start = write_start(fine_folder / "start.pt", recipe, recipe.fine, encoder, codec_path)
+        clips = encoded(folder / "train.npz", fine_start, "train", recipe.clips)
+        validation = encoded(
+            folder / "validation.npz", fine_start, "validation", recipe.validation_clips
+        )
+    num_coarse = recipe.model.num_codebooks
+    coarse = train_model(
+        folder,
+        read_checkpoint(start),
+        first_codebooks(clips, num_coarse),
+        first_codebooks(validation, num_coarse),
+        recipe.pretrain,
+        recipe.pretrain_minutes,
+    )
+    begin, settings, minutes = (
+        read_checkpoint(fine_start),
+        recipe.fine_pretrain,
+        recipe.fine_minutes,
+    )
+    fine = train_model(fine_folder, begin, clips, validation, settings, minutes)
+    if ranks.rank() == 0:
+        export(coarse, folder / "bundle", fine)
+        evaluate_bundle(recipe, folder)
+
+
+def first_codebooks(clips: TokenisedClips, count: int) -> TokenisedClips:
+    """The same clips as a model of fewer codebooks reads them."""
+    return TokenisedClips(
+        tokens=clips.tokens[:, :count], features=clips.features, labels=clips.labels
+    )

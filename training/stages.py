@@ -1,0 +1,176 @@
+"""What recipes are made of: encoders, tokens, a transformer, a bundle; each leaves a file, and a
+second run finds it."""
+
+import datetime
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from training import evaluate, foleyworld, ranks
+from training.checkpoint import Checkpoint, Header, read_checkpoint, write_checkpoint
+from training.clip_training import train_clip
+from training.codec_training import train_codec
+from training.codecs.codec import build_codec
+from training.codecs.recordings import Recordings, read_recordings, world_sounds
+from training.codecs.settings import read_training
+from training.datasets.clips import ClipSource, TokenisedClips
+from training.datasets.rendered import Clips, rendered_clips
+from training.evaluation.trial import Trial
+from training.finetuning import report
+from training.fitting import averaged_weights, steps_made
+from training.image_encoder import TINY, ImageEncoder, build_clip
+from training.model import VAB
+from training.pretrain import PretrainSettings, pretrain
+from training.recipes import Recipe
+from vab_rt.config import ModelConfig
+from vab_rt.errors import DataError, OptionError
+
+CHECKOUT = Path(__file__).parents[1]
+OF_IMAGES = ("image_encoder", "image_size", "visual_dim")
+
+
+def train_encoders(recipe: Recipe, folder: Path, images: Path | None = None) -> ImageEncoder:
+    """The codec, into `folder`/codec.pt, and the image encoder: of the checkpoint `images`, or
+    trained into `folder`/clip.pt. Raises OptionError where either is not of FoleyWorld."""
+    config = recipe.codec_model
+    if config.codec != "spectral" or config.image_encoder != TINY:
+        raise OptionError(
+            f"model {recipe.model.name} has the codec {config.codec} and the image encoder "
+            f"{config.image_encoder}, expected spectral and {TINY}: recipes train these on "
+            "FoleyWorld; the others come with weights of their own: put them in a checkpoint and "
+            "begin with --start CKPT --shards DIR"
+        )
+    training = read_training(config.codec, recipe.codec_training)
+    given = None if images is None else image_encoder_of(images, config)
+    clips: Clips | Recordings
+    if given is None:
+        clips = rendered_clips(folder / "world", "train", recipe.rendered_clips, config)
+    else:  # the pictures need not be rendered
+        sounds = world_sounds(folder / "sounds", recipe.rendered_clips, os.cpu_count() or 1)
+        clips = read_recordings(sounds)
+    minutes = recipe.codec_minutes
+    report("codec", train_codec(folder, clips, config, recipe.codec, minutes, 0, training))
+    if given is not None:
+        return given
+    report("clip", train_clip(folder, clips, config, recipe.clip_minutes, 0))
+    clip = build_clip(config)
+    clip.load_state_dict(averaged_weights(folder / "clip.pt"))
+    return ImageEncoder(config, clip.visual)
+
+
+def image_encoder_of(images: Path, config: ModelConfig) -> ImageEncoder:
+    """That of a checkpoint. Raises OptionError for another than the config has."""
+    checkpoint = read_checkpoint(images)
+    for fact in OF_IMAGES:
+        found, expected = getattr(checkpoint.config, fact), getattr(config, fact)
+        if found != expected:
+            raise OptionError(
+                f"{images} has {fact} {found}, expected {expected} as the model {config.name}; "
+                "take the checkpoint of another run, or leave --image-encoder out"
+            )
+    return checkpoint.image_encoder()
+
+
+def write_start(
+    path: Path, recipe: Recipe, config: ModelConfig, images: ImageEncoder, codec_path: Path
+) -> Path:
+    """A checkpoint with trained encoders whose transformer is untrained, made once."""
+    sources = [codec_path, codec_path.with_name("clip.pt")]
+    if is_older(path, *(source for source in sources if source.exists())):
+        codec = build_codec(config, recipe.codec)
+        load_codebooks(codec, averaged_weights(codec_path))
+        torch.manual_seed(recipe.pretrain.seed)
+        vab = VAB(config)
+        vab.use_codebooks(codec.codebooks)
+        modules = {"vab": vab, "codec": codec, "image_encoder": images}
+        write_checkpoint(path, header_of(recipe, config, codec_path.parent), modules)
+    return path
+
+
+def load_codebooks(codec: nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    """The weights of a codec of as many codebooks or more, of which `codec` takes the first."""
+    codec.load_state_dict({name: weights[name] for name in codec.state_dict()})
+
+
+def header_of(recipe: Recipe, config: ModelConfig, folder: Path) -> Header:
+    made = [name for name in ("codec", "clip") if (folder / f"{name}.pt").exists()]
+    steps = {f"{name}_steps": str(steps_made(folder / f"{name}.pt")) for name in made}
+    world = f"FoleyWorld {foleyworld.VERSION}, {recipe.clips} training clips of 10 s, procedural"
+    trained_by = {"data": world, "trained_by": "python -m training.recipe"}
+    return Header(
+        config=config,
+        codec_settings=recipe.codec,
+        licence=recipe.licence,
+        provenance=trained_by | steps,
+    )
+
+
+def encoded(path: Path, start: Path, split: str, count: int) -> TokenisedClips:
+    """Clips of a split by the encoders in `start`, kept in `path` until these change."""
+    if not is_older(path, start):
+        kept = TokenisedClips.load(path)
+        if len(kept) == count:
+            return kept
+    seeds = foleyworld.clip_seeds(split, 0, count)
+    evaluate.held_out_clips(start, seeds, os.cpu_count() or 1).save(path)
+    return TokenisedClips.load(path)
+
+
+def is_older(path: Path, *sources: Path) -> bool:
+    """Whether `path` is missing or was made before one of the files it comes from."""
+    return not path.exists() or path.stat().st_mtime < max(s.stat().st_mtime for s in sources)
+
+
+def train_model(
+    folder: Path,
+    start: Checkpoint,
+    clips: ClipSource,
+    validation: TokenisedClips | None,
+    settings: PretrainSettings,
+    minutes: float | None,
+) -> Path:
+    """Pre-train the transformer of `start`; the path of the finished checkpoint."""
+    report(
+        f"pretrain {start.config.name}",
+        pretrain(folder, clips, validation, start.vab(), settings, minutes),
+    )
+    path = folder / "ckpt.pt"
+    if ranks.rank() == 0 and is_older(path, folder / "vab.pt", start.path):
+        vab = VAB(start.config)
+        vab.load_state_dict(averaged_weights(folder / "vab.pt"))
+        modules = {"vab": vab, "codec": start.codec(), "image_encoder": start.image_encoder()}
+        made = {
+            "date": datetime.date.today().isoformat(),
+            "pretraining_steps": str(steps_made(folder / "vab.pt")),
+        }
+        write_checkpoint(path, start.header.with_provenance(made), modules)
+    ranks.wait()
+    return path
+
+
+def evaluate_bundle(recipe: Recipe, folder: Path) -> list[int]:
+    """Generation by `folder`/bundle on held-out clips of unseen seeds; returns these."""
+    seeds = foleyworld.clip_seeds("test", 0, recipe.evaluated_clips)
+    judge = evaluate.trained_judge(folder / "judge.pt")
+    trial = Trial(bundle=str(folder / "bundle"), judge=judge, films=folder / "films")
+    keep(folder, "generation", evaluate.evaluate_generation(trial, seeds, os.cpu_count() or 1))
+    return seeds
+
+
+def keep(folder: Path, task: str, result: dict) -> None:
+    (folder / f"evaluation-{task}.json").write_text(json.dumps(result) + "\n")
+    print(f"{task}: {json.dumps(result)}", flush=True)
+
+
+def export(checkpoint: Path, bundle: Path, fine: Path | None = None) -> None:
+    """The layer above this one, so it is run, not imported."""
+    pair = [] if fine is None else ["--fine", str(fine.resolve())]
+    command = [sys.executable, "-m", "export.build_engines", str(checkpoint.resolve())]
+    options = ["--out", str(bundle.resolve()), "--store", "fp16", "--force"]
+    if subprocess.run([*command, *pair, *options], cwd=CHECKOUT, check=False).returncode:
+        raise DataError(f"{checkpoint} was not exported, see above; expected {bundle}")
