@@ -16,7 +16,7 @@ from typing import Any
 from vab_rt.bundle import add_file, open_bundle
 from vab_rt.card import CARD, MAX_CARD_BYTES
 from vab_rt.errors import ExportError, VabError
-from vab_rt.manifest import Manifest
+from vab_rt.kinds import Manifest
 from vab_rt.output import whole_file, writing
 
 OF_EXPORT = re.compile(
