@@ -12,6 +12,7 @@ BENCHES = {
     "peers": "bench.peers.comparison",
     "gpu": "bench.gpu",
     "profile": "bench.profiling",
+    "installed": "bench.installed",
 }
 
 

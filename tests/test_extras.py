@@ -1,63 +1,51 @@
 """What an extra installs, by what the packages themselves declare; nothing is installed."""
 
+import json
 import tomllib
-from importlib.metadata import PackageNotFoundError, requires
-from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
-PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
+installed = pytest.importorskip("bench.installed", reason="run from the wheel, without the bench")
+
 HEAVY = {"torch", "triton", "torchvision", "torchaudio", "onnx", "onnxscript"}
 
 
-def closure(names: list[str]) -> set[str]:
-    """The names, and all that they require, as far as they are installed here."""
-    found: set[str] = set()
-    waiting = [Requirement(name) for name in names]
-    while waiting:
-        requirement = waiting.pop()
-        name = canonicalize_name(requirement.name)
-        key = f"{name}[{','.join(sorted(requirement.extras))}]"
-        if key in found:
-            continue
-        found |= {key, name}
-        try:
-            declared = requires(name) or []
-        except PackageNotFoundError:
-            continue
-        extras = requirement.extras or {""}
-        waiting += [
-            needed
-            for needed in map(Requirement, declared)
-            if needed.marker is None
-            or any(needed.marker.evaluate({"extra": extra}) for extra in extras)
-        ]
-    return {name for name in found if "[" not in name}
-
-
 @pytest.fixture(scope="module")
-def project() -> dict:
-    if not PYPROJECT.exists():
-        pytest.skip("run from the wheel, without the checkout")
-    return tomllib.loads(PYPROJECT.read_text())["project"]
+def extras() -> dict[str, list[str]]:
+    project = tomllib.loads(installed.PYPROJECT.read_text())["project"]
+    return project["optional-dependencies"]
 
 
 @pytest.mark.parametrize("extra", ["gpu", "trt", "rtx"])
-def test_no_extra_for_gpus_brings_torch(project: dict, extra: str) -> None:
-    names = project["dependencies"] + project["optional-dependencies"][extra]
-    found = closure(names)
+def test_no_extra_for_gpus_brings_torch(extra: str) -> None:
+    found = installed.closure(installed.requirements(extra))
     assert not found & HEAVY
     assert {"numpy", "av", "cuda-core", "cuda-bindings", "cuda-pathfinder"} <= found
 
 
-def test_the_walk_finds_torch_where_it_is(project: dict) -> None:
+def test_the_walk_finds_torch_where_it_is(extras: dict[str, list[str]]) -> None:
     pytest.importorskip("torch", reason="the extra `export` is not installed")
-    assert {"torch", "numpy"} <= closure(project["optional-dependencies"]["export"])
+    assert {"torch", "numpy"} <= installed.closure(extras["export"])
 
 
-def test_onnxruntime_comes_once(project: dict) -> None:
+def test_onnxruntime_comes_once(extras: dict[str, list[str]]) -> None:
     """Two packages of one folder: pip does not say which would be the last."""
-    for extra, names in project["optional-dependencies"].items():
+    for extra, names in extras.items():
         assert not [name for name in names if name.startswith("onnxruntime")], extra
+
+
+def test_the_size_of_every_extra_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    installed.main(["--json"])
+    figures = json.loads(capsys.readouterr().out.strip().rpartition("\n")[2])["extras"]
+    assert list(figures) == ["none", "gpu", "trt", "rtx"]
+    none, gpu = figures["none"], figures["gpu"]
+    assert 50 < none["install_mb"] < 600
+    assert none["packages_mb"].keys() <= gpu["packages_mb"].keys()
+    assert gpu["install_mb"] > none["install_mb"]
+    assert not any(found["has_torch"] for found in figures.values())
+
+
+def test_what_is_not_installed_is_named() -> None:
+    found = installed.measure(["numpy", "no-such-package-as-this"])
+    assert found["unknown"] == ["no-such-package-as-this"]
+    assert found["packages_mb"].keys() == {"numpy"} and found["install_mb"] > 5
