@@ -12,7 +12,7 @@ from torch import nn
 
 from export.modules import CodecEncoder
 from vab_rt.config import ModelConfig
-from vab_rt.contract import contract_of
+from vab_rt.contract import BACKBONES, contract_of
 from vab_rt.engines.cpu import check_session
 from vab_rt.errors import ExportError
 
@@ -31,8 +31,13 @@ class Tolerance(NamedTuple):
 TOLERANCES = {
     "visual_encoder": Tolerance(5e-5, "float32 sums in another order; EVA02-L-14 has 2e-6"),
     "backbone": Tolerance(5e-5, "float32 sums in another order; the default has 4e-6"),
+    "fine_backbone": Tolerance(5e-5, "the same"),
     "codec_decoder": Tolerance(5e-5, "the same, and sines of added-up phases; 3e-6"),
     "codec_encoder": Tolerance(1e-4, "tokens are equal, but where two codes are this equally near"),
+    "mapper": Tolerance(5e-5, "float32 sums in another order, through up to 12 layers"),
+    "unet": Tolerance(5e-5, "the same; a tiny one has 1e-6"),
+    "vae_decoder": Tolerance(5e-5, "the same; a tiny one has 3e-6"),
+    "vocoder": Tolerance(5e-5, "the same; a tiny one has 3e-6"),
     "rounded": Tolerance(1e-2, "rounding to 16 bits goes either way where sums differ; 4e-5"),
     "fp16": Tolerance(0.5, "as for int8"),
     "bf16": Tolerance(0.5, "as for int8"),
@@ -124,8 +129,10 @@ def fixed_inputs(name: str, config: ModelConfig, batch: int) -> Arrays:
             inputs["frames"] = random.integers(256, size=shape, dtype=np.uint8)
         elif tensor.name == "tokens":
             tokens = random.integers(config.codebook_size, size=shape, dtype=np.int32)
-            hidden = (random.random(shape) < 0.5) & (name == "backbone")
+            hidden = (random.random(shape) < 0.5) & (name in BACKBONES)
             inputs["tokens"] = np.where(hidden, np.int32(config.mask_id), tokens)
+        elif tensor.name == "coarse":
+            inputs["coarse"] = random.integers(config.codebook_size, size=shape, dtype=np.int32)
         elif tensor.name == "features":
             features = random.standard_normal(shape, np.float32)
             inputs["features"] = features / np.linalg.norm(features, axis=-1, keepdims=True)

@@ -1,5 +1,5 @@
-"""AudioLDM out of a folder in the layout of diffusers: unet/, vae/, vocoder/ and text_encoder/, each
-a config.json beside its weights, and scheduler/scheduler_config.json.
+"""AudioLDM out of a folder in the layout of diffusers: unet/, vae/, vocoder/ and text_encoder/,
+each a config.json beside its weights, and scheduler/scheduler_config.json.
 
 The networks take their sizes from their configs, are built without memory, and every tensor must
 fit. Of the text encoder only what it makes of no text is kept: the null embedding of guidance.
@@ -108,7 +108,7 @@ def weights_of(folder: Path, name: str) -> Path:
 
 def check_widths(folder: Path, settings: dict[str, dict[str, Any]], config: V2AConfig) -> None:
     """That the networks fit each other and the config, as far as their configs say it."""
-    c, unet, vae, vocoder = config, *(settings[name] for name in BUILDERS)
+    c, vae, vocoder = config, settings["vae"], settings["vocoder"]
     expected: dict[str, dict[str, Any]] = {
         "unet": {
             "in_channels": c.latent_channels,

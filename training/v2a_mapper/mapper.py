@@ -97,7 +97,7 @@ class PriorNetwork(nn.Module):
         query = self.learned_query.expand_as(noisy)
         tokens = torch.stack([visual, self.to_time_embeds(time), noisy, query], 1)  # [B, 4, D]
         if self.null_text_encodings.shape[1]:
-            nulls = self.null_text_encodings.expand(len(tokens), -1, -1)
+            nulls = self.null_text_encodings.expand(tokens.shape[0], -1, -1)
             tokens = torch.cat([nulls, tokens], 1)  # [B, null_tokens + 4, D]
         return self.causal_transformer(tokens)[:, -1]
 
@@ -178,7 +178,7 @@ class Attention(nn.Module):
         query = self.to_q(x).unflatten(2, (self.heads, self.dim_head)).transpose(1, 2)
         key, value = self.to_kv(x).chunk(2, dim=-1)  # [B, N, dim_head]
         query, key = self._rotated(query), self._rotated(key)
-        null_key, null_value = self.null_kv.expand(len(x), -1, -1).chunk(2, dim=1)
+        null_key, null_value = self.null_kv.expand(x.shape[0], -1, -1).chunk(2, dim=1)
         key = torch.cat([null_key, key], 1)  # [B, N + 1, dim_head]
         value = torch.cat([null_value, value], 1)
         likeness = F.normalize(query, dim=-1) @ F.normalize(key, dim=-1)[:, None].mT
