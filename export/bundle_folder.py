@@ -11,8 +11,9 @@ from typing import NamedTuple
 import onnxruntime
 import torch
 
+from export.card import card_of, write_card
 from export.modules import Store
-from vab_rt.bundle import MANIFEST
+from vab_rt.bundle import MANIFEST, open_bundle
 from vab_rt.errors import ExportError
 
 
@@ -37,7 +38,10 @@ def built_from(checkpoint: Path, store: Store) -> dict[str, str]:
 
 @contextmanager
 def folder_beside(out: Path, force: bool) -> Iterator[Path]:
-    """A temporary folder that becomes `out` when the block ends well, and is removed otherwise."""
+    """A temporary folder that becomes `out` when the block ends well, and is removed otherwise.
+
+    A bundle that is written there gets a card.
+    """
     if out.exists() and not (force and (out / MANIFEST).is_file()):
         hint = "remove it first" if force else "pass --force to replace a bundle"
         raise ExportError(f"{out} exists, expected a new folder; {hint}")
@@ -48,6 +52,8 @@ def folder_beside(out: Path, force: bool) -> Iterator[Path]:
         raise ExportError(f"cannot write to {out.parent}: {error.strerror}") from error
     try:
         yield folder
+        if (folder / MANIFEST).is_file():
+            write_card(folder, card_of(open_bundle(folder).manifest, {}))
         folder.chmod(0o755)
         if out.exists():
             shutil.rmtree(out)

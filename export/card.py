@@ -25,7 +25,21 @@ OF_EXPORT = re.compile(
 """Keys of the provenance that the exporter writes; the others say where the weights come from."""
 
 KNOWN_LICENCES = {"apache-2.0", "mit", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-sa-4.0", "cc0-1.0"}
-TITLES = {"": "the model"}
+TITLES = {
+    "": "the model",
+    "onset_f1_100ms": "onset F1 within 100 ms",
+    "onset_f1_50ms": "onset F1 within 50 ms",
+    "fad": "FAD",
+    "kld": "KLD",
+    "r1": "R@1",
+    "r5": "R@5",
+    "r10": "R@10",
+    "map": "mAP",
+    "a": "sound",
+    "v": "picture",
+    "av": "both",
+}
+"""What people call rows and columns of the measures, where it is not their name."""
 
 
 def write_card(folder: Path, text: str) -> None:
@@ -83,14 +97,19 @@ def _list(pairs: Mapping[str, str], otherwise: str) -> list[str]:
 def _measures(evaluations: Mapping[str, dict[str, Any]]) -> list[str]:
     if not evaluations:
         return ["None are given here; `python -m training.evaluate --bundle FOLDER` takes them."]
-    lines = []
-    for task, result in evaluations.items():
-        rows = {"": result, **result, **result.get("bounds", {})}
-        tables = {name: _figures(row) for name, row in rows.items() if isinstance(row, dict)}
-        counts = [f"{v} {k.replace('_', ' ')}" for k, v in result.items() if type(v) is int]
-        lines += [", ".join([f"`python -m training.evaluate {task}`", *counts]), ""]
-        lines += [*_table({name: row for name, row in tables.items() if row}), ""]
-    return lines[:-1]
+    return [line for task, result in evaluations.items() for line in _of_task(task, result)][:-1]
+
+
+def _of_task(task: str, result: dict[str, Any]) -> Iterator[str]:
+    counts = [f"{v} {k.replace('_', ' ')}" for k, v in result.items() if type(v) is int]
+    yield from (", ".join([f"`python -m training.evaluate {task}`", *counts]), "")
+    rows = {"": result, **result, **result.get("bounds", {})}
+    of_classes = rows.pop("by_class", {})
+    tables = {name: _figures(row) for name, row in rows.items() if isinstance(row, dict)}
+    yield from (*_table({name: row for name, row in tables.items() if row}), "")
+    if of_classes:
+        shares = ", ".join(f"{kind} {share}" for kind, share in _figures(of_classes).items())
+        yield from (f"By class: {shares}.", "")
 
 
 def _figures(row: dict[str, Any]) -> dict[str, str]:
@@ -100,7 +119,7 @@ def _figures(row: dict[str, Any]) -> dict[str, str]:
         if isinstance(value, float):
             interval = row.get(f"{name}_95")
             span = f" ({interval[0]:.3g} to {interval[1]:.3g})" if interval else ""
-            found[name.replace("_", " ")] = f"{value:.3g}{span}"
+            found[_title(name)] = f"{value:.3g}{span}"
     return found
 
 
@@ -109,8 +128,11 @@ def _table(rows: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
     yield f"| of | {' | '.join(columns)} |"
     yield "|---" * (len(columns) + 1) + "|"
     for name, row in rows.items():
-        title = TITLES.get(name, name.replace("_", " "))
-        yield f"| {title} | {' | '.join(row.get(column, '') for column in columns)} |"
+        yield f"| {_title(name)} | {' | '.join(row.get(column, '') for column in columns)} |"
+
+
+def _title(name: str) -> str:
+    return TITLES.get(name, name.replace("_", " "))
 
 
 def _text(value: str) -> str:
@@ -157,9 +179,8 @@ def main(words: list[str] | None = None) -> None:
     try:
         manifest = open_bundle(arguments.bundle).manifest
         own = None if arguments.card is None else read_text(arguments.card)
-        write_card(
-            arguments.bundle, own or card_of(manifest, read_evaluations(arguments.evaluations))
-        )
+        evaluations = read_evaluations(arguments.evaluations)
+        write_card(arguments.bundle, card_of(manifest, evaluations) if own is None else own)
     except VabError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -12,6 +12,7 @@ from training.checkpoint import read_checkpoint
 from training.recipe import main, run
 from training.recipes import CONFIGS, read_recipe
 from vab_rt.bundle import open_bundle
+from vab_rt.card import read_card
 from vab_rt.errors import BundleError, OptionError
 
 
@@ -95,7 +96,11 @@ def finished(tmp_path_factory):
 @pytest.mark.slow
 def test_one_command_makes_everything(finished):
     run = finished / "run"
-    assert open_bundle(str(run / "bundle")).config.name == "tiny"
+    bundle = open_bundle(str(run / "bundle"))
+    assert bundle.config.name == "tiny"
+    card = read_card(bundle)
+    for task in ("generation", "retrieval", "classification"):
+        assert f"`python -m training.evaluate {task}`" in card
     checkpoint = read_checkpoint(run / "ckpt.pt")
     assert checkpoint.header.provenance["pretraining_steps"] == "3"  # 1 epoch of 6 clips by 2
     result = {

@@ -11,6 +11,7 @@ from training.checkpoint import read_checkpoint
 from training.datasets.clips import TokenisedClips
 from training.recipes import Recipe
 from training.stages import (
+    describe,
     encoded,
     evaluate_bundle,
     export,
@@ -50,6 +51,7 @@ def run(recipe: Recipe, folder: Path, images: Path | None = None) -> None:
     if ranks.rank() == 0:
         export(coarse, folder / "bundle", fine)
         evaluate_bundle(recipe, folder)
+        describe(folder)
 
 
 def first_codebooks(clips: TokenisedClips, count: int) -> TokenisedClips:

@@ -19,6 +19,7 @@ from training.finetuning import open_shards, report, run_command
 from training.recipes import Recipe, read_recipe
 from training.representation import MODALITIES
 from training.stages import (
+    describe,
     encoded,
     evaluate_bundle,
     export,
@@ -53,6 +54,7 @@ def run(recipe: Recipe, folder: Path, images: Path | None = None) -> None:
         seeds = evaluate_bundle(recipe, folder)
         workers = os.cpu_count() or 1
         evaluate_finetuned(folder, checkpoint, evaluate.held_out_clips(checkpoint, seeds, workers))
+        describe(folder)
 
 
 def run_on_shards(recipe: Recipe, folder: Path, start: Path, shards: str, held_out: str) -> None:
@@ -73,6 +75,7 @@ def run_on_shards(recipe: Recipe, folder: Path, start: Path, shards: str, held_o
         if validation is not None:
             evaluate_finetuned(folder, checkpoint, validation)
         export(checkpoint, folder / "bundle")
+        describe(folder)
 
 
 def finetune(recipe: Recipe, folder: Path, checkpoint: Path, clips: ClipSource) -> None:

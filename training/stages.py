@@ -42,8 +42,8 @@ def train_encoders(recipe: Recipe, folder: Path, images: Path | None = None) -> 
         raise OptionError(
             f"model {recipe.model.name} has the codec {config.codec} and the image encoder "
             f"{config.image_encoder}, expected spectral and {TINY}: recipes train these on "
-            "FoleyWorld; the others come with weights of their own: put them in a checkpoint and "
-            "begin with --start CKPT --shards DIR"
+            "FoleyWorld; the others come with weights of their own: put them in a checkpoint with "
+            "python -m export.import_weights, and begin with --start CKPT --shards DIR"
         )
     training = read_training(config.codec, recipe.codec_training)
     given = None if images is None else image_encoder_of(images, config)
@@ -165,6 +165,15 @@ def evaluate_bundle(recipe: Recipe, folder: Path) -> list[int]:
 def keep(folder: Path, task: str, result: dict) -> None:
     (folder / f"evaluation-{task}.json").write_text(json.dumps(result) + "\n")
     print(f"{task}: {json.dumps(result)}", flush=True)
+
+
+def describe(folder: Path) -> None:
+    """The card of `folder`/bundle, with all that was measured of this checkpoint."""
+    measured = sorted(folder.glob("evaluation-*.json"))
+    files = [str(path.resolve()) for path in measured if not is_older(path, folder / "ckpt.pt")]
+    command = [sys.executable, "-m", "export.card", str((folder / "bundle").resolve()), *files]
+    if subprocess.run(command, cwd=CHECKOUT, check=False).returncode:
+        raise DataError(f"{folder / 'bundle'} has no card, see above; expected {folder}/bundle")
 
 
 def export(checkpoint: Path, bundle: Path, fine: Path | None = None) -> None:
