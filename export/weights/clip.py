@@ -18,7 +18,7 @@ from export.weights.reading import first_file, read_json, read_tensors, sha256_o
 from training.image_encoder import build_clip
 from vab_rt.config import ModelConfig
 from vab_rt.errors import ExportError
-from vab_rt.hub import Repository, fetch, parse_repository, pin
+from vab_rt.hub import Repository, fetch, needed, parse_repository, pin
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = (
@@ -29,6 +29,13 @@ WEIGHTS = (
 NOT_IN_MODELS = "text.transformer.embeddings.position_ids"  # of older files, and never learned
 _ADVICE = "get the weights as safetensors, or save the state_dict alone"
 VISUAL = "visual."
+PICTURES = {
+    "mean": list(open_clip.OPENAI_DATASET_MEAN),
+    "std": list(open_clip.OPENAI_DATASET_STD),
+    "interpolation": "bicubic",
+    "resize_mode": "shortest",
+}
+"""What `ImageEncoder` and the runtime's video reader do to pictures, in open_clip's words."""
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -92,14 +99,14 @@ def names(config: ModelConfig) -> str:
 def fetched(repository: Repository, pictures: dict[str, Any], *, offline: bool) -> Found:
     """From the hub, pinned. pictures: what open_clip itself says of the preprocessing."""
     pinned = pin(repository, CONFIG, offline=offline)
-    described_in = fetch(pinned, CONFIG, offline=offline)
+    about = needed(pinned, CONFIG, offline=offline)
     weights = next(filter(None, (fetch(pinned, n, offline=offline) for n in WEIGHTS)), None)
-    if described_in is None or weights is None:
+    if weights is None:
         raise ExportError(
-            f"{pinned} holds no {CONFIG} or none of {', '.join(WEIGHTS)}, expected a model of "
-            "open_clip; choose another name"
+            f"{pinned} holds none of {', '.join(WEIGHTS)}, expected one of them; choose another "
+            "name"
         )
-    found = described(described_in, weights, str(pinned))
+    found = described(about, weights, str(pinned))
     return msgspec.structs.replace(found, pictures=found.pictures or pictures)
 
 
@@ -128,18 +135,7 @@ def check_description(found: Found, config: ModelConfig) -> None:
     check_facts(where, found.model, {"embed_dim": known["embed_dim"]})
     check_facts(where, found.model.get("vision_cfg", {}), vision)
     pictures = {key: _plain(value) for key, value in found.pictures.items() if value is not None}
-    check_facts(where, pictures, _pictures(side))
-
-
-def _pictures(side: int) -> dict[str, Any]:
-    """What `ImageEncoder` and the runtime's video reader do to pictures, in open_clip's words."""
-    return {
-        "size": [side, side],
-        "mean": list(open_clip.OPENAI_DATASET_MEAN),
-        "std": list(open_clip.OPENAI_DATASET_STD),
-        "interpolation": "bicubic",
-        "resize_mode": "shortest",
-    }
+    check_facts(where, pictures, PICTURES)
 
 
 def _plain(value: Any) -> Any:

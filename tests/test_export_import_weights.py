@@ -1,0 +1,171 @@
+"""From weights of others to a checkpoint that extraction, training and export begin with."""
+
+import subprocess
+import sys
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="the exporter needs the extra `export`")
+open_clip = pytest.importorskip("open_clip", reason="the owner of one of the layouts")
+transformers = pytest.importorskip("transformers", reason="the owner of one of the layouts")
+
+import msgspec
+import numpy as np
+from checkpoints import tiny_config
+from media import make_video
+from weight_files import (
+    CLIP_NAME,
+    Payload,
+    known_to_open_clip,
+    recipe_file,
+    write_audiocraft,
+    write_clip,
+)
+
+from export.import_weights import main
+from export.weights.parts import Part
+from export.weights.start import add_part
+from training import extract
+from training.checkpoint import read_checkpoint
+from training.datasets.shards import ShardedClips
+from training.recipes import read_recipe
+from vab_rt.errors import ExportError, OutputError
+
+CONFIG = tiny_config(
+    codec="encodec",
+    num_codebooks=3,
+    codebook_size=32,
+    code_dim=16,
+    image_encoder=CLIP_NAME,
+    image_size=224,
+    visual_dim=24,
+    visual_rate_hz=1.0,
+)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """A recipe's file, audiocraft's file of its codec, open_clip's folder of its image encoder."""
+    folder = tmp_path_factory.mktemp("sources")
+    with known_to_open_clip(folder):
+        torch.manual_seed(0)
+        settings = transformers.EncodecConfig(
+            target_bandwidths=[0.75],
+            sampling_rate=16_000,
+            hidden_size=16,
+            num_filters=4,
+            use_causal_conv=False,
+            pad_mode="constant",
+            codebook_size=32,
+            codebook_dim=16,
+            use_conv_shortcut=False,
+        )
+        weights = transformers.EncodecModel(settings).state_dict()
+        for name in weights:
+            if name.endswith("embed"):
+                weights[name] = 0.1 * torch.randn_like(weights[name])
+        codec = write_audiocraft(folder / "compression_state_dict.bin", weights)
+        (folder / "clip").mkdir()
+        clip = write_clip(folder / "clip", open_clip.create_model(CLIP_NAME).state_dict())
+        yield recipe_file(folder / "small.toml", CONFIG), codec, clip
+
+
+@pytest.fixture(scope="module")
+def start(sources, tmp_path_factory):
+    recipe, codec, clip = sources
+    path = tmp_path_factory.mktemp("start") / "start.pt"
+    into = ["--config", str(recipe), "--into", str(path)]
+    main(["encodec", str(codec), *into, "--licence", "CC-BY-NC-4.0"])
+    main(["clip", str(clip), *into, "--licence", "MIT"])
+    return path
+
+
+def test_two_commands_make_a_checkpoint(start, sources):
+    checkpoint = read_checkpoint(start)
+    assert checkpoint.config == CONFIG
+    expected = "codec: CC-BY-NC-4.0; image_encoder: MIT; transformer: Apache-2.0"
+    assert checkpoint.header.licence == expected
+    assert checkpoint.header.provenance["codec"].startswith("encodec, imported from compression_s")
+    assert "clip/open_clip_model.safetensors" in checkpoint.header.provenance["image_encoder"]
+    vab = checkpoint.vab()
+    assert torch.equal(vab.codebooks, checkpoint.codec().codebooks)
+    logits = vab(
+        torch.full((1, 3, 100), CONFIG.mask_id), torch.zeros(1, 2, 24), torch.ones(1)
+    )  # [B, K, T, V]
+    assert torch.isfinite(logits).all()
+
+
+@torch.no_grad()
+def test_extraction_begins_with_it(start, sources, tmp_path, capsys):
+    media = tmp_path / "media"
+    media.mkdir()
+    make_video(media / "a.mp4", num_frames=50, size=(96, 64), with_sound=True)
+    words = ["--media", media, "--config", sources[0], "--ckpt", start, "--out", tmp_path / "out"]
+    extract.main([*map(str, words), "--workers", "1"])
+    assert "1 clips, 0 skipped" in capsys.readouterr().out
+    clips = ShardedClips(str(tmp_path / "out"), CONFIG).in_memory()
+    assert clips.tokens.shape == (1, 3, 100) and clips.features.shape == (1, 2, 24)
+    silence = torch.zeros(1, CONFIG.num_samples)
+    expected = read_checkpoint(start).codec().encode(silence)[0].numpy()
+    assert (np.asarray(clips.tokens[0]) == expected).mean() > 0.9  # AAC's silence is nearly that
+
+
+def test_what_is_missing_is_told(sources, tmp_path, capsys):
+    recipe, codec, clip = sources
+    path = tmp_path / "start.pt"
+    main(["clip", str(clip), "--config", str(recipe), "--into", str(path)])
+    out = capsys.readouterr().out
+    assert out.startswith("image_encoder: ") and f"tensors of {CLIP_NAME}, imported from" in out
+    assert "lacks the codec; next: python -m export.import_weights encodec" in out
+    with pytest.raises(ExportError, match="codec is missing"):
+        read_checkpoint(path)
+    main(["encodec", str(codec), "--config", str(recipe), "--into", str(path)])
+    assert "a checkpoint to start from" in capsys.readouterr().out
+    header = read_checkpoint(path).header
+    assert header.licence.startswith("image_encoder: not stated; codec: not stated; transformer: ")
+
+
+def part(**changes):
+    return Part(**{"name": "codec", "weights": {"x": torch.zeros(1)}, "source": "x"} | changes)
+
+
+def test_a_part_that_is_there_stays(start, sources):
+    before = start.read_bytes()
+    with pytest.raises(ExportError, match="has a part codec already, expected one without"):
+        add_part(start, read_recipe(str(sources[0])), part(), "MIT")
+    assert start.read_bytes() == before
+
+
+def test_a_file_begun_for_another_model(start, sources, tmp_path):
+    other = msgspec.structs.replace(CONFIG, name="other", layers=2)
+    recipe = read_recipe(str(recipe_file(tmp_path / "other.toml", other)))
+    with pytest.raises(
+        ExportError, match="is of the model tiny-test, expected other with the same"
+    ):
+        add_part(start, recipe, part(name="image_encoder"), "MIT")
+
+
+@pytest.mark.parametrize("content", [{"x": 1}, {"config": {}, "weights": {}}, [1]])
+def test_a_file_of_something_else(sources, tmp_path, content):
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(
+        ExportError, match="expected (a checkpoint that an import|names and values)"
+    ):
+        add_part(tmp_path / "x.pt", read_recipe(str(sources[0])), part(), "MIT")
+
+
+def test_a_folder_that_is_not_there(sources, tmp_path):
+    with pytest.raises(OutputError, match="expected"):
+        add_part(tmp_path / "no" / "x.pt", read_recipe(str(sources[0])), part(), "MIT")
+
+
+def test_errors_are_one_line(sources, tmp_path):
+    """Also of a pickle with code, which is not run; nothing is written."""
+    torch.save({"best_state": Payload(tmp_path / "ran"), "xp.cfg": ""}, tmp_path / "x.bin")
+    command = [sys.executable, "-m", "export.import_weights", "encodec", str(tmp_path / "x.bin")]
+    into = ["--config", str(sources[0]), "--into", str(tmp_path / "start.pt")]
+    run = subprocess.run([*command, *into], capture_output=True, text=True, check=False)
+    assert run.returncode == 1 and run.stdout == ""
+    assert run.stderr.startswith("error: ") and run.stderr.count("\n") == 1
+    assert "nothing was run" in run.stderr
+    assert not (tmp_path / "ran").exists() and not (tmp_path / "start.pt").exists()
