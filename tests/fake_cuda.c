@@ -19,7 +19,11 @@ static FILE *log_file(void) {
 }
 
 static int nothing(void) { return 0; }
-static int driver_version(int *out) { return *out = 13000, 0; }
+static int driver_version(int *out) {
+  const char *version = getenv("FAKE_CUDA_VERSION");
+  return *out = version ? atoi(version) : 13000, 0;
+}
+
 static int device_count(int *out) { return *out = 1, 0; }
 static int device_get(int *out, int ordinal) { return *out = ordinal, 0; }
 
@@ -198,3 +202,18 @@ int cuGetProcAddress(const char *name, void **out, int version, uint64_t flags) 
 }
 
 int cuInit(unsigned flags) { return (void)flags, 0; }
+
+// Asked for by name, without cuGetProcAddress.
+int cuDriverGetVersion(int *out) { return driver_version(out); }
+int cuDeviceGetCount(int *out) { return device_count(out); }
+int cuDeviceGet(int *out, int ordinal) { return device_get(out, ordinal); }
+int cuDeviceGetName(char *out, int length, int device) { return device_name(out, length, device); }
+
+int cuDeviceGetAttribute(int *out, int attribute, int device) {
+  return device_attribute(out, attribute, device);
+}
+
+int cuDeviceTotalMem_v2(size_t *out, int device) {
+  size_t free_bytes;
+  return (void)device, memory_info(&free_bytes, out);
+}

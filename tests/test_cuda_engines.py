@@ -124,8 +124,25 @@ def test_a_session_that_fell_back_to_the_processor_is_refused(tiny_bundle):
     """A real one: onnxruntime goes on without the provider that it could not start."""
     graph = open_bundle(tiny_bundle).read_graph("backbone")
     session = SessionEngine("backbone", graph, CONTRACT, 1, "here")._session
-    with pytest.raises(BackendError, match="could not start CUDA for graph backbone.*pip install"):
+    with pytest.raises(
+        BackendError, match=r"start CUDA for graph backbone \(the GPU or .*pip inst"
+    ):
         check_placement(session, "backbone")
+
+
+def test_a_library_that_is_missing_is_named_and_nothing_is_printed(tmp_path, monkeypatch, capfd):
+    """Where onnxruntime lies: a provider that needs what is not there."""
+    folder = tmp_path / "onnxruntime" / "capi"
+    folder.mkdir(parents=True)
+    (folder / "libonnxruntime_providers_cuda.so").write_bytes(b"no library")
+    here = SimpleNamespace(
+        __file__=str(folder.parent / "__init__.py"), preload_dlls=lambda: print("x")
+    )
+    monkeypatch.setitem(sys.modules, "onnxruntime", here)
+    assert "libonnxruntime_providers_cuda.so" in cuda.why_not_loaded()
+    (folder / "libonnxruntime_providers_cuda.so").unlink()
+    assert cuda.why_not_loaded() is None
+    assert capfd.readouterr() == ("", "")
 
 
 CUDA = "CUDAExecutionProvider"

@@ -4,6 +4,8 @@ Nothing computes on a GPU here. The memory of that driver is the host's, so a ba
 of NumPy can stand in for the graph and the kernels, and the tokens can be compared.
 """
 
+import re
+
 import numpy as np
 import pytest
 from test_cuda_launcher import fake_driver, launch  # noqa: F401  # fixtures
@@ -320,6 +322,16 @@ def test_a_gpu_that_is_not_there_is_one_line(launch):  # noqa: F811
     out, _ = launch("from vab_rt.engines.gpu import Gpu\nreport(lambda: Gpu(7))\n")
     assert out.startswith("BackendError: GPU 7 cannot be used") and out.count("\n") == 1
     assert "driver 580 or newer" in out
+
+
+def test_a_driver_that_is_too_old_is_one_line(launch):  # noqa: F811
+    out, _ = launch(
+        "from vab_rt.engines.gpu import Gpu\nreport(lambda: Gpu())\n", FAKE_CUDA_VERSION="12020"
+    )
+    assert re.match(
+        r"BackendError: the NVIDIA driver \S* ?runs CUDA 12.2 at most, expected 13.0", out
+    )
+    assert "install driver 580 or newer" in out and out.count("\n") == 1
 
 
 def test_the_schedule_is_that_of_decode_masked():

@@ -105,6 +105,23 @@ def test_a_driver_that_is_old_or_broken_is_a_note(found, driver, words):
     assert finding.advice.startswith("install driver 580 or newer: https://www.nvidia.com/drivers")
 
 
+@pytest.mark.parametrize(
+    ("driver", "reason", "is_good", "words"),
+    [
+        (READY, None, True, "onnxruntime with CUDA"),
+        (READY, "libcublas.so.13: not there", False, "which does not load: libcublas.so.13: not"),
+        (None, None, False, "onnxruntime with CUDA; there is no NVIDIA GPU to use it"),
+    ],
+)
+def test_onnxruntime_for_gpus_has_to_load(found, monkeypatch, driver, reason, is_good, words):
+    pytest.importorskip("cuda.core", reason="cuda-core is not installed: pip install cuda-core")
+    monkeypatch.setattr("vab_rt.engines.cpu.has_cuda_provider", lambda: True)
+    monkeypatch.setattr("vab_rt.engines.cuda.why_not_loaded", lambda: reason)
+    finding = found(driver)["device cuda"]
+    assert finding.is_good is is_good and words in finding.found
+    assert finding.advice == (doctor.GPU_INSTALL if reason else "")
+
+
 def test_a_library_that_is_there_shows_its_version(found, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__spec__=SimpleNamespace()))
     monkeypatch.setattr(doctor, "version", lambda name: "10.16.1" if name == "tensorrt" else "1")

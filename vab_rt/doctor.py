@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 import msgspec
 
-from vab_rt.engines.driver import LEAST_CUDA, find_driver
+from vab_rt.engines.driver import LEAST_CUDA, cuda_version, find_driver
 from vab_rt.engines.engine_cache import cache_folder
 from vab_rt.errors import BackendError, VabError
 
@@ -123,8 +123,7 @@ def _gpu() -> Finding:
     driver = find_driver()
     if driver is None:
         return Finding("GPU driver", "no NVIDIA driver; not needed, the device cpu needs none")
-    cuda = f"CUDA {driver.cuda // 1000}.{driver.cuda % 1000 // 10}"
-    found = f"NVIDIA {driver.version} ({cuda})".replace("  ", " ")
+    found = f"NVIDIA {driver.version} (CUDA {cuda_version(driver.cuda)})".replace("  ", " ")
     advice = "install driver 580 or newer: https://www.nvidia.com/drivers"
     if driver.status:
         found += f", which does not start: CUDA error {driver.status}"
@@ -147,7 +146,15 @@ def _cuda() -> Finding:
     if missing or not has_cuda_provider():
         found = f"{missing[0]} is missing" if missing else "onnxruntime has no CUDA provider"
         return _for_gpus("device cuda", found, GPU_INSTALL)
-    return Finding("device cuda", f"cuda-core {version('cuda-core')}, onnxruntime with CUDA")
+    found = f"cuda-core {version('cuda-core')}, onnxruntime with CUDA"
+    if not _has_gpu():
+        return _for_gpus("device cuda", found, "")
+    from vab_rt.engines.cuda import why_not_loaded
+
+    if reason := why_not_loaded():
+        found += f", which does not load: {reason}"
+        return Finding("device cuda", found, False, advice=GPU_INSTALL)
+    return Finding("device cuda", found)
 
 
 def _tensorrt() -> Finding:
@@ -170,10 +177,14 @@ def _library(subject: str, module: str, install: str) -> Finding:
 
 def _for_gpus(subject: str, found: str, install: str) -> Finding:
     """Without a GPU there is nothing to install."""
-    driver = find_driver()
-    if driver is None or not driver.gpus:
+    if not _has_gpu():
         return Finding(subject, f"{found}; there is no NVIDIA GPU to use it", False)
     return Finding(subject, found, False, advice=install)
+
+
+def _has_gpu() -> bool:
+    driver = find_driver()
+    return driver is not None and bool(driver.gpus)
 
 
 def _is_there(module: str) -> bool:

@@ -4,8 +4,12 @@ onnxruntime does not let a caller capture its run, so it captures and replays by
 sampling kernels follow on the same stream.
 """
 
+import contextlib
+import ctypes
+import io
 import itertools
 import weakref
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +26,7 @@ from vab_rt.errors import BackendError, BundleError
 
 PROVIDER = "CUDAExecutionProvider"
 INSTALL = 'pip install "vab-rt[gpu]" && pip install --force-reinstall --no-deps onnxruntime-gpu'
-_ERRORS_ONLY = 3
+_WARNINGS, _ERRORS_ONLY, _NOTHING = 2, 3, 4
 _NO_GRAPH = -1
 _SIZES = frozenset(
     ("Shape", "Size", "Gather", "Slice", "Concat", "Squeeze", "Unsqueeze", "Cast", "Add", "Mul")
@@ -119,10 +123,10 @@ class OrtGraph:
 def check_placement(session: Any, name: str) -> None:
     """Raises BackendError for a node that runs on the processor: it would copy back and forth."""
     if PROVIDER not in session.get_providers():
+        reason = why_not_loaded() or "the GPU or its driver is too old"
         raise BackendError(
-            f"onnxruntime could not start CUDA for graph {name} and would use the processor, "
-            f"expected the GPU; a library is missing or the driver is old: {INSTALL}, and see "
-            "vab-rt doctor"
+            f"onnxruntime could not start CUDA for graph {name} ({reason}) and would use the "
+            f"processor, expected the GPU; install what is missing with: {INSTALL}"
         )
     elsewhere = {
         node.op_type
@@ -137,10 +141,25 @@ def check_placement(session: Any, name: str) -> None:
         )
 
 
+def why_not_loaded() -> str | None:
+    """What the loader of libraries says of onnxruntime's CUDA provider; None where it loads."""
+    import onnxruntime as ort
+
+    _preload(ort)
+    folder = Path(ort.__file__).parent / "capi"
+    try:
+        for name in ("shared", "cuda"):
+            for library in folder.glob(f"*onnxruntime_providers_{name}.*"):
+                ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        return first_line(error)
+    return None
+
+
 def _open_session(graph: bytes, gpu: Gpu, has_own_graph: bool) -> Any:
     import onnxruntime as ort
 
-    ort.preload_dlls()
+    _preload(ort)
     options = ort.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
@@ -151,6 +170,16 @@ def _open_session(graph: bytes, gpu: Gpu, has_own_graph: bool) -> Any:
         "cudnn_conv_algo_search": "HEURISTIC",
         "use_tf32": "0",  # float32 in the graph is meant: the codec adds up phases
     }
-    # Its own way back to the processor would print what no one asked for.
     providers = [(PROVIDER, settings)]
-    return ort.InferenceSession(graph, options, providers=providers, enable_fallback=0)
+    # What fails is an error here, in one line; onnxruntime would print a page and go on without.
+    ort.set_default_logger_severity(_NOTHING)
+    try:
+        return ort.InferenceSession(graph, options, providers=providers, enable_fallback=0)
+    finally:
+        ort.set_default_logger_severity(_WARNINGS)
+
+
+def _preload(ort: Any) -> None:
+    """The libraries of CUDA that pip installs; it prints those that it does not find."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        ort.preload_dlls()

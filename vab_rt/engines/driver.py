@@ -42,6 +42,11 @@ def find_driver(load: Callable[[str], Any] = ctypes.CDLL) -> FoundDriver | None:
     return FoundDriver(_version(), version.value, status, gpus)
 
 
+def cuda_version(number: int) -> str:
+    """13.0 of 13000."""
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
 def _gpu(cuda: Any, index: int) -> FoundGpu:
     device, size, name = ctypes.c_int(), ctypes.c_size_t(), ctypes.create_string_buffer(256)
     major, minor = ctypes.c_int(), ctypes.c_int()

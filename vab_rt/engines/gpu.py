@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vab_rt.engines.device_arrays import DeviceArray
+from vab_rt.engines.driver import LEAST_CUDA, FoundDriver, cuda_version, find_driver
 from vab_rt.errors import BackendError
 
 _INSTALL = 'pip install "vab-rt[gpu]"'
@@ -21,6 +22,7 @@ class Gpu:
 
     def __init__(self, device_id: int = 0) -> None:
         core, self._driver = _import("cuda.core"), _import("cuda.bindings.driver")
+        check_driver(find_driver())
         try:
             self._device = core.Device(device_id)
             self._device.set_current()
@@ -124,6 +126,16 @@ class Gpu:
                 "start the program again, and if it fails again use the device cpu"
             )
         return result[1:]
+
+
+def check_driver(driver: FoundDriver | None) -> None:
+    """Raises BackendError for one that is there but older than the libraries."""
+    if driver is not None and driver.cuda < LEAST_CUDA:
+        raise BackendError(
+            f"the NVIDIA driver {driver.version} runs CUDA {cuda_version(driver.cuda)} at most, "
+            f"expected {cuda_version(LEAST_CUDA)}; install driver 580 or newer: "
+            "https://www.nvidia.com/drivers"
+        )
 
 
 def part_of(array: DeviceArray, begin: int, end: int) -> DeviceArray:
