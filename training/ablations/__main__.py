@@ -18,11 +18,12 @@ from training.ablations.rows import ROWS, Ablations, digest, read_ablations
 from training.ablations.run import Run
 from training.ablations.stages import run_row
 from training.datasets.shard_format import write_whole
+from training.documents import PAPER, marks, write_between
 from training.finetuning import run_command
-from vab_rt.errors import DataError, OptionError, OutputError, VabError
+from vab_rt.errors import DataError, OptionError, VabError
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "PAPER.md"
-BEGIN, END = "<!-- ablations: begin -->", "<!-- ablations: end -->"
+DOCUMENT = PAPER
+BEGIN, END = marks("ablations")
 
 
 class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -91,19 +92,6 @@ def read_figures(out: Path, ablations: Ablations) -> Figures:
     return {name: result.figures for name, result in found.items() if result is not None}
 
 
-def write_document(path: Path, tables: str) -> None:
-    """Replaces what stands between the two marks. Raises DataError where they are missing."""
-    try:
-        text = path.read_text()
-    except OSError as error:
-        raise OutputError(f"{path} cannot be read ({error.strerror}), expected it") from error
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise DataError(f"{path} lacks {BEGIN} or {END}, expected both; put them back")
-    write_whole(path, f"{before}{BEGIN}\n{tables}{END}{after}".encode())
-
-
 def described(ablations: Ablations, figures: Figures) -> str:
     """What the figures were made with, in a sentence above the tables."""
     a = ablations
@@ -145,7 +133,7 @@ def _run(arguments: argparse.Namespace) -> None:
     figures = read_figures(out, ablations)
     tables = described(ablations, figures) + markdown(figures)
     if arguments.write:
-        write_document(DOCUMENT, tables)
+        write_between(DOCUMENT, "ablations", tables)
     print(tables)
     if failed:
         raise VabError(

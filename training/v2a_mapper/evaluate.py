@@ -1,0 +1,173 @@
+"""The questions of V2A-Mapper's paper on FoleyWorld: `python -m training.v2a_mapper.evaluate`.
+
+How far pictures' and sounds' vectors are apart; no mapper, the regression, the prior: in fidelity,
+relevance and variability; and the whole system beside VAB. Progress goes to stderr, the last line
+is one JSON object; with --write it also fills the tables of docs/PAPER.md.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from training import foleyworld
+from training.documents import PAPER, write_between
+from training.evaluate import trained_judge
+from training.evaluation.generation import Reference
+from training.evaluation.measures import frechet_distance
+from training.finetuning import run_command, shown
+from training.v2a_mapper.checkpoint import V2ACheckpoint, read_v2a_checkpoint
+from training.v2a_mapper.clap import load_clap, text_vectors
+from training.v2a_mapper.gap import gap, spread
+from training.v2a_mapper.listening import HeardClip, V2ATrial, heard_clips, open_models
+from training.v2a_mapper.markdown import NAME, markdown
+from training.v2a_mapper.measuring import cost
+from training.v2a_mapper.texts import class_text
+from vab_rt.errors import DataError, OptionError
+
+RESULT = "evaluation-v2a.json"
+
+
+def evaluate(
+    folder: Path, judge: Path, seeds: list[int], workers: int = 1, vab: str | None = ""
+) -> dict:
+    """gap, sounds, variability, cost and parameters of a finished run; see the functions below.
+
+    vab: the bundle that stands beside it, "" for the shipped one, None for none. Raises DataError
+    for a run that is not finished.
+    """
+    trial = V2ATrial(
+        checkpoints=tuple(found_checkpoints(folder)),
+        clap=folder / "clap.pt",
+        judge=judge,
+        vab=vab,
+        films=folder / "films",
+    )
+    models = open_models(trial)  # mistakes are told before any work
+    clips = shown("clips heard", heard_clips(trial, seeds, workers), len(seeds))
+    ordered = sorted(clips, key=lambda clip: clip.number)
+    dim = models.checkpoint.config.audio_dim
+    bundle = folder / "bundle"
+    return {
+        "clips": len(seeds),
+        "gap": {name: gap(*mapped_and_heard(ordered, name)) for name in models.systems},
+        "sounds": sound_figures(ordered, seeds, texts_of_classes(folder / "clap.pt", dim)),
+        "variability": {name: variability(ordered, name) for name in models.systems},
+        "cost": {
+            name: cost(str(path) or None)
+            for name, path in {"v2a": bundle, "vab": vab}.items()
+            if path is not None and (name == "vab" or bundle.exists())
+        },
+        "parameters": parameters(models.checkpoint),
+    }
+
+
+def found_checkpoints(folder: Path) -> list[tuple[str, Path]]:
+    """Those of a run, by mapper. Raises DataError where there is none."""
+    paths = [folder / "ckpt.pt", *sorted(folder.glob("ckpt-*.pt"))]
+    if not paths[0].exists():
+        raise DataError(
+            f"{paths[0]} is not there, expected a finished run; train it with: "
+            f"python -m training.recipe v2a-mapper --out {folder}"
+        )
+    found = [(read_v2a_checkpoint(path).config.mapper, path) for path in paths]
+    return sorted(found, reverse=True)  # regression, prior
+
+
+def mapped_and_heard(clips: list[HeardClip], name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Unit vectors [N, D] that pictures are mapped to, and of the clips' true sound."""
+    mapped = np.stack([clip.mapped[name] for clip in clips])
+    heard = np.stack([clip.sounds["ground_truth"].vector for clip in clips])
+    return torch.from_numpy(mapped), torch.from_numpy(heard)
+
+
+def texts_of_classes(clap: Path, dim: int) -> NDArray[np.float32]:
+    """CLAP's unit vectors of the classes' names [classes, D]."""
+    return text_vectors(load_clap(clap, dim), [class_text(k) for k in foleyworld.CLASSES]).numpy()
+
+
+def sound_figures(
+    clips: list[HeardClip], seeds: list[int], texts: NDArray[np.float32]
+) -> dict[str, dict]:
+    """By system and bound: what `training.evaluate generation` measures, with `fd`, the distance of
+    CLAP's vectors from those of the true sounds, and `cs`, 100 times the mean cosine of CLAP's
+    vectors of a sound and of the name of the class that is seen (the nearer of two)."""
+    scenes = [foleyworld.make_scene(seed) for seed in seeds]
+    reference = Reference(scenes, [clip.sounds["ground_truth"].heard for clip in clips])
+    kinds = [foleyworld.CLASSES.index(scene.classes[0]) for scene in scenes]
+    true = np.stack([clip.sounds["ground_truth"].vector for clip in clips]).astype(np.float64)
+    figures = {}
+    for name in clips[0].sounds:
+        vectors = np.stack([clip.sounds[name].vector for clip in clips])
+        figures[name] = reference.measure([clip.sounds[name].heard for clip in clips]) | {
+            "fd": round(frechet_distance(true, vectors.astype(np.float64)), 4),
+            "cs": round(100 * float((vectors * texts[kinds]).sum(1).mean()), 2),
+        }
+    return figures
+
+
+def variability(clips: list[HeardClip], name: str) -> dict[str, float | None]:
+    """Mean distance between two draws for the same clip: of the vectors that its pictures are
+    mapped to, and of CLAP's vectors of the sounds."""
+
+    def over_clips(draws: list[list[NDArray[np.float32]]]) -> float | None:
+        spreads = [spread(torch.from_numpy(np.stack(x))) for x in draws if len(x) > 1]
+        return round(float(np.mean(spreads)), 4) if spreads else None
+
+    return {
+        "vector": over_clips([clip.again_mapped[name] for clip in clips]),
+        "sound": over_clips([clip.again_heard[name] for clip in clips]),
+    }
+
+
+def parameters(checkpoint: V2ACheckpoint) -> dict[str, int]:
+    """By part."""
+    return {
+        part: sum(x.numel() for x in weights.values())
+        for part, weights in checkpoint.weights.items()
+    }
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.v2a_mapper.evaluate", description=__doc__
+    )
+    parser.add_argument("--run", type=Path, default=Path("runs/v2a-mapper"), help="a finished run")
+    parser.add_argument("--judge", type=Path, default=Path("runs/default/judge.pt"))
+    parser.add_argument("--clips", type=int, default=160)
+    parser.add_argument("--seed", type=int, default=0, help="first clip within the test split")
+    parser.add_argument("--vab", default="", help="the bundle beside it (default: the shipped one)")
+    parser.add_argument("--alone", action="store_true", help="without VAB beside it")
+    parser.add_argument("--workers", type=int, default=min(16, os.cpu_count() or 1))
+    parser.add_argument("--table", action="store_true", help="of the figures that are there")
+    parser.add_argument("--write", action="store_true", help="the tables of docs/PAPER.md too")
+    run_command(_run, parser, words)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    if arguments.clips < 2 or arguments.workers < 1:
+        raise OptionError(
+            f"clips {arguments.clips} and workers {arguments.workers}: expected at least 2 and 1"
+        )
+    path = arguments.run / RESULT
+    if not arguments.table:
+        seeds = foleyworld.clip_seeds("test", arguments.seed, arguments.clips)
+        vab = None if arguments.alone else arguments.vab
+        found_checkpoints(arguments.run)
+        judge = trained_judge(arguments.judge)
+        result = evaluate(arguments.run, judge, seeds, arguments.workers, vab)
+        path.write_text(json.dumps(result) + "\n")
+    elif not path.is_file():
+        raise DataError(f"{path} is not there, expected figures; run this without --table first")
+    result = json.loads(path.read_text())
+    if arguments.write:
+        write_between(PAPER, NAME, markdown(result))
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

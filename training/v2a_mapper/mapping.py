@@ -1,0 +1,122 @@
+"""Train the mapper, the one part of V2A-Mapper that is new: pictures' vectors to those of sound.
+
+Mean square error on frozen vectors (arXiv:2308.09300): of the vector itself for the regression, of
+the one that is left when the noise is taken out for the prior, which is DALLE2-pytorch's loss.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.fitting import Average, fit, half_cosine, set_rate
+from training.representation import load_averaged
+from training.v2a_mapper.diffusion import cosine_schedule, noised
+from training.v2a_mapper.mapper import PriorNetwork, aggregate, build_mapper
+from training.v2a_mapper.settings import MapperSettings
+from vab_rt.errors import DataError
+from vab_rt.v2a_config import V2AConfig
+
+
+class MappingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The defaults are those that DALLE2-pytorch ships for its prior; the paper's are not known.
+
+    steps: of batches. drop: share in which the prior does not see the picture, and in which not the
+    noisy sound. average: how much of the averaged weights stays in a step.
+    """
+
+    batch: int = 128
+    steps: int = 20_000
+    peak_rate: float = 1.1e-4
+    weight_decay: float = 6.02e-2
+    max_norm: float = 0.5
+    drop: float = 0.1
+    average: float = 0.9999
+    seed: int = 0
+
+
+class Matched(msgspec.Struct, frozen=True):
+    """features [N, F, visual_dim] of pictures, vectors [N, audio_dim] of unit length of the sound.
+
+    Raises DataError where they are not as many, or of other widths than `config` says.
+    """
+
+    features: Tensor
+    vectors: Tensor
+    config: V2AConfig
+
+    def __post_init__(self) -> None:
+        c, found = self.config, (list(self.features.shape), list(self.vectors.shape))
+        fits = len(found[0]) == 3 and found[0][2] == c.visual_dim
+        if not fits or not found[0][0] or found[1] != [found[0][0], c.audio_dim]:
+            raise DataError(
+                f"features are {found[0]} and vectors {found[1]}, expected [N, F, "
+                f"{c.visual_dim}] and [N, {c.audio_dim}] of the same N, at least 1, for "
+                f"model {c.name}; make them with its own encoders"
+            )
+
+
+def train_mapper(
+    folder: Path, matched: Matched, sizes: MapperSettings, settings: MappingSettings
+) -> Iterator[tuple[int, float, dict[str, float]]]:
+    """Yields (step, progress, losses); leaves `folder`/KIND.pt, by the config's kind of mapper,
+    with the averaged weights."""
+    s, config = settings, matched.config
+    torch.manual_seed(s.seed)
+    mapper = build_mapper(config, sizes)
+    assert mapper is not None, config.mapper
+    mapper.train()
+    average = Average(mapper, s.average)
+    optimizer = torch.optim.AdamW(mapper.parameters(), weight_decay=s.weight_decay)
+    left = cosine_schedule(config.mapper_timesteps)
+
+    def step(i: int, progress: float) -> dict[str, float]:
+        set_rate(optimizer, half_cosine(progress, s.peak_rate))
+        random = np.random.default_rng((s.seed, i))
+        rows = torch.from_numpy(random.integers(len(matched.vectors), size=s.batch))
+        visual = aggregate(matched.features[rows], config.aggregator, random)
+        target = matched.vectors[rows]
+        if isinstance(mapper, PriorNetwork):
+            loss = prior_loss(mapper, visual, target, left, s.drop, random)
+        else:
+            loss = F.mse_loss(mapper(visual), target)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(mapper.parameters(), s.max_norm)
+        optimizer.step()
+        average.update(mapper)
+        return {"loss": loss.item()}
+
+    parts = {"mapper": mapper, "average": average, "optimizer": optimizer}
+    yield from fit(folder / f"{config.mapper}.pt", parts, step, None, s.steps)
+
+
+def prior_loss(
+    prior: PriorNetwork,
+    visual: Tensor,
+    target: Tensor,
+    left: Tensor,
+    drop: float,
+    random: np.random.Generator,
+) -> Tensor:
+    """Of pictures and sounds [B, D]: how far the sound is missed, in vectors of length sqrt(D)."""
+    count, dim = target.shape
+    clean = target * dim**0.5
+    times = torch.from_numpy(random.integers(len(left), size=count))
+    noise = torch.from_numpy(random.standard_normal((count, dim), np.float32))
+    seen, heard = (
+        torch.from_numpy((random.random(count) >= drop).astype(np.float32)) for _ in range(2)
+    )
+    found = prior(noised(clean, noise, left[times]), times, visual, seen, heard)
+    return F.mse_loss(found, clean)
+
+
+def load_mapper(path: Path, config: V2AConfig, sizes: MapperSettings) -> nn.Module:
+    """What `train_mapper` left. Raises DataError, ExportError for other sizes."""
+    mapper = build_mapper(config, sizes)
+    assert mapper is not None, config.mapper
+    return load_averaged(path, mapper)
