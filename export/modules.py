@@ -10,13 +10,14 @@ from torch.nn import functional as F
 from training.checkpoint import Checkpoint
 from training.image_encoder import ImageEncoder
 from training.model import VAB, Layer, attention_bias, sinusoids
+from vab_rt.contract import BACKBONES
 from vab_rt.errors import ExportError
 
 Store = Literal["fp32", "fp16"]
 Typed = Literal["fp16", "bf16"]
 """What graphs for GPUs compute in: strongly typed, so that the file decides and not the builder."""
 
-TYPED_GRAPHS = ("visual_encoder", "backbone")
+TYPED_GRAPHS = ("visual_encoder", *BACKBONES)
 """The codec stays float32: it adds up phases, and takes a fraction of the time."""
 
 DTYPES: dict[str, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -33,6 +34,7 @@ def graph_module(name: str, checkpoint: Checkpoint, store: Store) -> nn.Module:
     builders = {
         "visual_encoder": checkpoint.image_encoder,
         "backbone": lambda: Backbone(checkpoint.vab()),
+        "fine_backbone": lambda: FineBackbone(checkpoint.vab()),
         "codec_decoder": lambda: CodecDecoder(checkpoint.codec()),
         "codec_encoder": lambda: CodecEncoder(checkpoint.codec()),
     }
@@ -47,10 +49,10 @@ def graph_module(name: str, checkpoint: Checkpoint, store: Store) -> nn.Module:
 def typed_module(name: str, checkpoint: Checkpoint, precision: Typed) -> nn.Module:
     """The same as `graph_module` for one of TYPED_GRAPHS, computing in 16 bits."""
     dtype = DTYPES[precision]
-    if name == "backbone":
+    if name in BACKBONES:
         vab = checkpoint.vab()
         check_range(vab, dtype)
-        return GpuBackbone(vab, dtype).eval()
+        return (GpuBackbone if name == "backbone" else GpuFineBackbone)(vab, dtype).eval()
     encoder = checkpoint.image_encoder()
     check_range(encoder, dtype)
     return TypedImageEncoder(encoder, dtype).eval()
@@ -112,6 +114,23 @@ class GpuBackbone(Backbone):
         x = x[:, config.num_frames : config.num_frames + config.num_token_steps]
         logits = vab.heads(vab.norm(x)).unflatten(2, (vab.num_predicted, -1))
         return logits.transpose(1, 2).float()
+
+
+class GivenCoarse(nn.Module):
+    """A backbone whose coarse tokens are an input of their own, before those it fills in."""
+
+    def forward(
+        self, coarse: Tensor, tokens: Tensor, features: Tensor, conditional: Tensor
+    ) -> Tensor:
+        return super().forward(torch.cat([coarse, tokens], 1), features, conditional)
+
+
+class FineBackbone(GivenCoarse, Backbone):
+    """coarse [B, K', T], tokens [B, K - K', T] -> logits [B, K - K', T, V]."""
+
+
+class GpuFineBackbone(GivenCoarse, GpuBackbone):
+    """The same for the fused attention of GPUs."""
 
 
 def joined_attention(layer: Layer, x: Tensor, bias: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from export import onnx_graphs, verify
 from export.modules import Typed, graph_module, rounded_module, typed_module
 from training.checkpoint import Checkpoint
-from vab_rt.contract import contract_of
+from vab_rt.contract import BACKBONES, contract_of
 
 
 def write_typed(name: str, checkpoint: Checkpoint, path: Path, precision: Typed) -> dict[str, str]:
@@ -25,7 +25,7 @@ def write_typed(name: str, checkpoint: Checkpoint, path: Path, precision: Typed)
     del module
     error = verify_widened(name, checkpoint, path, precision)
     measured = f"{error:.1e} off torch before rounding"
-    changed = f"; {loss}" if name == "backbone" else f"; relative error {loss.relative_error:.1e}"
+    changed = f"; {loss}" if name in BACKBONES else f"; relative error {loss.relative_error:.1e}"
     return {f"{precision}_{name}": measured + changed}
 
 

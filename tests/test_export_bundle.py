@@ -13,7 +13,9 @@ from checkpoints import tiny_checkpoint, tiny_config
 from numpy.typing import NDArray
 
 from export import modules
-from export.build_engines import build_graph, folder_beside, main
+from export.build_engines import main
+from export.bundle_folder import folder_beside
+from export.vab_bundle import build_graph
 from export.verify import (
     TOLERANCES,
     check_tokens,

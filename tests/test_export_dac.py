@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from checkpoints import tiny_checkpoint, tiny_config
 
-from export.build_engines import build_graph
+from export.vab_bundle import build_graph
 from export.verify import check_tokens, fixed_inputs, open_session
 from training.checkpoint import Checkpoint, read_checkpoint
 from vab_rt.contract import contract_of

@@ -12,7 +12,7 @@ import torch
 from checkpoints import tiny_checkpoint, tiny_config
 
 from export import modules, onnx_graphs
-from export.build_engines import build_graph
+from export.vab_bundle import build_graph
 from export.verify import (
     TOLERANCES,
     check_error,

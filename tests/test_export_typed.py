@@ -14,9 +14,10 @@ import torch
 from checkpoints import tiny_checkpoint, tiny_config
 from cuda_kernels import off_the_gpu
 
-from export.build_engines import build_bundle, main
+from export.build_engines import main
 from export.modules import Backbone, GpuBackbone, check_range, rounded_module, typed_module
 from export.typed_graphs import verify_widened, write_typed
+from export.vab_bundle import Models, build_bundle
 from export.verify import fixed_inputs, relative_error, run_torch
 from training.checkpoint import Checkpoint, read_checkpoint
 from training.model import VAB
@@ -37,7 +38,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 @pytest.fixture(scope="module")
 def bundle(checkpoint: Checkpoint) -> Path:
     out = checkpoint.path.with_suffix("")
-    built = build_bundle(checkpoint, out, "fp32", "fp32", typed=("fp16", "bf16"))
+    built = build_bundle(Models(checkpoint), out, "fp32", "fp32", typed=("fp16", "bf16"))
     names = [graph.name for graph in built]
     typed = [f"{name}.{p}" for p in ("fp16", "bf16") for name in ("visual_encoder", "backbone")]
     assert names == [*GRAPHS, *typed]

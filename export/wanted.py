@@ -1,0 +1,90 @@
+"""What the command line of `export.build_engines` asks for."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+from export.modules import Store, Typed
+from vab_rt.kinds import Variant
+
+Precision = Literal["fp32", "int8"]
+PRECISIONS = (*get_args(Precision), *get_args(Typed), "fp8")
+BACKENDS = ("onnx", "tensorrt", "tensorrt-rtx")
+
+
+class Wanted(NamedTuple):
+    """What the command line asks for."""
+
+    precision: Precision
+    typed: tuple[Variant, ...]
+    backends: list[str]
+
+
+def read_wanted(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Wanted:
+    precisions, backends = arguments.precision, arguments.backend
+    if not {"fp32", "int8"} & {*precisions}:
+        parser.error("argument --precision: has no fp32 or int8, expected one, for processors")
+    precision: Precision = "int8" if "int8" in precisions else "fp32"
+    typed = tuple(p for p in get_args(Variant) if p in precisions and p != precision)
+    libraries = [backend for backend in backends if backend != "onnx"]
+    if typed == ("fp8",) and precision == "int8":
+        parser.error("argument --precision: fp8 is of the backbone alone, expected fp16 beside it")
+    if libraries and (precision, typed) == ("int8", ()):
+        parser.error(f"argument --backend: {libraries[0]} needs fp32, fp16 or bf16 in --precision")
+    return Wanted(precision, typed, libraries)
+
+
+def listed(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
+    """A parser of some of `choices`, with commas between them."""
+
+    def parse(text: str) -> list[str]:
+        words = text.split(",")
+        for word in words:
+            if word not in choices:
+                raise argparse.ArgumentTypeError(
+                    f"{word!r}, expected {', '.join(choices)}, with commas between them"
+                )
+        return words
+
+    return parse
+
+
+def parse_arguments(words: list[str] | None) -> tuple[argparse.Namespace, Wanted]:
+    parser = argparse.ArgumentParser(
+        prog="python -m export.build_engines",
+        description="Checkpoint to bundle in one command.",
+    )
+    parser.add_argument("checkpoint", type=Path, help=".pt or .safetensors, see docs/BUNDLE.md")
+    parser.add_argument(
+        "--fine", type=Path, help="a coarse-to-fine checkpoint that goes on from its tokens"
+    )
+    parser.add_argument("--out", type=Path, help="the bundle's folder (default: CHECKPOINT's stem)")
+    parser.add_argument(
+        "--precision",
+        type=listed(PRECISIONS),
+        default=["fp32"],
+        help="some of fp32, int8 (processors), fp16, bf16, fp8 (GPUs), such as fp32,fp16 "
+        "(default: fp32)",
+    )
+    parser.add_argument(
+        "--calibrate",
+        metavar="SHARDS",
+        help="clips of training.extract, for the scales of fp8 (default: noise)",
+    )
+    parser.add_argument(
+        "--backend",
+        type=listed(BACKENDS),
+        default=["onnx"],
+        help="onnx is always written; tensorrt and tensorrt-rtx also build their engines, for this "
+        "user and machine",
+    )
+    parser.add_argument(
+        "--store",
+        choices=get_args(Store),
+        default="fp32",
+        help="how weights lie in the files of fp32 and int8; computing stays fp32",
+    )
+    parser.add_argument("--force", action="store_true", help="replace an existing bundle")
+    arguments = parser.parse_args(words)
+    return arguments, read_wanted(parser, arguments)

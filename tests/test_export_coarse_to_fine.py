@@ -1,0 +1,202 @@
+"""A coarse and a fine checkpoint in one bundle: its tokens are torch's; only a pair is taken."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch", reason="the exporter needs the extra `export`")
+
+import numpy as np
+import torch
+from checkpoints import tiny_checkpoint, tiny_config
+
+import vab_rt
+from export.build_engines import main
+from training.checkpoint import read_checkpoint
+from training.model import VAB
+from vab_rt import GenerateOptions
+from vab_rt.bundle import open_bundle
+from vab_rt.config import CoarseToFineOptions, ModelConfig
+from vab_rt.contract import contract_of
+from vab_rt.decoding import decode_masked
+from vab_rt.sampling import sample_step
+from vab_rt.systems.vab import FINE_SEED
+from vab_rt.windows import Window
+
+GRAPHS = ("visual_encoder", "backbone", "fine_backbone", "codec_decoder", "codec_encoder")
+CODECS = {"spectral": {}, "dac": {"codec": "dac", "code_dim": 8, "codebook_size": 32}}
+
+
+def coarse_config(**changes: Any) -> ModelConfig:
+    return tiny_config(**{"name": "tiny-coarse", "num_codebooks": 4} | changes)
+
+
+def fine_config(**changes: Any) -> ModelConfig:
+    facts = {"name": "tiny-fine", "num_codebooks": 12, "given_codebooks": 4, "width": 40}
+    return tiny_config(**facts | {"expert_layers": 0, "heads": 5} | changes)
+
+
+def write_pair(folder: Path, **changes: Any) -> tuple[Path, Path]:
+    """Two checkpoints with one image encoder and one codec, of which the coarse has the first 4."""
+    fine = tiny_checkpoint(fine_config(**changes))
+    coarse = tiny_checkpoint(coarse_config(**changes), seed=1)
+    coarse["codec"] = {name: fine["codec"][name] for name in coarse["codec"]}
+    codebooks = fine["vab"]["codebooks"]
+    coarse["vab"]["codebooks"] = codebooks[:4].clone()
+    coarse["image_encoder"] = fine["image_encoder"]
+    paths = folder / "coarse.pt", folder / "fine.pt"
+    for path, content in zip(paths, (coarse, fine), strict=True):
+        torch.save(content, path)
+    return paths
+
+
+@pytest.fixture(scope="module", params=CODECS)
+def pair(request, tmp_path_factory) -> tuple[Path, Path]:
+    if request.param == "dac":
+        pytest.importorskip("transformers", reason="not installed: pip install 'vab-rt[export]'")
+    return write_pair(tmp_path_factory.mktemp(request.param), **CODECS[request.param])
+
+
+@pytest.fixture(scope="module")
+def bundle(pair) -> Path:
+    coarse, fine = map(str, pair)
+    main([coarse, "--fine", fine, "--out", str(pair[0].with_name("bundle"))])
+    return pair[0].with_name("bundle")
+
+
+def test_the_bundle_holds_both_and_the_fine_ones_codec(bundle, pair):
+    opened = open_bundle(bundle)
+    opened.verify()
+    manifest, (coarse, fine) = opened.manifest, map(read_checkpoint, pair)
+    assert (manifest.model, manifest.fine) == (coarse.config, fine.config)
+    assert list(manifest.graphs) == list(GRAPHS)
+    assert manifest.graphs["codec_encoder"].contract.outputs[0].shape == ("B", 12, 100)
+    assert all(f"verified_{name}" in manifest.provenance for name in GRAPHS)
+    assert manifest.licence == "Apache-2.0", "said once"
+    of_fine = {name for name in manifest.provenance if name.startswith("fine_")}
+    assert of_fine == {"fine_data", "fine_checkpoint_sha256"}
+    assert manifest.provenance["fine_checkpoint_sha256"] != manifest.provenance["checkpoint_sha256"]
+
+
+def logits_of(vab: VAB, tokens, features, conditional):
+    inputs = (tokens, features, np.full(len(tokens), conditional, np.float32))
+    with torch.inference_mode():
+        return vab(*(torch.from_numpy(np.ascontiguousarray(x)) for x in inputs)).numpy()
+
+
+def decoded_by_torch(pair, features, options, seed):
+    """Both stages as they are written down: torch's own modules, all levels in, reference sampler.
+
+    Yields the tokens [1, 12, T] after each step; fine ones are [MASK] until it is their turn.
+    """
+    coarse, fine = (read_checkpoint(path).vab() for path in pair)
+    mask_id, steps = coarse.config.mask_id, coarse.config.num_token_steps
+    tokens = np.full((1, 12, steps), mask_id, np.int32)
+    for vab, part, count, own in (
+        (coarse, slice(0, 4), options.steps, seed),
+        (fine, slice(4, 12), options.fine_steps, (seed + FINE_SEED) % 2**64),
+    ):
+        before = tokens[:, : part.start]
+        stage = CoarseToFineOptions(steps=count)
+
+        def both_branches(found, vab=vab, before=before):
+            whole = np.concatenate([before, found], 1)
+            return tuple(logits_of(vab, whole, features, branch) for branch in (1.0, 0.0))
+
+        loop = decode_masked(
+            both_branches, tokens[:, part], np.array([own], np.uint64), stage, sample_step
+        )
+        for _, found in loop:
+            tokens = tokens.copy()
+            tokens[:, part] = found
+            yield tokens
+
+
+def test_the_tokens_of_all_52_steps_are_torchs(bundle, pair):
+    pipeline, options = vab_rt.load(bundle, threads=1), CoarseToFineOptions(seed=11)
+    c = pipeline.config
+    rng = np.random.default_rng(4)
+    features = rng.standard_normal((1, c.num_frames, c.visual_dim)).astype(np.float32)
+    features /= np.linalg.norm(features, axis=-1, keepdims=True)
+    window = Window(0, features[0], c.num_frames, slice(0, c.num_samples), is_last=True)
+    found = list(pipeline.system.decode(window, None, GenerateOptions(seed=11)))
+    expected = list(decoded_by_torch(pair, features, options, seed=11))
+    assert len(found) == len(expected) == 52
+    for (step, ours), theirs in zip(found, expected, strict=True):
+        assert np.array_equal(ours, theirs), step
+    finished = torch.from_numpy(found[-1][1])
+    with torch.inference_mode():
+        sound = read_checkpoint(pair[1]).codec().decode(finished).clamp(-1, 1).numpy()
+    rendered = pipeline.render(found[-1][1])
+    assert np.abs(rendered - sound).max() < 1e-4 * np.abs(sound).max() + 1e-6
+
+
+def test_int8_and_16_bits_are_of_both_backbones(tmp_path):
+    coarse, fine = map(str, write_pair(tmp_path))
+    words = ["--fine", fine, "--out", str(tmp_path / "b"), "--precision", "int8,fp32,fp16"]
+    main([coarse, *words, "--store", "fp16"])
+    manifest = open_bundle(tmp_path / "b").manifest
+    assert set(manifest.variants["fp32"]) == {"backbone", "fine_backbone"}
+    assert set(manifest.variants["fp16"]) == {"visual_encoder", "backbone", "fine_backbone"}
+    for measure in ("int8", "fp16_storage"):
+        assert {measure, f"{measure}_fine_backbone"} <= set(manifest.provenance)
+    assert "same argmax" in manifest.provenance["fp16_fine_backbone"]
+    assert vab_rt.load(tmp_path / "b", threads=1).config.name == "tiny-coarse"
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    with pytest.raises(SystemExit, match="1"):
+        main([str(word) for word in words])
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1
+    return said
+
+
+def test_a_fine_model_alone_is_refused(tmp_path, capsys):
+    _, fine = write_pair(tmp_path)
+    said = refused(capsys, fine, "--out", tmp_path / "b")
+    assert "tiny-fine predicts only the codebooks after the first 4, expected one" in said
+    assert not (tmp_path / "b").exists()
+
+
+def test_two_of_a_kind_are_refused(tmp_path, capsys):
+    coarse, fine = write_pair(tmp_path)
+    said = refused(capsys, coarse, "--fine", coarse, "--out", tmp_path / "b")
+    assert "tiny-coarse goes on from 0 codebooks, expected 4" in said
+    said = refused(capsys, fine, "--fine", coarse, "--out", tmp_path / "b")
+    assert "tiny-fine predicts only" in said
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "said"),
+    [
+        ("codec", "quantizer.vq.layers.0._codebook.embed", "codebooks of its codec are not those"),
+        ("image_encoder", None, "of its image encoder is not that of"),
+    ],
+)
+def test_a_fine_model_of_another_codec_or_encoder_is_refused(tmp_path, capsys, part, name, said):
+    coarse, fine = write_pair(tmp_path)
+    content = torch.load(fine, weights_only=True)
+    name = name or next(iter(content[part]))
+    content[part][name] = content[part][name] + 1
+    if part == "codec":  # and the model with it, as its own checkpoint would have it
+        content["vab"]["codebooks"][0] += 1
+    torch.save(content, fine)
+    found = refused(capsys, coarse, "--fine", fine, "--out", tmp_path / "b")
+    assert said in found and str(fine) in found and "expected one" in found
+
+
+def test_a_fine_model_of_other_sizes_is_refused(tmp_path, capsys):
+    coarse, _ = write_pair(tmp_path)
+    other = tmp_path / "other.pt"
+    torch.save(tiny_checkpoint(fine_config(visual_rate_hz=5.0)), other)
+    said = refused(capsys, coarse, "--fine", other, "--out", tmp_path / "b")
+    assert "has visual_rate_hz 5.0, expected 2.5 as tiny-coarse has" in said
+
+
+def test_the_graph_of_the_fine_model_takes_its_tokens_apart():
+    contract = contract_of(fine_config())["fine_backbone"]
+    inputs = {tensor.name: tensor.shape for tensor in contract.inputs}
+    assert inputs["coarse"] == ("B", 4, 100) and inputs["tokens"] == ("B", 8, 100)
+    assert contract.outputs[0].shape == ("B", 8, 100, 37)
