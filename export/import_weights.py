@@ -5,8 +5,17 @@
     python -m export.import_weights clip EVA02-L-14 --config vab-encodec --into start.pt \\
         --licence MIT
 
-Each adds a part; with codec and image encoder in it start.pt is whole. Files are read without
-running anything in them, and every tensor must fit.
+Each adds a part; with codec and image encoder in it start.pt is whole. A V2A-Mapper is made of an
+image encoder, a mapper, and AudioLDM:
+
+    python -m export.import_weights audioldm audioldm-s-full-v2/ --config v2a-mapper-audioldm \\
+        --into v2a.pt
+    python -m export.import_weights mapper mapper.safetensors --config v2a-mapper-audioldm \\
+        --into v2a.pt
+    python -m export.import_weights clip ViT-B-32-quickgelu/openai --config v2a-mapper-audioldm \\
+        --into v2a.pt
+
+Files are read without running anything in them, and every tensor must fit.
 """
 
 import argparse
@@ -18,13 +27,41 @@ from pathlib import Path
 from export.weights.parts import Part
 from export.weights.start import add_part
 from training.recipes import Recipe, read_recipe
-from vab_rt.errors import VabError
+from training.v2a_mapper.recipes import is_v2a_recipe, read_v2a_recipe
+from vab_rt.errors import ExportError, VabError
 
-KINDS = ("encodec", "dac", "clip")
+VAB_KINDS = ("encodec", "dac", "clip")
+V2A_KINDS = ("audioldm", "mapper", "clip")
+
+
+def import_weights(arguments: argparse.Namespace) -> list[str]:
+    """Put the weights into the checkpoint; returns what to tell. Raises VabError."""
+    kind, source, into, name = (
+        getattr(arguments, key) for key in ("kind", "source", "into", "config")
+    )
+    is_v2a = is_v2a_recipe(name)
+    kinds = V2A_KINDS if is_v2a else VAB_KINDS
+    if kind not in kinds:
+        raise ExportError(
+            f"{kind} is no part of the model of --config {name}, expected {', '.join(kinds)}; "
+            f"choose another --config, such as {'vab-encodec' if is_v2a else 'v2a-mapper-audioldm'}"
+        )
+    licence, offline = arguments.licence, arguments.offline
+    if is_v2a:
+        from export.weights.v2a_start import import_v2a
+
+        return import_v2a(kind, source, read_v2a_recipe(name), into, licence, offline=offline)
+    recipe = read_recipe(name)
+    part = import_part(kind, source, recipe, offline=offline)
+    missing = add_part(into, recipe, part, licence)
+    return [
+        f"{part.name}: {len(part.weights)} tensors of {part.source}",
+        f"{into}: {_next(missing, recipe)}",
+    ]
 
 
 def import_part(kind: str, source: str, recipe: Recipe, *, offline: bool = False) -> Part:
-    """kind: one of KINDS. Raises VabError."""
+    """kind: one of VAB_KINDS. Raises VabError."""
     if kind == "encodec":
         from export.weights.encodec import read_encodec
 
@@ -44,16 +81,13 @@ def main(words: list[str] | None = None) -> None:
     warnings.simplefilter("ignore", FutureWarning)
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     try:
-        recipe = read_recipe(arguments.config)
-        part = import_part(arguments.kind, arguments.source, recipe, offline=arguments.offline)
-        missing = add_part(arguments.into, recipe, part, arguments.licence)
+        told = import_weights(arguments)
     except VabError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
-    print(f"{part.name}: {len(part.weights)} tensors of {part.source}")
-    print(f"{arguments.into}: {_next(missing, recipe)}")
+    print("\n".join(told))
 
 
 def _next(missing: list[str], recipe: Recipe) -> str:
@@ -69,12 +103,14 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("kind", choices=KINDS, help="what the weights are of")
+    kinds = sorted({*VAB_KINDS, *V2A_KINDS})
+    parser.add_argument("kind", choices=kinds, help="what the weights are of")
     parser.add_argument(
         "source",
         help="encodec: audiocraft's compression_state_dict.bin or a folder of transformers; dac: "
         "descript's .pth or a folder of transformers; clip: a folder or file of open_clip, or a "
-        "name on the hub, such as EVA02-L-14 or hf:ORG/NAME",
+        "name on the hub, such as EVA02-L-14 or hf:ORG/NAME; audioldm: a folder in the layout of "
+        "diffusers; mapper: a state_dict, ours or of DALLE2-pytorch's prior",
     )
     parser.add_argument("--config", required=True, metavar="NAME|FILE.toml", help="the recipe")
     parser.add_argument("--into", type=Path, required=True, help="the checkpoint, new or begun")
