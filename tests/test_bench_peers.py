@@ -167,6 +167,7 @@ def test_every_peer_is_beside_ours(small_bench, capsys):
     assert out.index("ceiling of") < out.index("parity:") < out.index("times ours")
     assert set(KEYS) <= set(figures)
     assert figures["device"] == "test" and figures["size"] == "small"
+    assert figures["ours"] == "cpu"
     assert len(figures["peers"]) == 5
     for name, peer in figures["peers"].items():
         assert peer["ms"] > peer["ceiling_ms"] > 0
@@ -186,6 +187,19 @@ def test_nothing_is_timed_where_logits_differ(small_bench, vab, capsys):
     with pytest.raises(SystemExit, match="not timed: logits"):
         comparison.main([])
     assert "times ours" not in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch finds")
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_on_a_gpu_our_loop_goes_around_torchs_backbone(precision):
+    device = Device("cuda", "test", precision)
+    vab, pipeline = comparison.build(Recipe(model=CONFIG), device, "torch")
+    sides = comparison.Sides(device, vab, pipeline)
+    errors = comparison.check(sides)
+    assert pipeline.device == "cuda, around torch's backbone"
+    assert errors["backbone"] <= parity.TOLERANCES[precision].logits
+    first, again = (sides.ours(seed=3)[-1] for _ in range(2))
+    np.testing.assert_array_equal(first, again)
 
 
 @pytest.mark.parametrize("size", comparison.SIZES)

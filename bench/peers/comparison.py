@@ -26,6 +26,7 @@ from bench.peers.devices import PRECISIONS, Device, find_device
 from bench.peers.figures import Peer, console, print_ceilings, print_figures, summarise
 from bench.peers.foleygen import FoleyGen
 from bench.peers.parallel import Parallel
+from bench.peers.torch_backbone import around_torch, random_vab
 from bench.roofline import GUIDED, Work, autoregressive_work, backbone_work
 from bench.torch_loop import PAUSE_S, TorchModel, export
 from training.model import VAB
@@ -66,6 +67,7 @@ def measure(device: Device, size: str, repeats: int, ours_on: str) -> dict[str, 
     figures = summarise(peers, time_in_turn(device, peers, repeats), roofline)
     print_figures(figures)
     facts = {"device": device.name, "precision": device.precision, "size": size}
+    facts["ours"] = pipeline.device
     figures |= {"parity": errors, "graph_breaks": num_graph_breaks()}
     return facts | figures | {"model": msgspec.to_builtins(recipe.model)}
 
@@ -78,7 +80,11 @@ def recipe_of_size(size: str) -> Recipe:
 
 
 def build(recipe: Recipe, device: Device, ours_on: str) -> tuple[VAB, Pipeline]:
-    """The same random weights in torch, and exported for the runtime."""
+    """The same random weights in torch, and exported for the runtime; ours_on "torch" exports
+    nothing (`torch_backbone`)."""
+    if ours_on == "torch":
+        vab = random_vab(recipe.model).to(device.kind, device.dtype)
+        return vab, around_torch(vab)
     model = TorchModel(recipe.model, recipe.codec)
     precision = "fp32" if device.precision == "fp32" else f"fp32,{device.precision}"
     with tempfile.TemporaryDirectory() as folder:
@@ -190,7 +196,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench peers", description=__doc__)
     parser.add_argument("--size", choices=SIZES, help="default: full on a GPU, small without one")
     parser.add_argument("--precision", choices=PRECISIONS, help="on a GPU; default fp16")
-    parser.add_argument("--device", help="of our side (default: cuda on a GPU, or else cpu)")
+    parser.add_argument(
+        "--device",
+        help="of our side (default: cuda on a GPU, or else cpu); torch: our loop around torch's "
+        "backbone, where there is no onnxruntime for GPUs",
+    )
     parser.add_argument("--repeats", type=int, default=5, help="clips timed of each peer")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     return parser

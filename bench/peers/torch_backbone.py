@@ -1,0 +1,73 @@
+"""Our decoding loop and kernels around torch's backbone, where onnxruntime has no CUDA provider.
+
+It is no peer and no product: it shows what the loop costs on a GPU beside the backbone, and lets
+the peers be compared with one another.
+"""
+
+import torch
+
+from training.model import VAB
+from vab_rt.config import ModelConfig
+from vab_rt.contract import contract_of
+from vab_rt.engines.device_arrays import DeviceArray
+from vab_rt.engines.device_engines import DeviceEngines, HostCalls, max_rows
+from vab_rt.engines.device_loop import Enqueue
+from vab_rt.engines.gpu import Gpu
+from vab_rt.pipeline import Pipeline
+from vab_rt.systems.vab import Vab
+
+WARM_UPS = 3
+
+
+class TorchGraph:
+    """VAB compiled by torch, in a CUDA graph of its own; a backbone as `DeviceLoop` takes it."""
+
+    can_be_captured = False
+
+    def __init__(self, vab: VAB, gpu: Gpu) -> None:
+        self.compiled = torch.compile(vab, dynamic=False)
+        self.dtype = vab.audio_in.weight.dtype
+        self.stream = torch.cuda.ExternalStream(gpu.handle)
+
+    def bind(self, tensors: dict[str, DeviceArray]) -> Enqueue:
+        t = {name: torch.as_tensor(array, device="cuda") for name, array in tensors.items()}
+
+        def run() -> None:
+            features, conditional = t["features"].to(self.dtype), t["conditional"].to(self.dtype)
+            t["logits"].copy_(self.compiled(t["tokens"], features, conditional))
+
+        with torch.inference_mode(), torch.cuda.stream(self.stream):
+            for _ in range(WARM_UPS):
+                run()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.inference_mode(), torch.cuda.graph(graph, stream=self.stream):
+            run()
+
+        def enqueue() -> None:
+            with torch.cuda.stream(self.stream):
+                graph.replay()
+
+        return enqueue
+
+
+def random_vab(config: ModelConfig) -> VAB:
+    """With codebooks of noise, as no codec is there."""
+    torch.manual_seed(0)
+    vab = VAB(config).eval()
+    vab.use_codebooks(torch.randn(config.num_codebooks, config.codebook_size, config.code_dim))
+    return vab
+
+
+def around_torch(vab: VAB) -> Pipeline:
+    """A pipeline that decodes tokens and nothing else; `vab` is on the GPU."""
+    gpu, contract = Gpu(), contract_of(vab.config)["backbone"]
+    graph = TorchGraph(vab, gpu)
+    engines = DeviceEngines(
+        {"backbone": HostCalls(gpu, graph, contract, max_rows(contract))},
+        "cuda, around torch's backbone",
+        gpu=gpu,
+        device_graphs={"backbone": graph},
+        contracts={"backbone": contract},
+    )
+    return Pipeline(Vab(vab.config, engines))
