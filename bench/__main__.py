@@ -11,6 +11,7 @@ BENCHES = {
     "sampling": "bench.sampling",
     "peers": "bench.peers.comparison",
     "gpu": "bench.gpu",
+    "v2a_mapper": "bench.v2a_mapper",
     "profile": "bench.profiling",
     "installed": "bench.installed",
 }

@@ -1,0 +1,210 @@
+"""`python -m bench v2a_mapper`: seconds a clip takes in each stage of a V2A-Mapper, on processors.
+
+Every graph runs in turn with the torch module that it was exported from, on the same inputs, as
+often as a clip takes it; a graph that differs is not timed. Without --checkpoint it is the recipe's
+networks with random weights, which for v2a-mapper-audioldm takes 5 GB of memory and some minutes.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch.nn import functional as F
+
+from bench.full_size import in_turn
+from bench.generate import console, print_facts
+from bench.machine import commit, machine, versions
+from bench.roofline import Roofline, measure_roofline
+from bench.runs import run
+from bench.torch_loop import flops_of
+from export.v2a_graphs import v2a_inputs, v2a_module
+from export.verify import TOLERANCES, relative_error, run_torch
+from training.v2a_mapper.checkpoint import (
+    V2ACheckpoint,
+    V2AHeader,
+    read_v2a_checkpoint,
+    write_v2a_checkpoint,
+)
+from training.v2a_mapper.mapper import build_mapper
+from training.v2a_mapper.parts import PictureEncoder, build_unet, build_vae, build_vocoder
+from training.v2a_mapper.recipes import V2ARecipe, read_v2a_recipe
+from vab_rt.bundle import open_bundle
+from vab_rt.config import GenerateOptions, fill_in
+from vab_rt.contract import v2a_contract_of
+from vab_rt.diffusion import cosine_alphas, embedding_levels
+from vab_rt.engines import Engine
+from vab_rt.engines.cpu import SessionEngine, num_physical_cores
+from vab_rt.v2a_config import LatentOptions, V2AConfig
+
+GUIDED = 2  # branches of classifier-free guidance
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Of one clip. calls: of the graph, each with so many rows. ceiling_s: the least for the
+    arithmetic of its matrix products and convolutions."""
+
+    calls: int
+    rows: int
+    ours_s: float
+    torch_s: float
+    ceiling_s: float
+    relative_error: float
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    facts = {"machine": machine(), "versions": versions(), "commit": commit()}
+    print_facts(facts)
+    with tempfile.TemporaryDirectory() as folder:
+        path = options.checkpoint or Path(folder, "ckpt.pt")
+        if options.checkpoint is None:
+            write_random(path, read_v2a_recipe(options.config))
+        out = Path(folder, "bundle")
+        exported = run([sys.executable, "-m", "export.build_engines", path, "--out", out])
+        console.print(f"exported in {exported.wall_s:.0f} s, {exported.peak_mb:.0f} MB at most")
+        checkpoint = read_v2a_checkpoint(path)
+        wishes = GenerateOptions(steps=options.steps)
+        chosen = fill_in(wishes, checkpoint_options(checkpoint), checkpoint.config.name)
+        figures = measure(checkpoint, _engines(out, checkpoint.config), chosen, options.repeats)
+    if options.json:
+        print(json.dumps(figures | {"export_s": round(exported.wall_s, 1)} | facts))
+
+
+def measure(
+    checkpoint: V2ACheckpoint,
+    engines: Iterator[tuple[str, Engine]],
+    options: LatentOptions,
+    repeats: int,
+) -> dict[str, Any]:
+    """Parity, ceiling and time, a graph at a time: all at once would take twice the memory."""
+    roofline = measure_roofline()
+    stages = {}
+    for name, engine in engines:
+        stages[name] = measure_stage(name, checkpoint, engine, options, repeats, roofline)
+    print_stages(checkpoint.config, options, stages)
+    return {
+        "model": checkpoint.config.name,
+        "steps": options.steps,
+        "stages": {name: asdict(stage) for name, stage in stages.items()},
+        "clip_s": {
+            side: sum(getattr(stage, f"{side}_s") for stage in stages.values())
+            for side in ("ours", "torch", "ceiling")
+        },
+    }
+
+
+def measure_stage(
+    name: str,
+    checkpoint: V2ACheckpoint,
+    engine: Engine,
+    options: LatentOptions,
+    repeats: int,
+    roofline: Roofline,
+) -> Stage:
+    config = checkpoint.config
+    calls, rows = calls_of_clip(config, options)[name]
+    module = v2a_module(name, checkpoint, "fp32")
+    inputs = v2a_inputs(v2a_contract_of(config)[name], config, rows)
+    error = relative_error(run_torch(module, inputs), engine(**inputs))
+    if not error <= TOLERANCES[name].relative:
+        sys.exit(f"not timed: {name} differs from torch by {error:.1e} of its largest value")
+    with torch.no_grad():
+        flops = flops_of(module, *(torch.from_numpy(x) for x in inputs.values()))
+    sides = {"ours": lambda: engine(**inputs), "torch": lambda: run_torch(module, inputs)}
+    seconds = in_turn(sides, repeats)
+    return Stage(
+        calls=calls,
+        rows=rows,
+        ours_s=round(calls * seconds["ours"], 4),
+        torch_s=round(calls * seconds["torch"], 4),
+        ceiling_s=round(calls * roofline.seconds(flops), 4),
+        relative_error=error,
+    )
+
+
+def calls_of_clip(config: V2AConfig, options: LatentOptions) -> Mapping[str, tuple[int, int]]:
+    """How often a clip calls each graph, and with how many rows."""
+    alphas = cosine_alphas(config.mapper_timesteps)
+    prior = len(embedding_levels(alphas, config.mapper_steps, config.mapper_eta))
+    return {
+        "visual_encoder": (1, config.num_frames),
+        "mapper": (
+            prior if config.mapper == "prior" else 1,
+            1 if config.mapper_guidance == 1 else GUIDED,
+        ),
+        "unet": (options.steps, 1 if options.guidance == 1 else GUIDED),
+        "vae_decoder": (1, 1),
+        "vocoder": (1, 1),
+    }
+
+
+def checkpoint_options(checkpoint: V2ACheckpoint) -> LatentOptions:
+    return fill_in(checkpoint.header.options, LatentOptions(), checkpoint.config.name)
+
+
+def write_random(path: Path, recipe: V2ARecipe) -> None:
+    """A checkpoint of the recipe's networks, untrained."""
+    config, networks = recipe.model, recipe.networks
+    torch.manual_seed(0)
+    modules = {
+        "image_encoder": PictureEncoder(config),
+        "mapper": build_mapper(config, networks.mapper),
+        "unet": build_unet(networks.unet),
+        "vae": build_vae(networks.vae),
+        "vocoder": build_vocoder(networks.vocoder),
+    }
+    header = V2AHeader(
+        config=config,
+        networks=networks,
+        options=recipe.options,
+        provenance={"data": "none, random weights"},
+        licence=recipe.licence,
+    )
+    null = F.normalize(torch.randn(config.audio_dim), dim=0)
+    there = {name: module for name, module in modules.items() if module is not None}
+    write_v2a_checkpoint(path, header, there, null)
+
+
+def _engines(folder: Path, config: V2AConfig) -> Iterator[tuple[str, Engine]]:
+    """The runtime's own, one in memory at a time."""
+    bundle = open_bundle(folder)
+    for name, contract in v2a_contract_of(config).items():
+        graph = bundle.read_graph(name)
+        yield name, SessionEngine(name, graph, contract, num_physical_cores(), str(folder))
+
+
+def print_stages(config: V2AConfig, options: LatentOptions, stages: dict[str, Stage]) -> None:
+    console.print(
+        f"{config.name}: a clip of {config.clip_s:g} s, {options.steps} steps, guidance "
+        f"{options.guidance:g}"
+    )
+    table = Table("stage", "calls", "rows", "ours s", "torch s", "ceiling s", "share", "parity")
+    for name, s in stages.items():
+        share = f"{s.ceiling_s / s.ours_s:.0%}" if s.ours_s else ""
+        seconds = (f"{x:.3f}" for x in (s.ours_s, s.torch_s, s.ceiling_s))
+        parity = f"{s.relative_error:.1e}"
+        table.add_row(name, str(s.calls), str(s.rows), *seconds, share, parity)
+    sums = (
+        f"{sum(getattr(s, key) for s in stages.values()):.3f}"
+        for key in ("ours_s", "torch_s", "ceiling_s")
+    )
+    table.add_row("a clip", "", "", *sums, "", "")
+    console.print(table)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench v2a_mapper", description=__doc__)
+    parser.add_argument("--config", default="v2a-mapper-audioldm", help="a recipe")
+    parser.add_argument("--checkpoint", type=Path, help="trained weights, instead of random ones")
+    parser.add_argument("--steps", type=int, help="of the latents (default: the model's own)")
+    parser.add_argument("--repeats", type=int, default=3, help="runs timed on each side")
+    parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
+    return parser

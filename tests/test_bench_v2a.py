@@ -1,0 +1,82 @@
+"""The bench of a V2A-Mapper: how often each graph runs in a clip, and what is not timed."""
+
+import pytest
+from v2a_checkpoints import write_tiny_v2a
+
+from bench import v2a_mapper
+from bench.roofline import Roofline
+from bench.v2a_mapper import calls_of_clip, main, measure, write_random
+from training.v2a_mapper.checkpoint import read_v2a_checkpoint
+from training.v2a_mapper.engines import open_system
+from training.v2a_mapper.recipes import read_v2a_recipe
+from vab_rt.v2a_config import LatentOptions, V2AConfig
+
+pytest.importorskip("diffusers", reason="pip install diffusers")
+
+PAPER = {"name": "x", "image_encoder": "y", "image_size": 224, "visual_dim": 512}
+OPTIONS = LatentOptions(steps=3)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return read_v2a_checkpoint(write_tiny_v2a(tmp_path_factory.mktemp("bench") / "c.pt"))
+
+
+@pytest.fixture(scope="module")
+def engines(checkpoint):
+    return open_system(checkpoint).engines.graphs
+
+
+@pytest.mark.parametrize(
+    ("changes", "mapper"),
+    [
+        ({}, (63, 1)),
+        ({"mapper_guidance": 2.0}, (63, 2)),
+        ({"mapper": "regression"}, (1, 1)),
+    ],
+)
+def test_calls_are_those_of_one_clip(changes, mapper):
+    calls = calls_of_clip(V2AConfig(**PAPER, **changes), LatentOptions())
+    assert calls["visual_encoder"] == (1, 10)
+    assert calls["mapper"] == mapper
+    assert calls["unet"] == (10, 2)
+    assert calls_of_clip(V2AConfig(**PAPER), LatentOptions(guidance=1))["unet"] == (10, 1)
+
+
+@pytest.fixture(autouse=True)
+def known_peaks(monkeypatch):
+    """Measuring them takes seconds."""
+    monkeypatch.setattr(v2a_mapper, "measure_roofline", lambda: Roofline(1e12, 1e10))
+
+
+def test_stages_add_up_to_the_clip(checkpoint, engines, capsys):
+    figures = measure(checkpoint, iter(engines.items()), OPTIONS, repeats=1)
+    assert {*figures["stages"]} == {*calls_of_clip(checkpoint.config, OPTIONS)}
+    for side in ("ours", "torch", "ceiling"):
+        total = sum(stage[f"{side}_s"] for stage in figures["stages"].values())
+        assert figures["clip_s"][side] == pytest.approx(total)
+    unet = figures["stages"]["unet"]
+    assert (unet["calls"], unet["rows"]) == (3, 2)
+    assert 0 < unet["ceiling_s"] < unet["ours_s"]
+    assert "a clip of 1 s, 3 steps, guidance 2.5" in capsys.readouterr().out
+
+
+def test_a_graph_that_differs_is_not_timed(checkpoint, engines):
+    def louder(**inputs):
+        return 1.01 * engines["vocoder"](**inputs)
+
+    with pytest.raises(SystemExit, match="not timed: vocoder differs from torch by 1.0e-02"):
+        measure(checkpoint, iter([("vocoder", louder)]), OPTIONS, repeats=1)
+
+
+def test_random_weights_of_a_recipe_are_a_checkpoint(tmp_path):
+    recipe = read_v2a_recipe("v2a-mapper")
+    write_random(tmp_path / "c.pt", recipe)
+    assert read_v2a_checkpoint(tmp_path / "c.pt").config == recipe.model
+
+
+def test_it_says_what_it_takes(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    assert end.value.code == 0
+    assert "seconds a clip takes in each stage" in capsys.readouterr().out
