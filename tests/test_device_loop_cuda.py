@@ -8,15 +8,15 @@ import ctypes
 import shutil
 import subprocess
 
+import msgspec
 import numpy as np
 import pytest
 
 core = pytest.importorskip("cuda.core", reason="cuda-core is not installed: pip install cuda-core")
 
 from cuda.pathfinder import DynamicLibNotFoundError
-from tiny_bundle import tiny_config
 
-from vab_rt.config import TokenOptions
+from vab_rt.config import ModelConfig, TokenOptions
 from vab_rt.contract import contract_of
 from vab_rt.engines import Engines
 from vab_rt.engines.device_engines import DeviceEngines
@@ -55,8 +55,24 @@ extern "C" void run(int rows, const int *tokens, const float *features, const fl
     backbone(tokens, features, conditional, heads, seen, logits, K, T, V, F, C);
 }
 """
-PAPER = tiny_config(
-    clip_s=10.0, visual_rate_hz=1.0, num_codebooks=4, codebook_size=2048, visual_dim=6
+TINY = ModelConfig(
+    name="tiny",
+    codec="spectral",
+    image_encoder="none",
+    image_size=8,
+    visual_dim=6,
+    visual_rate_hz=2.0,
+    clip_s=2.0,
+    num_codebooks=2,
+    codebook_size=16,
+    code_dim=4,
+    width=8,
+    layers=1,
+    expert_layers=0,
+    heads=1,
+)
+PAPER = msgspec.structs.replace(
+    TINY, clip_s=10.0, visual_rate_hz=1.0, num_codebooks=4, codebook_size=2048
 )
 
 
@@ -156,7 +172,7 @@ def test_the_stand_in_computes_on_the_host_what_its_tables_say(tmp_path):
     source.write_text(ON_THE_HOST + SOURCE + RUN_ON_THE_HOST)
     command = [compiler, "-O1", "-ffp-contract=off", "-shared", "-fPIC", source, "-o", library]
     subprocess.run(command, check=True)
-    config, tables = tiny_config(), Tables(tiny_config())
+    config, tables = TINY, Tables(TINY)
     features, tokens, _ = request(config, 3)
     conditional = np.array([1, 0, 1], np.float32)
     found = np.full((*tokens.shape, config.codebook_size), np.nan, np.float32)
@@ -177,7 +193,7 @@ def test_the_stand_in_compiles_without_a_gpu():
 @pytest.mark.parametrize("guidance", [1.0, 2.5])
 @pytest.mark.parametrize("clips", [1, 3, 16, 18])
 def test_the_tokens_are_those_of_the_host(sides, clips, guidance, can_be_captured):
-    config = tiny_config()
+    config = TINY
     on_gpu, on_host = sides(config, can_be_captured)
     options = TokenOptions(guidance=guidance, top_k=5, temperature=2.0)
     case = request(config, clips)
@@ -195,8 +211,8 @@ def test_the_tokens_are_those_of_the_host_at_the_size_of_the_paper(sides, clips)
 
 
 def test_a_clip_of_a_batch_has_the_tokens_that_it_has_alone(sides):
-    on_gpu, _ = sides(tiny_config())
-    features, tokens, seeds = request(tiny_config(), 7)
+    on_gpu, _ = sides(TINY)
+    features, tokens, seeds = request(TINY, 7)
     together = decoded(on_gpu, (features, tokens, seeds), TokenOptions())
     for i in range(7):
         alone = decoded(on_gpu, (features[i:][:1], tokens[i:][:1], seeds[i:][:1]), TokenOptions())
@@ -204,10 +220,10 @@ def test_a_clip_of_a_batch_has_the_tokens_that_it_has_alone(sides):
 
 
 def test_one_captured_step_serves_every_request_of_its_shape(sides):
-    on_gpu, on_host = sides(tiny_config())
+    on_gpu, on_host = sides(TINY)
     for seed, steps in ((1, 16), (2, 3), (3, 40), (1, 16)):
         options = TokenOptions(steps=steps, guidance=1.5 + seed, top_k=seed, mask_temperature=2.0)
-        case = request(tiny_config(), 2, seed)
+        case = request(TINY, 2, seed)
         found = decoded(on_gpu, case, options)
         np.testing.assert_array_equal(found, decoded(on_host, case, options))
     assert on_gpu.loop_for("backbone", 2, True).launching_s > 0
