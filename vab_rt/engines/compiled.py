@@ -125,7 +125,8 @@ def build_engine(
         )
         profile.set_shape(tensor.name, *sizes)
     config.add_optimization_profile(profile)
-    config.clear_flag(api.BuilderFlag.TF32)  # float32 in the graph is meant
+    if hasattr(api.BuilderFlag, "TF32"):
+        config.clear_flag(api.BuilderFlag.TF32)  # float32 in the graph is meant
     library.configure(config, precision)
     engine = builder.build_serialized_network(network, config)
     if engine is None:

@@ -110,8 +110,8 @@ class OrtGraph:
                     "it to run; close other programs that use the GPU, or use the device cpu"
                 ) from error
 
-        if graph_id != _NO_GRAPH:
-            release = self._session.release_captured_graph
+        release = getattr(self._session, "release_captured_graph", None)  # of newer versions
+        if release is not None and graph_id != _NO_GRAPH:
             weakref.finalize(enqueue, release, graph_id).atexit = False
         return enqueue
 
