@@ -22,6 +22,7 @@ from bench.machine import commit, machine, versions
 from bench.roofline import Roofline, backbone_flops, measure_roofline
 from bench.runs import Run, run
 from vab_rt.bundle import Bundle, open_bundle
+from vab_rt.errors import OptionError
 
 ROOT = Path(__file__).parent.parent
 RUNTIME = ROOT / ".venv-demo"
@@ -61,9 +62,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 def measure(subject: Subject, num_runs: int, hour: bool) -> dict[str, Any]:
     """Ceiling, parity, then time; printed as it comes."""
+    bundle = open_bundle(subject.model)
+    if bundle.manifest.kind != "vab":
+        raise OptionError(
+            f"model {bundle.config.name} is a {bundle.manifest.kind}, expected a vab, whose work "
+            "is known here; measure it with: python -m bench v2a_mapper"
+        )
     facts = {"machine": machine(), "versions": versions(), "commit": commit()}
     print_facts(facts)
-    bundle, roofline = open_bundle(subject.model), measure_roofline()
+    roofline = measure_roofline()
     print_ceiling(bundle, roofline)
     check_same_bytes(subject)
     peer = measure_torch(subject, num_runs)

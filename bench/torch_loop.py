@@ -27,7 +27,7 @@ import vab_rt
 from training.codecs.codec import build_codec
 from training.image_encoder import ImageEncoder
 from training.model import VAB
-from training.recipes import CONFIGS, Recipe, read_recipe
+from training.recipes import CONFIGS, Recipe, read_recipe, recipe_names
 from vab_rt.bundle import open_bundle
 from vab_rt.config import ModelConfig, TokenOptions
 from vab_rt.decoding import remask_count
@@ -120,8 +120,8 @@ def gumbel(shape: torch.Size, random: torch.Generator) -> Tensor:
 
 def recipe_of(config: ModelConfig) -> Recipe:
     """The recipe that trains this model. Raises OptionError."""
-    for path in sorted(CONFIGS.glob("*.toml")):
-        recipe = read_recipe(path.stem)
+    for name in recipe_names():
+        recipe = read_recipe(name)
         if recipe.model == config:
             return recipe
     raise OptionError(

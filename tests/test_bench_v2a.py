@@ -1,14 +1,16 @@
 """The bench of a V2A-Mapper: how often each graph runs in a clip, and what is not timed."""
 
 import pytest
+from tiny_v2a import make_v2a_bundle
 from v2a_checkpoints import write_tiny_v2a
 
-from bench import v2a_mapper
+from bench import generate, v2a_mapper
 from bench.roofline import Roofline
 from bench.v2a_mapper import calls_of_clip, main, measure, write_random
 from training.v2a_mapper.checkpoint import read_v2a_checkpoint
 from training.v2a_mapper.engines import open_system
 from training.v2a_mapper.recipes import read_v2a_recipe
+from vab_rt.errors import OptionError
 from vab_rt.v2a_config import LatentOptions, V2AConfig
 
 pytest.importorskip("diffusers", reason="pip install diffusers")
@@ -80,3 +82,9 @@ def test_it_says_what_it_takes(capsys):
         main(["--help"])
     assert end.value.code == 0
     assert "seconds a clip takes in each stage" in capsys.readouterr().out
+
+
+def test_the_bench_of_vab_sends_others_here(tmp_path):
+    folder = make_v2a_bundle(tmp_path / "b")
+    with pytest.raises(OptionError, match="is a v2a-mapper, expected a vab.* bench v2a_mapper"):
+        generate.measure(generate.Subject(tmp_path / "x.mp4", str(folder), tmp_path), 1, False)

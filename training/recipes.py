@@ -62,11 +62,17 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return msgspec.structs.replace(self, pretrain_minutes=pretrain - share, fine_minutes=share)
 
 
+def recipe_names() -> list[str]:
+    """Of the recipes of VAB; the others there are of V2A-Mapper."""
+    names = (path.stem for path in CONFIGS.glob("*.toml"))
+    return sorted(name for name in names if not name.startswith("v2a-mapper"))
+
+
 def read_recipe(name: str) -> Recipe:
     """A recipe by name or path. Raises OptionError naming the file and the key at fault."""
     path = Path(name) if name.endswith(".toml") else CONFIGS / f"{name}.toml"
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.toml")))
+        known = ", ".join(recipe_names())
         raise OptionError(f"no recipe {name!r}; expected a .toml file or one of: {known}")
     try:
         return msgspec.toml.decode(path.read_bytes(), type=Recipe)
