@@ -406,7 +406,7 @@ def test_what_is_no_graph_is_one_line(rtx, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["backbone", "codec_decoder"])
+@pytest.mark.parametrize("name", RUNTIME_GRAPHS)
 def test_the_shipped_model_is_built_too(rtx, tmp_path, name):
     """Its attention is float32, which has no kernel as a whole."""
     compiled = compile_graph(open_bundle(), name, "fp32", rtx, tmp_path / "cache")
