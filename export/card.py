@@ -20,7 +20,7 @@ from vab_rt.kinds import Manifest
 from vab_rt.output import whole_file, writing
 
 OF_EXPORT = re.compile(
-    r"checkpoint_sha256|exported_with|weights_stored_as|verified_.*|fp16_.*|bf16_.*|int8"
+    r"(fine_)?checkpoint_sha256|exported_with|weights_stored_as|verified_.*|fp16_.*|bf16_.*|int8.*"
 )
 """Keys of the provenance that the exporter writes; the others say where the weights come from."""
 

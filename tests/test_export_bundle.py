@@ -60,7 +60,7 @@ def test_the_runtime_accepts_the_bundle(bundle: Path, checkpoint: Checkpoint) ->
     assert len(manifest.provenance["checkpoint_sha256"]) == 64
     assert all(f"verified_{name}" in manifest.provenance for name in GRAPHS)
     assert sorted(p.name for p in bundle.iterdir()) == sorted(
-        ["vab.json", *(f"{name}.onnx" for name in GRAPHS)]
+        ["README.md", "vab.json", *(f"{name}.onnx" for name in GRAPHS)]
     )
 
 
