@@ -50,8 +50,8 @@ VOCODER: dict[str, Any] = {
     "upsample_initial_channel": 32,
     "upsample_rates": [5, 4, 2, 2, 2],
     "upsample_kernel_sizes": [16, 16, 8, 4, 4],
-    "resblock_kernel_sizes": [3, 7, 11],
-    "resblock_dilation_sizes": [[1, 3, 5]] * 3,
+    "resblock_kernel_sizes": [3, 7],
+    "resblock_dilation_sizes": [[1, 3], [1, 3]],
     "normalize_before": False,
 }
 MAPPER = MapperSettings(depth=2, heads=2, dim_head=8, null_tokens=3)
