@@ -3,7 +3,8 @@
 world -> codec -> CLIP -> tokens and features -> pre-training -> ckpt.pt -> retrieval and classes
 -> bundle -> evaluation. Each stage leaves a file in the run's folder; run the command again to go
 on where it stopped. With --start and --shards it begins at the tokens of one's own clips. A recipe
-with a `fine` model trains two transformers and leaves retrieval and classes out.
+with a `fine` model trains two transformers and leaves retrieval and classes out; v2a-mapper is the
+other system, see `training/v2a_mapper/recipe.py`.
 """
 
 import argparse
@@ -28,6 +29,8 @@ from training.stages import (
     train_model,
     write_start,
 )
+from training.v2a_mapper import recipe as v2a_mapper
+from training.v2a_mapper.recipes import is_v2a_recipe, read_v2a_recipe
 from vab_rt.errors import OptionError
 
 
@@ -111,6 +114,8 @@ def main(words: list[str] | None = None) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    if is_v2a_recipe(arguments.name):
+        return _run_v2a(arguments)
     recipe = read_recipe(arguments.name)
     if arguments.minutes is not None:
         recipe = recipe.with_minutes(arguments.minutes)
@@ -125,6 +130,20 @@ def _run(arguments: argparse.Namespace) -> None:
             run(recipe, folder, arguments.image_encoder)
         else:
             run_on_shards(recipe, folder, arguments.start, arguments.shards, arguments.held_out)
+    print(f"checkpoint: {folder / 'ckpt.pt'}\nbundle: {folder / 'bundle'}")
+
+
+def _run_v2a(arguments: argparse.Namespace) -> None:
+    if arguments.start or arguments.shards or arguments.image_encoder:
+        raise OptionError(
+            f"--start, --shards and --image-encoder are of VAB, expected none with "
+            f"{arguments.name}; its recipe names the run whose image encoder it takes, under ready"
+        )
+    recipe = read_v2a_recipe(arguments.name)
+    if arguments.minutes is not None:
+        recipe = recipe.with_minutes(arguments.minutes)
+    folder = arguments.out or Path("runs") / Path(arguments.name).stem
+    v2a_mapper.run(recipe, folder)
     print(f"checkpoint: {folder / 'ckpt.pt'}\nbundle: {folder / 'bundle'}")
 
 

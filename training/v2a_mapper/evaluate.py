@@ -29,16 +29,22 @@ from training.v2a_mapper.measuring import cost
 from training.v2a_mapper.texts import class_text
 from vab_rt.errors import DataError, OptionError
 
-RESULT = "evaluation-v2a.json"
+RESULT = "v2a-figures.json"
 
 
 def evaluate(
-    folder: Path, judge: Path, seeds: list[int], workers: int = 1, vab: str | None = ""
+    folder: Path,
+    judge: Path,
+    seeds: list[int],
+    workers: int = 1,
+    vab: str | None = "",
+    draws: int = 4,
+    varied: int = 40,
 ) -> dict:
     """gap, sounds, variability, cost and parameters of a finished run; see the functions below.
 
-    vab: the bundle that stands beside it, "" for the shipped one, None for none. Raises DataError
-    for a run that is not finished.
+    vab: the bundle that stands beside it, "" for the shipped one, None for none. draws: further
+    seeds of the first `varied` clips. Raises DataError for a run that is not finished.
     """
     trial = V2ATrial(
         checkpoints=tuple(found_checkpoints(folder)),
@@ -46,6 +52,8 @@ def evaluate(
         judge=judge,
         vab=vab,
         films=folder / "films",
+        draws=draws,
+        varied=varied,
     )
     models = open_models(trial)  # mistakes are told before any work
     clips = shown("clips heard", heard_clips(trial, seeds, workers), len(seeds))
@@ -132,6 +140,17 @@ def parameters(checkpoint: V2ACheckpoint) -> dict[str, int]:
     }
 
 
+def beside_bounds(result: dict, mapper: str) -> dict:
+    """The sound of one mapper, and the others' as its bounds, as for any other model."""
+    sounds = result["sounds"]
+    bounds = {name: figures for name, figures in sounds.items() if name != mapper}
+    return sounds[mapper] | {"clips": result["clips"], "bounds": bounds}
+
+
+def write_result(folder: Path, result: dict) -> None:
+    (folder / RESULT).write_text(json.dumps(result) + "\n")
+
+
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m training.v2a_mapper.evaluate", description=__doc__
@@ -160,7 +179,7 @@ def _run(arguments: argparse.Namespace) -> None:
         found_checkpoints(arguments.run)
         judge = trained_judge(arguments.judge)
         result = evaluate(arguments.run, judge, seeds, arguments.workers, vab)
-        path.write_text(json.dumps(result) + "\n")
+        write_result(arguments.run, result)
     elif not path.is_file():
         raise DataError(f"{path} is not there, expected figures; run this without --table first")
     result = json.loads(path.read_text())

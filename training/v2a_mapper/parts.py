@@ -22,24 +22,24 @@ from vab_rt.v2a_config import V2AConfig
 
 def build_unet(sizes: dict[str, Any]) -> nn.Module:
     """A UNet2DConditionModel, untrained: latents [B, C, T, M], times [B], class_labels [B, D]."""
-    network = _library("diffusers").UNet2DConditionModel
+    network = library("diffusers").UNet2DConditionModel
     return _built("unet", lambda: network(**sizes), sizes, inspect.signature(network).parameters)
 
 
 def build_vae(sizes: dict[str, Any]) -> nn.Module:
     """An AutoencoderKL, untrained: log mels [B, 1, 4T, 4M] <-> latents [B, C, T, M]."""
-    network = _library("diffusers").AutoencoderKL
+    network = library("diffusers").AutoencoderKL
     return _built("vae", lambda: network(**sizes), sizes, inspect.signature(network).parameters)
 
 
 def build_vocoder(sizes: dict[str, Any]) -> nn.Module:
     """A SpeechT5HifiGan, untrained: log mels [B, N, mels] -> sound [B, hop * N + rest]."""
-    library = _library("transformers")
+    transformers = library("transformers")
     network, config = library.SpeechT5HifiGan, library.SpeechT5HifiGanConfig
     return _built("vocoder", lambda: network(config(**sizes)), sizes, config().to_dict())
 
 
-def _library(name: str) -> ModuleType:
+def library(name: str) -> ModuleType:
     try:
         return import_module(name)
     except ImportError as error:

@@ -21,7 +21,7 @@ from training.datasets.rendered import rendered_clips
 from training.evaluate import trained_judge
 from training.finetuning import report
 from training.fitting import steps_made
-from training.stages import export, is_older, keep
+from training.stages import describe, export, is_older, keep
 from training.v2a_mapper.autoencoder import (
     load_autoencoder,
     scaling_factor,
@@ -31,7 +31,7 @@ from training.v2a_mapper.autoencoder import (
 from training.v2a_mapper.checkpoint import V2AHeader, write_v2a_checkpoint
 from training.v2a_mapper.clap import TinyClap, load_clap, sound_vectors, text_vectors, train_clap
 from training.v2a_mapper.denoiser import Sounds, load_denoiser, train_denoiser
-from training.v2a_mapper.evaluate import evaluate
+from training.v2a_mapper.evaluate import beside_bounds, evaluate, write_result
 from training.v2a_mapper.mapping import Matched, load_mapper, train_mapper
 from training.v2a_mapper.pairs import Pairs, load_picture_encoder, made_pairs
 from training.v2a_mapper.recipes import V2ARecipe
@@ -48,7 +48,10 @@ def run(recipe: V2ARecipe, folder: Path) -> None:
     checkpoint = train(recipe, folder)
     export(checkpoint, folder / "bundle")
     seeds = foleyworld.clip_seeds("test", 0, recipe.evaluated_clips)
-    keep(folder, "v2a", evaluate(folder, judge_of(recipe, folder), seeds, os.cpu_count() or 1))
+    result = evaluate(folder, judge_of(recipe, folder), seeds, os.cpu_count() or 1)
+    write_result(folder, result)
+    keep(folder, "generation", beside_bounds(result, recipe.model.mapper))
+    describe(folder)
 
 
 def judge_of(recipe: V2ARecipe, folder: Path) -> Path:

@@ -1,0 +1,266 @@
+"""The paper's questions on FoleyWorld: the figures mean what they say, and are written down."""
+
+import json
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs torch")
+pytest.importorskip("diffusers", reason="pip install diffusers")
+pytest.importorskip("transformers", reason="pip install transformers")
+
+from torch.nn import functional as F
+from v2a_checkpoints import MAPPER, UNET, VAE, VOCODER, tiny_v2a_config, write_tiny_v2a
+
+from training import documents, foleyworld
+from training.evaluation.generation import Heard
+from training.evaluation.judge import AudioClassifier
+from training.image_encoder import build_clip
+from training.recipe import main as recipe_command
+from training.recipes import CONFIGS
+from training.v2a_mapper import evaluate as command
+from training.v2a_mapper import recipe as chain
+from training.v2a_mapper.checkpoint import read_v2a_checkpoint
+from training.v2a_mapper.clap import TinyClap, load_clap, text_vectors
+from training.v2a_mapper.evaluate import evaluate, sound_figures, variability
+from training.v2a_mapper.gap import gap, spread
+from training.v2a_mapper.listening import HeardClip, HeardSound
+from training.v2a_mapper.markdown import NOT_RUN, findings, markdown
+from training.v2a_mapper.measuring import cost
+from training.v2a_mapper.recipes import V2ARecipe, is_v2a_recipe, read_v2a_recipe
+from vab_rt.errors import DataError, OptionError
+
+SEEDS = foleyworld.clip_seeds("validation", 0, 2)
+WIDE = tiny_v2a_config(clip_s=10.0)
+
+
+def save_average(path, module):
+    torch.save({"average": {"weights": module.state_dict(), "count": 1}, "step": 1}, path)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a finished run, with untrained networks."""
+    folder = tmp_path_factory.mktemp("v2a")
+    torch.manual_seed(0)
+    write_tiny_v2a(folder / "ckpt.pt", WIDE)
+    regression = tiny_v2a_config(clip_s=10.0, mapper="regression")
+    write_tiny_v2a(folder / "ckpt-regression.pt", regression)
+    save_average(folder / "clap.pt", TinyClap(24))
+    save_average(folder / "judge.pt", AudioClassifier())
+    return folder
+
+
+def test_a_gap_is_seen_and_a_perfect_mapper_closes_it():
+    random = torch.Generator().manual_seed(0)
+    heard = F.normalize(torch.randn(30, 16, generator=random), dim=1)
+    apart = F.normalize(torch.randn(30, 16, generator=random) + 4, dim=1)
+    closed, open_ = gap(heard, heard), gap(apart, heard)
+    assert closed["matched"] == pytest.approx(1, abs=1e-4) and closed["centroids"] == 0
+    assert closed["found_1"] == 1.0 and open_["found_1"] < 0.3
+    assert open_["centroids"] > 0.5 and abs(open_["matched"] - open_["unmatched"]) < 0.2
+    assert gap(heard, heard)["unmatched"] == pytest.approx(
+        float((heard @ heard.T)[~torch.eye(30, dtype=torch.bool)].mean()), abs=1e-3
+    )
+
+
+def test_variability_is_the_mean_distance_of_draws():
+    assert spread(torch.ones(4, 3)) == 0
+    assert spread(torch.tensor([[0.0], [1.0], [3.0]])) == pytest.approx((1 + 3 + 2) / 3)
+    drawn = [np.eye(2, dtype=np.float32)[i] for i in (0, 1)]
+    clips = [HeardClip(0, {}, {}, {"prior": drawn}, {"prior": [drawn[0]] * 2})]
+    clips.append(HeardClip(1, {}, {}, {"prior": []}, {"prior": []}))
+    found = variability(clips, "prior")
+    assert found == {"vector": pytest.approx(2**0.5, abs=1e-4), "sound": 0.0}
+    assert variability(clips[1:], "prior") == {"vector": None, "sound": None}
+
+
+def test_relevance_is_to_the_class_that_is_seen():
+    seeds = foleyworld.clip_seeds("validation", 0, 6)
+    kinds = [foleyworld.CLASSES.index(foleyworld.make_scene(s).classes[0]) for s in seeds]
+    texts = np.eye(16, dtype=np.float32)
+    heard = Heard(
+        np.ones(16) / 16, np.random.default_rng(0).random((1, 4)), np.ones(16), np.zeros(0)
+    )
+
+    def clip(number, kind):
+        right, wrong = texts[kinds[number]], texts[(kinds[number] + 1) % 16]
+        sounds = {"ground_truth": right, "prior": 0.5 * right, "none": wrong}
+        return HeardClip(number, {n: HeardSound(heard, v) for n, v in sounds.items()}, {}, {}, {})
+
+    figures = sound_figures([clip(i, kinds[i]) for i in range(6)], seeds, texts)
+    assert [figures[n]["cs"] for n in ("ground_truth", "prior", "none")] == [100.0, 50.0, 0.0]
+    assert figures["ground_truth"]["fd"] == pytest.approx(0, abs=1e-3) < figures["none"]["fd"]
+
+
+def test_a_run_is_evaluated(run):
+    result = evaluate(run, run / "judge.pt", SEEDS, vab=None, draws=2, varied=1)
+    systems = ["none", "regression", "prior"]
+    assert list(result["gap"]) == list(result["variability"]) == systems
+    assert set(result["sounds"]) == {*systems, "ground_truth", "autoencoded", "true_vector"}
+    spreads = {name: figures["vector"] for name, figures in result["variability"].items()}
+    assert spreads["none"] == spreads["regression"] == 0 < spreads["prior"]
+    assert all(figures["sound"] > 0 for figures in result["variability"].values())
+    assert result["sounds"]["ground_truth"]["fd"] == pytest.approx(0, abs=1e-3)
+    assert result["cost"] == {} and result["clips"] == 2
+    assert result["parameters"]["mapper"] > 0
+    json.dumps(result)
+    assert NOT_RUN in markdown(result) and NOT_RUN in markdown({})
+
+
+def test_a_run_that_is_not_finished_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        command.main(["--run", str(tmp_path)])
+    assert "ckpt.pt is not there, expected a finished run" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command.main(["--run", str(tmp_path), "--table"])
+    assert "expected figures; run this without --table" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command.main(["--clips", "1"])
+    assert "expected at least 2 and 1" in capsys.readouterr().err
+
+
+FIGURES = {
+    "clips": 160,
+    "gap": {"none": {"matched": 0.01, "unmatched": 0.02}},
+    "sounds": {
+        "none": {"fd": 0.9, "cs": 1.0, "onset_f1_100ms": 0.1},
+        "regression": {"fd": 0.4, "cs": 40.0, "onset_f1_100ms": 0.1},
+        "prior": {"fd": 0.3, "cs": 35.0, "onset_f1_100ms": 0.1, "class_agreement": 0.5},
+        "vab": {"fd": 0.2, "cs": 50.0, "onset_f1_100ms": None},
+    },
+    "variability": {"regression": {"sound": 0.2}, "prior": {"sound": 0.1}},
+    "cost": {"vab": {"stages_s": {"visual": 0.12}, "seconds": 1.5, "megabytes": 20.0}},
+    "parameters": {"mapper": 1_200_000},
+}
+
+
+def test_findings_say_which_way_it_came_out():
+    found = dict(findings(FIGURES))
+    assert found["the prior is better than the regression, FD"] == "yes (0.3 and 0.4)"
+    assert found["the regression is better than the prior, CS"] == "yes (35 and 40)"
+    assert found["the prior varies more with the seed, sound"] == "no (0.2 and 0.1)"
+    assert found["V2A-Mapper knows no time: VAB's onsets are better"] == NOT_RUN
+    assert {verdict for _, verdict in findings({})} == {NOT_RUN}
+
+
+def test_tables_are_written_between_the_marks(tmp_path, monkeypatch, capsys):
+    (tmp_path / command.RESULT).write_text(json.dumps(FIGURES))
+    paper = tmp_path / "PAPER.md"
+    begin, end = documents.marks("v2a-mapper")
+    paper.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
+    monkeypatch.setattr(command, "PAPER", paper)
+    command.main(["--run", str(tmp_path), "--table", "--write"])
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == FIGURES
+    text = paper.read_text()
+    assert "old" not in text and text.startswith("before") and text.endswith("after\n")
+    assert "| diffusion prior | 0.3 | not run yet | 35 | 50.0 | 0.1 |" in text
+    assert "| VAB | 1.50 | visual 0.12 | 20.0 |" in text and "mapper 1.20" in text
+    paper.write_text("no marks")
+    with pytest.raises(DataError, match="lacks <!-- v2a-mapper: begin"):
+        documents.write_between(paper, "v2a-mapper", "text")
+
+
+def test_the_document_has_the_marks():
+    text = documents.PAPER.read_text()
+    assert all(text.count(mark) == 1 for mark in documents.marks("v2a-mapper"))
+
+
+def test_cost_is_that_of_a_users_clip(tmp_path):
+    found = cost(None)
+    assert found["seconds"] == pytest.approx(sum(found["stages_s"].values()), abs=0.01)
+    assert 1 < found["megabytes"] < 100
+
+
+def test_recipes_read_and_fit():
+    names = [path.stem for path in CONFIGS.glob("v2a-mapper*.toml")]
+    assert "v2a-mapper" in names and is_v2a_recipe("v2a-mapper")
+    assert not is_v2a_recipe("default") and is_v2a_recipe("elsewhere/v2a-mapper-mine.toml")
+    for name in names:
+        read_v2a_recipe(name)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("clap_minutes", "clap_minuets", "clap_minuets"),
+        ("in_channels = 16", "in_channels = 8", "unet in_channels is 8, expected 16"),
+        ("audio_dim = 128", "audio_dim = 64", "visual_dim is 128 and audio_dim 64"),
+        ("latent_factor = 8", "latent_factor = 4", "expected 4 for model|factor is 8"),
+    ],
+)
+def test_recipes_that_do_not_fit_name_their_file(tmp_path, before, after, message):
+    text = "clap_minutes = 1\n" + (CONFIGS / "v2a-mapper.toml").read_text()
+    assert before in text
+    path = tmp_path / "v2a-mapper-mine.toml"
+    path.write_text(text.replace(before, after, 1))
+    with pytest.raises(OptionError, match=rf"v2a-mapper-mine\.toml: .*({message})"):
+        read_v2a_recipe(str(path))
+    with pytest.raises(OptionError, match="expected a .toml file or one of: v2a-mapper"):
+        read_v2a_recipe("v2a-mapper-none")
+
+
+def tiny_recipe(ready, **changes):
+    minutes = {
+        f"{stage}_minutes": 0.003 for stage in ("clap", "autoencoder", "denoiser", "vocoder")
+    }
+    networks = {"mapper": MAPPER, "unet": UNET, "vae": VAE, "vocoder": VOCODER}
+    few = {"clips": 3, "vocoder_clips": 2, "evaluated_clips": 2, "rendered_clips": 2}
+    steps = {"regression": {"steps": 2}, "prior": {"steps": 2}}
+    small = {"autoencoder": {"batch": 2, "frames": 32}, "denoiser": {"batch": 2, "columns": 8}}
+    small |= {"vocoder": {"batch": 2, "columns": 4}, "clap": {"batch": 4}}
+    import msgspec
+
+    facts = {"model": WIDE, "networks": networks, "ready": str(ready)} | few | steps | small
+    return msgspec.convert(msgspec.to_builtins(facts | minutes | changes), V2ARecipe)
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory):
+    """As much of a run of VAB as is taken over."""
+    folder = tmp_path_factory.mktemp("default")
+    save_average(folder / "clip.pt", build_clip(WIDE))
+    save_average(folder / "judge.pt", AudioClassifier())
+    (folder / "start.pt").touch()
+    return folder
+
+
+def test_the_whole_chain_makes_both_checkpoints_and_goes_on(ready, tmp_path, monkeypatch):
+    monkeypatch.setattr(chain.os, "cpu_count", lambda: 1)  # no processes for three clips
+    recipe = tiny_recipe(ready)
+    path = chain.train(recipe, tmp_path)
+    checkpoint = read_v2a_checkpoint(path)
+    assert checkpoint.config == WIDE and path.name == "ckpt.pt"
+    other = read_v2a_checkpoint(tmp_path / "ckpt-regression.pt")
+    assert other.config.mapper == "regression" and other.mapper() is not None
+    null = text_vectors(load_clap(tmp_path / "clap.pt", 24), [""])[0]
+    assert torch.equal(checkpoint.null_embedding, null)
+    latents = np.load(tmp_path / "latents.npy").astype(np.float32)
+    scale = checkpoint.networks.vae["scaling_factor"]
+    assert scale * latents.std() == pytest.approx(1, rel=0.01)
+    assert checkpoint.header.provenance["prior_steps"] == "2"
+    made = {file: file.stat().st_mtime_ns for file in tmp_path.iterdir() if file.is_file()}
+    assert chain.train(recipe, tmp_path) == path
+    assert {file: file.stat().st_mtime_ns for file in made} == made
+
+
+def test_the_command_of_recipes_runs_it(ready, tmp_path, monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr(chain, "run", lambda recipe, folder: seen.append((recipe, folder)))
+    recipe_command(["v2a-mapper", "--out", str(tmp_path), "--minutes", "3"])
+    assert seen[0][0].denoiser_minutes == 3 and seen[0][1] == tmp_path
+    with pytest.raises(SystemExit):
+        recipe_command(["v2a-mapper", "--start", "a.pt", "--shards", "b"])
+    assert "v2a-mapper" in capsys.readouterr().err and len(seen) == 1
+
+
+def test_a_recipe_without_a_mapper_and_a_clip_of_another_size_are_refused(ready, tmp_path):
+    import msgspec
+
+    recipe = tiny_recipe(ready)
+    without = msgspec.structs.replace(recipe.model, mapper="none")
+    with pytest.raises(OptionError, match="mapper is 'none', expected regression or prior"):
+        chain.train(msgspec.structs.replace(recipe, model=without), tmp_path)
+    larger = msgspec.structs.replace(recipe.model, image_size=32)
+    with pytest.raises(Exception, match=r"clip\.pt.* expected"):
+        chain.train(msgspec.structs.replace(recipe, model=larger), tmp_path)
