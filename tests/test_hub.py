@@ -157,6 +157,19 @@ def test_a_hub_that_breaks_down(hub, monkeypatch):
         open_model(NAME)
 
 
+def test_a_hub_that_breaks_down_on_the_way(hub, monkeypatch):
+    """It has the file, as it has said before."""
+    find, asked = hub.find, []
+
+    def first_only(path):
+        asked.append(path)
+        return find(path) if len(asked) == 1 else (403, {}, b"")
+
+    monkeypatch.setattr(hub, "find", first_only)
+    with pytest.raises(BundleError, match=r"cannot be fetched \("):
+        open_model(NAME)
+
+
 def test_links_that_leave_the_cache_are_refused(hub, tmp_path):
     bundle = open_model(NAME)
     elsewhere = tmp_path / "elsewhere.onnx"

@@ -134,7 +134,9 @@ def _told(repository: Repository, hub: ModuleType) -> Iterator[None]:
     errors = hub.errors
     try:
         yield
-    except errors.EntryNotFoundError:
+    except errors.EntryNotFoundError as error:
+        if isinstance(error, errors.LocalEntryNotFoundError):  # of a network that broke down
+            raise _unreachable(repository, error) from error
         raise
     except errors.GatedRepoError as error:
         raise BundleError(
@@ -153,8 +155,12 @@ def _told(repository: Repository, hub: ModuleType) -> Iterator[None]:
         ) from error
     except (errors.HFValidationError, *errors.HfHubHTTPError.__bases__) as error:
         # The second is the base of the transport's errors, which changed with huggingface_hub 1.
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise BundleError(
-            f"{repository} cannot be fetched ({reason}), expected an answer from the hub; check "
-            "the network, or use what was fetched before with --offline"
-        ) from error
+        raise _unreachable(repository, error) from error
+
+
+def _unreachable(repository: Repository, error: Exception) -> BundleError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return BundleError(
+        f"{repository} cannot be fetched ({reason}), expected an answer from the hub; check the "
+        "network, or use what was fetched before with --offline"
+    )
