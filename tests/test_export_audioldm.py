@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 
 import msgspec
 import pytest
@@ -22,7 +23,7 @@ from training.v2a_mapper.parts import build_unet, build_vae, build_vocoder
 from training.v2a_mapper.recipes import read_v2a_recipe
 from training.v2a_mapper.settings import MapperSettings
 from vab_rt.diffusion import cosine_alphas
-from vab_rt.errors import ExportError
+from vab_rt.errors import BackendError, ExportError
 
 diffusers = pytest.importorskip("diffusers", reason="pip install diffusers")
 transformers = pytest.importorskip("transformers", reason="pip install transformers")
@@ -228,6 +229,13 @@ def test_folders_that_do_not_fit_are_refused(folder, damage, message):
 def test_a_path_that_is_no_folder_is_refused(tmp_path):
     with pytest.raises(ExportError, match="not a folder, expected one of AudioLDMPipeline"):
         read_audioldm(tmp_path / "missing", tiny_v2a_config())
+
+
+@pytest.mark.parametrize("name", ["diffusers", "transformers"])
+def test_a_missing_library_is_one_line_with_what_installs_it(folder, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(BackendError, match=rf"needs {name}, .* install it with: pip install"):
+        read_audioldm(folder, tiny_v2a_config())
 
 
 def test_the_networks_of_s_full_have_the_sizes_of_its_card():

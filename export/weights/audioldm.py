@@ -17,7 +17,13 @@ from torch.nn import functional as F
 
 from export.weights.parts import check_facts, fit_weights
 from export.weights.reading import first_file, read_json, read_tensors, sha256_of
-from training.v2a_mapper.parts import build_unet, build_vae, build_vocoder, check_networks
+from training.v2a_mapper.parts import (
+    build_unet,
+    build_vae,
+    build_vocoder,
+    check_networks,
+    library,
+)
 from training.v2a_mapper.settings import Networks
 from vab_rt.errors import ExportError, OptionError
 from vab_rt.v2a_config import V2AConfig
@@ -124,13 +130,12 @@ def read_settings(folder: Path, name: str) -> dict[str, Any]:
 
 
 def constructor_keys(name: str) -> set[str]:
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import PretrainedConfig, SpeechT5HifiGanConfig
-
     if name == "vocoder":
-        return {*SpeechT5HifiGanConfig().to_dict()} - {*PretrainedConfig().to_dict(), "model_type"}
-    network = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}[name]
-    return {*inspect.signature(network).parameters}
+        transformers = library("transformers")
+        of_all = {*transformers.PretrainedConfig().to_dict(), "model_type"}
+        return {*transformers.SpeechT5HifiGanConfig().to_dict()} - of_all
+    network = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}[name]
+    return {*inspect.signature(getattr(library("diffusers"), network)).parameters}
 
 
 def check_sizes(
@@ -197,15 +202,15 @@ def null_embedding(folder: Path, settings: dict[str, Any]) -> Tensor:
     It takes no tokenizer: no text is its first and its last token. The padding that AudioLDM adds
     is masked and changes nothing.
     """
-    from transformers import ClapTextConfig, ClapTextModelWithProjection
-
-    config = ClapTextConfig.from_dict(settings)
+    transformers = library("transformers")
+    config = transformers.ClapTextConfig.from_dict(settings)
+    model = transformers.ClapTextModelWithProjection
     with torch.device("meta"):
-        expected = ClapTextModelWithProjection(config).state_dict()
+        expected = model(config).state_dict()
     path = first_file(folder / "text_encoder", WEIGHTS)
     found = read_tensors(path, _ADVICE)
     weights = fit_weights(path, dict(_learned(found)), dict(_learned(expected)))
-    encoder = ClapTextModelWithProjection(config).eval()
+    encoder = model(config).eval()
     encoder.load_state_dict(weights, strict=False)
     tokens = torch.tensor([[config.bos_token_id, config.eos_token_id]])
     embedding = encoder(tokens, attention_mask=torch.ones_like(tokens)).text_embeds[0]

@@ -35,11 +35,12 @@ def build_vae(sizes: dict[str, Any]) -> nn.Module:
 def build_vocoder(sizes: dict[str, Any]) -> nn.Module:
     """A SpeechT5HifiGan, untrained: log mels [B, N, mels] -> sound [B, hop * N + rest]."""
     transformers = library("transformers")
-    network, config = library.SpeechT5HifiGan, library.SpeechT5HifiGanConfig
+    network, config = transformers.SpeechT5HifiGan, transformers.SpeechT5HifiGanConfig
     return _built("vocoder", lambda: network(config(**sizes)), sizes, config().to_dict())
 
 
 def library(name: str) -> ModuleType:
+    """Raises BackendError where it is missing."""
     try:
         return import_module(name)
     except ImportError as error:
