@@ -88,6 +88,7 @@ def write_start(
         vab = VAB(config)
         vab.use_codebooks(codec.codebooks)
         modules = {"vab": vab, "codec": codec, "image_encoder": images}
+        path.parent.mkdir(exist_ok=True)
         write_checkpoint(path, header_of(recipe, config, codec_path.parent), modules)
     return path
 
