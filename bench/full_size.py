@@ -1,6 +1,6 @@
-"""`python -m bench full_size`: the paper's vab-encodec, random weights, from checkpoint to a step.
+"""`python -m bench full_size`: the paper's systems, random weights, from checkpoint to a step.
 
-It is written, exported by the command, loaded by the runtime, compared with torch, and timed
+A system is written, exported by the command, loaded by the runtime, compared with torch, and timed
 against the arithmetic that a guided step needs; its TensorRT-RTX engines are built, which takes no
 GPU. Takes minutes, 14 GB of memory and as much disk.
 """
@@ -15,82 +15,133 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from bench.generate import console, print_facts
 from bench.machine import commit, machine, versions
-from bench.roofline import backbone_flops, measure_roofline
+from bench.roofline import Roofline, backbone_flops, measure_roofline
 from bench.runs import run
 from bench.torch_loop import PAUSE_S, TorchModel
 from export.verify import fixed_inputs, relative_error, run_torch
 from training.model import VAB
 from training.recipes import read_recipe
+from training.stages import load_codebooks
 from vab_rt.bundle import Bundle, open_bundle
-from vab_rt.contract import contract_of
+from vab_rt.contract import BACKBONES
 from vab_rt.engines import Engine
 from vab_rt.engines.compiled import compile_bundle
 from vab_rt.engines.cpu import SessionEngine, num_physical_cores
 from vab_rt.engines.tensorrt_rtx import import_library
 from vab_rt.errors import BackendError
 
-RECIPE = "vab-encodec"
+SYSTEMS = {"vab-encodec": ("vab-encodec",), "vab-dac": ("vab-dac", "vab-dac-coarse2fine")}
+"""Recipes of a system's models: one, or a coarse and a fine one."""
 MAX_RELATIVE_ERROR = 1e-3
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench full_size", description=__doc__)
+    parser.add_argument("--system", choices=SYSTEMS, default="vab-encodec")
     parser.add_argument("--repeats", type=int, default=3, help="guided steps timed on each side")
+    parser.add_argument("--no-engines", action="store_true", help="without TensorRT-RTX's")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     options = parser.parse_args(arguments)
     facts = {"machine": machine(), "versions": versions(), "commit": commit()}
     print_facts(facts)
-    figures = measure(options.repeats)
+    figures = measure(options.repeats, options.system, with_engines=not options.no_engines)
     if options.json:
         print(json.dumps(figures | facts))
 
 
-def measure(repeats: int) -> dict[str, Any]:
-    """Ceiling, parity, then time. Exits where logits differ from torch's."""
-    config = read_recipe(RECIPE).model
-    roofline, flops = measure_roofline(), backbone_flops(config, batch=2)
+def measure(
+    repeats: int, system: str = "vab-encodec", *, with_engines: bool = True
+) -> dict[str, Any]:
+    """Ceiling, parity, then time, one backbone after the other; the fine one's under its name.
+
+    Exits where logits differ from torch's.
+    """
+    roofline = measure_roofline()
+    console.print(f"ceiling: {roofline.flops_per_s / 1e9:.0f} GFLOP/s in a matrix product")
+    with tempfile.TemporaryDirectory() as folder:
+        vabs, bundle, figures = export_random_models(Path(folder), SYSTEMS[system])
+        if with_engines:
+            figures["engines"] = build_engines(bundle, Path(folder, "engines"))
+        steps = {
+            name: measure_step(name, vab, bundle, roofline, repeats) for name, vab in vabs.items()
+        }
+    if "fine_backbone" in steps:
+        defaults, (coarse, fine) = bundle.manifest.defaults, steps.values()
+        both_s = defaults.steps * coarse["ours_step_s"] + defaults.fine_steps * fine["ours_step_s"]
+        console.print(f"{defaults.steps} + {defaults.fine_steps} steps: {both_s:.0f} s a clip")
+        figures["steps_of_a_clip_s"] = round(both_s, 1)
+    return figures | steps.pop("backbone") | steps
+
+
+def measure_step(
+    name: str, vab: VAB, bundle: Bundle, roofline: Roofline, repeats: int
+) -> dict[str, float]:
+    """A guided step of one of the bundle's backbones, against torch's and the least it can take."""
+    config, flops = vab.config, backbone_flops(vab.config, batch=2)
     least_s = roofline.seconds(flops)
     console.print(
-        f"ceiling: {roofline.flops_per_s / 1e9:.0f} GFLOP/s in a matrix product; a guided step of "
-        f"{config.name} is {flops / 1e9:.0f} GFLOP, at least {least_s:.2f} s"
+        f"a guided step of {config.name} is {flops / 1e9:.0f} GFLOP, at least {least_s:.2f} s"
     )
-    with tempfile.TemporaryDirectory() as folder:
-        vab, bundle, figures = export_random_model(Path(folder))
-        figures["engines"] = build_engines(bundle, Path(folder, "engines"))
-        begin = time.perf_counter()
-        backbone = open_backbone(bundle)
-        figures["load_s"] = round(time.perf_counter() - begin, 2)
-    inputs = fixed_inputs("backbone", config, batch=2)
-    error = relative_error(run_torch(vab, inputs), backbone(**inputs))
+    begin = time.perf_counter()
+    backbone = open_backbone(bundle, name)
+    figures = {"load_s": round(time.perf_counter() - begin, 2)}
+    inputs, module = fixed_inputs(name, config, batch=2), of_contract(name, vab)
+    error = relative_error(run_torch(module, inputs), backbone(**inputs))
     if not error <= MAX_RELATIVE_ERROR:
         sys.exit(f"not timed: logits differ by {error:.1e}, expected {MAX_RELATIVE_ERROR:g}")
     console.print(f"parity: logits are within {error:.1e} of PyTorch's")
-    sides = {"torch": lambda: run_torch(vab, inputs), "ours": lambda: backbone(**inputs)}
-    for name, step_s in in_turn(sides, repeats).items():
-        figures[f"{name}_step_s"] = round(step_s, 3)
+    sides = {"torch": lambda: run_torch(module, inputs), "ours": lambda: backbone(**inputs)}
+    for side, step_s in in_turn(sides, repeats).items():
+        figures[f"{side}_step_s"] = round(step_s, 3)
         console.print(
-            f"{name}: {step_s:.2f} s a guided step, {least_s / step_s:.0%} of the ceiling"
+            f"{side}: {step_s:.2f} s a guided step, {least_s / step_s:.0%} of the ceiling"
         )
     return figures | {"relative_error": error, "ceiling_step_s": round(least_s, 3)}
 
 
-def export_random_model(folder: Path) -> tuple[VAB, Bundle, dict[str, Any]]:
-    """The model in torch, its bundle, and what exporting took."""
-    recipe = read_recipe(RECIPE)
-    model = TorchModel(recipe.model, recipe.codec)
-    checkpoint, out = model.save(folder / "ckpt.pt"), folder / "bundle"
-    vab = model.vab
-    del model  # the exporter needs the memory
-    exported = run([sys.executable, "-m", "export.build_engines", checkpoint, "--out", out])
+def of_contract(name: str, vab: VAB) -> Callable[..., Tensor]:
+    """The model with the inputs of its graph, in their order."""
+    if name == "backbone":
+        return vab
+    return lambda coarse, tokens, *rest: vab(torch.cat([coarse, tokens], 1), *rest)
+
+
+def export_random_models(
+    folder: Path, recipes: tuple[str, ...]
+) -> tuple[dict[str, VAB], Bundle, dict[str, Any]]:
+    """The models in torch by graph, their bundle, and what exporting took."""
+    models = random_models(recipes)
+    paths = [model.save(folder / f"{model.config.name}.pt") for model in models]
+    vabs = dict(zip(BACKBONES, [model.vab for model in models], strict=False))
+    models.clear()  # the exporter needs the memory
+    out, (first, *fine) = folder / "bundle", paths
+    pair = ["--fine", *fine] if fine else []
+    exported = run([sys.executable, "-m", "export.build_engines", first, *pair, "--out", out])
     bundle = open_bundle(out)
     sizes = {name: entry.size_bytes for name, entry in bundle.manifest.files.items()}
     figures = {"export_s": round(exported.wall_s, 1), "export_peak_mb": round(exported.peak_mb)}
     provenance = bundle.manifest.provenance.items()
     verified = {name: text for name, text in provenance if name.startswith("verified_")}
     console.print(f"exported: {figures}, {sizes}, {verified}")
-    return vab, bundle, figures | {"size_bytes": sizes, "verified": verified}
+    return vabs, bundle, figures | {"size_bytes": sizes, "verified": verified}
+
+
+def random_models(recipes: tuple[str, ...]) -> list[TorchModel]:
+    """In the order of the recipes; all have the codec and the image encoder of the last."""
+    *others, last = (read_recipe(name) for name in recipes)
+    models = [TorchModel(last.model, last.codec)]
+    for recipe in others:
+        model = TorchModel(recipe.model, recipe.codec)
+        load_codebooks(model.codec, models[-1].codec.state_dict())
+        model.vab.use_codebooks(model.codec.codebooks)
+        model.image_encoder = models[-1].image_encoder
+        models.insert(-1, model)
+    return models
 
 
 def build_engines(bundle: Bundle, folder: Path) -> dict[str, dict[str, float]] | None:
@@ -110,11 +161,10 @@ def build_engines(bundle: Bundle, folder: Path) -> dict[str, dict[str, float]] |
     return built
 
 
-def open_backbone(bundle: Bundle) -> Engine:
+def open_backbone(bundle: Bundle, name: str) -> Engine:
     """The runtime's own engine, without the other graphs: with them it would take 4 GB more."""
-    contract = contract_of(bundle.config)["backbone"]
-    graph = bundle.read_graph("backbone")
-    return SessionEngine("backbone", graph, contract, num_physical_cores(), str(bundle.folder))
+    graph, contract = bundle.read_graph(name), bundle.contracts[name]
+    return SessionEngine(name, graph, contract, num_physical_cores(), str(bundle.folder))
 
 
 def in_turn(sides: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:

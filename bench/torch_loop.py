@@ -46,8 +46,9 @@ class TorchModel:
         torch.manual_seed(seed)
         self.config, self.codec_settings = config, codec_settings
         self.codec = build_codec(config, codec_settings).eval()
-        for layer in self.codec.quantizer.vq.layers:
-            layer.codebook.normal_(std=0.3)
+        if config.codec != "dac":  # whose codebooks begin as noise; theirs begin empty
+            for layer in self.codec.quantizer.vq.layers:
+                layer.codebook.normal_(std=0.3)
         self.vab = VAB(config).eval()
         self.vab.use_codebooks(self.codec.codebooks)
         self.image_encoder = ImageEncoder(config).eval()
