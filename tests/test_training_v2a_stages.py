@@ -1,5 +1,6 @@
 """The stages of V2A-Mapper's training, on a few clips: each learns, goes on, and refuses."""
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -37,9 +38,11 @@ from training.v2a_mapper.denoiser import (
     spread_times,
     train_denoiser,
 )
+from training.v2a_mapper.mapper import build_mapper
 from training.v2a_mapper.mapping import MappingSettings, Matched, load_mapper, train_mapper
 from training.v2a_mapper.mel import FLOOR, LogMel
 from training.v2a_mapper.pairs import Pairs, in_order
+from training.v2a_mapper.recipes import read_v2a_recipe
 from training.v2a_mapper.texts import class_text, sound_text, tokenise, vocabulary
 from training.v2a_mapper.vocoder import Recorded, VocoderSettings, train_vocoder
 from vab_rt.errors import DataError, ExportError
@@ -77,7 +80,7 @@ def steps(monkeypatch):
 
 
 def losses(stage, name):
-    return [means[name] for *_, means in stage]
+    return [means[name] for *_, means in stage if name in means]
 
 
 def test_spectra_have_a_frame_a_hop_in_its_middle():
@@ -279,6 +282,34 @@ def test_vectors_of_other_encoders_are_refused():
         Matched(features[:0], vectors[:0], CONFIG)
     with pytest.raises(DataError, match="of the same N"):
         Matched(features, vectors[:2], CONFIG)
+
+
+def test_vectors_of_ones_own_train_a_mapper(tmp_path, capsys):
+    random, recipe = np.random.default_rng(0), read_v2a_recipe("v2a-mapper")
+    dim = recipe.model.audio_dim
+    features, vectors = random.standard_normal((8, 3, dim)), random.standard_normal((8, dim))
+    np.savez(tmp_path / "pairs.npz", features=features, vectors=vectors)
+    command = ["--config", "v2a-mapper", "--out", str(tmp_path), "--pairs"]
+    for kind in ("regression", "prior"):
+        few = ["--mapper", kind, "--steps", "2", "--batch", "4", "--aggregator", "middle"]
+        mapping.main([*command, str(tmp_path / "pairs.npz"), *few])
+        weights = torch.load(tmp_path / "mapper.pt", weights_only=True)
+        config = msgspec.structs.replace(recipe.model, mapper=kind)
+        build_mapper(config, recipe.networks.mapper).load_state_dict(weights)
+    np.savez(tmp_path / "damaged.npz", features=features, vectors=vectors * np.nan)
+    np.savez(tmp_path / "half.npz", features=features)
+    np.savez(tmp_path / "narrow.npz", features=features, vectors=vectors[:, :5])
+    messages = {
+        "damaged": "vectors hold NaN or infinity, expected finite numbers",
+        "half": "expected an .npz of features [N, F, 128] and vectors [N, 128]",
+        "narrow": "vectors [8, 5], expected [N, F, 128] and [N, 128]",
+        "missing": "cannot be read",
+    }
+    capsys.readouterr()
+    for name, message in messages.items():
+        with pytest.raises(SystemExit):
+            mapping.main([*command, str(tmp_path / f"{name}.npz"), "--steps", "1"])
+        assert message in capsys.readouterr().err
 
 
 def test_pairs_come_in_the_order_of_their_numbers(tmp_path):

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.fitting import Average, fit, half_cosine, set_rate
-from training.pretrain import wants_bfloat16
 from training.representation import load_averaged
 from training.v2a_mapper.mel import MEAN, SPREAD
 from training.v2a_mapper.pairs import Pairs
@@ -42,7 +41,7 @@ def train_autoencoder(
     minutes: float,
 ) -> Iterator[tuple[int, float, dict[str, float]]]:
     """Yields (step, progress, losses); leaves `folder`/vae.pt with the averaged weights."""
-    s, half = settings, wants_bfloat16("auto")
+    s = settings
     torch.manual_seed(s.seed)
     vae = build_vae(sizes).train()
     set_scale(vae)
@@ -53,13 +52,11 @@ def train_autoencoder(
         set_rate(optimizer, half_cosine(progress, s.peak_rate))
         random = np.random.default_rng((s.seed, i))
         log_mels = random_crops(pairs.mels, s.batch, s.frames, random)[:, None]
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            posterior = vae.encode(log_mels).latent_dist
-            noise = random.standard_normal(posterior.mean.shape, np.float32)
-            latents = posterior.mean + posterior.std * torch.from_numpy(noise)
-            found = vae.decode(latents).sample
-        error = F.l1_loss(found.float(), log_mels) / SPREAD
-        kl = normal_distance(posterior.mean.float(), posterior.logvar.float())
+        posterior = vae.encode(log_mels).latent_dist
+        noise = random.standard_normal(posterior.mean.shape, np.float32)
+        latents = posterior.mean + posterior.std * torch.from_numpy(noise)
+        error = F.l1_loss(vae.decode(latents).sample, log_mels) / SPREAD
+        kl = normal_distance(posterior.mean, posterior.logvar)
         optimizer.zero_grad()
         (error + s.kl * kl).backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)

@@ -30,7 +30,7 @@ class DenoiserSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     columns: int = 32
     crop_share: float = 0.85
     null_share: float = 0.1
-    peak_rate: float = 2e-3
+    peak_rate: float = 1e-3
     weight_decay: float = 1e-2
     seed: int = 0
 

@@ -38,8 +38,8 @@ def evaluate(
     seeds: list[int],
     workers: int = 1,
     vab: str | None = "",
-    draws: int = 4,
-    varied: int = 40,
+    draws: int = 3,
+    varied: int = 24,
 ) -> dict:
     """gap, sounds, variability, cost and parameters of a finished run; see the functions below.
 

@@ -45,8 +45,8 @@ class V2ATrial(msgspec.Struct, frozen=True, kw_only=True):
     vab: str | None = ""
     films: Path | None = None
     options: GenerateOptions = GenerateOptions()
-    draws: int = 4
-    varied: int = 40
+    draws: int = 3
+    varied: int = 24
 
 
 class HeardSound(NamedTuple):

@@ -2,8 +2,12 @@
 
 Mean square error on frozen vectors (arXiv:2308.09300): of the vector itself for the regression, of
 the one that is left when the noise is taken out for the prior, which is DALLE2-pytorch's loss.
+`training.recipe v2a-mapper` does it on FoleyWorld; on vectors of one's own, such as those of the
+real CLIP and CLAP: `python -m training.v2a_mapper.mapping --pairs pairs.npz --out DIR`.
 """
 
+import argparse
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,12 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.finetuning import report, run_command, settings_of
 from training.fitting import Average, fit, half_cosine, set_rate
 from training.representation import load_averaged
 from training.v2a_mapper.diffusion import cosine_schedule, noised
 from training.v2a_mapper.mapper import PriorNetwork, aggregate, build_mapper
 from training.v2a_mapper.settings import MapperSettings
 from vab_rt.errors import DataError
+from vab_rt.output import whole_file, writing
 from vab_rt.v2a_config import V2AConfig
 
 
@@ -115,8 +121,64 @@ def prior_loss(
     return F.mse_loss(found, clean)
 
 
+def read_matched(path: Path, config: V2AConfig) -> Matched:
+    """An .npz of `features` [N, F, visual_dim] and `vectors` [N, audio_dim], which are made unit
+    length. Raises DataError."""
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            features, vectors = (
+                torch.from_numpy(saved[x]).float() for x in ("features", "vectors")
+            )
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}), expected an .npz of features [N, F, "
+            f"{config.visual_dim}] and vectors [N, {config.audio_dim}]"
+        ) from error
+    for name, array in (("features", features), ("vectors", vectors)):
+        if not torch.isfinite(array).all():
+            raise DataError(f"{path}: {name} hold NaN or infinity, expected finite numbers")
+    return Matched(features, F.normalize(vectors, dim=-1), config)
+
+
 def load_mapper(path: Path, config: V2AConfig, sizes: MapperSettings) -> nn.Module:
     """What `train_mapper` left. Raises DataError, ExportError for other sizes."""
     mapper = build_mapper(config, sizes)
     assert mapper is not None, config.mapper
     return load_averaged(path, mapper)
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.v2a_mapper.mapping",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--config", default="v2a-mapper-audioldm", help="a recipe with the sizes")
+    parser.add_argument("--pairs", type=Path, required=True, help="an .npz: features, vectors")
+    parser.add_argument("--out", type=Path, required=True, help="the folder of the run")
+    parser.add_argument("--mapper", choices=["regression", "prior"], default="prior", help=" ")
+    parser.add_argument("--aggregator", choices=["mean", "middle", "random"], help="of frames")
+    for name, value in msgspec.structs.asdict(MappingSettings()).items():
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=type(value), default=value, help=" ")
+    run_command(_run, parser, words)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from training.v2a_mapper.recipes import read_v2a_recipe  # which has the settings of this stage
+
+    recipe, settings = read_v2a_recipe(arguments.config), settings_of(arguments, MappingSettings)
+    config = msgspec.structs.replace(recipe.model, mapper=arguments.mapper)
+    if arguments.aggregator is not None:
+        config = msgspec.structs.replace(config, aggregator=arguments.aggregator)
+    matched, sizes = read_matched(arguments.pairs, config), recipe.networks.mapper
+    report(config.mapper, train_mapper(arguments.out, matched, sizes, settings))
+    trained = load_mapper(arguments.out / f"{config.mapper}.pt", config, sizes)
+    path = arguments.out / "mapper.pt"
+    with whole_file(path, force=True) as beside, writing(path):
+        torch.save(trained.state_dict(), beside)
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

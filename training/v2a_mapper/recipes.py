@@ -39,9 +39,8 @@ class V2ARecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     regression: MappingSettings = MappingSettings()
     prior: MappingSettings = MappingSettings()
     rendered_clips: int = 3000
-    clips: int = 5000
+    clips: int = 4000
     vocoder_clips: int = 2000
-    validation_clips: int = 200
     evaluated_clips: int = 160
     clip_minutes: float = 11
     clap_minutes: float = 6

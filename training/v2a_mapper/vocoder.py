@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from training.codecs.spectra import MultiScaleSpectra
 from training.fitting import Average, fit, half_cosine, set_rate
-from training.pretrain import wants_bfloat16
 from training.representation import load_averaged
 from training.v2a_mapper.mel import MEAN, SPREAD, LogMel
 from training.v2a_mapper.parts import build_vocoder
@@ -56,7 +55,7 @@ def train_vocoder(
     minutes: float,
 ) -> Iterator[tuple[int, float, dict[str, float]]]:
     """Yields (step, progress, losses); leaves `folder`/vocoder.pt with the averaged weights."""
-    s, half = settings, wants_bfloat16("auto")
+    s = settings
     torch.manual_seed(s.seed)
     vocoder = untrained_vocoder(sizes).train()
     average = Average(vocoder)
@@ -73,11 +72,9 @@ def train_vocoder(
         is_decoded = random.random() < s.decoded_share
         with torch.no_grad():
             mels = vae.decode(latents).sample[:, 0] if is_decoded else log_mel(audio)
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            found = vocoder(mels.float())
         margin = config.hop_samples
         inner = slice(margin, audio.shape[1] - margin)
-        losses = distance(found.float()[:, inner], audio[:, inner], LOSSES)
+        losses = distance(vocoder(mels)[:, inner], audio[:, inner], LOSSES)
         optimizer.zero_grad()
         sum(losses.values()).backward()
         torch.nn.utils.clip_grad_norm_(vocoder.parameters(), 1.0)
