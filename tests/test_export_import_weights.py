@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,7 @@ from training.datasets.shards import ShardedClips
 from training.recipes import read_recipe
 from vab_rt.errors import ExportError, OutputError
 
+CHECKOUT = Path(__file__).parents[1]
 CONFIG = tiny_config(
     codec="encodec",
     num_codebooks=3,
@@ -164,7 +166,9 @@ def test_errors_are_one_line(sources, tmp_path):
     torch.save({"best_state": Payload(tmp_path / "ran"), "xp.cfg": ""}, tmp_path / "x.bin")
     command = [sys.executable, "-m", "export.import_weights", "encodec", str(tmp_path / "x.bin")]
     into = ["--config", str(sources[0]), "--into", str(tmp_path / "start.pt")]
-    run = subprocess.run([*command, *into], capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [*command, *into], capture_output=True, text=True, check=False, cwd=CHECKOUT
+    )
     assert run.returncode == 1 and run.stdout == ""
     assert run.stderr.startswith("error: ") and run.stderr.count("\n") == 1
     assert "nothing was run" in run.stderr

@@ -219,7 +219,7 @@ def test_names_that_cannot_be_had(hub, tmp_path, monkeypatch):
 
 def test_bad_files(folder, tmp_path):
     torch.save({"visual.x": Payload(tmp_path / "ran")}, tmp_path / "x.bin")
-    with pytest.raises(ExportError, match=r"holds pathlib\S+, which only running .* nothing was"):
+    with pytest.raises(ExportError, match=r"holds \S+, which only running .* nothing was"):
         read_clip(str(tmp_path / "x.bin"), CONFIG)
     assert not (tmp_path / "ran").exists()
     whole = (folder / "open_clip_model.safetensors").read_bytes()

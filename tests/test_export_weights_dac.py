@@ -98,7 +98,7 @@ def test_the_file_of_descript(descript, file):
         code = level.out_proj(level.codebook(expected[-1]).transpose(1, 2))
         residual, summed = residual - code, summed + code
     tokens = codec.encode(audio)
-    assert torch.equal(tokens, torch.stack(expected, 1).int()) and len(tokens.unique()) > 20
+    assert torch.equal(tokens, torch.stack(expected, 1).int()) and len(tokens.unique()) > 10
     sound = descript.decoder.model(summed)[:, 0]
     assert sound.abs().max() > 1e-3
     assert (codec.decode(tokens)[:, :-SHORT] - sound).abs().max() < 1e-4
@@ -153,7 +153,7 @@ def test_files_of_something_else(descript, folder, tmp_path):
 
 def test_a_pickle_with_code_is_refused_and_not_run(descript, tmp_path):
     path = write_descript(tmp_path / "x.pth", descript.state_dict(), tag=Payload(tmp_path / "ran"))
-    with pytest.raises(ExportError, match=r"holds pathlib\S+, which only running .* nothing was"):
+    with pytest.raises(ExportError, match=r"holds \S+, which only running .* nothing was"):
         read_dac(path, CONFIG)
     assert not (tmp_path / "ran").exists()
 

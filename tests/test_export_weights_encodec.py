@@ -119,7 +119,7 @@ def test_every_tensor_is_accounted_for(owner, tmp_path):
         "unexpected: encoder.extra",
         f"of another shape: {wrong} [64, 16] instead of [32, 16]",
         f"not finite: {broken}",
-        "expected its 96 tensors and no other",
+        "expected its 112 tensors and no other",
     ):
         assert part in str(error.value)
     assert "\n" not in str(error.value)
@@ -159,9 +159,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(owner, tmp_path):
     path = tmp_path / "x.bin"
     for change in ({"xp.cfg": Payload(tmp_path / "ran")}, {"more": Payload(tmp_path / "ran")}):
         write_audiocraft(path, owner.state_dict(), **change)
-        with pytest.raises(
-            ExportError, match=r"holds pathlib\S+, which only running .* nothing was"
-        ):
+        with pytest.raises(ExportError, match=r"holds \S+, which only running .* nothing was"):
             read_encodec(path, CONFIG)
     assert not (tmp_path / "ran").exists()
 
@@ -211,5 +209,5 @@ def test_nothing_there(tmp_path):
 
 
 def test_references_are_followed_and_never_for_ever():
-    content = read_yaml(Path("x"), "a: ${b.c}\nb: {c: ${d}}\nd: 7\ne: ${f}\nf: ${e}\ng: ${h}")
+    content = read_yaml(Path("x"), "a: ${b.c}\nb: {c: '${d}'}\nd: 7\ne: ${f}\nf: ${e}\ng: ${h}")
     assert facts_at(content, ["a", "d", "b.c", "e", "g", "a.x", "z"]) == {"a": 7, "b.c": 7, "d": 7}

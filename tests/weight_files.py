@@ -264,8 +264,10 @@ def sweep(config: ModelConfig, batch: int = 2) -> Tensor:
 
 
 def recipe_file(path: Path, config: ModelConfig) -> Path:
-    """A recipe of this model."""
-    path.write_bytes(msgspec.toml.encode({"model": msgspec.to_builtins(config)}))
+    """A recipe of this model; JSON's values are TOML's too."""
+    facts = msgspec.to_builtins(config).items()
+    lines = (f"{key} = {json.dumps(value)}" for key, value in facts)
+    path.write_text("\n".join(["[model]", *lines]) + "\n")
     return path
 
 

@@ -66,6 +66,12 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
 def read_checkpoint(path: Path) -> Checkpoint:
     """A .pt (read with weights_only) or .safetensors file. Raises ExportError."""
     header, weights = read_parts(path, PARTS)
+    lacking = [part for part in PARTS if part not in weights]
+    if lacking:
+        raise ExportError(
+            f"{path}: {lacking[0]} is missing, expected {', '.join(PARTS)}; weights of others are "
+            "put in with: python -m export.import_weights"
+        )
     _check_names(path, weights, PARTS)
     try:
         return Checkpoint(path=path, header=msgspec.convert(header, Header), weights=weights)
