@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from test_cli import run  # noqa: F401  # a fixture
 from test_cuda_launcher import fake_driver, launch  # noqa: F401  # fixtures
 from test_device_loop import through_buffers
 from tiny_bundle import fine_config, make_bundle, tiny_config
@@ -111,6 +112,16 @@ def test_a_bundle_may_recommend_its_own(tmp_path):
 def test_one_stage_has_no_use_for_fine_steps(pipeline, videos):
     with pytest.raises(OptionError, match="fine_steps is 3, which model tiny has no use for"):
         pipeline.generate(videos(25), GenerateOptions(fine_steps=3))
+
+
+def test_the_command_takes_steps_of_both_stages(run, bundle, videos, tmp_path):  # noqa: F811
+    words = [videos(50), tmp_path / "a.wav", "--model", bundle, "--json", "--steps", 2]
+    result = run("generate", *words, "--fine-steps", 3)
+    assert result.code == 0 and json.loads(result.out)["model"] == "tiny"
+    result = run("info", bundle)
+    assert "5 x 100 of 16" in result.out, "of all codebooks"
+    assert "predicts all codebooks but the first 2" in result.out
+    assert "fine_backbone   coarse int32 [B, 2, 100], tokens int32 [B, 3, 100]" in result.out
 
 
 def test_windows_carry_coarse_and_fine_tokens_over(pair, videos):
