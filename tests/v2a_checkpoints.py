@@ -1,5 +1,6 @@
 """Small checkpoints of a V2A-Mapper with random weights, for the tests of the exporter."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,13 @@ from torch.nn import functional as F
 
 from training.v2a_mapper.checkpoint import V2AHeader, write_v2a_checkpoint
 from training.v2a_mapper.mapper import build_mapper
-from training.v2a_mapper.parts import PictureEncoder, build_unet, build_vae, build_vocoder
+from training.v2a_mapper.parts import (
+    PictureEncoder,
+    build_unet,
+    build_vae,
+    build_vocoder,
+    library,
+)
 from training.v2a_mapper.settings import MapperSettings, Networks
 from vab_rt.config import Tuning
 from vab_rt.v2a_config import V2AConfig
@@ -53,6 +60,24 @@ VOCODER: dict[str, Any] = {
     "resblock_kernel_sizes": [3, 7],
     "resblock_dilation_sizes": [[1, 3], [1, 3]],
     "normalize_before": False,
+}
+SCHEDULER = {
+    "num_train_timesteps": 1000,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.0015,
+    "beta_end": 0.0195,
+    "steps_offset": 1,
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+}
+TEXT = {
+    "vocab_size": 20,
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 8,
+    "max_position_embeddings": 40,
+    "projection_dim": 24,
 }
 MAPPER = MapperSettings(depth=2, heads=2, dim_head=8, null_tokens=3)
 
@@ -113,3 +138,23 @@ def write_tiny_v2a(path: Path, config: V2AConfig | None = None, seed: int = 0) -
     null = F.normalize(torch.randn(config.audio_dim), dim=0)
     write_v2a_checkpoint(path, header, parts, null)
     return path
+
+
+def write_tiny_audioldm(folder: Path) -> Path:
+    """As AudioLDMPipeline.save_pretrained lays it out, without a tokenizer."""
+    diffusers, transformers = library("diffusers"), library("transformers")
+    torch.manual_seed(0)
+    parts = {
+        "unet": build_unet(UNET),
+        "vae": build_vae(VAE),
+        "vocoder": build_vocoder(VOCODER),
+        "text_encoder": transformers.ClapTextModelWithProjection(
+            transformers.ClapTextConfig(**TEXT)
+        ),
+        "scheduler": diffusers.DDIMScheduler(**SCHEDULER),
+    }
+    for name, part in parts.items():
+        part.save_pretrained(folder / name)
+    index = {"_class_name": "AudioLDMPipeline", "_diffusers_version": "0.15.0"}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
