@@ -30,8 +30,9 @@ from training.stages import load_codebooks
 from vab_rt.bundle import Bundle, open_bundle
 from vab_rt.contract import BACKBONES
 from vab_rt.engines import Engine
-from vab_rt.engines.compiled import compile_bundle
+from vab_rt.engines.compiled import compile_graph
 from vab_rt.engines.cpu import SessionEngine, num_physical_cores
+from vab_rt.engines.device_engines import gpu_precision
 from vab_rt.engines.tensorrt_rtx import import_library
 from vab_rt.errors import BackendError
 
@@ -49,24 +50,25 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     facts = {"machine": machine(), "versions": versions(), "commit": commit()}
     print_facts(facts)
-    figures = measure(options.repeats, options.system, with_engines=not options.no_engines)
+    engines = () if options.no_engines else None
+    figures = measure(options.repeats, options.system, engines)
     if options.json:
         print(json.dumps(figures | facts))
 
 
 def measure(
-    repeats: int, system: str = "vab-encodec", *, with_engines: bool = True
+    repeats: int, system: str = "vab-encodec", engines: tuple[str, ...] | None = None
 ) -> dict[str, Any]:
     """Ceiling, parity, then time, one backbone after the other; the fine one's under its name.
 
-    Exits where logits differ from torch's.
+    engines: graphs that TensorRT-RTX builds; None is all. Exits where logits differ from torch's.
     """
     roofline = measure_roofline()
     console.print(f"ceiling: {roofline.flops_per_s / 1e9:.0f} GFLOP/s in a matrix product")
     with tempfile.TemporaryDirectory() as folder:
         vabs, bundle, figures = export_random_models(Path(folder), SYSTEMS[system])
-        if with_engines:
-            figures["engines"] = build_engines(bundle, Path(folder, "engines"))
+        names = tuple(bundle.needed_graphs) if engines is None else engines
+        figures["engines"] = build_engines(bundle, names, Path(folder, "engines"))
         steps = {
             name: measure_step(name, vab, bundle, roofline, repeats) for name, vab in vabs.items()
         }
@@ -144,15 +146,18 @@ def random_models(recipes: tuple[str, ...]) -> list[TorchModel]:
     return models
 
 
-def build_engines(bundle: Bundle, folder: Path) -> dict[str, dict[str, float]] | None:
-    """Seconds and bytes of every TensorRT-RTX engine; None where the library is not installed."""
+def build_engines(
+    bundle: Bundle, names: tuple[str, ...], folder: Path
+) -> dict[str, dict[str, float]] | None:
+    """Seconds and bytes of TensorRT-RTX engines; None where the library is not installed."""
     try:
         library = import_library()
     except BackendError as error:
         console.print(f"engines: {error}")
         return None
     built = {}
-    for name, compiled in compile_bundle(bundle, library, folder):
+    for name in names:
+        compiled = compile_graph(bundle, name, gpu_precision(bundle, name), library, folder)
         built[name] = {
             "build_s": round(compiled.build_s or 0, 1),
             "size_bytes": len(compiled.engine),
