@@ -101,7 +101,7 @@ def test_pixels(tmp_path: Path, picture: Picture, size: tuple[int, int], record_
     image = picture(*size)
     ours, theirs = read_picture(tmp_path / "in.mp4", image), open_clip_picture(image)
     difference = np.abs(ours.astype(int) - theirs.astype(int)).mean()
-    record_property("mean_difference_levels", difference)
+    record_property("mean_difference_levels", float(difference))
     print(f"{picture.__name__} {size}: {difference:.3f} of 255 levels")
     assert difference <= BOUNDS[picture]
 
