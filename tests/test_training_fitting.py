@@ -5,7 +5,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch")
 
 from training import fitting
-from training.fitting import Average, fit, half_cosine
+from training.fitting import Average, averaged_weights, fit, half_cosine
+from vab_rt.errors import DataError, OptionError, OutputError
 
 
 def make_parts():
@@ -65,3 +66,27 @@ def test_average_trails_the_weights_and_forgets_the_beginning_sooner():
     average.count = 10**6
     average.update(parts["module"])
     torch.testing.assert_close(average.weights["weight"], before + 1 - (1 / 11) * 0.5)
+
+
+@pytest.mark.parametrize("minutes", [0, -1.0, float("nan")])
+def test_minutes_of_no_length_are_refused(minutes, tmp_path):
+    with pytest.raises(OptionError, match="expected more than 0"):
+        next(fit(tmp_path / "run.pt", make_parts(), lambda i, p: {}, minutes))
+
+
+def test_a_place_that_cannot_be_written_is_told_before_any_step(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    seen = []
+    with pytest.raises(OutputError, match=r"file/run cannot be made .*choose another"):
+        list(fit(tmp_path / "file" / "run" / "a.pt", make_parts(), lambda i, p: seen.append(i), 1))
+    assert not seen
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [({"vab": {}, "step": 1}, "holds vab, step, expected the average"), ([1], "holds a list")],
+)
+def test_a_file_of_no_stage_is_named(content, message, tmp_path):
+    torch.save(content, tmp_path / "other.pt")
+    with pytest.raises(DataError, match=rf"other\.pt {message}"):
+        averaged_weights(tmp_path / "other.pt")

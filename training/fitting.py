@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from training import ranks
-from vab_rt.errors import DataError, OutputError
+from vab_rt.errors import DataError, OptionError, OutputError
 
 SAVE_EVERY_S = 120.0
 REPORT_EVERY = 50
@@ -33,9 +33,13 @@ def fit(
     they are given, else `minutes` of training; progress runs from 0 to 1 over it and drives the
     learning rate. What a step draws from torch's generator follows from i alone, so a run of
     `steps` that was stopped ends as one that was not. Yields (i, progress, mean of the losses)
-    every REPORT_EVERY steps and at the end. A signal to stop is obeyed after the step, with
-    everything saved. Raises DataError for a checkpoint of something else, OutputError.
+    every REPORT_EVERY steps and at the end. A signal to stop is obeyed
+    after the step, with everything saved. Raises OptionError for minutes of no length, DataError
+    for a checkpoint of something else, OutputError.
     """
+    if steps is None and not minutes > 0:
+        raise OptionError(f"minutes is {minutes:g}, expected more than 0; give the stage some")
+    _make_folder(checkpoint.parent)  # a place that cannot be written is told before any work
     first, spent_s = _resume(checkpoint, parts)
     i = first
     started = saved = time.monotonic()
@@ -44,7 +48,8 @@ def fit(
         while True:
             elapsed_s = ranks.of_first(spent_s + time.monotonic() - started)
             progress = i / max(1, steps) if steps is not None else elapsed_s / (60 * minutes)
-            if progress >= 1 or stopped:
+            interrupted = ranks.of_first(len(stopped)) > 0
+            if progress >= 1 or interrupted:
                 break
             torch.manual_seed(i * ranks.world() + ranks.rank())  # dropout takes no generator
             for name, value in step(i, progress).items():
@@ -59,7 +64,7 @@ def fit(
     if i == first and checkpoint.exists():
         return  # the budget was spent before
     _save(checkpoint, parts, i, elapsed_s)
-    if stopped:
+    if interrupted:
         raise KeyboardInterrupt
     yield i, 1.0, _means(seen)
 
@@ -108,7 +113,13 @@ class Average:
 
 def averaged_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     """The weights that ship, of a stage that `fit` has finished. Raises DataError."""
-    return _load(checkpoint)["average"]["weights"]
+    saved = _load(checkpoint)
+    if "average" not in saved:
+        raise DataError(
+            f"{checkpoint} holds {', '.join(map(str, saved)) or 'nothing'}, expected the average "
+            "that a stage of training leaves; name the file of that stage"
+        )
+    return saved["average"]["weights"]
 
 
 def steps_made(checkpoint: Path) -> int:
@@ -146,7 +157,12 @@ def _load(checkpoint: Path) -> dict[str, Any]:
             f"{checkpoint} cannot be read ({_first_line(error)}), expected a stage's checkpoint; "
             "delete it to begin that stage again"
         ) from error
-    return dict(saved)
+    if not isinstance(saved, dict):
+        raise DataError(
+            f"{checkpoint} holds a {type(saved).__name__}, expected a stage's checkpoint; delete "
+            "it to begin that stage again"
+        )
+    return saved
 
 
 def _resume(checkpoint: Path, parts: dict[str, Any]) -> tuple[int, float]:
@@ -164,6 +180,16 @@ def _resume(checkpoint: Path, parts: dict[str, Any]) -> tuple[int, float]:
         ) from error
 
 
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot be made ({error.strerror}), expected a folder that can be written; "
+            "choose another"
+        ) from error
+
+
 def _save(checkpoint: Path, parts: dict[str, Any], step: int, spent_s: float) -> None:
     """Only the first process writes; the file is whole at every moment."""
     if ranks.rank() != 0:
@@ -171,7 +197,6 @@ def _save(checkpoint: Path, parts: dict[str, Any], step: int, spent_s: float) ->
     beside = checkpoint.with_suffix(".tmp")
     states = {name: part.state_dict() for name, part in parts.items()}
     try:
-        checkpoint.parent.mkdir(parents=True, exist_ok=True)
         torch.save({**states, "step": step, "spent_s": spent_s}, beside)
         beside.replace(checkpoint)
     except (
