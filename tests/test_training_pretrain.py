@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 
 from checkpoints import tiny_config
 
-from training import fitting
+from training import fitting, ranks
 from training.datasets.clips import TokenisedClips
 from training.model import VAB
 from training.pretrain import (
@@ -28,7 +28,7 @@ from training.pretrain import (
     validate,
     wants_bfloat16,
 )
-from vab_rt.errors import DataError, OutputError
+from vab_rt.errors import DataError, OptionError, OutputError
 
 CONFIG = tiny_config(num_codebooks=2, codebook_size=11, width=16, layers=2, expert_layers=1)
 SETTINGS = PretrainSettings(batch=4, epochs=4, peak_rate=1e-2, precision="fp32", validate_every=4)
@@ -208,7 +208,39 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     with pytest.raises(OutputError, match="No space left.*still there"):
         train(tmp_path)
     assert (tmp_path / "vab.pt").read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == ["vab.pt"]
+    assert [path.name for path in tmp_path.glob("*.*")] == ["vab.pt"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch": 0}, "pretrain batch is 0, expected at least 1"),
+        ({"accumulate": 0}, "accumulate is 0"),
+        ({"validate_every": 0}, "validate_every is 0"),
+        ({"mask_mean": 9.0}, "mask_mean is 9.0, expected 0 to 1"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(changes, message):
+    with pytest.raises(OptionError, match=message):
+        PretrainSettings(**changes)
+
+
+@pytest.mark.parametrize("crop_s", [0.0, 2.0, 20.0])
+def test_a_crop_that_is_no_part_of_a_clip_is_refused(crop_s, tmp_path):
+    settings = msgspec.structs.replace(SETTINGS, crop_s=crop_s)
+    with pytest.raises(OptionError, match=r"crop_s is .*less than a clip, 2 s"):
+        train(tmp_path, settings)
+
+
+def test_processes_wait_for_the_first_one_as_long_as_a_stage_takes(monkeypatch):
+    joined = {}
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(
+        torch.distributed, "init_process_group", lambda *_, **options: joined.update(options)
+    )
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    with ranks.joined():
+        assert joined["timeout"].days >= 1
 
 
 WORKER = """

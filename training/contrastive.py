@@ -26,7 +26,7 @@ from training.finetuning import (
 )
 from training.fitting import Average, fit, half_cosine, set_rate
 from training.model import VAB
-from training.pretrain import random_part, wants_bfloat16
+from training.pretrain import part_of_clip, random_part, wants_bfloat16
 from training.representation import Encoder, augmented, load_averaged, num_steps
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
@@ -160,9 +160,9 @@ def training_batch(
 ) -> tuple[Batch, int]:
     """A batch and its first frame; while clips are cropped, more of them in as many seconds."""
     s = settings
-    if s.crop_s is None or progress >= s.crop_share:
+    share = part_of_clip(s.crop_s, s.crop_share, config, progress)
+    if share == 1:
         return clips.batch(step, s.batch, s.seed), 0
-    share = s.crop_s / config.clip_s
     batch = clips.batch(step, round(s.batch / share), s.seed)
     tokens, features, first_frame = random_part(batch.tokens, batch.features, config, share, random)
     return Batch(tokens=tokens, features=features, labels=batch.labels), first_frame

@@ -16,6 +16,7 @@ from training.fitting import Average, fit, half_cosine
 from training.masking import MASK_MEAN, mask_tokens, temporal_mixup, temporal_roll
 from training.model import VAB
 from vab_rt.config import ModelConfig
+from vab_rt.errors import OptionError
 
 VALIDATION_SEED = 1
 
@@ -47,6 +48,13 @@ class PretrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     validate_every: int = 500
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "accumulate", "validate_every"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"pretrain {name} is {getattr(self, name)}, expected at least 1")
+        if not 0 <= self.mask_mean <= 1:
+            raise OptionError(f"pretrain mask_mean is {self.mask_mean}, expected 0 to 1")
 
 
 class Masked(msgspec.Struct, frozen=True):
@@ -131,18 +139,31 @@ def training_batch(
 ) -> Masked:
     """This process's share of batch number `draw`: cut, mixed, rolled and masked."""
     random = np.random.default_rng((s.seed, draw, ranks.rank()))
-    cropped = s.crop_s is not None and progress < s.crop_share
-    share = s.crop_s / config.clip_s if s.crop_s is not None and cropped else 1.0
+    share = part_of_clip(s.crop_s, s.crop_share, config, progress)
     count = round(s.batch / share)
     batch = clips.batch(draw, count, s.seed, ranks.rank(), ranks.world())
     tokens, features, first_frame = batch.tokens, batch.features, 0
-    if cropped:
+    if share < 1:
         tokens, features, first_frame = random_part(tokens, features, config, share, random)
     tokens, features = temporal_mixup(tokens, features, random, s.mixup)
     tokens, features = temporal_roll(tokens, features, random, s.roll)
     conditional = (random.random(count) >= s.visual_dropout).astype(np.float32)
     masked = mask_tokens(tokens, config.mask_id, random, s.mask_mean, config.given_codebooks)
     return to_device(tokens, *masked, features, conditional, first_frame)
+
+
+def part_of_clip(
+    crop_s: float | None, crop_share: float, config: ModelConfig, progress: float
+) -> float:
+    """The share of a clip that batches hold at `progress`. Raises OptionError for no such part."""
+    if crop_s is None or progress >= crop_share:
+        return 1.0
+    if not 0 < crop_s < config.clip_s:
+        raise OptionError(
+            f"crop_s is {crop_s:g}, expected more than 0 s and less than a clip, {config.clip_s:g} "
+            "s; leave it out to train on whole clips"
+        )
+    return crop_s / config.clip_s
 
 
 def random_part(

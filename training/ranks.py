@@ -1,5 +1,6 @@
 """Several processes that train one model: `torchrun --nproc-per-node N -m training.recipe ...`."""
 
+import datetime
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,14 +8,21 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, distributed, nn
 
+LONGEST_STAGE = datetime.timedelta(days=7)
+"""That the first process may go through alone: codec, image encoder and data are made by it."""
+
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Joins the group that torchrun started, if it did; NCCL with GPUs, gloo without."""
+    """Joins the group that torchrun started, if it did; NCCL with GPUs, gloo without.
+
+    Processes that wait for the first one do not give up after torch's 10 to 30 minutes.
+    """
     if "RANK" not in os.environ:
         yield
         return
-    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    distributed.init_process_group(backend, timeout=LONGEST_STAGE)
     try:
         yield
     finally:
