@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from training import ranks
+from training.curves import add_point, curve_file
 from vab_rt.errors import DataError, OptionError, OutputError
 
 SAVE_EVERY_S = 120.0
@@ -33,7 +34,7 @@ def fit(
     they are given, else `minutes` of training; progress runs from 0 to 1 over it and drives the
     learning rate. What a step draws from torch's generator follows from i alone, so a run of
     `steps` that was stopped ends as one that was not. Yields (i, progress, mean of the losses)
-    every REPORT_EVERY steps and at the end. A signal to stop is obeyed
+    every REPORT_EVERY steps and at the end, and TensorBoard shows these. A signal to stop is obeyed
     after the step, with everything saved. Raises OptionError for minutes of no length, DataError
     for a checkpoint of something else, OutputError.
     """
@@ -41,7 +42,7 @@ def fit(
         raise OptionError(f"minutes is {minutes:g}, expected more than 0; give the stage some")
     _make_folder(checkpoint.parent)  # a place that cannot be written is told before any work
     first, spent_s = _resume(checkpoint, parts)
-    i = first
+    i, curves = first, curve_file(checkpoint)
     started = saved = time.monotonic()
     seen: dict[str, list[float]] = {}  # since the last report
     with _stop_signals() as stopped:
@@ -56,7 +57,7 @@ def fit(
                 seen.setdefault(name, []).append(value)
             i += 1
             if i % REPORT_EVERY == 0:
-                yield i, progress, _means(seen)
+                yield i, progress, _told(curves, i, seen)
                 seen = {}
             if time.monotonic() - saved > SAVE_EVERY_S:
                 _save(checkpoint, parts, i, elapsed_s)
@@ -66,11 +67,15 @@ def fit(
     _save(checkpoint, parts, i, elapsed_s)
     if interrupted:
         raise KeyboardInterrupt
-    yield i, 1.0, _means(seen)
+    yield i, 1.0, _told(curves, i, seen)
 
 
-def _means(seen: dict[str, list[float]]) -> dict[str, float]:
-    return {name: sum(values) / len(values) for name, values in seen.items()}
+def _told(curves: Path, step: int, seen: dict[str, list[float]]) -> dict[str, float]:
+    """Means since the last report, which the first process also adds to the curves."""
+    means = {name: sum(values) / len(values) for name, values in seen.items()}
+    if means and ranks.rank() == 0:
+        add_point(curves, step, means)
+    return means
 
 
 def half_cosine(progress: float, peak: float, warm_up: float = 0.03) -> float:
