@@ -1,5 +1,6 @@
 """Contrastive fine-tuning: pairs are found, each modality is alone, and what is kept fits."""
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from training.contrastive import (
 )
 from training.datasets.clips import TokenisedClips
 from training.evaluation.retrieval import retrieval_result
+from training.finetuning import add_finetuning, settings_of
 from training.model import VAB
 from training.representation import Encoder, augmented
 from vab_rt.errors import DataError, ExportError, OptionError
@@ -164,3 +166,12 @@ def test_a_run_in_the_folder_of_another_model_is_refused(run, config, clips):
 def test_one_clip_has_nothing_to_be_told_from():
     with pytest.raises(OptionError, match="batch is 1, expected at least 2"):
         ContrastiveSettings(batch=1)
+
+
+def test_every_setting_is_an_option_of_the_command():
+    parser = argparse.ArgumentParser()
+    add_finetuning(parser, ContrastiveSettings())
+    words = ["ckpt.pt", "--out", "run", "--crop-s", "2.5", "--batch", "4"]
+    found = settings_of(parser.parse_args(words), ContrastiveSettings)
+    assert found == ContrastiveSettings(crop_s=2.5, batch=4)
+    assert settings_of(parser.parse_args(words[:3]), ContrastiveSettings).crop_s is None

@@ -29,7 +29,8 @@ def add_finetuning(parser: argparse.ArgumentParser, defaults: msgspec.Struct) ->
             action = argparse.BooleanOptionalAction
             parser.add_argument(option, action=action, default=value, help=" ")
         else:
-            parser.add_argument(option, type=type(value), default=value, help=" ")
+            kind = float if value is None else type(value)  # None: not cropped
+            parser.add_argument(option, type=kind, default=value, help=" ")
 
 
 def settings_of(arguments: argparse.Namespace, settings: type[Settings]) -> Settings:
