@@ -29,6 +29,7 @@ from training.evaluation.trial import Trial
 from training.model import VAB
 from vab_rt.bundle import open_bundle
 from vab_rt.config import GenerateOptions
+from vab_rt.errors import OutputError
 
 MEASURES = {"class_agreement", "onset_f1_100ms", "onset_f1_50ms", "fad", "kld"}
 BOUNDS = {"ground_truth", "reconstruction", "shuffled", "unconditional"}
@@ -72,13 +73,21 @@ def test_a_film_read_back_is_what_training_rendered(run):
     assert np.array_equal(read, again) and len(list(run.glob("films/*/*.npy"))) == 1
 
 
+def test_a_place_for_films_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="file/world.* could not be written"):
+        film(SEEDS[0], open_bundle().config, tmp_path / "file")
+
+
 @pytest.mark.parametrize("model", ["bundle", "checkpoint"])
 def test_every_measure_stands_beside_every_bound(run, model):
     change = {"checkpoint": run / "ckpt.pt"} if model == "checkpoint" else {}
     result = evaluate_generation(trial(run, **change), SEEDS)
     assert MEASURES | {"embedding", "clips"} <= set(result)
     assert set(result["bounds"]) == BOUNDS
-    assert all(MEASURES <= set(bound) for bound in result["bounds"].values())
+    for bound in result["bounds"].values():
+        assert MEASURES <= set(bound) and bound["clips"] == 2
+        assert bound["embedding"] == result["embedding"]
     truth = result["bounds"]["ground_truth"]
     assert truth["kld"] == 0 and truth["fad"] < 1e-3
     assert result["bounds"]["reconstruction"]["fad"] > 0 and result["clips"] == 2
@@ -220,6 +229,7 @@ def test_classification_of_held_out_clips(run, capsys):
         (["generation", "--ckpt", "none.pt"], "none.pt is not a file"),
         (["generation", "--bundle", "none"], "none"),
         (["generation", "--shards", "x"], "for retrieval and classification"),
+        (["generation", "--device", "cuda"], "--device cuda is of a checkpoint, expected --ckpt"),
         (["generation", "--embedding", "vggish"], "expected judge, vggish:FILE"),
         (["retrieval", "--bundle", "default"], "a bundle only generates, expected --ckpt"),
         (["retrieval", "--weights", "empty"], "python -m training.contrastive"),

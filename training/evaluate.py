@@ -35,7 +35,10 @@ def evaluate_generation(trial: Trial, seeds: list[int], workers: int = 1) -> dic
     open_model(trial)  # mistakes are told before any work
     name = open_listener(trial).name
     clips = list(shown("clips heard", heard_clips(trial, seeds, workers), len(seeds)))
-    return generation_result(seeds, clips) | {"embedding": name}
+    result = generation_result(seeds, clips)
+    for measured in (result, *result["bounds"].values()):
+        measured["embedding"] = name
+    return result
 
 
 def evaluate_retrieval(
@@ -61,7 +64,8 @@ def evaluate_classification(
         if not path.is_file():
             raise DataError(
                 f"{path} is not there, expected the classifier; train it with python -m "
-                f"training.classification {checkpoint} --modality {modality} --out {folder}"
+                f"training.classification {checkpoint} --shards FOLDER --modality {modality} "
+                f"--out {folder}"
             )
         classifier = on_device(load_classifier(path, config, modality), device)
         result[modality] = classification_result(classifier, clips)
@@ -130,6 +134,11 @@ def _run(arguments: argparse.Namespace) -> None:
 def _generation(arguments: argparse.Namespace) -> dict:
     if arguments.shards is not None:
         raise OptionError("--shards is for retrieval and classification; generation has no truth")
+    if arguments.ckpt is None and arguments.device != "cpu":
+        raise OptionError(
+            f"--device {arguments.device} is of a checkpoint, expected --ckpt FILE with it; the "
+            "graphs of a bundle are measured on the CPU"
+        )
     trial = Trial(
         judge=arguments.run / "judge.pt",
         bundle=arguments.bundle,
@@ -151,7 +160,7 @@ def _retrieval(arguments: argparse.Namespace) -> dict:
     if not path.is_file():
         raise DataError(
             f"{path} is not there, expected the fine-tuned retriever; train it with python -m "
-            f"training.contrastive {checkpoint} --out {folder}"
+            f"training.contrastive {checkpoint} --shards FOLDER --out {folder}"
         )
     return evaluate_retrieval(checkpoint, path, _clips(arguments, checkpoint), arguments.device)
 

@@ -238,7 +238,8 @@ def generation_result(seeds: list[int], clips: list[HeardClip]) -> dict:
     result = reference.measure(generated)
     result |= {"clips": len(scenes), "impact_clips": len(reference.impacts)}
     result["generate_s"] = round(statistics.median(clip.generate_s for clip in clips), 3)
-    return result | {"bounds": {name: reference.measure(h) for name, h in bounds.items()}}
+    measured = {name: reference.measure(h) | {"clips": len(h)} for name, h in bounds.items()}
+    return result | {"bounds": measured}
 
 
 def rounded(interval: tuple[float, float]) -> list[float]:

@@ -17,7 +17,7 @@ from training.datasets.rendered import frame_times
 from training.evaluation.judge import present_classes
 from training.processes import in_parallel
 from vab_rt.config import ModelConfig
-from vab_rt.output import whole_file
+from vab_rt.output import whole_file, writing
 from vab_rt.video import VideoReader
 
 FILM_WIDTH, FILM_HEIGHT, FILM_FPS = 320, 180, 25
@@ -26,7 +26,8 @@ FILM_WIDTH, FILM_HEIGHT, FILM_FPS = 320, 180, 25
 def film(seed: int, config: ModelConfig, kept: Path | None = None) -> NDArray[np.uint8]:
     """What the runtime sees of a clip [F, H, W, 3]: written as H.264, read by its own reader.
 
-    kept: a folder for the pictures, which the next call with the same seed and sizes reads.
+    kept: a folder for the pictures, which the next call with the same seed and sizes reads. Raises
+    OutputError where they cannot be written.
     """
     name = f"{seed}-{config.image_size}px-{config.visual_rate_hz:g}fps.npy"
     path = None if kept is None else kept / f"world{foleyworld.VERSION}" / name
@@ -38,8 +39,9 @@ def film(seed: int, config: ModelConfig, kept: Path | None = None) -> NDArray[np
         foleyworld.write_clip(video, scene, FILM_WIDTH, FILM_HEIGHT, FILM_FPS, silent=True)
         frames = np.stack(list(VideoReader(video, config).frames())[: config.num_frames])
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path, force=True) as part, part.open("wb") as file:
+        with writing(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path, force=True) as part, writing(path), part.open("wb") as file:
             np.save(file, frames)
     return frames
 
