@@ -56,3 +56,7 @@ def test_clips_are_spread_over_the_classes():
     assert spread_over_classes(labels, 3).tolist() == [0, 6, 8]
     assert spread_over_classes(labels, 5).tolist() == [0, 1, 6, 7, 8]
     assert spread_over_classes(labels, 100).tolist() == list(range(9))
+
+
+def test_clips_without_classes_are_taken_from_the_first_on():
+    assert spread_over_classes(np.zeros((9, 0), np.float32), 3).tolist() == [0, 1, 2]

@@ -57,8 +57,8 @@ def embed(
 
 def spread_over_classes(labels: NDArray[np.float32], count: int) -> NDArray[np.intp]:
     """Rows of at most `count` clips, in order, of labels [N, classes]: of each class, by the first
-    that a clip has, about as many as of any other."""
-    first = labels.argmax(1)
+    that a clip has, about as many as of any other; without classes the first ones."""
+    first = labels.argmax(1) if labels.shape[1] else np.zeros(len(labels), np.intp)
     nth = np.empty(len(first), np.intp)  # how many of its class come before a clip
     for kind in np.unique(first):
         rows = np.flatnonzero(first == kind)
