@@ -158,6 +158,13 @@ def test_a_file_that_is_no_sound_is_named(esc50, ckpt):
         list(tokenised(read_checkpoint(ckpt), read_esc50(esc50)))
 
 
+def test_a_noise_that_is_no_sound_is_named(speech_commands):
+    noise = next((speech_commands / "_background_noise_").glob("*.wav"))
+    noise.write_bytes(b"not a sound")
+    with pytest.raises(MediaError, match=rf"{noise} cannot be read .*copy the set again"):
+        read_speech_commands(speech_commands)
+
+
 def test_the_command_tells_mistakes_in_one_line(ckpt, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["esc-50", str(ckpt), "--media", str(tmp_path), "--out", str(tmp_path)])

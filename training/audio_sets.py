@@ -30,7 +30,7 @@ from training.contrastive import start_from
 from training.datasets.clips import TokenisedClips
 from training.finetuning import add_finetuning, report, run_command, settings_of, shown
 from vab_rt.config import ModelConfig
-from vab_rt.errors import DataError
+from vab_rt.errors import DataError, MediaError
 
 ENCODED_AT_ONCE = 8
 KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
@@ -130,11 +130,19 @@ def read_speech_commands(folder: Path, all_words: bool = False) -> SoundSet:
 
 
 def silences(folder: Path, count: int) -> list[Sound]:
-    """At most `count` seconds of the background noises; of each the last fifth is for testing."""
+    """At most `count` seconds of the background noises; of each the last fifth is for testing.
+
+    Raises MediaError naming a noise that cannot be read.
+    """
     sounds = []
     for path in sorted((folder / NOISES).glob("*.wav")):
-        with wave.open(str(path)) as file:
-            num_seconds = file.getnframes() // file.getframerate()
+        try:
+            with wave.open(str(path)) as file:
+                num_seconds = file.getnframes() // file.getframerate()
+        except (wave.Error, EOFError) as error:
+            raise MediaError(
+                f"{path} cannot be read ({error}), expected a .wav file; copy the set again, whole"
+            ) from error
         for at in range(num_seconds):
             part = TEST if at >= 0.8 * num_seconds else TRAINING
             sounds.append(Sound(path, "silence", part, float(at)))
