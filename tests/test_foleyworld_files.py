@@ -172,6 +172,16 @@ def test_interrupted_rendering_starts_again(tmp_path: Path, config: ModelConfig)
     assert [path.name for path in tmp_path.iterdir()] == ["clips"]
 
 
+@pytest.mark.parametrize("name", ["clips.json", "audio.npy", "frames.npy"])
+def test_damaged_clips_are_named(name: str, tmp_path: Path, config: ModelConfig) -> None:
+    folder = tmp_path / "clips"
+    list(rendering(folder, "test", 1, config))
+    with (folder / name).open("r+b") as file:
+        file.truncate(100)
+    with pytest.raises(DataError, match=rf"{folder} cannot be read .*delete it"):
+        read_clips(folder)
+
+
 def test_a_full_disk_names_the_folder(tmp_path: Path, config: ModelConfig, small_disk: int) -> None:
     folder = tmp_path / "clips"
     with pytest.raises(OutputError, match=rf"{folder} cannot be written: .*GB free"):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from training import foleyworld
 from vab_rt.config import ModelConfig
-from vab_rt.errors import OutputError
+from vab_rt.errors import DataError, OutputError
 
 REPORT_CLIPS = 200
 
@@ -58,15 +58,22 @@ def rendered_clips(folder: Path, split: str, count: int, config: ModelConfig) ->
 
 
 def read_clips(folder: Path) -> Clips:
-    """What `rendered` wrote; audio and frames stay on disk."""
-    text = json.loads((folder / "clips.json").read_text())
+    """What `rendering` wrote; audio and frames stay on disk. Raises DataError for damage."""
+    try:
+        text = json.loads((folder / "clips.json").read_text())
+        audio, frames = (np.load(folder / f"{x}.npy", mmap_mode="r") for x in ("audio", "frames"))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{folder} cannot be read ({error}), expected clips as they were rendered; delete it "
+            "and run the same command again"
+        ) from error
     classes = [[foleyworld.CLASSES.index(kind) for kind in kinds] for kinds in text["classes"]]
     labels = np.zeros((len(classes), len(foleyworld.CLASSES)), np.float32)  # [N, classes]
     for row, present in zip(labels, classes, strict=True):
         row[present] = 1.0
     return Clips(
-        audio=np.load(folder / "audio.npy", mmap_mode="r"),
-        frames=np.load(folder / "frames.npy", mmap_mode="r"),
+        audio=audio,
+        frames=frames,
         labels=labels,
         primary=np.array([present[0] for present in classes]),
         captions=text["captions"],
