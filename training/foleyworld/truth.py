@@ -14,8 +14,8 @@ class Truth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Continuous classes may have no events. `levels` are per class: the visible state, 0..1, at
     (i + 0.5) / LEVEL_RATE_HZ: height of the ball or tool, density, swell, speed, light, beak.
-    `attributes` are per class: size and distance in
-    words and numbers, material, colour and whatever else the class adds.
+    `attributes` are per class: size and distance in words and numbers, material, colour and
+    whatever else the class adds.
     """
 
     seed: int
