@@ -43,3 +43,9 @@ def videos(tmp_path_factory):
         return made[num_frames]
 
     return video
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: side by side, the last file should not be the longest."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
