@@ -195,7 +195,8 @@ def test_the_denoiser_learns(sounds, tmp_path, steps):
     steps(denoiser, 100)
     settings = DenoiserSettings(batch=4, columns=8)
     found = losses(train_denoiser(tmp_path, sounds, CONFIG, UNET, settings, 1.0), "loss")
-    assert found[-1] < 0.8 and (tmp_path / "unet.pt").exists()
+    assert found[-1] < 0.9 < found[0]  # of the noise itself; nothing learnt is 1
+    assert (tmp_path / "unet.pt").exists()
 
 
 def test_what_the_denoiser_is_shown(sounds):
