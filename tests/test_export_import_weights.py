@@ -119,7 +119,7 @@ def test_what_is_missing_is_told(sources, tmp_path, capsys):
     out = capsys.readouterr().out
     assert out.startswith("image_encoder: ") and f"tensors of {CLIP_NAME}, imported from" in out
     assert "lacks the codec; next: python -m export.import_weights encodec" in out
-    with pytest.raises(ExportError, match="codec is missing"):
+    with pytest.raises(ExportError, match="vab, codec are missing, expected"):
         read_checkpoint(path)
     main(["encodec", str(codec), "--config", str(recipe), "--into", str(path)])
     assert "a checkpoint to start from" in capsys.readouterr().out

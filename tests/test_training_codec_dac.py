@@ -106,6 +106,17 @@ def test_training_moves_encoder_codes_and_decoder(codec, audio):
     codec.zero_grad()
 
 
+def test_codebooks_begin_where_the_latents_are(audio):
+    torch.manual_seed(0)
+    built = build_codec(CONFIG, SETTINGS).eval()
+    with torch.no_grad():
+        latents = built.latents(audio).flatten(0, 1)
+        none = torch.zeros(0, len(latents), dtype=torch.long)
+        before = built.distances(latents, none).amin(1).mean()
+        built.fit(latents)
+        assert built.distances(latents, none).amin(1).mean() < 0.6 * before
+
+
 def test_the_papers_size():
     """76 M parameters at 16 kHz (descript's model card), in 12 levels; VAB-DAC has the first 4."""
     fine = read_recipe("vab-dac-coarse2fine").model

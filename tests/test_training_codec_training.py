@@ -1,4 +1,4 @@
-"""Both codecs learn in one loop, with and without a discriminator, and go on where they stopped."""
+"""The codecs learn in one loop, with and without a discriminator, and go on where they stopped."""
 
 import json
 import signal
@@ -27,6 +27,7 @@ CPU = torch.device("cpu")
 SETTINGS = {
     "encodec": {"num_filters": 2, "ratios": [20, 16], "lstm_layers": 1},
     "spectral": {"decoder_width": 16, "decoder_blocks": 1},
+    "dac": {"encoder_width": 2, "decoder_width": 8, "ratios": [5, 64]},
 }
 QUICK = {"batch": 2, "crop_s": 0.3, "sizes": [128, 512], "bands": 16, "fit_clips": 6}
 WITHOUT = {"discriminator_from": 1.0}
@@ -86,21 +87,22 @@ def report_every_step(monkeypatch):
     [
         ("encodec", WITHOUT | {"steps": 24, "peak_rate": 1e-2}),
         ("encodec", WITHOUT | {"steps": 24, "peak_rate": 1e-2, "balanced": False, "mel": 1.0}),
+        ("dac", WITHOUT | {"steps": 24, "peak_rate": 1e-2, "waveform": 0.0}),
         ("spectral", WITHOUT | {"steps": 16, "peak_rate": 1e-2, "precision": "fp32"}),
         ("spectral", WITHOUT | {"steps": 16, "peak_rate": 1e-2, "precision": "bf16"}),
     ],
 )
 def test_losses_fall(tmp_path, codec, how):
     found = losses_of(tmp_path, codec, how)
-    name = "mel" if codec == "encodec" else "log_mel"
+    name = "log_mel" if codec == "spectral" else "mel"
     early, late = (np.mean([x[name] for x in part]) for part in (found[:4], found[-4:]))
     assert late < 0.85 * early
-    expected = {"encodec": {"waveform", "mel", "commitment"}}
+    expected = {"encodec": {"waveform", "mel", "commitment"}, "dac": {"mel", "commitment"}}
     spectral = {"log_mel", "convergence", "magnitude", "frequency"}
     assert found[0].keys() == expected.get(codec, spectral)
 
 
-@pytest.mark.parametrize("codec, how", [("encodec", WITH), ("spectral", WITHOUT)])
+@pytest.mark.parametrize("codec, how", [("encodec", WITH), ("dac", WITH), ("spectral", WITHOUT)])
 def test_a_stopped_run_has_the_losses_of_one_that_was_not(tmp_path, codec, how):
     how = how | {"steps": 6}
     whole = losses_of(tmp_path / "whole", codec, how)
@@ -118,7 +120,7 @@ def test_the_discriminator_takes_part_from_its_progress_on(tmp_path):
     assert {"features", "discriminator"} <= found[1].keys()
 
 
-@pytest.mark.parametrize("codec", ["encodec", "spectral"])
+@pytest.mark.parametrize("codec", ["encodec", "dac", "spectral"])
 def test_the_adversarial_gradient_reaches_the_decoder_alone(codec):
     torch.manual_seed(0)
     built = build_codec(config_of(codec), SETTINGS[codec])
@@ -133,7 +135,7 @@ def test_the_adversarial_gradient_reaches_the_decoder_alone(codec):
     assert all(p.grad is None for p in adversary.network.parameters())
 
 
-@pytest.mark.parametrize("codec", ["encodec", "spectral"])
+@pytest.mark.parametrize("codec", ["encodec", "dac", "spectral"])
 def test_bfloat16_is_of_the_networks_alone(codec):
     torch.manual_seed(0)
     built = build_codec(config_of(codec), SETTINGS[codec]).eval()

@@ -69,8 +69,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     lacking = [part for part in PARTS if part not in weights]
     if lacking:
         raise ExportError(
-            f"{path}: {lacking[0]} is missing, expected {', '.join(PARTS)}; weights of others are "
-            "put in with: python -m export.import_weights"
+            f"{path}: {', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} missing, "
+            f"expected {', '.join(PARTS)}; weights of others are put in with: python -m "
+            "export.import_weights"
         )
     _check_names(path, weights, PARTS)
     try:

@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 from training import ranks
 from training.codecs.balancer import Balancer, WeightedSum
-from training.codecs.codebooks import fit_codebooks
 from training.codecs.codec import Codec, build_codec
 from training.codecs.discriminator import Adversary
 from training.codecs.recordings import Recordings, read_recordings, recordings, world_sounds
@@ -50,7 +49,7 @@ def train_codec(
     codec = build_codec(config, settings).to(device)
     if not (folder / "codec.pt").exists():
         points = frames_to_fit(codec, clips.audio, t.fit_clips, np.random.default_rng(seed), device)
-        fit_codebooks(codec.quantizer, points)
+        codec.fit(points)
     average = Average(codec, t.average)
     optimizer = torch.optim.AdamW(codec.parameters(), betas=t.betas, weight_decay=t.weight_decay)
     combined = Balancer(t.weights) if t.balanced else WeightedSum(t.weights)

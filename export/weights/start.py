@@ -17,7 +17,7 @@ from training.codecs.codec import build_codec
 from training.model import VAB
 from training.recipes import Recipe
 from vab_rt.errors import ExportError
-from vab_rt.output import whole_file, writing
+from vab_rt.output import check_output, whole_file, writing
 
 IMPORTED = ("codec", "image_encoder")
 ADVICE = "choose another file for --into"
@@ -29,6 +29,7 @@ def add_part(path: Path, recipe: Recipe, part: Part, licence: str) -> list[str]:
     licence: of the part's weights. Raises ExportError for a file that has the part already or is
     for another model, OutputError for one that cannot be written.
     """
+    check_output(path, force=True)
     content = begun(path, recipe)
     if part.name in content:
         raise ExportError(

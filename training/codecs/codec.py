@@ -37,6 +37,10 @@ class Codec(Protocol):
         [K', N], leave of latents [N, width]: [N, V], as shares; the least is the token."""
         ...
 
+    def fit(self, latents: Tensor) -> None:
+        """Begin with codebooks that suit these latents [N, width]."""
+        ...
+
     def heard(self, latents: Tensor) -> Tensor:
         """Frames of one clip's latents [T, code_dim] that hold more than silence, bool [T]."""
         ...

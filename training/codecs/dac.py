@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.codecs.codebooks import kmeans
 from vab_rt.config import ModelConfig
 from vab_rt.errors import BackendError, OptionError
 
+FITTING_ROUNDS = 20
 COMMITMENT_SHARE = 0.25  # of the codebook's own loss (arXiv:2306.06546 section 3.6)
 
 
@@ -75,6 +77,16 @@ class DacCodec(nn.Module):
         level = self.quantizer.quantizers[len(tokens)]
         seen = F.normalize(level.in_proj(residual)[0].T)  # [N, code_dim]
         return torch.cdist(seen, F.normalize(level.codebook.weight)).square()
+
+    @torch.no_grad()
+    def fit(self, latents: Tensor) -> None:
+        """k-means, level by level, of what each projects."""
+        residual = latents.T[None]  # [1, width, N]
+        for level in self.quantizer.quantizers:
+            seen = level.in_proj(residual)[0].T  # [N, code_dim]
+            level.codebook.weight.copy_(kmeans(seen, len(level.codebook.weight), FITTING_ROUNDS))
+            codes, _ = level.decode_latents(seen.T[None])
+            residual = residual - level.out_proj(codes)
 
     def heard(self, latents: Tensor) -> Tensor:
         """Frames that hold more than silence [T], of one clip's [T, width]: nobody knows yet."""

@@ -14,7 +14,7 @@ from encodec.quantization import ResidualVectorQuantizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.codecs.codebooks import distances, quantise
+from training.codecs.codebooks import distances, fit_codebooks, quantise
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
 
@@ -77,6 +77,9 @@ class EncodecCodec(nn.Module):
 
     def distances(self, latents: Tensor, tokens: Tensor) -> Tensor:
         return distances(self.codebooks, latents, tokens)
+
+    def fit(self, latents: Tensor) -> None:
+        fit_codebooks(self.quantizer, latents)
 
     def heard(self, latents: Tensor) -> Tensor:
         """Frames that hold more than silence [T], of one clip's [T, code_dim]: nobody knows yet."""
