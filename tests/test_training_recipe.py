@@ -43,6 +43,21 @@ def test_a_model_that_cannot_be_is_refused(tmp_path):
         read_recipe(str(path))
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[model]\nname = '\xff'\n", "utf-8"),
+        (b"[model\n", "line 1"),
+        (b"[contrastive]\nbatch = 1\n[model]\nname = 'x'\n", "batch is 1, expected at least 2"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_named(content, message, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_bytes(content)
+    with pytest.raises(OptionError, match=rf"mine\.toml: .*{message}"):
+        read_recipe(str(path))
+
+
 TINY = """
 rendered_clips = 4
 clips = 6

@@ -9,7 +9,7 @@ from training.classification import ClassificationSettings
 from training.contrastive import ContrastiveSettings
 from training.pretrain import PretrainSettings
 from vab_rt.config import ModelConfig
-from vab_rt.errors import OptionError
+from vab_rt.errors import OptionError, VabError
 from vab_rt.kinds import check_pair
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -18,7 +18,7 @@ CONFIGS = Path(__file__).parent / "configs"
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One run. Minutes are per stage, on whatever machine it is; None: the stage's own epochs.
 
-    codec, codec_training: see the codec's settings and `codec_settings.py`. rendered_clips: what
+    codec, codec_training: see `build_codec` and `codecs/settings.py`. rendered_clips: what
     codec and image encoder learn from; clips: what the transformer learns from. fine: a second
     transformer, which goes on from the tokens of the first; the codec is then the one of both.
     """
@@ -76,5 +76,5 @@ def read_recipe(name: str) -> Recipe:
         raise OptionError(f"no recipe {name!r}; expected a .toml file or one of: {known}")
     try:
         return msgspec.toml.decode(path.read_bytes(), type=Recipe)
-    except msgspec.DecodeError as error:  # msgspec names the key and what it expected
+    except (msgspec.DecodeError, UnicodeDecodeError, VabError) as error:  # these name the key
         raise OptionError(f"{path}: {error}") from error
