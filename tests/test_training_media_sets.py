@@ -160,6 +160,11 @@ def test_a_malformed_line_of_vggsound_is_named(tmp_path, line, message):
         read_rows(path)
 
 
+def test_the_mark_that_spreadsheets_begin_with_is_no_part_of_a_name(tmp_path):
+    (tmp_path / "set.csv").write_text('dog,0,"bark",train\n', encoding="utf-8-sig")
+    assert read_rows(tmp_path / "set.csv")[0].name == "dog"
+
+
 def test_a_csv_that_is_none(tmp_path):
     (tmp_path / "set.csv").write_bytes(b"\xff\xfe\x00 binary")
     with pytest.raises(DataError, match=r"set\.csv, line 1: .*expected UTF-8"):
@@ -180,6 +185,12 @@ def test_a_label_that_is_no_class_is_named_with_its_line(layout):
 def test_a_class_file_with_a_gap_is_refused(layout):
     media, csv = layout(AUDIOSET, "--PJHxphWEs.mp4", classes=CLASSES.replace("\n2,", "\n5,"))
     with pytest.raises(DataError, match=r"indices\.csv, line 4: .*expected index 2"):
+        listed(media, csv)
+
+
+def test_a_class_file_without_classes_is_refused(layout):
+    media, csv = layout(AUDIOSET, "--PJHxphWEs.mp4", classes="index,mid,display_name\n")
+    with pytest.raises(DataError, match=r"indices\.csv has no classes"):
         listed(media, csv)
 
 

@@ -54,6 +54,8 @@ def read_classes(path: Path) -> dict[str, str]:
                 "own and a name; take the file that AudioSet comes with"
             )
         names[fields[1]] = fields[2]
+    if not names:
+        raise DataError(f"{path} has no classes, expected lines of index, id and name")
     return names
 
 
@@ -76,7 +78,7 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The fields of each line and its number, from 1. Raises DataError."""
     if not path.is_file():
         raise DataError(f"{path} is not a file, expected a CSV; check the path")
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets put a mark first
         reader = csv.reader(file, skipinitialspace=True, strict=True)
         try:
             for fields in reader:
