@@ -2,14 +2,17 @@
 
 import json
 import os
+import shutil
 
+import msgspec
 import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch")
 
 from training import evaluate
 from training.checkpoint import read_checkpoint
-from training.recipe import main, run
+from training.datasets.clips import TokenisedClips
+from training.recipe import finetune, main, run
 from training.recipes import CONFIGS, read_recipe
 from vab_rt.bundle import open_bundle
 from vab_rt.card import read_card
@@ -152,3 +155,19 @@ def test_start_and_shards_are_of_the_recipe_and_go_together(finished, tmp_path, 
         with pytest.raises(SystemExit, match="1"):
             main([*words, "--out", str(tmp_path / "run")])
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_fine_tuning_of_an_older_checkpoint_begins_again_and_does_without_classes(
+    finished, tmp_path
+):
+    recipe, made = read_recipe(str(finished / "tiny.toml")), finished / "run"
+    clips = TokenisedClips.load(made / "train.npz")
+    unlabelled = msgspec.structs.replace(clips, labels=clips.labels[:, :0])
+    for name in ("ckpt.pt", "contrastive.pt", "classify-a.pt"):
+        shutil.copy(made / name, tmp_path)
+    os.utime(tmp_path / "contrastive.pt", (1, 1))
+    os.utime(tmp_path / "classify-a.pt", (1, 1))
+    finetune(recipe, tmp_path, tmp_path / "ckpt.pt", unlabelled)
+    assert (tmp_path / "contrastive.pt").stat().st_mtime > 1
+    assert not list(tmp_path.glob("classify-*.pt"))

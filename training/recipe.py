@@ -13,7 +13,7 @@ from pathlib import Path
 
 from training import coarse_to_fine, evaluate, ranks
 from training.checkpoint import read_checkpoint
-from training.classification import finetune_classifier
+from training.classification import finetune_classifier, weights_path
 from training.contrastive import finetune_contrastive, start_from
 from training.datasets.clips import ClipSource, TokenisedClips
 from training.finetuning import open_shards, report, run_command
@@ -24,6 +24,7 @@ from training.stages import (
     encoded,
     evaluate_bundle,
     export,
+    is_older,
     keep,
     train_encoders,
     train_model,
@@ -82,10 +83,16 @@ def run_on_shards(recipe: Recipe, folder: Path, start: Path, shards: str, held_o
 
 
 def finetune(recipe: Recipe, folder: Path, checkpoint: Path, clips: ClipSource) -> None:
+    """Retrieval, and classes where the clips have any; of an older checkpoint they begin again."""
+    contrastive = folder / "contrastive.pt"
+    for path in (contrastive, *(weights_path(folder, modality) for modality in MODALITIES)):
+        if is_older(path, checkpoint):
+            path.unlink(missing_ok=True)
     vab, minutes = read_checkpoint(checkpoint).vab().to(ranks.device()), recipe.contrastive_minutes
     report("contrastive", finetune_contrastive(folder, vab, clips, recipe.contrastive, minutes))
-    start_from(folder / "contrastive.pt", vab)  # helps sound alone most (the paper's table 11)
-    for modality in MODALITIES:
+    start_from(contrastive, vab)  # helps sound alone most (the paper's table 11)
+    has_classes = clips.batch(0, 1, 0).labels.shape[1] > 0
+    for modality in MODALITIES if has_classes else ():
         stage = finetune_classifier(
             folder, vab, clips, modality, recipe.classification, recipe.classification_minutes
         )
