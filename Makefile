@@ -19,7 +19,7 @@ NOT_OF_THE_RUNTIME := test_export_* test_training_* test_foleyworld* test_bench*
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Tests run side by side, a file in one process; more threads in each make small graphs slower.
 JOBS ?= 2
-SIDE_BY_SIDE := -n $(JOBS) --dist loadfile
+SIDE_BY_SIDE := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 test test-wheel: export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test test-wheel check bench wheel
