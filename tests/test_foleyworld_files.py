@@ -2,6 +2,7 @@
 
 import resource
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -9,8 +10,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from training.datasets.rendered import read_clips, rendered_clips, rendering
-from training.foleyworld import CLASSES, NUM_SAMPLES, clip_seeds, make_scene, read_truth
+from training.datasets import rendered
+from training.datasets.growing import Row
+from training.datasets.rendered import read_clips, rendered_clips
+from training.foleyworld import CLASSES, NUM_SAMPLES, VERSION, clip_seeds, make_scene, read_truth
 from training.foleyworld.__main__ import main
 from training.foleyworld.rendering import frame_times
 from training.recipes import read_recipe
@@ -159,33 +162,60 @@ def test_clips_have_several_labels_and_one_primary(
     assert capfd.readouterr().err == ""
 
 
-def test_interrupted_rendering_starts_again(tmp_path: Path, config: ModelConfig) -> None:
-    folder = tmp_path / "clips"
-    clips = rendering(folder, "test", 9, config)
-    assert next(clips) == 1
-    clips.close()
-    assert not folder.exists()
-    assert (tmp_path / "clips.partial").exists()
-    (tmp_path / "clips.partial" / "frames.npy").write_bytes(b"cut short")
-    assert list(rendering(folder, "test", 9, config)) == list(range(1, 10))
-    assert len(read_clips(folder)) == 9
-    assert [path.name for path in tmp_path.iterdir()] == ["clips"]
+@pytest.fixture
+def one_frame(config: ModelConfig) -> ModelConfig:
+    return msgspec.structs.replace(config, visual_rate_hz=0.1)
 
 
-@pytest.mark.parametrize("name", ["clips.json", "audio.npy", "frames.npy"])
-def test_damaged_clips_are_named(name: str, tmp_path: Path, config: ModelConfig) -> None:
-    folder = tmp_path / "clips"
-    list(rendering(folder, "test", 1, config))
+def folder_of(folder: Path, count: int) -> Path:
+    return folder / f"test-{count}-16px-0.1fps-world{VERSION}"
+
+
+def test_interrupted_rendering_goes_on(
+    tmp_path: Path, one_frame: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> Iterator[Row]:
+        yield from islice(whole(*_), 3)
+        raise KeyboardInterrupt
+
+    whole = rendered.in_order
+    monkeypatch.setattr(rendered, "in_order", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        rendered_clips(tmp_path, "test", 5, one_frame)
+    folder = folder_of(tmp_path, 5)
+    partial = folder.with_name(folder.name + ".partial")
+    assert partial.exists() and not folder.exists()
+    with (partial / "frames.npy").open("r+b") as file:
+        file.truncate(128 + 2 * 768 + 5)  # killed in the third row
+    monkeypatch.setattr(
+        rendered, "in_order", lambda f, jobs, workers: made.append(len(jobs)) or map(f, jobs)
+    )
+    made: list[int] = []
+    clips = rendered_clips(tmp_path, "test", 5, one_frame)
+    assert made == [3]
+    assert list(tmp_path.iterdir()) == [folder]
+    again = rendered_clips(tmp_path / "again", "test", 5, one_frame)
+    for name in ("audio", "frames", "labels", "primary"):
+        np.testing.assert_array_equal(getattr(clips, name), getattr(again, name))
+    assert clips.captions == again.captions
+
+
+@pytest.mark.parametrize("name", ["notes.jsonl", "audio.npy", "frames.npy"])
+def test_damaged_clips_are_named(name: str, tmp_path: Path, one_frame: ModelConfig) -> None:
+    rendered_clips(tmp_path, "test", 1, one_frame)
+    folder = folder_of(tmp_path, 1)
     with (folder / name).open("r+b") as file:
-        file.truncate(100)
+        file.truncate(20)
     with pytest.raises(DataError, match=rf"{folder} cannot be read .*delete it"):
         read_clips(folder)
 
 
-def test_a_full_disk_names_the_folder(tmp_path: Path, config: ModelConfig, small_disk: int) -> None:
-    folder = tmp_path / "clips"
+def test_a_full_disk_names_the_folder(
+    tmp_path: Path, one_frame: ModelConfig, small_disk: int
+) -> None:
+    folder = folder_of(tmp_path, 1)
     with pytest.raises(OutputError, match=rf"{folder} cannot be written: .*GB free"):
-        list(rendering(folder, "test", 9, config))
+        rendered_clips(tmp_path, "test", 1, one_frame)
     assert not folder.exists()
 
 

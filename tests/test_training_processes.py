@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from training.processes import in_parallel
+from training.processes import in_order, in_parallel
 from vab_rt.errors import BackendError, MediaError
 
 
@@ -48,6 +48,16 @@ def test_one_worker_is_this_process():
 def test_several_workers_do_every_job_elsewhere():
     results = list(in_parallel(square, iter(range(7)), 2))
     assert sorted(results) == [(n * n, True) for n in range(7)]
+
+
+def slow_zero(number):
+    time.sleep(0.5 if number == 0 else 0)
+    return number
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_in_the_order_of_their_jobs(workers):
+    assert list(in_order(slow_zero, range(5), workers)) == list(range(5))
 
 
 @pytest.mark.parametrize("workers", [1, 2])

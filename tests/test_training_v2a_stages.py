@@ -41,7 +41,7 @@ from training.v2a_mapper.denoiser import (
 from training.v2a_mapper.mapper import build_mapper
 from training.v2a_mapper.mapping import MappingSettings, Matched, load_mapper, train_mapper
 from training.v2a_mapper.mel import FLOOR, LogMel
-from training.v2a_mapper.pairs import Pairs, in_order
+from training.v2a_mapper.pairs import Pairs
 from training.v2a_mapper.recipes import read_v2a_recipe
 from training.v2a_mapper.texts import class_text, sound_text, tokenise, vocabulary
 from training.v2a_mapper.vocoder import Recorded, VocoderSettings, train_vocoder
@@ -313,9 +313,6 @@ def test_vectors_of_ones_own_train_a_mapper(tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
-def test_pairs_come_in_the_order_of_their_numbers(tmp_path):
-    arrays = {i: (np.full(2, i), np.full(3, -i)) for i in range(5)}
-    shuffled = ((i, *arrays[i]) for i in (1, 0, 3, 4, 2))
-    assert [int(mels[0]) for mels, _ in in_order(shuffled)] == list(range(5))
+def test_pairs_that_are_not_there_are_named(tmp_path):
     with pytest.raises(DataError, match="expected mels, features and seeds"):
         Pairs.load(tmp_path)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from training.codecs.codec import build_codec
 from training.image_encoder import ImageEncoder
 from training.model import VAB
+from training.saving import save_whole
 from vab_rt.config import ModelConfig
 from vab_rt.errors import ExportError
-from vab_rt.output import whole_file, writing
 
 PARTS = ("vab", "codec", "image_encoder")
 Module = TypeVar("Module", bound=nn.Module)
@@ -100,8 +100,7 @@ def write_checkpoint(path: Path, header: Header, modules: dict[str, nn.Module]) 
     """A .pt of plain values and the tensors of PARTS; whole or not at all. Raises OutputError."""
     assert sorted(modules) == sorted(PARTS), sorted(modules)
     weights = {part: module.state_dict() for part, module in modules.items()}
-    with whole_file(path, force=True) as beside, writing(path):
-        torch.save(msgspec.to_builtins(header) | weights, beside)
+    save_whole(path, msgspec.to_builtins(header) | weights)
 
 
 def load_weights(where: str, found: dict[str, Tensor], module: Module) -> Module:

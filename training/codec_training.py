@@ -167,15 +167,18 @@ def main(words: list[str] | None = None) -> None:
 def _run(arguments: argparse.Namespace) -> None:
     recipe, out = read_recipe(arguments.config), arguments.out
     model = recipe.model
+    minutes = recipe.codec_minutes if arguments.minutes is None else arguments.minutes
+    count = recipe.rendered_clips if arguments.clips is None else arguments.clips
+    if count < 1 or not minutes > 0:
+        raise OptionError(f"clips {count} and minutes {minutes:g}: expected at least 1 and above 0")
     training = read_training(model.codec, recipe.codec_training)
     build_codec(model, recipe.codec)  # what is wrong with the recipe shows before any work
     sounds, workers = out / "recordings", arguments.workers
     if arguments.media:
         recordings(sounds, arguments.media, model.sample_rate_hz, workers)
     else:
-        world_sounds(sounds, arguments.clips or recipe.rendered_clips, workers)
+        world_sounds(sounds, count, workers)
     clips = read_recordings(sounds)
-    minutes = arguments.minutes or recipe.codec_minutes
     report("codec", train_codec(out, clips, model, recipe.codec, minutes, 0, training))
     print(f"checkpoint: {out / 'codec.pt'}")
 

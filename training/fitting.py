@@ -15,6 +15,7 @@ from torch import nn
 
 from training import ranks
 from training.curves import add_point, curve_file
+from training.saving import save_whole
 from vab_rt.errors import DataError, OptionError, OutputError
 
 SAVE_EVERY_S = 120.0
@@ -196,23 +197,10 @@ def _make_folder(folder: Path) -> None:
 
 
 def _save(checkpoint: Path, parts: dict[str, Any], step: int, spent_s: float) -> None:
-    """Only the first process writes; the file is whole at every moment."""
-    if ranks.rank() != 0:
-        return
-    beside = checkpoint.with_suffix(".tmp")
-    states = {name: part.state_dict() for name, part in parts.items()}
-    try:
-        torch.save({**states, "step": step, "spent_s": spent_s}, beside)
-        beside.replace(checkpoint)
-    except (
-        OSError,
-        RuntimeError,
-    ) as error:  # torch's zip writer raises RuntimeError on a full disk
-        beside.unlink(missing_ok=True)
-        raise OutputError(
-            f"{checkpoint} cannot be written ({_first_line(error)}); what was saved before is "
-            "still there: free space and run the command again"
-        ) from error
+    """Only the first process writes; what was saved before stays until the new file is whole."""
+    if ranks.rank() == 0:
+        states = {name: part.state_dict() for name, part in parts.items()}
+        save_whole(checkpoint, {**states, "step": step, "spent_s": spent_s})
 
 
 def _first_line(error: Exception) -> str:

@@ -96,14 +96,17 @@ def pretrain(
             for group in optimizer.param_groups:
                 group["lr"] = half_cosine(progress, group["peak"], s.warm_up)
             optimizer.zero_grad()
+        passes = []
         for part in range(s.accumulate):
             batch = training_batch(clips, config, s, i * s.accumulate + part, progress)
             loss, accuracy = masked_loss(trained, batch, config, s)
             (loss / s.accumulate).backward()
+            passes.append(torch.stack([loss.detach(), accuracy]))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers.values():
             optimizer.step()
         average.update(model)
+        loss, accuracy = torch.stack(passes).mean(0)
         losses = {"loss": ranks.mean(loss), "accuracy": ranks.mean(accuracy)}
         if validation is not None and (i + 1) % s.validate_every == 0:
             losses["val_accuracy"] = validate(average, validation, config, s)

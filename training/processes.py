@@ -1,5 +1,6 @@
 """Jobs spread over processes."""
 
+import functools
 import multiprocessing
 import os
 import signal
@@ -43,6 +44,26 @@ def in_parallel(
                 f"one of {workers} processes died, expected all to finish; what is done is kept: "
                 "run the same command again, with fewer workers if memory is short"
             ) from error
+
+
+def in_order(
+    function: Callable[[Job], Result], jobs: Iterable[Job], workers: int
+) -> Iterator[Result]:
+    """The same, in the order of the jobs; what is finished early waits."""
+    early: dict[int, Result] = {}
+    following = 0
+    for number, result in in_parallel(
+        functools.partial(_numbered, function), enumerate(jobs), workers
+    ):
+        early[number] = result
+        while following in early:
+            yield early.pop(following)
+            following += 1
+
+
+def _numbered(function: Callable[[Job], Result], job: tuple[int, Job]) -> tuple[int, Result]:
+    number, plain = job
+    return number, function(plain)
 
 
 def _live_and_die() -> None:

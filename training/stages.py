@@ -4,8 +4,10 @@ second run finds it."""
 import datetime
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -19,7 +21,10 @@ from training.codecs.codec import build_codec
 from training.codecs.recordings import Recordings, read_recordings, world_sounds
 from training.codecs.settings import read_training
 from training.datasets.clips import ClipSource, TokenisedClips
+from training.datasets.growing import Field, Row, drop_older, grow, read_grown
 from training.datasets.rendered import Clips, rendered_clips
+from training.datasets.shard_format import write_whole
+from training.evaluation.held_out import encoded_clips, with_classes
 from training.evaluation.trial import Trial
 from training.finetuning import report
 from training.fitting import averaged_weights, steps_made
@@ -117,8 +122,21 @@ def encoded(path: Path, start: Path, split: str, count: int) -> TokenisedClips:
         kept = TokenisedClips.load(path)
         if len(kept) == count:
             return kept
-    seeds = foleyworld.clip_seeds(split, 0, count)
-    evaluate.held_out_clips(start, seeds, os.cpu_count() or 1).save(path)
+    config, seeds = read_checkpoint(start).config, foleyworld.clip_seeds(split, 0, count)
+    fields = {
+        "tokens": Field("<i2", (config.num_codebooks, config.num_token_steps)),
+        "features": Field("<f2", (config.num_frames, config.visual_dim)),
+    }
+
+    def rows_from(first: int) -> Iterator[Row]:
+        for clip in encoded_clips(start, seeds[first:], os.cpu_count() or 1, "cpu"):
+            yield Row({"tokens": clip.tokens, "features": clip.features})
+
+    rows = path.with_name(f"{path.stem}-{count}")
+    drop_older(rows, start)
+    arrays, _ = read_grown(grow(rows, fields, count, rows_from), ("tokens", "features"))
+    with_classes(arrays["tokens"], arrays["features"], seeds).save(path)
+    shutil.rmtree(rows)
     return TokenisedClips.load(path)
 
 
@@ -164,7 +182,7 @@ def evaluate_bundle(recipe: Recipe, folder: Path) -> list[int]:
 
 
 def keep(folder: Path, task: str, result: dict) -> None:
-    (folder / f"evaluation-{task}.json").write_text(json.dumps(result) + "\n")
+    write_whole(folder / f"evaluation-{task}.json", json.dumps(result).encode() + b"\n")
     print(f"{task}: {json.dumps(result)}", flush=True)
 
 

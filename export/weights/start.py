@@ -16,8 +16,9 @@ from training.checkpoint import PARTS
 from training.codecs.codec import build_codec
 from training.model import VAB
 from training.recipes import Recipe
+from training.saving import save_whole
 from vab_rt.errors import ExportError
-from vab_rt.output import check_output, whole_file, writing
+from vab_rt.output import check_output
 
 IMPORTED = ("codec", "image_encoder")
 ADVICE = "choose another file for --into"
@@ -47,8 +48,7 @@ def add_part(path: Path, recipe: Recipe, part: Part, licence: str) -> list[str]:
     if not missing:
         content["vab"] = untrained(recipe, content)
         content["licence"] += f"; transformer: {recipe.licence}"
-    with whole_file(path, force=True) as beside, writing(path):
-        torch.save(content, beside)
+    save_whole(path, content)
     return missing
 
 

@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
 
 from export.weights.audioldm import LICENCE, read_audioldm
 from export.weights.clip import read_clip
 from export.weights.mapper import read_mapper
 from export.weights.reading import read_torch
 from export.weights.start import ADVICE
+from training.saving import save_whole
 from training.v2a_mapper.checkpoint import KIND, NULL_EMBEDDING, V2A_PARTS
 from training.v2a_mapper.recipes import V2ARecipe
 from vab_rt.errors import ExportError
-from vab_rt.output import whole_file, writing
 
 PARTS_OF = {
     "audioldm": ("unet", "vae", "vocoder", NULL_EMBEDDING),
@@ -53,8 +52,7 @@ def import_v2a(
     content["networks"] |= settings
     content["provenance"] |= {kind: where}
     content["licence"] = "; ".join(filter(None, [content["licence"], f"{kind}: {licence}"]))
-    with whole_file(into, force=True) as beside, writing(into):
-        torch.save(content, beside)
+    save_whole(into, content)
     num_tensors = sum(len(tensors) for tensors in parts.values())
     return [f"{kind}: {num_tensors} tensors of {where}", *told, f"{into}: {_next(content, recipe)}"]
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training import foleyworld
-from training.processes import in_parallel
+from training.processes import in_order, in_parallel
 from vab_rt.errors import DataError, MediaError, OutputError
 
 SUFFIXES = (
@@ -57,7 +57,7 @@ def recordings(folder: Path, media: Path, rate_hz: int, workers: int = 1) -> Pat
 
 
 def world_sounds(folder: Path, count: int, workers: int = 1) -> Path:
-    """The same of the first `count` training clips of FoleyWorld, without their pictures."""
+    """The same of the first `count` training clips of FoleyWorld, a row each, in their order."""
     seeds = foleyworld.clip_seeds("train", 0, count)
     rate_hz = foleyworld.SAMPLE_RATE_HZ
     facts = Facts(
@@ -189,7 +189,7 @@ def _rows_or_reason(path: Path, rate_hz: int) -> tuple[Path, NDArray[np.int16] |
 
 def _write_world(folder: Path, seeds: list[int], workers: int) -> dict[str, str]:
     with (folder / TRAINING).open("wb") as training:
-        for sound in in_parallel(_scene_sound, seeds, workers):
+        for sound in in_order(_scene_sound, seeds, workers):
             training.write(sound.tobytes())
     return {}
 

@@ -1,23 +1,18 @@
 """Clips of FoleyWorld on disk as plain arrays, rendered once: what every training stage reads."""
 
-import json
-import shutil
-import sys
+import os
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from training import foleyworld
+from training.datasets.growing import Field, Row, grow, read_grown
+from training.processes import in_order
 from vab_rt.config import ModelConfig
-from vab_rt.errors import DataError, OutputError
-
-REPORT_CLIPS = 200
+from vab_rt.errors import DataError
 
 
 class Clips(msgspec.Struct, frozen=True):
@@ -50,89 +45,45 @@ def rendered_clips(folder: Path, split: str, count: int, config: ModelConfig) ->
     """
     size, rate_hz = config.image_size, config.visual_rate_hz
     name = f"{split}-{count}-{size}px-{rate_hz:g}fps-world{foleyworld.VERSION}"
-    if not (folder / name).exists():
-        for done in rendering(folder / name, split, count, config):
-            if done % REPORT_CLIPS == 0 or done == count:
-                print(f"rendering {name}: {done} of {count} clips", file=sys.stderr)
-    return read_clips(folder / name)
+    fields = {
+        "audio": Field("<i2", (config.num_samples,)),
+        "frames": Field("|u1", (config.num_frames, size, size, 3)),
+    }
+    jobs = [(seed, config) for seed in foleyworld.clip_seeds(split, 0, count)]
+
+    def rows_from(first: int) -> Iterator[Row]:
+        yield from in_order(_render_clip, jobs[first:], os.cpu_count() or 1)
+
+    return read_clips(grow(folder / name, fields, count, rows_from))
 
 
 def read_clips(folder: Path) -> Clips:
-    """What `rendering` wrote; audio and frames stay on disk. Raises DataError for damage."""
+    """What `rendered_clips` wrote; audio and frames stay on disk. Raises DataError for damage."""
     try:
-        text = json.loads((folder / "clips.json").read_text())
-        audio, frames = (np.load(folder / f"{x}.npy", mmap_mode="r") for x in ("audio", "frames"))
+        arrays, notes = read_grown(folder, ("audio", "frames"))
     except (OSError, ValueError) as error:
         raise DataError(
             f"{folder} cannot be read ({error}), expected clips as they were rendered; delete it "
             "and run the same command again"
         ) from error
-    classes = [[foleyworld.CLASSES.index(kind) for kind in kinds] for kinds in text["classes"]]
+    classes = [[foleyworld.CLASSES.index(kind) for kind in clip["classes"]] for clip in notes]
     labels = np.zeros((len(classes), len(foleyworld.CLASSES)), np.float32)  # [N, classes]
     for row, present in zip(labels, classes, strict=True):
         row[present] = 1.0
     return Clips(
-        audio=audio,
-        frames=frames,
+        audio=arrays["audio"],
+        frames=arrays["frames"],
         labels=labels,
         primary=np.array([present[0] for present in classes]),
-        captions=text["captions"],
+        captions=[clip["captions"] for clip in notes],
     )
 
 
-def rendering(folder: Path, split: str, count: int, config: ModelConfig) -> Iterator[int]:
-    """Render the first `count` clips of a split into `folder`; yields how many are done.
-
-    Until the last one is written the folder is called `NAME.partial`, and a later call starts
-    again. Raises OutputError naming the folder where it cannot be written.
-    """
-    partial = folder.with_name(folder.name + ".partial")
-    jobs = [(seed, config) for seed in foleyworld.clip_seeds(split, 0, count)]
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        yield from _write_clips(partial, jobs, config)
-        partial.rename(folder)
-    except OSError as error:
-        size_gb = count * (config.num_frames * config.image_size**2 * 3 + 2 * config.num_samples)
-        raise OutputError(
-            f"{folder} cannot be written: {error.strerror or error}; expected a folder that can "
-            f"be written, with {size_gb / 1e9:.1f} GB free; free some or choose another"
-        ) from error
-
-
-def _write_clips(
-    folder: Path, jobs: list[tuple[int, ModelConfig]], config: ModelConfig
-) -> Iterator[int]:
-    """Written front to back rather than through a memory map: a full disk is then an OSError."""
-    size, num_frames = config.image_size, config.num_frames
-    classes, captions = [], []
-    with (
-        (folder / "audio.npy").open("wb") as audio,
-        (folder / "frames.npy").open("wb") as frames,
-        ProcessPoolExecutor() as pool,
-    ):
-        _write_header(audio, "<i2", (len(jobs), config.num_samples))
-        _write_header(frames, "|u1", (len(jobs), num_frames, size, size, 3))
-        for done, clip in enumerate(pool.map(_render_clip, jobs, chunksize=8), start=1):
-            audio.write(clip[0].tobytes())
-            frames.write(clip[1].tobytes())
-            classes.append(clip[2])
-            captions.append(clip[3])
-            yield done
-    (folder / "clips.json").write_text(json.dumps({"classes": classes, "captions": captions}))
-
-
-def _write_header(file: BinaryIO, dtype: str, shape: tuple[int, ...]) -> None:
-    npy.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
-
-
-def _render_clip(
-    job: tuple[int, ModelConfig],
-) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], list[str]]:
+def _render_clip(job: tuple[int, ModelConfig]) -> Row:
     seed, config = job
     scene = foleyworld.make_scene(seed)
     times_s = frame_times(config)
     audio = np.round(scene.audio() * 32767).astype("<i2")
     frames = scene.frames(times_s, config.image_size, config.image_size)
-    return audio, frames, scene.classes, [scene.caption(t) for t in times_s]
+    captions = [scene.caption(t) for t in times_s]
+    return Row({"audio": audio, "frames": frames}, {"classes": scene.classes, "captions": captions})

@@ -2,7 +2,7 @@
 
 import multiprocessing
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -15,7 +15,7 @@ from training.datasets.clips import TokenisedClips
 from training.datasets.encoders import encode, load_encoders
 from training.datasets.rendered import frame_times
 from training.evaluation.judge import present_classes
-from training.processes import in_parallel
+from training.processes import in_order
 from vab_rt.config import ModelConfig
 from vab_rt.output import whole_file, writing
 from vab_rt.video import VideoReader
@@ -47,9 +47,8 @@ def film(seed: int, config: ModelConfig, kept: Path | None = None) -> NDArray[np
 
 
 class ClipJob(msgspec.Struct, frozen=True):
-    """One clip to be encoded; number says where it belongs."""
+    """One clip to be encoded."""
 
-    number: int
     seed: int
     checkpoint: Path
     device: str
@@ -58,7 +57,6 @@ class ClipJob(msgspec.Struct, frozen=True):
 class EncodedClip(msgspec.Struct, frozen=True):
     """tokens int16 [K, T], features float16 [F, visual_dim]"""
 
-    number: int
     tokens: np.ndarray
     features: np.ndarray
 
@@ -66,9 +64,9 @@ class EncodedClip(msgspec.Struct, frozen=True):
 def encoded_clips(
     checkpoint: Path, seeds: list[int], workers: int, device: str
 ) -> Iterator[EncodedClip]:
-    """Tokens and features by the codec and image encoder of a checkpoint, in any order."""
-    jobs = (ClipJob(number, seed, checkpoint, device) for number, seed in enumerate(seeds))
-    yield from in_parallel(encode_clip, jobs, workers)
+    """Tokens and features by the codec and image encoder of a checkpoint, in the seeds' order."""
+    jobs = (ClipJob(seed, checkpoint, device) for seed in seeds)
+    yield from in_order(encode_clip, jobs, workers)
 
 
 def encode_clip(job: ClipJob) -> EncodedClip:
@@ -77,18 +75,21 @@ def encode_clip(job: ClipJob) -> EncodedClip:
     config, scene = encoders.config, foleyworld.make_scene(job.seed)
     frames = scene.frames(frame_times(config), config.image_size, config.image_size)
     tokens, features = encode(scene.audio(), frames, encoders)
-    return EncodedClip(job.number, tokens, features)
+    return EncodedClip(tokens, features)
 
 
-def in_memory(clips: Iterator[EncodedClip], seeds: list[int]) -> TokenisedClips:
-    """All of `encoded_clips`, in the order of their seeds, with their classes."""
-    ordered = sorted(clips, key=lambda clip: clip.number)
-    scenes = [foleyworld.make_scene(seed) for seed in seeds]
-    return TokenisedClips(
-        tokens=np.stack([clip.tokens for clip in ordered]),
-        features=np.stack([clip.features for clip in ordered]),
-        labels=present_classes(scenes).astype(np.float32),
-    )
+def in_memory(clips: Iterable[EncodedClip], seeds: list[int]) -> TokenisedClips:
+    """All of `encoded_clips`, with their classes."""
+    tokens, features = zip(*((clip.tokens, clip.features) for clip in clips), strict=True)
+    return with_classes(np.stack(tokens), np.stack(features), seeds)
+
+
+def with_classes(
+    tokens: NDArray[np.int16], features: NDArray[np.float16], seeds: list[int]
+) -> TokenisedClips:
+    """tokens [N, K, T], features [N, F, visual_dim] of the scenes of these seeds."""
+    labels = present_classes([foleyworld.make_scene(seed) for seed in seeds]).astype(np.float32)
+    return TokenisedClips(tokens=tokens, features=features, labels=labels)
 
 
 def one_thread_in_a_worker() -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from training.checkpoint import check_weights, load_weights, read_parts
+from training.saving import save_whole
 from training.v2a_mapper.mapper import build_mapper
 from training.v2a_mapper.parts import (
     PictureEncoder,
@@ -19,7 +20,6 @@ from training.v2a_mapper.parts import (
 from training.v2a_mapper.settings import Networks
 from vab_rt.config import Tuning
 from vab_rt.errors import ExportError, VabError
-from vab_rt.output import whole_file, writing
 from vab_rt.v2a_config import V2AConfig
 
 KIND = "v2a-mapper"
@@ -116,8 +116,7 @@ def write_v2a_checkpoint(
     assert sorted(modules) == sorted(expected), sorted(modules)
     weights = {part: module.state_dict() for part, module in modules.items()}
     weights[NULL_EMBEDDING] = {"text": null_embedding}
-    with whole_file(path, force=True) as beside, writing(path):
-        torch.save(msgspec.to_builtins(header) | weights, beside)
+    save_whole(path, msgspec.to_builtins(header) | weights)
 
 
 def _check_parts(path: Path, config: V2AConfig, weights: dict[str, dict[str, Tensor]]) -> None:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from training import foleyworld
+from training.datasets.shard_format import write_whole
 from training.documents import PAPER, write_between
 from training.evaluate import trained_judge
 from training.evaluation.generation import Reference
@@ -148,7 +149,7 @@ def beside_bounds(result: dict, mapper: str) -> dict:
 
 
 def write_result(folder: Path, result: dict) -> None:
-    (folder / RESULT).write_text(json.dumps(result) + "\n")
+    write_whole(folder / RESULT, json.dumps(result).encode() + b"\n")
 
 
 def main(words: list[str] | None = None) -> None:

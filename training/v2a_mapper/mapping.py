@@ -20,11 +20,11 @@ from torch.nn import functional as F
 from training.finetuning import report, run_command, settings_of
 from training.fitting import Average, fit, half_cosine, set_rate
 from training.representation import load_averaged
+from training.saving import save_whole
 from training.v2a_mapper.diffusion import cosine_schedule, noised
 from training.v2a_mapper.mapper import PriorNetwork, aggregate, build_mapper
 from training.v2a_mapper.settings import MapperSettings
 from vab_rt.errors import DataError
-from vab_rt.output import whole_file, writing
 from vab_rt.v2a_config import V2AConfig
 
 
@@ -175,8 +175,7 @@ def _run(arguments: argparse.Namespace) -> None:
     report(config.mapper, train_mapper(arguments.out, matched, sizes, settings))
     trained = load_mapper(arguments.out / f"{config.mapper}.pt", config, sizes)
     path = arguments.out / "mapper.pt"
-    with whole_file(path, force=True) as beside, writing(path):
-        torch.save(trained.state_dict(), beside)
+    save_whole(path, trained.state_dict())
     print(path)
 
 
