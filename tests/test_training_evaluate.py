@@ -14,6 +14,7 @@ from training.classification import Classifier, weights_path
 from training.contrastive import Retriever
 from training.datasets.rendered import frame_times
 from training.evaluate import evaluate_generation, main
+from training.evaluation import generation
 from training.evaluation.embeddings import Judge
 from training.evaluation.generation import (
     SOUNDS,
@@ -22,6 +23,7 @@ from training.evaluation.generation import (
     Listener,
     Reference,
     generation_result,
+    heard_clips,
 )
 from training.evaluation.held_out import film
 from training.evaluation.judge import AudioClassifier, colour, listen, present_classes
@@ -94,6 +96,16 @@ def test_every_measure_stands_beside_every_bound(run, model):
     low, high = result["class_agreement_95"]
     assert low <= result["class_agreement"] <= high
     json.dumps(result)
+
+
+def test_what_was_heard_before_an_interruption_is_not_made_again(run, tmp_path, monkeypatch):
+    one = trial(run, checkpoint=run / "ckpt.pt", heard=tmp_path / "heard")
+    first = [generation.hear_once((number, seed, one)) for number, seed in enumerate(SEEDS)]
+    monkeypatch.setattr(generation, "hear_clip", None)
+    again = list(heard_clips(one, SEEDS, workers=1))
+    assert generation_result(SEEDS, again) == generation_result(SEEDS, first)
+    for clip, kept in zip(first, again, strict=True):
+        assert clip.generate_s == kept.generate_s and list(clip.sounds) == list(kept.sounds)
 
 
 @pytest.mark.slow

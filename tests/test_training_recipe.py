@@ -14,9 +14,10 @@ from training.checkpoint import read_checkpoint
 from training.datasets.clips import TokenisedClips
 from training.recipe import finetune, main, run
 from training.recipes import CONFIGS, read_recipe
+from training.stages import hold_recipe
 from vab_rt.bundle import open_bundle
 from vab_rt.card import read_card
-from vab_rt.errors import BundleError, OptionError
+from vab_rt.errors import BundleError, DataError, OptionError
 
 
 @pytest.mark.parametrize("name", ["vab-encodec", "vab-dac", "vab-dac-test", "vab-dac-coarse2fine"])
@@ -136,12 +137,38 @@ def test_one_command_makes_everything(finished):
 @pytest.mark.slow
 def test_a_second_run_finds_its_stages_done(finished, monkeypatch):
     run = finished / "run"
-    made = {path: path.stat().st_mtime_ns for path in run.glob("*.pt")}
-    assert len(made) == 10  # codec, clip, start, vab, ckpt, judge, contrastive, three classifiers
+    assert len(list(run.glob("*.pt"))) == 10  # codec, clip, start, vab, ckpt, judge, fine-tuned
+    kept = [*run.glob("*.pt"), *run.glob("*.npz"), run / "evaluation-generation.json"]
+    kept += (run / "bundle").glob("*.onnx")
+    made = {path: path.stat().st_mtime_ns for path in kept}
     monkeypatch.setattr(evaluate, "JUDGE_STEPS", 2)
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     main([str(finished / "tiny.toml"), "--out", str(run)])
-    assert {path: path.stat().st_mtime_ns for path in run.glob("*.pt")} == made
+    assert {path: path.stat().st_mtime_ns for path in kept} == made
+
+
+@pytest.mark.slow
+def test_another_recipe_is_not_taken_for_that_of_the_folder(
+    finished, tmp_path, capsys
+):
+    other = tmp_path / "tiny.toml"
+    other.write_text(TINY.replace("width = 16\nlayers", "width = 32\nlayers"))
+    with pytest.raises(SystemExit):
+        main([str(other), "--out", str(finished / "run")])
+    assert "begun with model.width 16, expected that and not 32" in capsys.readouterr().err
+
+
+def test_minutes_may_change_and_a_mistake_may_be_mended(tmp_path):
+    recipe = read_recipe("default")
+    hold_recipe(tmp_path / "run", msgspec.structs.replace(recipe, licence="MIT"))
+    hold_recipe(tmp_path / "run", recipe)  # nothing was made yet
+    (tmp_path / "run" / "codec.pt").touch()
+    hold_recipe(tmp_path / "run", msgspec.structs.replace(recipe, clip_minutes=1))
+    with pytest.raises(OptionError, match=r"licence 'Apache-2\.0', expected that and not 'MIT'"):
+        hold_recipe(tmp_path / "run", msgspec.structs.replace(recipe, licence="MIT"))
+    (tmp_path / "run" / "recipe.json").write_text("{")
+    with pytest.raises(DataError, match=r"recipe\.json cannot be read .*delete it"):
+        hold_recipe(tmp_path / "run", recipe)
 
 
 @pytest.mark.slow

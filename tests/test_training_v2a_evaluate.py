@@ -176,6 +176,13 @@ def test_cost_is_that_of_a_users_clip(monkeypatch):
     assert 1 < found["megabytes"] < 100
 
 
+def test_a_recipe_is_of_a_mapper_by_what_it_holds(tmp_path):
+    for name in ("v2a-mapper", "default"):
+        (tmp_path / f"mine-{name[:2]}.toml").write_bytes((CONFIGS / f"{name}.toml").read_bytes())
+    assert is_v2a_recipe(str(tmp_path / "mine-v2.toml"))
+    assert not is_v2a_recipe(str(tmp_path / "mine-de.toml"))
+
+
 def test_recipes_read_and_fit():
     names = [path.stem for path in CONFIGS.glob("v2a-mapper*.toml")]
     assert "v2a-mapper" in names and is_v2a_recipe("v2a-mapper")

@@ -8,7 +8,6 @@ other system, see `training/v2a_mapper/recipe.py`.
 """
 
 import argparse
-import os
 from pathlib import Path
 
 from training import coarse_to_fine, evaluate, ranks
@@ -24,6 +23,7 @@ from training.stages import (
     encoded,
     evaluate_bundle,
     export,
+    hold_recipe,
     is_older,
     keep,
     train_encoders,
@@ -55,9 +55,9 @@ def run(recipe: Recipe, folder: Path, images: Path | None = None) -> None:
     if ranks.rank() == 0:
         finetune(recipe, folder, checkpoint, clips)
         export(checkpoint, folder / "bundle")
-        seeds = evaluate_bundle(recipe, folder)
-        workers = os.cpu_count() or 1
-        evaluate_finetuned(folder, checkpoint, evaluate.held_out_clips(checkpoint, seeds, workers))
+        evaluate_bundle(recipe, folder)
+        held_out = encoded(folder / "test.npz", start, "test", recipe.evaluated_clips)
+        evaluate_finetuned(folder, checkpoint, held_out)
         describe(folder)
 
 
@@ -133,6 +133,8 @@ def _run(arguments: argparse.Namespace) -> None:
         raise OptionError("--start and --shards go together: a checkpoint and clips made with it")
     folder = arguments.out or Path("runs") / Path(arguments.name).stem
     with ranks.joined():
+        with ranks.first_alone():
+            hold_recipe(folder, recipe)
         if arguments.shards is None:
             run(recipe, folder, arguments.image_encoder)
         else:
@@ -150,6 +152,7 @@ def _run_v2a(arguments: argparse.Namespace) -> None:
     if arguments.minutes is not None:
         recipe = recipe.with_minutes(arguments.minutes)
     folder = arguments.out or Path("runs") / Path(arguments.name).stem
+    hold_recipe(folder, recipe)
     v2a_mapper.run(recipe, folder)
     print(f"checkpoint: {folder / 'ckpt.pt'}\nbundle: {folder / 'bundle'}")
 

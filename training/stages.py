@@ -9,7 +9,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import torch
 from torch import nn
 
@@ -34,9 +36,50 @@ from training.pretrain import PretrainSettings, pretrain
 from training.recipes import Recipe
 from vab_rt.config import ModelConfig
 from vab_rt.errors import DataError, OptionError
+from vab_rt.manifest import MANIFEST
+from vab_rt.output import writing
 
 CHECKOUT = Path(__file__).parents[1]
 OF_IMAGES = ("image_encoder", "image_size", "visual_dim")
+
+
+def hold_recipe(folder: Path, recipe: msgspec.Struct) -> None:
+    """Leaves the recipe in `folder`, whose later runs must have the same one: what was made with
+    another would stay unnoticed. Minutes may change, and how many clips are evaluated.
+
+    Raises OptionError naming what differs.
+    """
+    path, now = folder / "recipe.json", flat(msgspec.to_builtins(recipe))
+    with writing(path):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not path.exists() or list(folder.iterdir()) == [path]:  # nothing was made yet
+        return write_whole(path, msgspec.json.format(msgspec.json.encode(now)) + b"\n")
+    try:
+        before = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}), expected the recipe of this folder; delete it to go "
+            "on with the one that you give"
+        ) from error
+    differing = sorted(name for name in before | now if before.get(name) != now.get(name))
+    if differing:
+        name = differing[0]
+        raise OptionError(
+            f"{folder} was begun with {name} {before.get(name)!r}, expected that and not "
+            f"{now.get(name)!r} ({len(differing)} differ in all); choose another --out, or delete "
+            f"{path} to keep what was made"
+        )
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A.B.C: value of nested tables, without what may change between runs."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{name}.")
+        elif name != "evaluated_clips" and not name.endswith("_minutes"):
+            found[prefix + name] = value
+    return found
 
 
 def train_encoders(recipe: Recipe, folder: Path, images: Path | None = None) -> ImageEncoder:
@@ -172,18 +215,33 @@ def train_model(
     return path
 
 
-def evaluate_bundle(recipe: Recipe, folder: Path) -> list[int]:
-    """Generation by `folder`/bundle on held-out clips of unseen seeds; returns these."""
-    seeds = foleyworld.clip_seeds("test", 0, recipe.evaluated_clips)
+def evaluate_bundle(recipe: Recipe, folder: Path) -> None:
+    """Generation by `folder`/bundle on held-out clips of unseen seeds, once for a checkpoint."""
+    checkpoint, count = folder / "ckpt.pt", recipe.evaluated_clips
+    if is_measured(folder, "generation", count, checkpoint):
+        return
+    seeds = foleyworld.clip_seeds("test", 0, count)
     judge = evaluate.trained_judge(folder / "judge.pt")
-    trial = Trial(bundle=str(folder / "bundle"), judge=judge, films=folder / "films")
+    heard = folder / "heard"
+    drop_older(heard, checkpoint)
+    trial = Trial(bundle=str(folder / "bundle"), judge=judge, films=folder / "films", heard=heard)
     keep(folder, "generation", evaluate.evaluate_generation(trial, seeds, os.cpu_count() or 1))
-    return seeds
+    shutil.rmtree(heard)
+
+
+def is_measured(folder: Path, task: str, clips: int, checkpoint: Path) -> bool:
+    """Whether that is done, on so many clips and since the checkpoint was made."""
+    path = result_path(folder, task)
+    return not is_older(path, checkpoint) and json.loads(path.read_bytes())["clips"] == clips
 
 
 def keep(folder: Path, task: str, result: dict) -> None:
-    write_whole(folder / f"evaluation-{task}.json", json.dumps(result).encode() + b"\n")
+    write_whole(result_path(folder, task), json.dumps(result).encode() + b"\n")
     print(f"{task}: {json.dumps(result)}", flush=True)
+
+
+def result_path(folder: Path, task: str) -> Path:
+    return folder / f"evaluation-{task}.json"
 
 
 def describe(folder: Path) -> None:
@@ -196,7 +254,9 @@ def describe(folder: Path) -> None:
 
 
 def export(checkpoint: Path, bundle: Path, fine: Path | None = None) -> None:
-    """The layer above this one, so it is run, not imported."""
+    """Into `bundle`, unless it is newer. The layer above this one, so it is run, not imported."""
+    if not is_older(bundle / MANIFEST, *filter(None, (checkpoint, fine))):
+        return
     pair = [] if fine is None else ["--fine", str(fine.resolve())]
     command = [sys.executable, "-m", "export.build_engines", str(checkpoint.resolve())]
     options = ["--out", str(bundle.resolve()), "--store", "fp16", "--force"]

@@ -37,6 +37,7 @@ from training.processes import in_parallel
 from vab_rt.config import GenerateOptions
 from vab_rt.contract import BACKBONES
 from vab_rt.engines import Engine
+from vab_rt.output import whole_file, writing
 from vab_rt.pipeline import Pipeline, encode_frames
 from vab_rt.systems.vab import CoarseToFine
 from vab_rt.windows import Window
@@ -104,7 +105,42 @@ def heard_clips(trial: Trial, seeds: list[int], workers: int) -> Iterator[HeardC
     Raises VabError for a model, judge or embedding that cannot be opened.
     """
     jobs = ((number, seed, trial) for number, seed in enumerate(seeds))
-    yield from in_parallel(hear_clip, jobs, workers)
+    yield from in_parallel(hear_once, jobs, workers)
+
+
+def hear_once(job: tuple[int, int, Trial]) -> HeardClip:
+    """What `trial.heard` has of this clip, or else is given now."""
+    number, seed, trial = job
+    if trial.heard is None:
+        return hear_clip(job)
+    path = trial.heard / f"{number}-{seed}.npz"
+    if not path.exists():
+        with writing(path):
+            trial.heard.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as part, writing(path), part.open("wb") as file:
+            np.savez(file, **flattened(hear_clip(job)))
+    with np.load(path, allow_pickle=False) as arrays:
+        return unflattened(number, dict(arrays))
+
+
+def flattened(clip: HeardClip) -> dict[str, NDArray[np.float64]]:
+    """SOUND/MEASURE of each sound, and generate_s."""
+    measures = {
+        f"{sound}/{name}": array
+        for sound, heard in clip.sounds.items()
+        for name, array in heard._asdict().items()
+    }
+    return measures | {"generate_s": np.array(clip.generate_s)}
+
+
+def unflattened(number: int, arrays: dict[str, NDArray[np.float64]]) -> HeardClip:
+    generate_s = float(arrays.pop("generate_s"))
+    sounds = dict.fromkeys(name.partition("/")[0] for name in arrays)
+    heard = {
+        sound: Heard(**{name: arrays[f"{sound}/{name}"] for name in Heard._fields})
+        for sound in sounds
+    }
+    return HeardClip(number, heard, generate_s)
 
 
 def hear_clip(job: tuple[int, int, Trial]) -> HeardClip:

@@ -30,8 +30,9 @@ Module = TypeVar("Module", bound=torch.nn.Module)
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """What is evaluated: a checkpoint, or else a bundle (None: the shipped one), and how.
 
-    judge: the file of its weights. embedding: see `open_embedding`. films: a folder to keep
-    pictures in. device: of a checkpoint, as torch names it.
+    judge: the file of its weights. embedding: see `open_embedding`. films, heard: folders to keep
+    pictures in, and what was heard of this very trial, for a later call to go on. device: of a
+    checkpoint, as torch names it.
     """
 
     judge: Path
@@ -40,6 +41,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     embedding: str = "judge"
     options: GenerateOptions = GenerateOptions()
     films: Path | None = None
+    heard: Path | None = None
     device: str = "cpu"
 
 

@@ -21,7 +21,7 @@ from training.datasets.rendered import rendered_clips
 from training.evaluate import trained_judge
 from training.finetuning import report
 from training.fitting import steps_made
-from training.stages import describe, export, is_older, keep
+from training.stages import describe, export, is_measured, is_older, keep
 from training.v2a_mapper.autoencoder import (
     load_autoencoder,
     scaling_factor,
@@ -47,10 +47,11 @@ def run(recipe: V2ARecipe, folder: Path) -> None:
     """Train, export and evaluate everything on FoleyWorld, into `folder`."""
     checkpoint = train(recipe, folder)
     export(checkpoint, folder / "bundle")
-    seeds = foleyworld.clip_seeds("test", 0, recipe.evaluated_clips)
-    result = evaluate(folder, judge_of(recipe, folder), seeds, os.cpu_count() or 1)
-    write_result(folder, result)
-    keep(folder, "generation", beside_bounds(result, recipe.model.mapper))
+    if not is_measured(folder, "generation", recipe.evaluated_clips, checkpoint):
+        seeds = foleyworld.clip_seeds("test", 0, recipe.evaluated_clips)
+        result = evaluate(folder, judge_of(recipe, folder), seeds, os.cpu_count() or 1)
+        write_result(folder, result)
+        keep(folder, "generation", beside_bounds(result, recipe.model.mapper))
     describe(folder)
 
 

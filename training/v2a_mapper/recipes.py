@@ -58,8 +58,15 @@ def path_of(name: str) -> Path:
 
 
 def is_v2a_recipe(name: str) -> bool:
-    """Whether a recipe, by name or path, is of a V2A-Mapper: its file's name says so."""
-    return path_of(name).stem.startswith(NAMES)
+    """Whether a recipe, by name or path, is of a V2A-Mapper: it has its networks, VAB's has none.
+
+    One that cannot be read goes by its name; whoever reads it then says what is wrong.
+    """
+    path = path_of(name)
+    try:
+        return "networks" in msgspec.toml.decode(path.read_bytes())
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return path.stem.startswith(NAMES)
 
 
 def read_v2a_recipe(name: str) -> V2ARecipe:
@@ -71,6 +78,10 @@ def read_v2a_recipe(name: str) -> V2ARecipe:
     try:
         recipe = msgspec.toml.decode(path.read_bytes(), type=V2ARecipe)
         check_networks(recipe.model, recipe.networks)
-    except (msgspec.DecodeError, VabError) as error:  # which name the key and what is expected
+    except (
+        msgspec.DecodeError,
+        UnicodeDecodeError,
+        VabError,
+    ) as error:  # which name the key and what is expected
         raise OptionError(f"{path}: {error}") from error
     return recipe
