@@ -1,6 +1,5 @@
 """A mapper out of others' files, and the command that makes a checkpoint of a V2A-Mapper."""
 
-import json
 import re
 
 import msgspec
@@ -13,6 +12,7 @@ from v2a_checkpoints import (
     VOCODER,
     tiny_parts,
     tiny_v2a_config,
+    toml_of,
     write_tiny_audioldm,
 )
 
@@ -46,16 +46,11 @@ def config(tmp_path):
 
 
 def write_recipe(folder, changes):
-    """What is written in JSON here, TOML reads too."""
     mapper = msgspec.to_builtins(MAPPER)
     networks = {"mapper": mapper, "unet": UNET, "vae": VAE, "vocoder": VOCODER}
-    tables = {"model": msgspec.to_builtins(tiny_v2a_config()) | changes}
-    tables |= {f"networks.{name}": content for name, content in networks.items()}
-    lines = []
-    for table, content in tables.items():
-        lines += [f"[{table}]", *(f"{key} = {json.dumps(x)}" for key, x in content.items())]
+    model = msgspec.to_builtins(tiny_v2a_config()) | changes
     path = folder / "v2a-mapper-test.toml"
-    path.write_text("\n".join(lines))
+    path.write_text(toml_of({"model": model, "networks": networks}))
     return path
 
 

@@ -18,7 +18,6 @@ from training.evaluation.generation import Heard
 from training.evaluation.judge import AudioClassifier
 from training.image_encoder import build_clip
 from training.recipe import main as recipe_command
-from training.recipes import CONFIGS
 from training.v2a_mapper import evaluate as command
 from training.v2a_mapper import measuring
 from training.v2a_mapper import recipe as chain
@@ -29,7 +28,7 @@ from training.v2a_mapper.gap import gap, spread
 from training.v2a_mapper.listening import HeardClip, HeardSound
 from training.v2a_mapper.markdown import NOT_RUN, findings, markdown
 from training.v2a_mapper.measuring import cost
-from training.v2a_mapper.recipes import V2ARecipe, is_v2a_recipe, read_v2a_recipe
+from training.v2a_mapper.recipes import V2ARecipe
 from vab_rt.errors import DataError, ExportError, OptionError
 
 SEEDS = foleyworld.clip_seeds("validation", 0, 2)
@@ -174,41 +173,6 @@ def test_cost_is_that_of_a_users_clip(monkeypatch):
     found = cost(None)
     assert found["seconds"] == pytest.approx(sum(found["stages_s"].values()), abs=0.01)
     assert 1 < found["megabytes"] < 100
-
-
-def test_a_recipe_is_of_a_mapper_by_what_it_holds(tmp_path):
-    for name in ("v2a-mapper", "default"):
-        (tmp_path / f"mine-{name[:2]}.toml").write_bytes((CONFIGS / f"{name}.toml").read_bytes())
-    assert is_v2a_recipe(str(tmp_path / "mine-v2.toml"))
-    assert not is_v2a_recipe(str(tmp_path / "mine-de.toml"))
-
-
-def test_recipes_read_and_fit():
-    names = [path.stem for path in CONFIGS.glob("v2a-mapper*.toml")]
-    assert "v2a-mapper" in names and is_v2a_recipe("v2a-mapper")
-    assert not is_v2a_recipe("default") and is_v2a_recipe("elsewhere/v2a-mapper-mine.toml")
-    for name in names:
-        read_v2a_recipe(name)
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "message"),
-    [
-        ("clap_minutes", "clap_minuets", "clap_minuets"),
-        ("in_channels = 16", "in_channels = 8", "unet in_channels is 8, expected 16"),
-        ("audio_dim = 128", "audio_dim = 64", "visual_dim is 128 and audio_dim 64"),
-        ("latent_factor = 8", "latent_factor = 4", "expected 4 for model|factor is 8"),
-    ],
-)
-def test_recipes_that_do_not_fit_name_their_file(tmp_path, before, after, message):
-    text = "clap_minutes = 1\n" + (CONFIGS / "v2a-mapper.toml").read_text()
-    assert before in text
-    path = tmp_path / "v2a-mapper-mine.toml"
-    path.write_text(text.replace(before, after, 1))
-    with pytest.raises(OptionError, match=rf"v2a-mapper-mine\.toml: .*({message})"):
-        read_v2a_recipe(str(path))
-    with pytest.raises(OptionError, match="expected a .toml file or one of: v2a-mapper"):
-        read_v2a_recipe("v2a-mapper-none")
 
 
 def tiny_recipe(ready, **changes):

@@ -46,7 +46,7 @@ def import_v2a(
     told = []
     if kind == "audioldm":
         licence = LICENCE if licence == NOT_STATED else licence
-        told = [f"licence {licence}: {NOT_COMMERCIAL}"] if "NC" in licence.upper() else []
+        told = [f"licence {licence}: {NOT_COMMERCIAL}"] if "-NC" in licence.upper() else []
     parts, settings, where = read_parts_of(kind, source, recipe, offline=offline)
     content |= parts
     content["networks"] |= settings

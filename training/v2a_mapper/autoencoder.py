@@ -16,6 +16,8 @@ from training.representation import load_averaged
 from training.v2a_mapper.mel import MEAN, SPREAD
 from training.v2a_mapper.pairs import Pairs
 from training.v2a_mapper.parts import build_vae
+from training.v2a_mapper.settings import check_stage
+from vab_rt.errors import OptionError
 from vab_rt.output import whole_file, writing
 
 AT_ONCE = 4
@@ -31,6 +33,11 @@ class AutoencoderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     weight_decay: float = 1e-3
     kl: float = 1e-4
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_stage("autoencoder", self, ("batch", "frames"))
+        if not self.kl >= 0:
+            raise OptionError(f"autoencoder kl is {self.kl}, expected 0 or more")
 
 
 def train_autoencoder(

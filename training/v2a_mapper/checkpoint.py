@@ -125,7 +125,10 @@ def _check_parts(path: Path, config: V2AConfig, weights: dict[str, dict[str, Ten
     if found != sorted(needed):
         at_fault = min(set(found) ^ set(needed))
         what = f"also has {at_fault}" if at_fault in found else f"has no {at_fault}"
-        raise ExportError(f"{path} {what}, expected {listed}; write the checkpoint again")
+        raise ExportError(
+            f"{path} {what}, expected {listed}; weights of others are put in with: python -m "
+            "export.import_weights"
+        )
     expected = {"text": torch.empty(config.audio_dim)}
     check_weights(f"{path}: {NULL_EMBEDDING}", weights[NULL_EMBEDDING], expected)
     length = weights[NULL_EMBEDDING]["text"].float().norm().item()

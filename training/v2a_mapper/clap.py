@@ -20,7 +20,9 @@ from training.pretrain import wants_bfloat16
 from training.representation import load_averaged
 from training.v2a_mapper.mel import standardised
 from training.v2a_mapper.pairs import Pairs
+from training.v2a_mapper.settings import check_stage
 from training.v2a_mapper.texts import ALL_DETAILS, PAD, sound_text, tokenise, vocabulary
+from vab_rt.errors import OptionError
 
 WIDTHS = (1, 24, 48, 96, 128)
 TEXT_WIDTH = 128
@@ -29,14 +31,18 @@ AT_ONCE = 50
 
 
 class ClapSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """louder: by how many nepers a clip's level is changed at most. stripe: mel bands and twice as
-    many frames, of 20 ms, that are blanked, at most."""
+    """stripe: mel bands and twice as many frames, of 20 ms, that are blanked, at most."""
 
     batch: int = 64
     peak_rate: float = 2e-3
     weight_decay: float = 1e-2
     stripe: int = 12
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_stage("clap", self, ("batch",))
+        if self.stripe < 0:
+            raise OptionError(f"clap stripe is {self.stripe}, expected 0 or more")
 
 
 class TinyClap(nn.Module):

@@ -19,6 +19,7 @@ from training.pretrain import wants_bfloat16
 from training.representation import load_averaged
 from training.v2a_mapper.diffusion import noised, scaled_linear_schedule
 from training.v2a_mapper.parts import build_unet
+from training.v2a_mapper.settings import check_stage
 from vab_rt.v2a_config import V2AConfig
 
 
@@ -33,6 +34,9 @@ class DenoiserSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     peak_rate: float = 1e-3
     weight_decay: float = 1e-2
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_stage("denoiser", self, ("batch", "columns"), ("crop_share", "null_share"))
 
 
 class Sounds(msgspec.Struct, frozen=True):

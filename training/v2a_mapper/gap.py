@@ -1,17 +1,9 @@
 """How far the vectors of pictures and of sound are apart, and how near a mapper brings them."""
 
-from collections.abc import Callable
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from training.evaluation.measures import ranks
-
-Draw = Callable[[NDArray[np.float32], int], NDArray[np.float32]]
-"""Features of a clip's pictures [F, D] and a seed -> a unit vector [1, D] in the space of sound."""
 
 
 def gap(mapped: Tensor, heard: Tensor) -> dict[str, float]:
@@ -32,12 +24,6 @@ def gap(mapped: Tensor, heard: Tensor) -> dict[str, float]:
         "found_1": round(float((place <= 1).mean()), 4),
         "found_10": round(float((place <= 10).mean()), 4),
     }
-
-
-def mapped_vectors(features: NDArray[np.float32], draw: Draw) -> Tensor:
-    """Unit vectors [N, D] of the pictures of N clips [N, F, D]; clip i has the seed i."""
-    rows = [draw(pictures, seed) for seed, pictures in enumerate(features)]
-    return F.normalize(torch.from_numpy(np.concatenate(rows)), dim=1)
 
 
 def spread(vectors: Tensor) -> float:

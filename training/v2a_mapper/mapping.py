@@ -23,8 +23,8 @@ from training.representation import load_averaged
 from training.saving import save_whole
 from training.v2a_mapper.diffusion import cosine_schedule, noised
 from training.v2a_mapper.mapper import PriorNetwork, aggregate, build_mapper
-from training.v2a_mapper.settings import MapperSettings
-from vab_rt.errors import DataError
+from training.v2a_mapper.settings import MapperSettings, check_stage
+from vab_rt.errors import DataError, OptionError
 from vab_rt.v2a_config import V2AConfig
 
 
@@ -43,6 +43,11 @@ class MappingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     drop: float = 0.1
     average: float = 0.9999
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_stage("mapper", self, ("batch", "steps"), ("drop", "average"))
+        if not self.max_norm > 0:
+            raise OptionError(f"mapper max_norm is {self.max_norm}, expected more than 0")
 
 
 class Matched(msgspec.Struct, frozen=True):

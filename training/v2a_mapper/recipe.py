@@ -38,6 +38,7 @@ from training.v2a_mapper.recipes import V2ARecipe
 from training.v2a_mapper.settings import Networks
 from training.v2a_mapper.vocoder import Recorded, load_vocoder, train_vocoder
 from vab_rt.errors import OptionError
+from vab_rt.output import whole_file, writing
 
 MAPPERS = ("regression", "prior")
 TRAINED = ("clap", "vae", "unet", "vocoder")
@@ -64,10 +65,11 @@ def judge_of(recipe: V2ARecipe, folder: Path) -> Path:
 def train(recipe: V2ARecipe, folder: Path) -> Path:
     """Everything on FoleyWorld, into `folder`; the path of the checkpoint with the recipe's mapper.
 
-    Raises OptionError for a mapper that is none.
+    Raises OptionError for a mapper that is none, and for parts of clips longer than a clip.
     """
     if recipe.model.mapper not in MAPPERS:
         raise OptionError(f"mapper is {recipe.model.mapper!r}, expected {' or '.join(MAPPERS)}")
+    recipe.check_crops()
     folder.mkdir(parents=True, exist_ok=True)
     clip, workers = trained_clip(recipe, folder), os.cpu_count() or 1
     pairs = made_pairs(folder / "pairs", "train", recipe.clips, recipe.model, clip, workers)
@@ -117,7 +119,8 @@ def kept_vectors(folder: Path, clap: TinyClap, pairs: Pairs) -> Tensor:
     """CLAP's vectors of all sounds [N, audio_dim], kept until CLAP or the clips change."""
     path = folder / "vectors.npy"
     if is_older(path, folder / "clap.pt") or len(np.load(path, mmap_mode="r")) != len(pairs):
-        np.save(path, sound_vectors(clap, pairs.mels).numpy())
+        with whole_file(path, force=True) as part, writing(path), part.open("wb") as file:
+            np.save(file, sound_vectors(clap, pairs.mels).numpy())
     return torch.from_numpy(np.load(path, allow_pickle=False))
 
 

@@ -1,5 +1,6 @@
 """The files `configs/v2a-mapper*.toml`: a V2A-Mapper, and how every stage of its training runs."""
 
+import math
 from pathlib import Path
 from typing import Self
 
@@ -48,6 +49,36 @@ class V2ARecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     denoiser_minutes: float = 15
     vocoder_minutes: float = 10
     licence: str = "Apache-2.0"
+
+    def __post_init__(self) -> None:
+        """What a stage would find only when it begins, hours later."""
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if name.endswith("_minutes") and not 0 < value < math.inf:
+                raise OptionError(f"{name} is {value:g}, expected more than 0")
+            least = 2 if name == "evaluated_clips" else 1
+            if name.endswith("clips") and value < least:
+                raise OptionError(f"{name} is {value}, expected at least {least}")
+
+    def check_crops(self) -> None:
+        """Raises OptionError for parts of a clip that are longer than one."""
+        c = self.model
+        if self.autoencoder.frames % c.latent_factor:
+            raise OptionError(
+                f"autoencoder frames is {self.autoencoder.frames}, expected a multiple of the "
+                f"model's latent_factor ({c.latent_factor})"
+            )
+        most = {
+            "clap stripe": (self.clap.stripe, min(c.num_mels, c.num_mel_frames // 4)),
+            "autoencoder frames": (self.autoencoder.frames, c.num_mel_frames),
+            "vocoder columns": (self.vocoder.columns, c.num_hops - 2),
+        }
+        for name, (found, limit) in most.items():
+            if found > limit:
+                raise OptionError(
+                    f"{name} is {found}, expected at most {limit}, for clips of {c.clip_s:g} s of "
+                    f"model {c.name}"
+                )
 
     def with_minutes(self, denoiser: float) -> Self:
         return msgspec.structs.replace(self, denoiser_minutes=denoiser)

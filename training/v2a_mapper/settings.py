@@ -1,5 +1,7 @@
 """The sizes of a V2A-Mapper's networks, beyond the facts that its graphs show."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -42,3 +44,19 @@ class Networks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     unet: dict[str, Any]
     vae: dict[str, Any]
     vocoder: dict[str, Any]
+
+
+def check_stage(
+    stage: str, settings: msgspec.Struct, counts: Sequence[str], shares: Sequence[str] = ()
+) -> None:
+    """counts are at least 1, shares 0 to 1; and what every stage has: peak_rate, weight_decay,
+    seed. Raises OptionError naming the stage and the key."""
+    wrong = [(name, "at least 1") for name in counts if getattr(settings, name) < 1]
+    wrong += [(name, "0 to 1") for name in shares if not 0 <= getattr(settings, name) <= 1]
+    rules = {"peak_rate": "more than 0", "weight_decay": "0 or more", "seed": "0 or more"}
+    for name, rule in rules.items():
+        value = getattr(settings, name)
+        if not math.isfinite(value) or value < 0 or (value == 0 and name == "peak_rate"):
+            wrong.append((name, rule))
+    for name, expected in wrong:
+        raise OptionError(f"{stage} {name} is {getattr(settings, name)}, expected {expected}")

@@ -18,9 +18,12 @@ from training.fitting import Average, fit, half_cosine, set_rate
 from training.representation import load_averaged
 from training.v2a_mapper.mel import MEAN, SPREAD, LogMel
 from training.v2a_mapper.parts import build_vocoder
+from training.v2a_mapper.settings import check_stage
+from vab_rt.errors import OptionError
 from vab_rt.v2a_config import V2AConfig
 
 LOSSES = frozenset({"log_mel", "convergence"})
+SHORTEST_WINDOW = 8
 
 
 class VocoderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -36,6 +39,13 @@ class VocoderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     sizes: tuple[int, ...] = (128, 256, 512, 1024, 2048)
     bands: int = 80
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_stage("vocoder", self, ("batch", "columns", "bands"), ("decoded_share",))
+        if not self.sizes or min(self.sizes) < SHORTEST_WINDOW:
+            raise OptionError(
+                f"vocoder sizes are {self.sizes}, expected some, of at least {SHORTEST_WINDOW}"
+            )
 
 
 class Recorded(msgspec.Struct, frozen=True):
