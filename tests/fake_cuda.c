@@ -56,7 +56,8 @@ static int pool_attribute(void *pool, int attribute, uint64_t *out) {
 }
 
 static int allocate(void **out, size_t size) {
-  if (size > (size_t)80000 << 20) return 2;  // CUDA_ERROR_OUT_OF_MEMORY
+  const char *limit = getenv("FAKE_CUDA_LARGEST");
+  if (size > (limit ? (size_t)atoll(limit) : (size_t)80000 << 20)) return 2;  // OUT_OF_MEMORY
   *out = aligned_alloc(256, (size + 255) / 256 * 256);
   memset(*out, 0, size);
   fprintf(log_file(), "allocate %p %zu\n", *out, size);
@@ -107,6 +108,7 @@ static int parameter_info(void *kernel, size_t index, size_t *offset, size_t *si
 static int launch(const launch_config *c, void *function, void **arguments, void **extra) {
   int kernel = (int)((uintptr_t)function - 0x100), size;
   (void)extra;
+  if (getenv("FAKE_CUDA_LAUNCHES_FAIL")) return 701;  // CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES
   fprintf(log_file(), "launch %s %u,%u,%u %u,%u,%u %u %p", names[kernel], c->grid[0], c->grid[1],
           c->grid[2], c->block[0], c->block[1], c->block[2], c->shared, c->stream);
   for (int i = 0; (size = size_of_argument(kernel, i)); ++i) {
@@ -131,12 +133,18 @@ static int capture_info(void *stream, int *status) { return (void)stream, *statu
 static int end_capture(void *stream, void **graph) {
   (void)stream;
   fprintf(log_file(), "end capture\n");
-  return *graph = (void *)0x2000, capturing = 0;
+  *graph = (void *)0x2000, capturing = 0;
+  return getenv("FAKE_CUDA_CAPTURES_FAIL") ? 901 : 0;  // CUDA_ERROR_STREAM_CAPTURE_INVALIDATED
+}
+
+static int wait(void *stream) {
+  return (void)stream, capturing ? 900 : 0;  // CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED
 }
 
 static int instantiate(void **out) { return *out = (void *)0x3000, 0; }
 
 static int replay(void *graph, void *stream) {
+  if (getenv("FAKE_CUDA_REPLAYS_FAIL")) return 700;  // CUDA_ERROR_ILLEGAL_ADDRESS
   return fprintf(log_file(), "replay %p %p\n", graph, stream), fflush(log_file()), 0;
 }
 
@@ -177,6 +185,7 @@ static const struct {
     {"cuStreamBeginCapture", begin_capture},
     {"cuStreamGetCaptureInfo", capture_info},
     {"cuStreamEndCapture", end_capture},
+    {"cuStreamSynchronize", wait},
     {"cuGraphInstantiate", instantiate},
     {"cuGraphInstantiateWithFlags", instantiate},
     {"cuGraphInstantiateWithParams", instantiate},

@@ -14,6 +14,7 @@ from vab_rt.contract import RUNTIME_GRAPHS, contract_of
 from vab_rt.engines import tensorrt, tensorrt_rtx
 from vab_rt.engines.compiled import (
     CompiledGraph,
+    build_engine,
     check_tensors,
     compile_bundle,
     compile_graph,
@@ -149,6 +150,8 @@ GPU = SimpleNamespace(
     handle=0x5000,
     array=lambda dtype, shape: DeviceArray(0x900, dtype, shape),
     free=FREED.append,
+    memory_bytes=lambda: (80 << 30, 80 << 30),
+    room=lambda: "5 of 80 MB are free",
 )
 
 
@@ -224,6 +227,30 @@ def test_a_kept_engine_that_the_library_refuses_is_built_again_once(
     assert [call[0] for call in api.calls].count("network") == 1
     assert "refuses the engine kept for visual_encoder: it is built again" in caplog.text
     assert len(list(tmp_path.glob("**/*.engine"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("variants", "advice"), [([], ", export it with --precision fp32,fp16, or"), (["fp16"], ", or")]
+)
+def test_a_model_larger_than_the_gpu_says_what_would_fit(tmp_path, variants, advice):
+    bundle = open_bundle(with_variants(tmp_path / "b", "fp32", variants))
+    needed = sum(entry.size_bytes for name, entry in bundle.manifest.files.items())
+    small = SimpleNamespace(**vars(GPU) | {"memory_bytes": lambda: (20_000, 80_000)})
+    assert needed > 20_000
+    words = (
+        rf"take 0 MB, but 5 of 80 MB are free on GPU; a model of 0 MB .* programs{advice} use --d"
+    )
+    with pytest.raises(BackendError, match=words):
+        open_compiled(bundle, library(RecordingApi()), small)
+
+
+def test_a_library_has_one_logger_for_good():
+    """It keeps the address of the first that it is given."""
+    api, made = RecordingApi(), []
+    api.Logger = type("Logger", (), {"ERROR": 1, "__init__": lambda self, _: made.append(self)})
+    for _ in range(2):
+        build_engine(library(api), "x", b"graph", contract_of(CONFIG)["codec_decoder"], 16)
+    assert len(made) == 1
 
 
 def bind(api):

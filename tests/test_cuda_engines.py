@@ -15,7 +15,7 @@ from vab_rt.engines.cuda import OrtGraph, check_placement
 from vab_rt.engines.device_arrays import DeviceArray
 from vab_rt.errors import BackendError, BundleError
 
-GPU = SimpleNamespace(name="GPU", device_id=1, handle=0x5000)
+GPU = SimpleNamespace(name="GPU", device_id=1, handle=0x5000, room=lambda: "5 of 80 MB are free")
 CONTRACT = contract_of(tiny_config())["backbone"]
 
 
@@ -105,7 +105,8 @@ def test_a_graph_without_a_cuda_graph_never_captures(monkeypatch):
 def test_a_run_that_fails_is_one_line(monkeypatch):
     graph = open_graph(monkeypatch, RecordingSession(fails=True))
     with pytest.raises(
-        BackendError, match="backbone failed on GPU .*out of memory.*device cpu"
+        BackendError,
+        match="backbone failed on GPU .*out of memory; 5 of 80 MB .*fewer clips.*device cpu",
     ) as e:
         graph.bind(arrays())()
     assert "\n" not in str(e.value)

@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vab_rt.engines.cuda_sampling import CudaSampler, pack_parameters
+from vab_rt.engines.cuda_sampling import CudaSampler
 from vab_rt.engines.device_arrays import DeviceArray, address_of
 from vab_rt.engines.kernel_files import open_kernel_files
+from vab_rt.engines.parameter_block import pack_parameters
 from vab_rt.errors import BackendError, OptionError
 
 TESTS = Path(__file__).parent

@@ -10,7 +10,7 @@ import pytest
 from sampling_cases import damaged_cases, equal_cases
 from test_sampling import make_case, run
 
-from vab_rt.engines.cuda_sampling import pack_parameters
+from vab_rt.engines.parameter_block import pack_parameters
 from vab_rt.philox import CONFIDENCE_STREAM, gumbel
 from vab_rt.sampling import _sample_rows, _scaled_logits
 

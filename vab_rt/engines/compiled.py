@@ -10,13 +10,20 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from vab_rt.bundle import Bundle
 from vab_rt.contract import GraphContract
 from vab_rt.engines.device_arrays import DeviceArray
-from vab_rt.engines.device_engines import DeviceEngines, device_engines, gpu_precision, max_rows
+from vab_rt.engines.device_engines import (
+    DeviceEngines,
+    check_room,
+    device_engines,
+    gpu_precision,
+    max_rows,
+)
 from vab_rt.engines.device_loop import DeviceGraph, Enqueue
 from vab_rt.engines.engine_cache import EngineKey, cached_engine, forget_engine
 from vab_rt.engines.gpu import Gpu
@@ -146,10 +153,13 @@ def _let_attention_decompose(api: Any, network: Any) -> None:
 def open_compiled(bundle: Bundle, library: Library, gpu: Gpu) -> DeviceEngines:
     """Engines from the cache or built now, on a GPU."""
     contracts = bundle.contracts
+    precisions = {
+        name: gpu_precision(bundle, name, has_fp8=library.has_fp8) for name in bundle.needed_graphs
+    }
+    check_room(gpu, bundle, precisions)
     runtime = library.api.Runtime(_logger(library.api))
     graphs: dict[str, DeviceGraph] = {}
-    for name in bundle.needed_graphs:
-        precision = gpu_precision(bundle, name, has_fp8=library.has_fp8)
+    for name, precision in precisions.items():
         engine = _deserialise(runtime, bundle, name, precision, library)
         if engine is None:
             raise BackendError(
@@ -225,8 +235,9 @@ class CompiledGraph:
 
     def _failed(self, what: str) -> BackendError:
         return BackendError(
-            f"graph {self.name} {what} on {self._gpu.name} with {self._library.version}, expected "
-            "it to run; close other programs that use the GPU, or use --device cuda"
+            f"graph {self.name} {what} on {self._gpu.name} with {self._library.version} "
+            f"({self._gpu.room()}), expected it to run; close other programs that use the GPU, "
+            "generate fewer clips at a time, or use --device cuda"
         )
 
 
@@ -237,5 +248,8 @@ def _cannot_build(library: Library, name: str, reasons: str) -> BundleError:
     )
 
 
+@cache
 def _logger(api: Any) -> Any:
+    """The only one of the process: the libraries keep the first that they are given, and its
+    address, for what is built later."""
     return api.Logger(api.Logger.ERROR)

@@ -19,7 +19,7 @@ from vab_rt.contract import GraphContract
 from vab_rt.engines import Engines
 from vab_rt.engines.cpu import check_session, first_line, has_cuda_provider
 from vab_rt.engines.device_arrays import DeviceArray
-from vab_rt.engines.device_engines import device_engines, gpu_precision
+from vab_rt.engines.device_engines import check_room, device_engines, gpu_precision
 from vab_rt.engines.device_loop import DeviceGraph, Enqueue
 from vab_rt.engines.gpu import Gpu
 from vab_rt.errors import BackendError, BundleError
@@ -45,6 +45,7 @@ def open_engines(bundle: Bundle, threads: int | None = None) -> Engines:
     # Not fp8, which onnxruntime widens before it multiplies.
     precisions = {name: gpu_precision(bundle, name) for name in bundle.needed_graphs}
     gpu = Gpu()
+    check_room(gpu, bundle, precisions)
     contracts = bundle.contracts
     graphs: dict[str, DeviceGraph] = {
         name: OrtGraph(
@@ -106,8 +107,9 @@ class OrtGraph:
                 self._session.run_with_iobinding(binding, options)
             except Exception as error:  # onnxruntime's own exceptions share no other base
                 raise BackendError(
-                    f"graph {self.name} failed on {self._gpu.name} ({first_line(error)}), expected "
-                    "it to run; close other programs that use the GPU, or use the device cpu"
+                    f"graph {self.name} failed on {self._gpu.name} ({first_line(error)}; "
+                    f"{self._gpu.room()}), expected it to run; close other programs that use the "
+                    "GPU, generate fewer clips at a time, or use the device cpu"
                 ) from error
 
         release = getattr(self._session, "release_captured_graph", None)  # of newer versions

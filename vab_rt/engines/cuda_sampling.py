@@ -1,7 +1,7 @@
 """The sampling step on an NVIDIA GPU: launches the compiled kernels, without torch or Triton.
 
-The kernels, the parameter block they read and the error word they write are described in
-`kernels/sampling`. Letters: B clips, N positions, V codebook size and id of [MASK], S steps.
+The kernels and the error word they write are described in `kernels/sampling`. Letters: B clips, N
+positions, V codebook size and id of [MASK], S steps.
 """
 
 import importlib
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vab_rt.engines.device_arrays import DeviceArray, address_of
+from vab_rt.engines.gpu import in_one_line
 from vab_rt.engines.kernel_files import (
     KernelFile,
     check_arguments_of,
@@ -18,6 +19,7 @@ from vab_rt.engines.kernel_files import (
     open_kernel_files,
     read_cubin,
 )
+from vab_rt.engines.parameter_block import num_parameter_words, pack_parameters
 from vab_rt.errors import BackendError, OptionError, VabError
 from vab_rt.sampling_arguments import (
     StepSettings,
@@ -27,41 +29,9 @@ from vab_rt.sampling_arguments import (
     not_finite,
 )
 
-HEADER_WORDS = 8
 NOT_FINITE, BAD_COUNT, SCHEDULE_OVER = 1, 2, 4  # bits of the error word
 
 _STEPS_OFFSET = 16  # bytes; the error word comes first, and the kernels rely on alignment
-
-
-def num_parameter_words(clips: int, steps: int) -> int:
-    """Length of the parameter block of B clips and S steps, in 32-bit words."""
-    return HEADER_WORDS + 2 * clips + steps * (1 + clips)
-
-
-def pack_parameters(
-    seeds: npt.NDArray[np.uint64],
-    guidance: float,
-    temperature: float,
-    top_k: int,
-    mask_temperatures: npt.NDArray[np.float32],
-    num_remask: npt.NDArray[np.int32],
-    first_step: int = 0,
-) -> npt.NDArray[np.int32]:
-    """The parameter block of a request.
-
-    seeds [B]; mask_temperatures [S], already annealed; num_remask [S, B]; first_step numbers the
-    noise of the first step. The rest as for `vab_rt.sampling.sample_step`.
-    """
-    steps, clips = num_remask.shape
-    block = np.zeros(num_parameter_words(clips, steps), np.int32)
-    floats, words = block.view(np.float32), block.view(np.uint32)
-    floats[0], floats[1] = guidance, 1 / temperature
-    block[2], block[3], words[4] = top_k, steps, first_step
-    start = HEADER_WORDS + 2 * clips
-    words[HEADER_WORDS:start] = seeds.astype("<u8").view("<u4")
-    floats[start:].reshape(steps, 1 + clips)[:, 0] = mask_temperatures
-    block[start:].reshape(steps, 1 + clips)[:, 1:] = num_remask
-    return block
 
 
 class CudaSampler:
@@ -243,10 +213,23 @@ class CudaSampler:
         config = self._core.LaunchConfig(
             grid=grid, block=32 * file.num_warps, shmem_size=file.shared_bytes
         )
-        self._core.launch(stream, config, kernel, *(values[a.name] for a in file.arguments))
+        try:
+            self._core.launch(stream, config, kernel, *(values[a.name] for a in file.arguments))
+        except Exception as error:  # cuda-core's errors share no other base
+            raise BackendError(
+                f"the kernel {name} cannot be launched on a grid of {grid} ({in_one_line(error)}), "
+                "expected it to run; start the program again, and if it fails use the device cpu"
+            ) from error
 
     def _allocate(self, size_bytes: int) -> Any:
-        return self._device.allocate(size_bytes, stream=self.stream)
+        try:
+            return self._device.allocate(size_bytes, stream=self.stream)
+        except Exception as error:  # cuda-core's errors share no other base
+            raise BackendError(
+                f"the memory of the GPU is full: {size_bytes / 1e6:.0f} MB are needed to sample "
+                f"{self.shape[0]} clips ({in_one_line(error)}); close other programs, or generate "
+                "fewer clips at a time"
+            ) from error
 
     def _upload(self, buffer: Any, array: npt.NDArray[Any]) -> None:
         """The array stays alive until `_download`: the driver may still be reading it."""
@@ -280,8 +263,8 @@ def _import(module: str) -> Any:
 
 def _no_gpu(device_id: int, error: Exception) -> BackendError:
     return BackendError(
-        f"GPU {device_id} cannot run the sampling kernels ({type(error).__name__}: {error}), "
-        "expected an NVIDIA GPU and driver 580 or newer: use the device cpu"
+        f"GPU {device_id} cannot run the sampling kernels ({in_one_line(error)}), expected an "
+        "NVIDIA GPU and driver 580 or newer: use the device cpu"
     )
 
 

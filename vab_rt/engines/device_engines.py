@@ -45,6 +45,20 @@ def gpu_precision(bundle: Bundle, name: str, *, has_fp8: bool = False) -> str:
     )
 
 
+def check_room(gpu: Gpu, bundle: Bundle, precisions: Mapping[str, str]) -> None:
+    """Raises BackendError where the graphs, in these precisions, are more than the GPU has free."""
+    files = {bundle.file_of(name, precision) for name, precision in precisions.items()}
+    needed = sum(bundle.manifest.files[file].size_bytes for file in files)
+    free, _ = gpu.memory_bytes()
+    if needed > free:
+        half = "" if {*precisions.values()} - {"fp32"} else ", export it with --precision fp32,fp16"
+        raise BackendError(
+            f"the graphs of {bundle.folder} take {needed / 1e6:.0f} MB, but {gpu.room()} on "
+            f"{gpu.name}; a model of {free / 1e6:.0f} MB would fit: close other programs{half}, or "
+            "use --device cpu"
+        )
+
+
 def max_rows(contract: GraphContract) -> int:
     """Of a graph's free dimension; larger calls are cut. Guidance runs both branches at once."""
     is_guided = any(tensor.name == "conditional" for tensor in contract.inputs)
@@ -70,8 +84,7 @@ class HostCalls:
         self._gpu.make_current()
         rows = len(next(iter(inputs.values())))
         if rows not in self._bound:
-            arrays = arrays_of(self._gpu, self._contract, rows)
-            self._bound[rows] = arrays, self._graph.bind(arrays)
+            self._bound[rows] = self._bind(rows)
         arrays, enqueue = self._bound[rows]
         for name, values in inputs.items():
             if values.shape != arrays[name].shape or values.dtype != arrays[name].dtype:
@@ -82,6 +95,15 @@ class HostCalls:
             self._gpu.upload(arrays[name], values)
         enqueue()
         return self._gpu.download(arrays[self._contract.outputs[0].name])
+
+    def _bind(self, rows: int) -> tuple[dict[str, DeviceArray], Enqueue]:
+        arrays = arrays_of(self._gpu, self._contract, rows)
+        try:
+            return arrays, self._graph.bind(arrays)
+        except Exception:
+            for array in arrays.values():
+                self._gpu.free(array)
+            raise
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,8 @@ can be captured, one step is one CUDA graph, replayed for each step; where it re
 its own, the sampling follows it on the same stream.
 """
 
+import contextlib
+import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -17,8 +19,10 @@ from vab_rt.contract import GraphContract
 from vab_rt.decoding import Tokens, remask_count
 from vab_rt.engines.cuda_sampling import CudaSampler
 from vab_rt.engines.device_arrays import DeviceArray
-from vab_rt.engines.gpu import Gpu, part_of, reshaped
+from vab_rt.engines.gpu import Gpu, in_one_line, part_of, reshaped
 from vab_rt.errors import BackendError
+
+log = logging.getLogger(__name__)
 
 MAX_STEPS = 1024
 
@@ -44,9 +48,11 @@ class DeviceLoop:
     """The loop for one shape: B clips, with or without guidance.
 
     launching_s: what putting all steps of the last request on the stream cost the host.
+    is_captured: whether a step is one CUDA graph here, whatever the backbone does in its own.
     """
 
     launching_s = 0.0
+    is_captured = False
 
     def __init__(
         self, gpu: Gpu, backbone: DeviceGraph, contract: GraphContract, clips: int, is_guided: bool
@@ -56,8 +62,9 @@ class DeviceLoop:
         self._arrays = arrays_of(gpu, contract, rows)
         try:
             self._prepare(backbone, rows)
-        except BackendError:
-            self.close()
+        except Exception:
+            with contextlib.suppress(BackendError):  # what went wrong first says more
+                self.close()
             raise
 
     def _prepare(self, backbone: DeviceGraph, rows: int) -> None:
@@ -76,7 +83,8 @@ class DeviceLoop:
         self._launch: Enqueue = self._step
         self._warm_up()
         if backbone.can_be_captured:
-            self._launch = self._capture()
+            self._launch = self._capture() or self._step
+            self.is_captured = self._launch != self._step
 
     def run(
         self,
@@ -148,22 +156,36 @@ class DeviceLoop:
         self._step()
         self._gpu.wait()
 
-    def _capture(self) -> Enqueue:
-        """The step as one graph. What it holds the addresses of lives as long as this object."""
+    def _capture(self) -> Enqueue | None:
+        """The step as one graph, or None, with a warning, where there can be none.
+
+        What it holds the addresses of lives as long as this object.
+        """
         stream = self._gpu.stream
         builder = stream.create_graph_builder()
         try:
             builder.begin_building(mode="relaxed")
             self._step(builder)
             graph = builder.end_building().complete()
-        except Exception as error:  # of cuda-core, or of the library that runs the backbone
-            raise BackendError(
-                f"the decoding step of {self.clips} clips cannot be captured in a CUDA graph "
-                f"({type(error).__name__}: {error}), expected that it can; use --device cuda"
-            ) from error
+        except Exception as error:  # noqa: BLE001 - of cuda-core, or of the backbone's library
+            log.warning(
+                "the decoding step of %d clips is no CUDA graph, which costs time (%s)",
+                self.clips,
+                in_one_line(error),
+            )
+            return None
+        finally:
+            with contextlib.suppress(Exception):  # of a capture that was broken off
+                builder.close()  # nothing else runs on a stream that is still being captured
 
         def replay() -> None:
-            graph.launch(stream)
+            try:
+                graph.launch(stream)
+            except Exception as error:  # cuda-core's errors share no other base
+                raise BackendError(
+                    f"the decoding step of {self.clips} clips fails on {self._gpu.name} "
+                    f"({in_one_line(error)}), expected it to run; start the program again"
+                ) from error
 
         return replay
 
@@ -184,9 +206,14 @@ def schedule(
 
 
 def arrays_of(gpu: Gpu, contract: GraphContract, rows: int) -> dict[str, DeviceArray]:
-    return {
-        tensor.name: gpu.array(
-            tensor.dtype, tuple(rows if isinstance(size, str) else size for size in tensor.shape)
-        )
-        for tensor in (*contract.inputs, *contract.outputs)
-    }
+    """Memory for the inputs and outputs of a graph, by name; none of it where all is too much."""
+    arrays: dict[str, DeviceArray] = {}
+    try:
+        for tensor in (*contract.inputs, *contract.outputs):
+            shape = tuple(rows if isinstance(size, str) else size for size in tensor.shape)
+            arrays[tensor.name] = gpu.array(tensor.dtype, shape)
+    except BackendError:
+        for array in arrays.values():
+            gpu.free(array)
+        raise
+    return arrays

@@ -31,8 +31,8 @@ class Gpu:
             self.capability = tuple(int(part) for part in self._device.compute_capability)
         except Exception as error:  # of the driver, of cuda-core, or of the loader of libraries
             raise BackendError(
-                f"GPU {device_id} cannot be used ({type(error).__name__}: {error}), expected an "
-                "NVIDIA GPU and driver 580 or newer; vab-rt doctor says what is missing"
+                f"GPU {device_id} cannot be used ({in_one_line(error)}), expected an NVIDIA GPU "
+                "and driver 580 or newer; vab-rt doctor says what is missing"
             ) from error
         self.device_id = device_id
         self._buffers: dict[int, Any] = {}
@@ -57,17 +57,24 @@ class Gpu:
         kept = pool.reserved_mem_current - pool.used_mem_current if pool else 0
         return int(free) + max(0, int(kept)), int(total)
 
+    def room(self) -> str:
+        """The same in words, for errors; also where the driver no longer answers."""
+        try:
+            free, total = self.memory_bytes()
+        except BackendError:
+            return "nobody knows how many are free"
+        return f"{free / 1e6:.0f} of {total / 1e6:.0f} MB are free"
+
     def array(self, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> DeviceArray:
         """Uninitialised memory, aligned to 256 bytes. Raises BackendError when it is full."""
         size_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         try:
             buffer = self._device.allocate(max(1, size_bytes), stream=self.stream)
         except Exception as error:  # cuda-core's errors share no other base
-            free, total = self.memory_bytes()
             raise BackendError(
                 f"the memory of GPU {self.device_id} is full: {size_bytes / 1e6:.0f} MB are "
-                f"needed, {free / 1e6:.0f} of {total / 1e6:.0f} MB are free ({error}); close "
-                "other programs, or generate fewer clips at a time"
+                f"needed, {self.room()} ({in_one_line(error)}); close other programs, or generate "
+                "fewer clips at a time"
             ) from error
         self._buffers[int(buffer.handle)] = buffer
         return DeviceArray(int(buffer.handle), dtype, shape)
@@ -115,8 +122,8 @@ class Gpu:
             self._uploading.clear()
         except Exception as error:  # cuda-core's errors share no other base
             raise BackendError(
-                f"GPU {self.device_id} failed ({error}), expected it to run; start the program "
-                "again, and if it fails again use the device cpu"
+                f"GPU {self.device_id} failed ({in_one_line(error)}), expected it to run; start "
+                "the program again, and if it fails again use the device cpu"
             ) from error
 
     def _succeed(self, result: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -129,13 +136,28 @@ class Gpu:
 
 
 def check_driver(driver: FoundDriver | None) -> None:
-    """Raises BackendError for one that is there but older than the libraries."""
-    if driver is not None and driver.cuda < LEAST_CUDA:
+    """Raises BackendError where there is none, it does not start, or it is too old."""
+    if driver is None:
+        raise BackendError(
+            "this machine has no NVIDIA driver, expected an NVIDIA GPU and driver 580 or newer: "
+            "https://www.nvidia.com/drivers; without them use --device cpu"
+        )
+    if driver.status:
+        raise BackendError(
+            f"the NVIDIA driver {driver.version} does not start (CUDA error {driver.status}), "
+            "expected it to find a GPU; start the machine again, or use --device cpu"
+        )
+    if driver.cuda < LEAST_CUDA:
         raise BackendError(
             f"the NVIDIA driver {driver.version} runs CUDA {cuda_version(driver.cuda)} at most, "
             f"expected {cuda_version(LEAST_CUDA)}; install driver 580 or newer: "
             "https://www.nvidia.com/drivers"
         )
+
+
+def in_one_line(error: Exception) -> str:
+    """What a library raised, by its kind and in its words."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def part_of(array: DeviceArray, begin: int, end: int) -> DeviceArray:

@@ -1,0 +1,150 @@
+"""What goes wrong on a GPU is one line that says what to do, and gives back what it took.
+
+Against the driver library that records what it is told, as in test_device_loop.py.
+"""
+
+import re
+
+import pytest
+from test_cuda_launcher import fake_driver, launch  # noqa: F401  # fixtures
+from test_device_loop import BEGIN, END, LOOP, RUN, STEP, told
+
+from vab_rt.engines.driver import FoundDriver
+from vab_rt.engines.gpu import check_driver
+from vab_rt.errors import BackendError
+
+
+def test_a_loop_that_cannot_be_prepared_gives_its_memory_back(launch):  # noqa: F811
+    out, _ = launch(
+        LOOP
+        + """
+from vab_rt.errors import BackendError
+
+class Full:
+    def bind(self, tensors):
+        raise BackendError("no room")
+
+report(lambda: DeviceLoop(gpu, Full(), contract, 2, True))
+print(len(gpu._buffers))
+free, total = gpu.memory_bytes()
+print(free - total)
+"""
+    )
+    assert out == f"BackendError: no room\n0\n{2**20}\n"  # the pool holds 1 MiB
+
+
+def test_too_many_clips_for_the_memory_says_what_would_fit(launch):  # noqa: F811
+    out, _ = launch(
+        LOOP
+        + """
+report(lambda: gpu.array("uint8", (2**40,)))
+gpu.memory_bytes = lambda: (5 * logits_bytes(contract), 0)
+report(lambda: engines_of(gpu).loop_for("backbone", 4, True))
+"""
+    )
+    array, loop = out.splitlines()
+    assert array.startswith("BackendError: the memory of GPU 0 is full: 1099512 MB are needed")
+    assert loop.startswith("BackendError: 4 clips at a time need 0 MB for their logits")
+    assert "2 would fit: generate fewer at a time" in loop
+
+
+STEPS_AFTER_A_CAPTURE_THAT_FAILED = """
+import logging
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+
+class Refusing(Marked):
+    # as TensorRT, which may refuse to be captured only when it is tried
+    def bind(self, tensors):
+        run, runs = super().bind(tensors), iter([False, REFUSES])
+        def enqueue():
+            if next(runs, False):
+                raise BackendError("graph backbone does not run")
+            run()
+        return enqueue
+
+from vab_rt.errors import BackendError
+loop = DeviceLoop(gpu, Refusing(gpu, True), contract, 1, True)
+print(loop.is_captured)
+loop.run(*request(1), TokenOptions(steps=3))
+"""
+
+
+@pytest.mark.parametrize(
+    ("refuses", "settings", "reason"),
+    [
+        (True, {}, "graph backbone does not run"),
+        (False, {"FAKE_CUDA_CAPTURES_FAIL": "1"}, "CUDAError: "),
+    ],
+)
+def test_a_step_that_cannot_be_captured_is_launched_and_says_so(launch, refuses, settings, reason):  # noqa: F811
+    code = STEPS_AFTER_A_CAPTURE_THAT_FAILED.replace("REFUSES", str(refuses))
+    out, log = launch(LOOP + code, **settings)
+    warning, is_captured = out.splitlines()
+    assert warning.startswith("the decoding step of 1 clips is no CUDA graph, which costs time")
+    assert reason in warning and is_captured == "False"
+    lines = told(log)
+    assert lines.count("begin capture") == 1
+    assert "end capture" in lines[lines.index("begin capture") :]
+    assert lines[-len(BEGIN + END) - 12 :] == [*BEGIN, *STEP * 3, *END]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"FAKE_CUDA_LAUNCHES_FAIL": "1"}, "the kernel sample cannot be launched on a grid of"),
+        ({"FAKE_CUDA_REPLAYS_FAIL": "1"}, "the decoding step of 1 clips fails on Recorder"),
+        ({"FAKE_CUDA_COPIES_FAIL": "1"}, "the driver of GPU 0 returned"),
+        ({"FAKE_CUDA_LARGEST": "9000"}, "the memory of GPU 0 is full: 0 MB are needed, 83887 of"),
+    ],
+)
+def test_what_fails_on_the_gpu_is_one_line(launch, settings, words):  # noqa: F811
+    code = "report(lambda: exec(RUN))\nprint(len(gpu._buffers))\n"
+    run = repr(RUN.replace("CAPTURED", "True"))
+    out, _ = launch(LOOP + f"RUN = {run}\n{code}", **settings)
+    error, num_buffers = out.splitlines()
+    assert error.startswith(f"BackendError: {words}")
+    if "FAKE_CUDA_LARGEST" in settings:
+        assert "generate fewer clips" in error and num_buffers == "0"
+
+
+def test_no_memory_for_the_sampling_is_one_line(launch):  # noqa: F811
+    out, _ = launch(
+        "report(lambda: CudaSampler(2, 63, 37, max_steps=2**20))\n", FAKE_CUDA_LARGEST="1000000"
+    )
+    assert out.startswith("BackendError: the memory of the GPU is full: 13 MB are needed to sample")
+    assert out.count("\n") == 1
+
+
+def test_a_gpu_that_is_not_there_is_one_line(launch):  # noqa: F811
+    out, _ = launch("from vab_rt.engines.gpu import Gpu\nreport(lambda: Gpu(7))\n")
+    assert out.startswith("BackendError: GPU 7 cannot be used") and out.count("\n") == 1
+    assert "driver 580 or newer" in out
+
+
+@pytest.mark.parametrize(
+    ("driver", "words"),
+    [
+        (None, "this machine has no NVIDIA driver, expected .*use --device cpu"),
+        (
+            FoundDriver("580.1", 13000, 803, ()),
+            r"580.1 does not start \(CUDA error 803\), expected",
+        ),
+        (
+            FoundDriver("535.1", 12020, 0, ()),
+            "535.1 runs CUDA 12.2 at most, expected 13.0; install",
+        ),
+    ],
+)
+def test_a_driver_that_is_missing_broken_or_old_is_one_line(driver, words):
+    with pytest.raises(BackendError, match=words):
+        check_driver(driver)
+
+
+def test_a_driver_that_is_too_old_is_one_line(launch):  # noqa: F811
+    out, _ = launch(
+        "from vab_rt.engines.gpu import Gpu\nreport(lambda: Gpu())\n", FAKE_CUDA_VERSION="12020"
+    )
+    assert re.match(
+        r"BackendError: the NVIDIA driver \S* ?runs CUDA 12.2 at most, expected 13.0", out
+    )
+    assert "install driver 580 or newer" in out and out.count("\n") == 1
