@@ -123,10 +123,24 @@ def test_onnxruntime_for_gpus_has_to_load(found, monkeypatch, driver, reason, is
 
 
 def test_a_library_that_is_there_shows_its_version(found, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__spec__=SimpleNamespace()))
-    monkeypatch.setattr(doctor, "version", lambda name: "10.16.1" if name == "tensorrt" else "1")
-    finding = found(READY)["device tensorrt"]
-    assert finding.is_good and finding.found == "tensorrt 10.16.1"
+    for number, is_good in (("10.16.1", True), ("10.3.0", False)):
+        here = SimpleNamespace(__spec__=SimpleNamespace(), __version__=number)
+        monkeypatch.setitem(sys.modules, "tensorrt", here)
+        monkeypatch.setattr(doctor, "version", lambda name, number=number: number)
+        finding = found(READY)["device tensorrt"]
+        assert finding.is_good is is_good and finding.found == f"tensorrt {number}"
+        assert is_good or 'pip install --upgrade "vab-rt[trt]"' in finding.advice
+
+
+@pytest.mark.parametrize(("capability", "is_good"), [("9.0", False), ("8.9", True)])
+def test_a_gpu_that_rtx_does_not_know_is_told(found, monkeypatch, capability, is_good):
+    here = SimpleNamespace(__spec__=SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", here)
+    gpu = FoundGpu("NVIDIA X", capability, 24 << 30)
+    finding = found(FoundDriver("580.95.05", 13000, 0, (gpu,)))["device tensorrt-rtx"]
+    assert finding.is_good is is_good
+    assert is_good or "does not run on NVIDIA X (9.0)" in finding.found
+    assert is_good or finding.advice == "use --device tensorrt or cuda"
 
 
 def test_the_cache_is_counted(found, monkeypatch, tmp_path):

@@ -158,11 +158,28 @@ def _cuda() -> Finding:
 
 
 def _tensorrt() -> Finding:
-    return _library("device tensorrt", "tensorrt", 'pip install "vab-rt[trt]"')
+    finding = _library("device tensorrt", "tensorrt", 'pip install "vab-rt[trt]"')
+    if finding.is_good:
+        from vab_rt.engines.tensorrt import import_tensorrt
+
+        try:
+            import_tensorrt()
+        except BackendError as error:
+            return msgspec.structs.replace(finding, is_good=False, advice=str(error))
+    return finding
 
 
 def _tensorrt_rtx() -> Finding:
-    return _library("device tensorrt-rtx", "tensorrt_rtx", 'pip install "vab-rt[rtx]"')
+    finding = _library("device tensorrt-rtx", "tensorrt_rtx", 'pip install "vab-rt[rtx]"')
+    driver = find_driver()
+    if finding.is_good and driver is not None and driver.gpus:
+        from vab_rt.engines.tensorrt_rtx import is_supported
+
+        gpu = driver.gpus[0]
+        if not is_supported(tuple(map(int, gpu.capability.split(".")))):
+            found = f"{finding.found}, which does not run on {gpu.name} ({gpu.capability})"
+            return Finding(finding.subject, found, False, advice="use --device tensorrt or cuda")
+    return finding
 
 
 def _library(subject: str, module: str, install: str) -> Finding:

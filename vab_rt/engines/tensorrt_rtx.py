@@ -19,13 +19,18 @@ def open_engines(bundle: Bundle, threads: int | None = None) -> Engines:
     """The engines of a bundle, built where this user has not built them before."""
     import_library()
     gpu = Gpu()
-    if gpu.capability not in SUPPORTED:
+    if not is_supported(gpu.capability):
         known = ", ".join(f"{major}.{minor}" for major, minor in SUPPORTED)
         raise BackendError(
             f"{gpu.name} has compute capability {'.'.join(map(str, gpu.capability))}, expected one "
             f"that TensorRT-RTX supports ({known}); use --device tensorrt or --device cuda"
         )
     return open_compiled(bundle, import_library(gpu), gpu)
+
+
+def is_supported(capability: tuple[int, ...]) -> bool:
+    """Whether its engines run on a GPU of that compute capability."""
+    return capability in SUPPORTED
 
 
 def import_library(gpu: Gpu | None = None) -> Library:
