@@ -103,8 +103,8 @@ def _measures(evaluations: Mapping[str, dict[str, Any]]) -> list[str]:
 def _of_task(task: str, result: dict[str, Any]) -> Iterator[str]:
     counts = [f"{v} {k.replace('_', ' ')}" for k, v in result.items() if type(v) is int]
     yield from (", ".join([f"`python -m training.evaluate {task}`", *counts]), "")
-    rows = {"": result, **result, **result.get("bounds", {})}
-    of_classes = rows.pop("by_class", {})
+    bounds, of_classes = (_object(result.get(key)) for key in ("bounds", "by_class"))
+    rows = {"": result, **result, **bounds, "by_class": None}
     tables = {name: _figures(row) for name, row in rows.items() if isinstance(row, dict)}
     yield from (*_table({name: row for name, row in tables.items() if row}), "")
     if of_classes:
@@ -112,13 +112,20 @@ def _of_task(task: str, result: dict[str, Any]) -> Iterator[str]:
         yield from (f"By class: {shares}.", "")
 
 
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
 def _figures(row: dict[str, Any]) -> dict[str, str]:
     """The numbers of a row with their 95 % intervals, under names for people."""
     found = {}
     for name, value in row.items():
         if isinstance(value, float):
-            interval = row.get(f"{name}_95")
-            span = f" ({interval[0]:.3g} to {interval[1]:.3g})" if interval else ""
+            match row.get(f"{name}_95"):
+                case [float(low), float(high)]:
+                    span = f" ({low:.3g} to {high:.3g})"
+                case _:
+                    span = ""
             found[_title(name)] = f"{value:.3g}{span}"
     return found
 
@@ -151,10 +158,11 @@ def read_evaluations(paths: list[Path]) -> dict[str, dict[str, Any]]:
                 f"{path} cannot be read as JSON ({error}), expected what training.evaluate --json "
                 "prints; measure again"
             ) from error
-        if not isinstance(result, dict):
+        if not isinstance(result, dict) or type(result.get("clips")) is not int:
             raise ExportError(
-                f"{path} holds a {type(result).__name__}, expected the object that "
-                "training.evaluate --json prints; measure again"
+                f"{path} holds {'no clips' if isinstance(result, dict) else type(result).__name__}"
+                ", expected the object with measures that training.evaluate --json prints; measure "
+                "again"
             )
         found[path.stem.removeprefix("evaluation-")] = result
     return found

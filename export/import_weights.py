@@ -25,7 +25,7 @@ import warnings
 from pathlib import Path
 
 from export.weights.parts import Part
-from export.weights.start import add_part
+from export.weights.start import ADVICE, add_part, room_for
 from training.recipes import Recipe, read_recipe
 from training.v2a_mapper.recipes import is_v2a_recipe, read_v2a_recipe
 from vab_rt.errors import ExportError, VabError
@@ -46,12 +46,15 @@ def import_weights(arguments: argparse.Namespace) -> list[str]:
             f"{kind} is no part of the model of --config {name}, expected {', '.join(kinds)}; "
             f"choose another --config, such as {'vab-encodec' if is_v2a else 'v2a-mapper-audioldm'}"
         )
+    if into.suffix != ".pt":
+        raise ExportError(f"{into} ends in {into.suffix!r}, expected .pt; {ADVICE}")
     licence, offline = arguments.licence, arguments.offline
     if is_v2a:
         from export.weights.v2a_start import import_v2a
 
         return import_v2a(kind, source, read_v2a_recipe(name), into, licence, offline=offline)
     recipe = read_recipe(name)
+    room_for("image_encoder" if kind == "clip" else "codec", into, recipe)  # or all is in vain
     part = import_part(kind, source, recipe, offline=offline)
     missing = add_part(into, recipe, part, licence)
     return [

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 GATED = "someone/gated"
+CDN = "cdn/"
 
 
 class Hub:
@@ -28,14 +30,17 @@ class Hub:
         return commit
 
     def find(self, path: str) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and content for ORG/NAME/resolve/REVISION/FILE."""
-        name, _, rest = path.partition("/resolve/")
+        """Status, headers and content for ORG/NAME/resolve/REVISION/FILE.
+
+        A large file is elsewhere, below cdn/, and the hub sends there and says what to expect.
+        """
+        name, _, rest = path.removeprefix(CDN).partition("/resolve/")
         revision, _, file = rest.partition("/")
         if name == GATED:
             return 403, {"X-Error-Code": "GatedRepo"}, b""
         if name not in self.commits:
             return 401, {"X-Error-Code": "RepoNotFound"}, b""
-        commit = self.branches.get((name, revision), revision)
+        commit = self.branches.get((name, unquote(revision)), revision)
         if commit not in self.commits[name]:
             return 404, {"X-Error-Code": "RevisionNotFound"}, b""
         found = self.commits[name][commit] / file
@@ -43,7 +48,18 @@ class Hub:
             return 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit}, b""
         content = found.read_bytes()
         etag = hashlib.sha256(content).hexdigest()
-        return 200, {"X-Repo-Commit": commit, "ETag": f'"{etag}"'}, content
+        if path.startswith(CDN):
+            return 200, {}, content
+        if not file.endswith(".onnx"):
+            return 200, {"X-Repo-Commit": commit, "ETag": f'"{etag}"'}, content
+        there = self.url.replace("127.0.0.1", "localhost")  # another host than the hub's
+        headers = {
+            "X-Repo-Commit": commit,
+            "X-Linked-ETag": f'"{etag}"',
+            "X-Linked-Size": str(len(content)),
+            "Location": f"{there}/{CDN}{name}/resolve/{commit}/{file}",
+        }
+        return 302, headers, b""
 
 
 @contextmanager

@@ -1,5 +1,8 @@
 """CLIP's image tower out of open_clip's files: features as its own, from files and from videos."""
 
+from math import prod
+from pathlib import Path
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="the exporter needs the extra `export`")
@@ -15,10 +18,19 @@ from media import make_video
 from PIL import Image
 from safetensors.torch import save_file
 from torch.nn import functional as F
-from weight_files import CLIP_MODEL, CLIP_NAME, Payload, known_to_open_clip, write_clip
+from weight_files import (
+    CLIP_MODEL,
+    CLIP_NAME,
+    CLIP_NAMES,
+    Payload,
+    clip_model,
+    known_to_open_clip,
+    write_clip,
+)
 
-from export.weights.clip import read_clip
+from export.weights.clip import Found, check_description, expected_weights, read_clip
 from training.image_encoder import ImageEncoder
+from training.recipes import read_recipe
 from vab_rt.errors import BundleError, ExportError
 from vab_rt.video import VideoReader
 
@@ -43,8 +55,18 @@ def folder(owner, tmp_path_factory):
     return write_clip(tmp_path_factory.mktemp("clip"), owner.state_dict())
 
 
-def loaded(part) -> ImageEncoder:
-    encoder = ImageEncoder(CONFIG)
+@pytest.fixture(scope="module", params=CLIP_NAMES)
+def tower(request, known, tmp_path_factory):
+    """Of 224 and of 336 pixels: its config, open_clip's folder of it."""
+    side = request.param
+    config = msgspec.structs.replace(CONFIG, image_encoder=CLIP_NAMES[side], image_size=side)
+    torch.manual_seed(1)
+    weights = open_clip.create_model(config.image_encoder).state_dict()
+    return config, write_clip(tmp_path_factory.mktemp("tower"), weights, **clip_model(side))
+
+
+def loaded(part, config) -> ImageEncoder:
+    encoder = ImageEncoder(config)
     encoder.load_state_dict(part.weights)
     return encoder.eval()
 
@@ -57,31 +79,34 @@ def features_of(owner, transform, pictures: list[np.ndarray]) -> torch.Tensor:
 
 
 @torch.no_grad()
-def test_features_are_those_of_open_clip(owner, folder):
+def test_features_are_those_of_open_clip(tower):
+    config, folder = tower
     model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
-    pictures = np.random.default_rng(0).integers(256, size=(2, 224, 224, 3), dtype=np.uint8)
+    side = config.image_size
+    pictures = np.random.default_rng(0).integers(256, size=(2, side, side, 3), dtype=np.uint8)
     expected = features_of(model.eval(), transform, list(pictures))
-    part = read_clip(str(folder), CONFIG)
+    part = read_clip(str(folder), config)
     assert part.source.startswith(
-        f"{CLIP_NAME}, imported from {folder.name}/open_clip_model.safetensors"
+        f"{config.image_encoder}, imported from {folder.name}/open_clip_model.safetensors"
     )
     assert all(name.startswith("visual.") for name in part.weights)
-    found = loaded(part)(torch.from_numpy(pictures))
+    found = loaded(part, config)(torch.from_numpy(pictures))
     assert ((found - expected).norm(dim=1) / expected.norm(dim=1)).max() < 1e-3
     assert F.cosine_similarity(expected[0], expected[1], dim=0) < 0.999  # they differ at all
 
 
 @torch.no_grad()
-def test_a_video_through_the_runtimes_reader(owner, folder, tmp_path):
+def test_a_video_through_the_runtimes_reader(tower, tmp_path):
     """Decoded, resized and cropped by swscale, against open_clip's transform of the same frames."""
     path = make_video(tmp_path / "in.mp4", num_frames=3, fps=1, size=(400, 300), picture=scene)
-    config = msgspec.structs.replace(CONFIG, visual_rate_hz=1.0)
-    frames = np.stack(list(VideoReader(path, config).frames()))  # [3, 224, 224, 3]
-    found = loaded(read_clip(str(folder), CONFIG))(torch.from_numpy(frames))
+    config, folder = tower
+    reader = VideoReader(path, msgspec.structs.replace(config, visual_rate_hz=1.0))
+    frames = np.stack(list(reader.frames()))  # [3, image_size, image_size, 3]
+    found = loaded(read_clip(str(folder), config), config)(torch.from_numpy(frames))
     with av.open(str(path)) as container:
         decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    _, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
-    expected = features_of(owner, transform, decoded)
+    owner, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    expected = features_of(owner.eval(), transform, decoded)
     cosines = (found * expected).sum(1)
     print(f"cosines {cosines.tolist()}")
     assert len(frames) == 3 and cosines.min() >= 0.995
@@ -140,12 +165,19 @@ def test_every_tensor_is_accounted_for(owner, tmp_path):
 
 
 def test_a_config_of_another_model(owner, folder, tmp_path):
+    """Where the weights would fit, or the message says more."""
+    vision = CLIP_MODEL["vision_cfg"]
     for changes, message in [
         ({"embed_dim": 48}, "embed_dim is 48, expected 24"),
         (
-            {"vision_cfg": CLIP_MODEL["vision_cfg"] | {"image_size": 336}},
+            {"vision_cfg": vision | {"image_size": 336}},
             "image_size is 336, expected",
         ),
+        ({"quick_gelu": True}, "quick_gelu is True, expected False"),
+        ({"vision_cfg": vision | {"timm_pool": "avg"}}, "timm_pool is 'avg', expected 'token'"),
+        ({"vision_cfg": vision | {"no_ln_pre": True}}, "no_ln_pre is True, expected False"),
+        ({"vision_cfg": vision | {"eyes": 2}}, "not as this open_clip has it .*'eyes'.*upgrade"),
+        ({"vision_cfg": [1]}, "not as this open_clip has it .*expected a vision_cfg"),
         ({"pictures": {"mean": [0.5, 0.5, 0.5]}}, r"mean is \[0.5, 0.5, 0.5\], expected \[0.48"),
         ({"pictures": {"interpolation": "bilinear"}}, "interpolation is 'bilinear', expected 'bic"),
         ({"pictures": {"resize_mode": "squash"}}, "resize_mode is 'squash', expected 'shortest'"),
@@ -160,13 +192,18 @@ def test_a_config_of_another_model(owner, folder, tmp_path):
         read_clip(str(folder), tiny_config())
 
 
-def test_both_sizes_of_eva02_are_known():
-    """The paper's encoder, by open_clip's names; their tags say where the weights are."""
-    for name, side in [("EVA02-L-14", 224), ("EVA02-L-14-336", 336)]:
-        facts = open_clip.get_model_config(name)
-        assert (facts["embed_dim"], facts["vision_cfg"]["image_size"]) == (768, side)
-        (tag,) = open_clip.list_pretrained_tags_by_model(name)
-        assert open_clip.get_pretrained_cfg(name, tag)["hf_hub"].startswith("timm/eva02_large_")
+@pytest.mark.parametrize(("name", "side"), [("EVA02-L-14", 224), ("EVA02-L-14-336", 336)])
+def test_both_sizes_of_eva02_are_known(name, side):
+    """The paper's encoder, by open_clip's names, on no memory; tags say where the weights are."""
+    preset = read_recipe("vab-encodec").model
+    config = msgspec.structs.replace(preset, image_encoder=name, image_size=side)
+    check_description(Found(Path(), name), config)
+    shapes = {n: tuple(weight.shape) for n, weight in expected_weights(config).items()}
+    assert shapes["visual.trunk.pos_embed"] == (1, (side // 14) ** 2 + 1, 1024)
+    assert shapes["visual.trunk.head.weight"] == (768, 1024)
+    assert 302e6 < sum(prod(s) for n, s in shapes.items() if n.startswith("visual.")) < 306e6
+    (tag,) = open_clip.list_pretrained_tags_by_model(name)
+    assert open_clip.get_pretrained_cfg(name, tag)["hf_hub"].startswith("timm/eva02_large_")
 
 
 @pytest.fixture

@@ -57,6 +57,7 @@ def test_a_model_by_name(hub, videos, caplog):
     assert len(pipeline.generate(videos(25)).samples) == 16_000
     fetched = {line.rpartition("/")[2] for line in hub.asked if line.startswith("GET")}
     assert fetched == {"vab.json", "README.md", *open_model(NAME).manifest.files}
+    assert f"GET cdn/someone/tiny/resolve/{newest(hub)}/backbone.onnx" in hub.asked
     open_model(NAME).verify()
 
 
@@ -170,6 +171,28 @@ def test_a_hub_that_breaks_down_on_the_way(hub, monkeypatch):
         open_model(NAME)
 
 
+def test_a_large_file_that_is_cut_short(hub, monkeypatch):
+    """Where the hub sends for it; nothing of it stays in the cache as if it were whole."""
+    find = hub.find
+
+    def half(path):
+        status, headers, content = find(path)
+        return status, headers, content[: len(content) // 2] if "cdn/" in path else content
+
+    monkeypatch.setattr(hub, "find", half)
+    with pytest.raises(BundleError, match=r"hf:someone/tiny@\w+ cannot be fetched \("):
+        open_model(NAME)
+    monkeypatch.setattr(hub, "find", find)
+    open_model(NAME).verify()
+
+
+def test_a_cache_that_cannot_be_written(hub, tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file"))
+    with pytest.raises(BundleError, match=r"cannot be kept \(.*file.*set HF_HUB_CACHE to another"):
+        open_model(NAME)
+
+
 def test_links_that_leave_the_cache_are_refused(hub, tmp_path):
     bundle = open_model(NAME)
     elsewhere = tmp_path / "elsewhere.onnx"
@@ -188,10 +211,30 @@ def test_links_are_refused_in_any_other_folder(hub):
         open_bundle(folder)
 
 
-@pytest.mark.parametrize("name", ["hf:tiny", "hf:a/b/c", "hf:a/b@", "hf:", "hf:a/b c", "hf:/b"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("hf:tiny", "hf:a/b/c", "hf:a/b@", "hf:", "hf:a/b c", "hf:/b", "hf:a/b@/etc/hosts"),
+        *("hf:a/b@../../c", "hf:../b", "hf:a/b@v1..v2"),
+    ],
+)
 def test_what_is_no_name(name):
     with pytest.raises(OptionError, match="is no name on a hub, expected hf:ORG/NAME or"):
         parse_repository(name)
+
+
+@pytest.mark.parametrize("name", ["hf:a--b/c", "hf:-a/b", "hf:a/b.git", f"hf:a/{'b' * 100}"])
+@pytest.mark.parametrize("offline", [False, True])
+def test_what_the_hub_takes_for_no_name(hub, name, offline):
+    with pytest.raises(OptionError, match=r"is no name on a hub \(.*\), expected hf:ORG/NAME or"):
+        open_model(name, offline=offline)
+    assert hub.asked == []
+
+
+def test_a_revision_may_have_slashes(hub, tmp_path):
+    tagged = hub.commit("someone/tiny", make_bundle(tmp_path / "second", seed=1), "refs/pr/1")
+    assert open_model(f"{NAME}@refs/pr/1").folder.name == tagged
+    assert open_model(f"{NAME}@refs/pr/1", offline=True).folder.name == tagged
 
 
 def test_without_huggingface_hub(monkeypatch):

@@ -214,30 +214,36 @@ def write_descript(path: Path, weights: dict[str, Tensor], **changes: Any) -> Pa
     return path
 
 
-CLIP_NAME = "tiny-eva02"
-CLIP_MODEL = {  # as open_clip's EVA02-L-14.json, with the smallest tower of the family
-    "embed_dim": 24,
-    "vision_cfg": {
-        "image_size": 224,
-        "timm_model_name": "eva02_tiny_patch14_224",
-        "timm_model_pretrained": False,
-        "timm_pool": "token",
-        "timm_proj": None,
-    },
-    "text_cfg": {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 2, "layers": 1},
-    "custom_text": True,
-}
+def clip_model(side: int) -> dict[str, Any]:
+    """As open_clip's EVA02-L-14.json and EVA02-L-14-336.json, of the smallest of the family."""
+    return {
+        "embed_dim": 24,
+        "vision_cfg": {
+            "image_size": side,
+            "timm_model_name": f"eva02_tiny_patch14_{side}",
+            "timm_model_pretrained": False,
+            "timm_pool": "token",
+            "timm_proj": None,
+        },
+        "text_cfg": {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 2, "layers": 1},
+        "custom_text": True,
+    }
+
+
+CLIP_NAMES = {224: "tiny-eva02", 336: "tiny-eva02-336"}
+CLIP_NAME, CLIP_MODEL = CLIP_NAMES[224], clip_model(224)
 
 
 @contextmanager
 def known_to_open_clip(folder: Path) -> Iterator[None]:
-    """open_clip knows CLIP_MODEL by its name in the block, as it knows EVA02-L-14."""
-    path = folder / f"{CLIP_NAME}.json"
-    path.write_text(json.dumps(CLIP_MODEL))
-    open_clip.add_model_config(path)
+    """open_clip knows both of CLIP_NAMES in the block, as it knows EVA02-L-14 and -336."""
+    for side, name in CLIP_NAMES.items():
+        (folder / f"{name}.json").write_text(json.dumps(clip_model(side)))
+        open_clip.add_model_config(folder / f"{name}.json")
     yield
-    open_clip.factory._MODEL_CONFIGS.pop(CLIP_NAME)
-    open_clip.factory._MODEL_CONFIG_PATHS.remove(path)
+    for name in CLIP_NAMES.values():
+        open_clip.factory._MODEL_CONFIGS.pop(name)
+        open_clip.factory._MODEL_CONFIG_PATHS.remove(folder / f"{name}.json")
 
 
 def write_clip(

@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import struct
+import zipfile
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -18,6 +20,11 @@ from vab_rt.config import ModelConfig
 from vab_rt.errors import ExportError
 
 PARTS = ("vab", "codec", "image_encoder")
+DAMAGE = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError),
+    *(OSError, RuntimeError, TypeError, ValueError, struct.error, zipfile.BadZipFile),
+)
+"""What torch.load raises for a file that was cut short or changed, besides UnpicklingError."""
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -151,7 +158,7 @@ def _read_pt(
             f"{path} holds more than tensors and plain values, which could run code; "
             "expected a state_dict checkpoint: save it again without custom objects"
         ) from error
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
+    except DAMAGE as error:
         raise ExportError(f"{path} cannot be read as a torch file: {_first_line(error)}") from error
     if not isinstance(content, dict):
         raise ExportError(f"{path} holds a {type(content).__name__}, expected a dict of its parts")

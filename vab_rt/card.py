@@ -28,4 +28,9 @@ def read_card(bundle: Bundle) -> str | None:
             f"{MAX_CARD_BYTES} in a card; do not use this bundle"
         )
     text = bundle.read_file(CARD).decode("utf-8", "replace").replace("\r\n", "\n")
-    return _CONTROL.sub("\ufffd", _FRONT_MATTER.sub("", text)).strip()
+    return harmless(_FRONT_MATTER.sub("", text)).strip()
+
+
+def harmless(text: str) -> str:
+    """Text of others without what could steer a terminal; lines and tabs stay."""
+    return _CONTROL.sub("\ufffd", text)

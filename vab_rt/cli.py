@@ -204,7 +204,7 @@ def info(
 ) -> None:
     """Show what a model is: its rates, graphs, sizes, licence, provenance and card; check its
     files."""
-    from vab_rt.card import read_card
+    from vab_rt.card import harmless, read_card
     from vab_rt.hub import open_model
 
     _tell_progress(logging.WARNING if as_json else logging.INFO)
@@ -216,7 +216,7 @@ def info(
         _print(json.dumps(content | {"card": card}))
         return
     for name, value in _facts(bundle):
-        _print(f"{name:<14}  {value}")
+        _print(harmless(f"{name:<14}  {value}"))
     if card is not None:
         _print(f"\n{card}")
 
@@ -281,7 +281,9 @@ def _tell_progress(level: int) -> None:
 
 
 def _print_error(line: str) -> None:
-    print(" ".join(line.splitlines()), file=sys.stderr)
+    from vab_rt.card import harmless
+
+    print(harmless(" ".join(line.splitlines())), file=sys.stderr)
 
 
 def _print_warning(message: Warning | str, *details: Any, **more: Any) -> None:

@@ -4,6 +4,7 @@ A revision is pinned to the commit that it is, and all files come from that one.
 huggingface_hub's own cache, where a commit is a folder of links.
 """
 
+import errno
 import logging
 import re
 from collections.abc import Iterator
@@ -18,7 +19,8 @@ from vab_rt.manifest import MANIFEST
 
 PREFIX = "hf:"
 _LOG = logging.getLogger(__name__)
-_NAME = re.compile(r"hf:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)
+_NAME = re.compile(r"hf:([\w.-]+/[\w.-]+)(?:@(\w[\w./-]*))?", re.ASCII)
+_EXPECTED = "hf:ORG/NAME or hf:ORG/NAME@REVISION, where the revision is a branch, a tag or a commit"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -51,11 +53,8 @@ def open_model(model: str | Path | None, *, offline: bool = False) -> Bundle:
 def parse_repository(text: str) -> Repository:
     """Raises OptionError for what is not hf:ORG/NAME[@REVISION]."""
     found = _NAME.fullmatch(text)
-    if found is None:
-        raise OptionError(
-            f"{text} is no name on a hub, expected hf:ORG/NAME or hf:ORG/NAME@REVISION, where the "
-            "revision is a branch, a tag or a commit"
-        )
+    if found is None or ".." in text:  # which git has in no name, and a path has
+        raise OptionError(f"{text} is no name on a hub, expected {_EXPECTED}")
     return Repository(found[1], found[2] or Repository._field_defaults["revision"])
 
 
@@ -91,14 +90,14 @@ def fetch(repository: Repository, file: str, *, offline: bool) -> Path | None:
     """
     hub = _library()
     name, revision = repository
-    kept = hub.try_to_load_from_cache(name, file, revision=revision)
-    is_kept = isinstance(kept, str)
-    if offline or hub.constants.HF_HUB_OFFLINE:
-        return Path(kept) if is_kept else None
-    if is_kept and _COMMIT.fullmatch(revision):
-        return Path(kept)  # it cannot change
     try:
         with _told(repository, hub):
+            kept = hub.try_to_load_from_cache(name, file, revision=revision)
+            is_kept = isinstance(kept, str)
+            if offline or hub.constants.HF_HUB_OFFLINE:
+                return Path(kept) if is_kept else None
+            if is_kept and _COMMIT.fullmatch(revision):
+                return Path(kept)  # it cannot change
             # Fails at once without a network, where the download below tries again and again.
             hub.get_hf_file_metadata(hub.hf_hub_url(name, file, revision=revision))
             return Path(hub.hf_hub_download(name, file, revision=revision, library_name="vab-rt"))
@@ -153,14 +152,26 @@ def _told(repository: Repository, hub: ModuleType) -> Iterator[None]:
             f"{repository} is no revision of {repository.name}, expected a branch, a tag or a "
             "commit; check what follows the @"
         ) from error
-    except (errors.HFValidationError, *errors.HfHubHTTPError.__bases__) as error:
-        # The second is the base of the transport's errors, which changed with huggingface_hub 1.
+    except errors.HFValidationError as error:
+        raise OptionError(
+            f"{repository} is no name on a hub ({_reason(error)}), expected {_EXPECTED}"
+        ) from error
+    except (*errors.HfHubHTTPError.__bases__, RuntimeError) as error:
+        # Bases of the transport's errors, which changed with huggingface_hub 1; hf_xet's.
+        if isinstance(error, OSError) and (error.filename or error.errno == errno.ENOSPC):
+            raise BundleError(
+                f"{repository} cannot be kept ({_reason(error)}), expected room for it in "
+                f"{hub.constants.HF_HUB_CACHE}; free some, or set HF_HUB_CACHE to another folder"
+            ) from error
         raise _unreachable(repository, error) from error
 
 
 def _unreachable(repository: Repository, error: Exception) -> BundleError:
-    reason = " ".join(str(error).split()) or type(error).__name__
     return BundleError(
-        f"{repository} cannot be fetched ({reason}), expected an answer from the hub; check the "
-        "network, or use what was fetched before with --offline"
+        f"{repository} cannot be fetched ({_reason(error)}), expected an answer from the hub; "
+        "check the network, or use what was fetched before with --offline"
     )
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

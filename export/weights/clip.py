@@ -5,12 +5,13 @@ as push_to_hf_hub writes it. A name is MODEL, MODEL/TAG (as open_clip lists them
 All of the file is checked against the model, its text tower too; the image tower is kept.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import open_clip
-from open_clip.model import convert_to_custom_text_state_dict
+from open_clip.model import CLIPVisionCfg, convert_to_custom_text_state_dict
 from torch import Tensor
 
 from export.weights.parts import Part, check_facts, fit_weights
@@ -29,6 +30,8 @@ WEIGHTS = (
 NOT_IN_MODELS = "text.transformer.embeddings.position_ids"  # of older files, and never learned
 _ADVICE = "get the weights as safetensors, or save the state_dict alone"
 VISUAL = "visual."
+OF_TRAINING = {"timm_model_pretrained", "patch_dropout", "timm_drop", "timm_drop_path"}
+"""In open_clip's `vision_cfg`: where training began, and what it left out at random."""
 PICTURES = {
     "mean": list(open_clip.OPENAI_DATASET_MEAN),
     "std": list(open_clip.OPENAI_DATASET_STD),
@@ -88,7 +91,7 @@ def find(source: str, config: ModelConfig, *, offline: bool) -> Found:
             "yourself and give the path"
         )
     repository = parse_repository("hf:" + facts["hf_hub"].rpartition("/")[0])
-    return fetched(repository, {key: facts.get(key) for key in ("mean", "std")}, offline=offline)
+    return fetched(repository, {key: facts.get(key) for key in PICTURES}, offline=offline)
 
 
 def names(config: ModelConfig) -> str:
@@ -126,16 +129,33 @@ def check_description(found: Found, config: ModelConfig) -> None:
             f"{config.name} has the image encoder {config.image_encoder}, which open_clip does not "
             "know; choose a --config with one of its models, such as EVA02-L-14"
         )
-    vision = dict(known["vision_cfg"])
-    side = vision.get("image_size", 224)
-    expected = {"image_size": side, "visual_dim": known["embed_dim"]}
-    check_facts(f"config {config.name}", msgspec.to_builtins(config), expected)
-    vision.pop("timm_model_pretrained", None)  # where training began
     where = found.path.parent / CONFIG
-    check_facts(where, found.model, {"embed_dim": known["embed_dim"]})
-    check_facts(where, found.model.get("vision_cfg", {}), vision)
+    network = network_facts(config.image_encoder, known)
+    expected = {"image_size": network["image_size"], "visual_dim": network["embed_dim"]}
+    check_facts(f"config {config.name}", msgspec.to_builtins(config), expected)
+    if found.model:
+        check_facts(where, network_facts(where, found.model), network)
     pictures = {key: _plain(value) for key, value in found.pictures.items() if value is not None}
     check_facts(where, pictures, PICTURES)
+
+
+def network_facts(where: object, model: dict[str, Any]) -> dict[str, Any]:
+    """What a `model_cfg` says of the image tower, with open_clip's defaults for what it does not.
+
+    Weights fit whatever some of it says, such as the activation. Raises ExportError.
+    """
+    try:
+        vision = asdict(CLIPVisionCfg(**model["vision_cfg"]))
+    except (KeyError, TypeError) as error:
+        raise ExportError(
+            f"{where}: model_cfg is not as this open_clip has it ({error!r}), expected a "
+            "vision_cfg with its keys; get the file again, or upgrade open_clip_torch"
+        ) from error
+    tower = {key: value for key, value in vision.items() if key not in OF_TRAINING}
+    return tower | {
+        "embed_dim": model.get("embed_dim"),
+        "quick_gelu": bool(model.get("quick_gelu")),
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -6,14 +6,14 @@ model.safetensors or pytorch_model.bin. Either keeps weight norm apart or folded
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import torch
 from torch import Tensor
 
 from export.weights.encodec import renamed
-from export.weights.parts import Part, check_facts, fit_weights
+from export.weights.parts import MAX_RATIOS, MAX_SIZE, Part, check_facts, fit_weights, is_alike
 from export.weights.reading import (
     first_file,
     read_json,
@@ -30,14 +30,17 @@ TRANSFORMERS = ("model.safetensors", "pytorch_model.bin")
 _ADVICE = "get descript's own weights_16khz_*.pth, or save it again with save_pretrained"
 
 
+Size = Annotated[int, msgspec.Meta(ge=1, le=MAX_SIZE)]
+
+
 class Sizes(msgspec.Struct, frozen=True):
     """What a file says of its codec. ratios: of the encoder, in order."""
 
     sample_rate_hz: int
-    encoder_width: int
-    decoder_width: int
-    ratios: list[int]
-    levels: int
+    encoder_width: Size
+    decoder_width: Size
+    ratios: Annotated[list[Size], msgspec.Meta(max_length=MAX_RATIOS)]
+    levels: Size
     codebook_size: int
     code_dim: int
     decoder_ratios: list[int] | None = None
@@ -132,8 +135,8 @@ def convert_sizes(where: Path, facts: dict[str, Any], keys: dict[str, str]) -> S
         return msgspec.convert(found, Sizes)
     except msgspec.ValidationError as error:
         raise ExportError(
-            f"{where}: {error}, expected whole numbers and lists of them under "
-            f"{', '.join(keys.values())}; {_ADVICE}"
+            f"{where}: {error}, expected whole numbers from 1 to {MAX_SIZE}, and lists of them, "
+            f"under {', '.join(keys.values())}; {_ADVICE}"
         ) from error
 
 
@@ -171,24 +174,25 @@ def first_levels(weights: dict[str, Tensor], count: int) -> dict[str, Tensor]:
 
 
 def folded(found: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Each weight_g and weight_v (or torch's newer names of them) as the weight they make."""
+    """Each weight_g and weight_v (or torch's newer names of them) as the weight they make.
+
+    A pair that does not fit together stays, and is then told as unexpected.
+    """
     named = renamed(found)
-    result = {}
-    for name, tensor in named.items():
-        begin, _, last = name.rpartition(".")
-        if last == "weight_v" and f"{begin}.weight_g" in named:
-            result[f"{begin}.weight"] = fold(tensor, named[f"{begin}.weight_g"])
-        elif last != "weight_g" or f"{begin}.weight_v" not in named:
-            result[name] = tensor
-    return result
+    made = {}
+    for name in [name for name in named if name.endswith(".weight_v")]:
+        weight = name.removesuffix("_v")
+        length = named.get(f"{weight}_g")
+        if length is not None and weight not in named and is_pair(named[name], length):
+            made[weight] = torch._weight_norm(named[name].float(), length.float(), 0)
+    spent = {f"{weight}_{part}" for weight in made for part in "gv"}
+    return {name: tensor for name, tensor in named.items() if name not in spent} | made
 
 
-def fold(direction: Tensor, length: Tensor) -> Tensor:
-    """direction [out, in, kernel] scaled to length [out, 1, 1]; empty where they do not fit, which
-    the check of all shapes then tells."""
-    if length.shape != (len(direction), *[1] * (direction.ndim - 1)):
-        return direction[:0]
-    return torch._weight_norm(direction.float(), length.float(), 0)
+def is_pair(direction: Tensor, length: Tensor) -> bool:
+    """direction [out, in, kernel], length [out, 1, 1]"""
+    are_plain = all(is_alike(tensor, torch.empty(0)) for tensor in (direction, length))
+    return are_plain and length.shape == (*direction.shape[:1], *[1] * (direction.ndim - 1))
 
 
 def descript_name(ours: str, num_ratios: int) -> str:

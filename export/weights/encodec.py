@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from export.weights.parts import Part, check_facts, fit_weights
+from export.weights.parts import MAX_RATIOS, MAX_SIZE, Part, check_facts, fit_weights, shown
 from export.weights.reading import (
     first_file,
     read_json,
@@ -107,11 +107,13 @@ def described(path: Path) -> str:
 def settings_of(where: Path, facts: dict[str, Any], keys: tuple[str, str, str]) -> dict[str, Any]:
     """The codec's settings (`EncodecSettings`) from the facts under these keys."""
     filters, ratios, lstm = (facts.get(key) for key in keys)
-    is_whole = isinstance(filters, int) and isinstance(lstm, int) and isinstance(ratios, list)
-    if not is_whole or not all(isinstance(ratio, int) for ratio in ratios):
+    is_list = isinstance(ratios, list) and len(ratios) <= MAX_RATIOS
+    sizes = [filters, lstm, *(ratios if is_list else ())]
+    if not is_list or not all(type(size) is int and 0 < size <= MAX_SIZE for size in sizes):
         raise ExportError(
-            f"{where}: {', '.join(keys)} are {filters!r}, {ratios!r}, {lstm!r}, expected a number, "
-            "a list of numbers and a number; copy the file again from where it came"
+            f"{where}: {', '.join(keys)} are {shown(filters)}, {shown(ratios)}, {shown(lstm)}, "
+            f"expected a number, a list of numbers and a number, from 1 to {MAX_SIZE}; copy the "
+            "file again from where it came"
         )
     return {"num_filters": filters, "ratios": ratios, "lstm_layers": lstm}
 
@@ -144,7 +146,24 @@ def transformers_name(ours: str) -> str:
 
 
 def audiocraft_facts(config: ModelConfig) -> dict[str, Any]:
-    """What `EncodecCodec` is built as, in audiocraft's words."""
+    """What `EncodecCodec` is built as, in audiocraft's words; either stack may say it otherwise."""
+    both = {
+        "dimension": config.code_dim,
+        "causal": False,
+        "n_residual_layers": 1,
+        "activation": "ELU",
+        "activation_params.alpha": 1.0,
+        "norm": "weight_norm",
+        "kernel_size": 7,
+        "residual_kernel_size": 3,
+        "last_kernel_size": 7,
+        "dilation_base": 2,
+        "pad_mode": "constant",
+        "true_skip": True,
+        "compress": 2,
+        "disable_norm_outer_blocks": 0,
+    }
+    stacks = ("seanet", "seanet.encoder", "seanet.decoder")
     return {
         "compression_model": "encodec",
         "sample_rate": config.sample_rate_hz,
@@ -153,20 +172,7 @@ def audiocraft_facts(config: ModelConfig) -> dict[str, Any]:
         "encodec.quantizer": "rvq",
         "encodec.causal": False,
         "encodec.renormalize": False,
-        "seanet.dimension": config.code_dim,
-        "seanet.causal": False,
-        "seanet.n_residual_layers": 1,
-        "seanet.activation": "ELU",
-        "seanet.activation_params.alpha": 1.0,
-        "seanet.norm": "weight_norm",
-        "seanet.kernel_size": 7,
-        "seanet.residual_kernel_size": 3,
-        "seanet.last_kernel_size": 7,
-        "seanet.dilation_base": 2,
-        "seanet.pad_mode": "constant",
-        "seanet.true_skip": True,
-        "seanet.compress": 2,
-        "seanet.disable_norm_outer_blocks": 0,
+        **{f"{stack}.{key}": value for stack in stacks for key, value in both.items()},
         "seanet.decoder.final_activation": None,
         "rvq.n_q": config.num_codebooks,
         "rvq.bins": config.codebook_size,
@@ -205,7 +211,7 @@ def read_yaml(path: Path, text: str) -> Any:
         ) from error
     try:
         return yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no such date
         reason = " ".join(str(error).split())
         raise ExportError(f"{path}: xp.cfg is not YAML ({reason}); {_ADVICE}") from error
 

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from training.checkpoint import DAMAGE
 from vab_rt.errors import ExportError
 
 MAX_JSON_BYTES = 10_000_000
@@ -24,9 +25,8 @@ def read_torch(path: Path, advice: str) -> dict[str, Any]:
     Raises ExportError.
     """
     try:
-        content = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
+        is_zip = zipfile.is_zipfile(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         if found is None:
@@ -35,7 +35,7 @@ def read_torch(path: Path, advice: str) -> dict[str, Any]:
             f"{path} holds {found[1]}, which only running the file's code could read, expected "
             f"tensors and plain values; nothing was run: {advice}"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except DAMAGE as error:
         raise _damaged(path, "torch", error) from error
     if not isinstance(content, dict):
         raise ExportError(

@@ -12,7 +12,7 @@ import torch
 
 from export.weights.parts import Part
 from export.weights.reading import read_torch
-from training.checkpoint import PARTS
+from training.checkpoint import PARTS, Header, load_weights
 from training.codecs.codec import build_codec
 from training.model import VAB
 from training.recipes import Recipe
@@ -30,13 +30,7 @@ def add_part(path: Path, recipe: Recipe, part: Part, licence: str) -> list[str]:
     licence: of the part's weights. Raises ExportError for a file that has the part already or is
     for another model, OutputError for one that cannot be written.
     """
-    check_output(path, force=True)
-    content = begun(path, recipe)
-    if part.name in content:
-        raise ExportError(
-            f"{path} has a part {part.name} already, expected one without, as what was trained on "
-            f"it would be lost; {ADVICE}"
-        )
+    content = room_for(part.name, path, recipe)
     content |= {
         part.name: part.weights,
         "licence": "; ".join(filter(None, [content["licence"], f"{part.name}: {licence}"])),
@@ -46,10 +40,22 @@ def add_part(path: Path, recipe: Recipe, part: Part, licence: str) -> list[str]:
         content["codec_settings"] = part.settings
     missing = [name for name in IMPORTED if name not in content]
     if not missing:
-        content["vab"] = untrained(recipe, content)
+        content["vab"] = untrained(path, recipe, content)
         content["licence"] += f"; transformer: {recipe.licence}"
     save_whole(path, content)
     return missing
+
+
+def room_for(part: str, path: Path, recipe: Recipe) -> dict[str, Any]:
+    """What `path` holds so far, where the part (one of IMPORTED) has its place; as `add_part`."""
+    check_output(path, force=True)
+    content = begun(path, recipe)
+    if part in content:
+        raise ExportError(
+            f"{path} has a part {part} already, expected one without, as what was trained on it "
+            f"would be lost; {ADVICE}"
+        )
+    return content
 
 
 def begun(path: Path, recipe: Recipe) -> dict[str, Any]:
@@ -58,24 +64,30 @@ def begun(path: Path, recipe: Recipe) -> dict[str, Any]:
     if not path.exists():
         return {"config": config, "codec_settings": {}, "licence": "", "provenance": {}}
     content = read_torch(path, ADVICE)
-    keys = {"config", "codec_settings", "licence", "provenance"}
+    keys = {*Header.__struct_fields__}
     if not keys <= content.keys() or not content.keys() <= keys | {*PARTS}:
         raise ExportError(
             f"{path} holds {', '.join(map(repr, list(content)[:5]))}, expected a checkpoint that "
             f"an import has begun; {ADVICE}"
         )
-    if content["config"] != config:
+    try:
+        found = msgspec.convert({key: content[key] for key in keys}, Header).config
+    except msgspec.ValidationError as error:
         raise ExportError(
-            f"{path} is of the model {content['config'].get('name')}, expected {recipe.model.name} "
-            f"with the same facts; choose the --config that it was begun with, or {ADVICE}"
+            f"{path}: {error}, expected a checkpoint that an import has begun; {ADVICE}"
+        ) from error
+    if found != recipe.model:
+        raise ExportError(
+            f"{path} is of the model {found.name}, expected {recipe.model.name} with the same "
+            f"facts; choose the --config that it was begun with, or {ADVICE}"
         )
     return content
 
 
-def untrained(recipe: Recipe, content: dict[str, Any]) -> dict[str, torch.Tensor]:
+def untrained(path: Path, recipe: Recipe, content: dict[str, Any]) -> dict[str, torch.Tensor]:
     """The weights of a transformer that has the codec's codebooks; the recipe's seed draws them."""
     codec = build_codec(recipe.model, content["codec_settings"])
-    codec.load_state_dict(content["codec"])
+    load_weights(f"{path}: codec", content["codec"], codec)
     torch.manual_seed(recipe.pretrain.seed)
     vab = VAB(recipe.model)
     vab.use_codebooks(codec.codebooks)
