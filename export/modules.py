@@ -212,11 +212,11 @@ def round_to_half(module: nn.Module) -> None:
         weight.copy_(weight.half())
 
 
-def check_range(module: nn.Module, dtype: torch.dtype) -> None:
-    """Raises ExportError for a weight that `dtype` cannot hold."""
+def check_range(module: nn.Module, dtype: torch.dtype, others: str = "bf16 or fp32") -> None:
+    """Raises ExportError, which advises `others`, for a weight that `dtype` cannot hold."""
     for name, weight in module.state_dict().items():
         if weight.is_floating_point() and weight.abs().max() > torch.finfo(dtype).max:
             raise ExportError(
                 f"{name} reaches {weight.abs().max():.3g}, beyond {str(dtype).split('.')[1]}; "
-                "use --precision bf16 or fp32"
+                f"use --precision {others}"
             )

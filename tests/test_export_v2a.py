@@ -2,33 +2,33 @@
 the waveform."""
 
 import json
-import os
 import re
+import sys
 
 import numpy as np
+import onnx_ir as ir
+import onnxruntime
 import pytest
 import torch
+from cuda_kernels import off_the_gpu
 from torch import nn
 from torch.nn import functional as F
-from v2a_checkpoints import (
-    LOUDER,
-    UNET,
-    VOCODER,
-    tiny_v2a_config,
-    write_tiny_v2a,
-)
+from v2a_checkpoints import LICENCE, LOUDER, VOCODER, tiny_v2a_config, write_tiny_v2a
 
 import vab_rt
 from export import onnx_graphs
 from export.build_engines import main
-from export.v2a_graphs import Vocoder, v2a_inputs, v2a_module, verify_v2a
+from export.v2a_bundle import build_v2a_graph, verify_widened
+from export.v2a_graphs import TYPED_V2A, Vocoder, v2a_inputs, v2a_module, verify_v2a
 from export.verify import TOLERANCES, open_session, run_torch
 from training.v2a_mapper.checkpoint import read_v2a_checkpoint
 from training.v2a_mapper.parts import build_vocoder
 from vab_rt import GenerateOptions
 from vab_rt.bundle import open_bundle
+from vab_rt.cli import main as info
 from vab_rt.contract import v2a_contract_of
 from vab_rt.engines.compiled import compile_graph
+from vab_rt.engines.device_engines import gpu_precision
 from vab_rt.errors import ExportError
 from vab_rt.systems.v2a_mapper import latent_noise
 
@@ -43,7 +43,7 @@ PARITY = 1e-5
 def folder(tmp_path_factory):
     """ckpt.pt and what the command makes of it, ckpt."""
     folder = tmp_path_factory.mktemp("v2a")
-    main([str(write_tiny_v2a(folder / "ckpt.pt"))])
+    main([str(write_tiny_v2a(folder / "ckpt.pt")), "--precision", "fp32,fp16"])
     return folder
 
 
@@ -141,6 +141,8 @@ def test_a_vocoder_that_makes_too_little_is_refused():
 
 def audioldm(checkpoint):
     """The deprecated pipeline of diffusers around the same networks."""
+    if not hasattr(diffusers, "AudioLDMPipeline"):
+        pytest.skip(f"diffusers {diffusers.__version__} has no AudioLDMPipeline any more")
     text = transformers.ClapTextConfig(
         hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
     )
@@ -218,62 +220,71 @@ def test_the_command_says_what_it_verified_and_the_bundle_runs(folder, pipeline,
     audio = pipeline.generate(videos(50))
     assert audio.samples.shape == (32_000,) and audio.samples.std() > 0.01
     names = {path.name for path in (folder / "ckpt").iterdir()}
-    assert names == {"vab.json", "README.md", *(f"{name}.onnx" for name in GRAPHS)}
+    graphs = {f"{name}.onnx" for name in GRAPHS} | {f"{name}.fp16.onnx" for name in TYPED_V2A}
+    assert names == {"vab.json", "README.md", *graphs}
+
+
+def test_the_licence_is_shown(folder, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["vab-rt", "info", str(folder / "ckpt")])
+    with pytest.raises(SystemExit) as end:
+        info()
+    assert not end.value.code
+    assert re.search(f"licence +{re.escape(LICENCE)}\n", capsys.readouterr().out)
+    assert LICENCE in (folder / "ckpt" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", TYPED_V2A)
+def test_graphs_for_gpus_compute_in_16_bits(folder, name):
+    path = folder / "ckpt" / f"{name}.fp16.onnx"
+    graph = ir.load(path).graph
+    heavy = [n for n in graph if n.op_type in ("MatMul", "Gemm", "Attention", "Conv")]
+    assert len(heavy) > 8
+    for node in heavy:
+        kinds = {value.dtype for value in node.inputs if value is not None and value.dtype}
+        assert kinds == {ir.DataType.FLOAT16}, node
+    assert path.stat().st_size < 0.65 * (folder / "ckpt" / f"{name}.onnx").stat().st_size
+    measured = json.loads((folder / "ckpt" / "vab.json").read_text())["provenance"][f"fp16_{name}"]
+    off, loss = map(float, re.findall(r"\d\.\de-\d\d", measured))
+    assert off < 1e-3 and 1e-5 < loss < 2e-2
+
+
+def test_gpus_take_them_and_the_others_as_they_are(folder):
+    bundle = open_bundle(folder / "ckpt")
+    bundle.verify()
+    for name in GRAPHS:
+        narrow = ".fp16" if name in TYPED_V2A else ""
+        assert bundle.file_of(name, gpu_precision(bundle, name)) == f"{name}{narrow}.onnx"
+
+
+def test_a_16_bit_graph_of_other_weights_is_refused(folder, tmp_path):
+    other = read_v2a_checkpoint(write_tiny_v2a(tmp_path / "other.pt", seed=1))
+    path = tmp_path / "unet.fp16.onnx"
+    path.write_bytes((folder / "ckpt" / path.name).read_bytes())
+    with pytest.raises(ExportError, match="unet differs from torch"):
+        verify_widened("unet", other, path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["other.pt", "unet.fp16.onnx"]
+
+
+def test_every_node_has_a_kernel_of_the_cuda_provider(folder, tmp_path):
+    """GroupNormalization has none, but is a function, which onnxruntime takes apart."""
+    for name in GRAPHS:
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.optimized_model_filepath = str(tmp_path / name)
+        onnxruntime.InferenceSession(
+            folder / "ckpt" / f"{name}.onnx", options, providers=["CPUExecutionProvider"]
+        )
+        assert off_the_gpu(tmp_path / name) == set()
+    for name in TYPED_V2A:
+        missing = off_the_gpu(folder / "ckpt" / f"{name}.fp16.onnx")
+        assert missing <= {"GroupNormalization 21"}
 
 
 def test_weights_stored_in_half_are_exact_too(folder, tmp_path, checkpoint):
-    from export.v2a_bundle import build_v2a_graph
-
     built = build_v2a_graph("mapper", checkpoint, tmp_path, "fp16")
     whole = (folder / "ckpt" / "mapper.onnx").stat().st_size
     assert built.size_bytes < 0.75 * whole
     assert float(built.measured["verified_mapper"].split()[0]) < PARITY
-
-
-def refusal(capsys, *words):
-    with pytest.raises(SystemExit) as end:
-        main([*map(str, words)])
-    assert end.value.code == 1
-    return capsys.readouterr().err
-
-
-@pytest.mark.parametrize("precision", ["int8", "fp32,fp16"])
-def test_other_precisions_are_refused(folder, tmp_path, capsys, precision):
-    words = folder / "ckpt.pt", "--out", tmp_path / "out", "--precision", precision
-    assert "is of a V2A-Mapper and was asked for in" in refusal(capsys, *words)
-    assert not os.listdir(tmp_path)
-
-
-def damaged(path, change):
-    content = torch.load(path, weights_only=True)
-    change(content)
-    torch.save(content, path)
-    return path
-
-
-def wider_null(content):
-    content["null_embedding"]["text"] = F.normalize(torch.ones(30), dim=0)
-
-
-def wider_unet(content):
-    content["networks"]["unet"] = UNET | {"projection_class_embeddings_input_dim": 32}
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda c: c.pop("null_embedding"), "has no null_embedding, expected image_encoder, mapp"),
-        (wider_null, r"null_embedding: text is float32 \[30\], expected float32 \[24\]"),
-        (wider_unet, "projection_class_embeddings_input_dim is 32, expected 24"),
-        (lambda c: c.pop("vocoder"), "has no vocoder, expected"),
-    ],
-)
-def test_checkpoints_that_do_not_fit_are_refused(tmp_path, capsys, change, message):
-    path = damaged(write_tiny_v2a(tmp_path / "c.pt"), change)
-    error = refusal(capsys, path)
-    assert error.startswith("error: ") and len(error.splitlines()) == 1
-    assert re.search(message, error)
-    assert not (tmp_path / "c").exists()
 
 
 @pytest.mark.parametrize("name", ["mapper", "unet", "vae_decoder", "vocoder"])
