@@ -79,6 +79,14 @@ def test_measures_stand_in_tables(bundle, tmp_path):
     assert "| audio to video | 0.25 |" in lines
 
 
+def test_measures_of_another_form_are_left_out(bundle, tmp_path):
+    odd = {"clips": 2, "fad": 1.5, "fad_95": [1], "bounds": [1], "by_class": 3, "kld": "low"}
+    (tmp_path / "evaluation-generation.json").write_text(json.dumps(odd))
+    main([str(bundle), str(tmp_path / "evaluation-generation.json")])
+    lines = read_card(open_bundle(bundle)).splitlines()
+    assert "| of | FAD |" in lines and "| the model | 1.5 |" in lines
+
+
 def test_another_licence_is_named_as_it_is(bundle):
     manifest = open_bundle(bundle).manifest
     licence = 'codec: "CC-BY-NC-4.0"; transformer: Apache-2.0'
@@ -102,7 +110,12 @@ def test_every_exported_bundle_has_one(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "cannot be read as JSON"), ("{", "cannot be read as JSON"), ("[1]", "holds a list")],
+    [
+        (None, "cannot be read as JSON"),
+        ("{", "cannot be read as JSON"),
+        ("[1]", "holds list, expected the object"),
+        ('{"format_version": 1}', "holds no clips, expected the object with measures"),
+    ],
 )
 def test_measures_that_are_none(bundle, tmp_path, capsys, content, message):
     path = tmp_path / "evaluation-x.json"
@@ -126,7 +139,7 @@ def test_a_text_that_is_no_card(bundle, tmp_path, capsys, content):
 
 
 def test_tasks_are_named_by_their_files(tmp_path):
-    (tmp_path / "evaluation-retrieval.json").write_text("{}")
-    (tmp_path / "other.json").write_text("{}")
+    (tmp_path / "evaluation-retrieval.json").write_text('{"clips": 2}')
+    (tmp_path / "other.json").write_text('{"clips": 2}')
     paths = [tmp_path / "evaluation-retrieval.json", tmp_path / "other.json"]
     assert list(read_evaluations(paths)) == ["retrieval", "other"]

@@ -147,7 +147,10 @@ def test_a_file_begun_for_another_model(start, sources, tmp_path):
         add_part(start, recipe, part(name="image_encoder"), "MIT")
 
 
-@pytest.mark.parametrize("content", [{"x": 1}, {"config": {}, "weights": {}}, [1]])
+ODD = {"config": [], "licence": 1, "provenance": "", "codec_settings": {}}
+
+
+@pytest.mark.parametrize("content", [{"x": 1}, {"config": {}, "weights": {}}, [1], ODD])
 def test_a_file_of_something_else(sources, tmp_path, content):
     torch.save(content, tmp_path / "x.pt")
     with pytest.raises(
@@ -159,6 +162,49 @@ def test_a_file_of_something_else(sources, tmp_path, content):
 def test_a_folder_that_is_not_there(sources, tmp_path):
     with pytest.raises(OutputError, match="expected"):
         add_part(tmp_path / "no" / "x.pt", read_recipe(str(sources[0])), part(), "MIT")
+
+
+def refused(capsys, *words):
+    with pytest.raises(SystemExit, match="1"):
+        main([str(word) for word in words])
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1
+    return said
+
+
+def test_the_place_is_looked_at_first(sources, start, tmp_path, capsys):
+    """Before a gigabyte is fetched and read for nothing."""
+    config = ["--config", sources[0]]
+    said = refused(capsys, "encodec", "none.bin", *config, "--into", tmp_path / "start.ckpt")
+    assert "start.ckpt ends in '.ckpt', expected .pt; choose another file for --into" in said
+    said = refused(capsys, "encodec", "none.bin", *config, "--into", tmp_path / "no" / "start.pt")
+    assert "does not exist" in said
+    said = refused(capsys, "clip", "none", *config, "--into", start)
+    assert "has a part image_encoder already" in said
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "said"),
+    [
+        ("encodec", "clip/open_clip_model.safetensors", "open_clip_model.safetensors "),
+        ("encodec", "clip", "holds none of config.json, expected one of them"),
+        ("encodec", "small.toml", "cannot be read as torch ("),
+        ("clip", "compression_state_dict.bin", "holds a dict under 'best_state', expected tensors"),
+        ("clip", ".", "holds none of open_clip_config.json, expected one of them"),
+        ("clip", "clip/open_clip_config.json", "cannot be read as torch ("),
+        ("clip", "empty.bin", "cannot be read as torch ("),
+        ("clip", "empty.safetensors", "cannot be read as safetensors ("),
+        ("dac", "compression_state_dict.bin", "has the codec encodec, expected dac; choose"),
+        ("audioldm", ".", "audioldm is no part of the model of --config"),
+    ],
+)
+def test_things_mixed_up(sources, tmp_path, capsys, kind, source, said):
+    folder = sources[0].parent
+    for name in ("empty.bin", "empty.safetensors"):
+        (folder / name).write_bytes(b"")
+    into = tmp_path / "start.pt"
+    assert said in refused(capsys, kind, folder / source, "--config", sources[0], "--into", into)
+    assert not into.exists()
 
 
 def test_errors_are_one_line(sources, tmp_path):

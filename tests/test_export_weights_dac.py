@@ -128,12 +128,30 @@ def test_every_tensor_is_accounted_for(descript, tmp_path):
         ({"decoder_rates": [8, 8, 4, 2]}, r"decoder_ratios is \[8, 8, 4, 2\], expected \[8, 5, 4"),
         ({"n_codebooks": 4}, "has 4 levels, expected at least the 5 codebooks of --config"),
         ({"codebook_dim": [8, 8]}, "Expected `int`, got `array`.*expected whole numbers"),
+        ({"encoder_dim": -4}, r"Expected `int` >= 1 - at `\$.encoder_width`, .*from 1 to 4096"),
+        ({"n_codebooks": 10**9}, "Expected `int` <= 4096.*expected whole numbers from 1 to 4096"),
+        ({"encoder_rates": [-2, -4, 5, 8]}, "Expected `int` >= 1.*expected whole numbers"),
+        ({"encoder_rates": [1] * 60 + [320]}, "Expected `array` of length <= 8"),
     ],
 )
 def test_a_file_of_another_model(descript, tmp_path, change, message):
     path = write_descript(tmp_path / "x.pth", descript.state_dict(), **change)
     with pytest.raises(ExportError, match=message):
         read_dac(path, CONFIG)
+
+
+def test_weight_norm_that_does_not_fit_together(descript, tmp_path):
+    """Of another shape, quantised, or beside the weight itself: told under the file's own names."""
+    state, first = descript.state_dict(), "encoder.block.0.weight"
+    for name, tensor in [
+        (f"{first}_g", torch.ones(5, 1, 1)),
+        (f"{first}_v", torch.tensor(1.0)),
+        (f"{first}_v", state[f"{first}_v"].to(torch.int8)),
+        (first, torch.ones(4, 1, 7)),
+    ]:
+        path = write_descript(tmp_path / "x.pth", state | {name: tensor})
+        with pytest.raises(ExportError, match=rf"unexpected: {first}_g, {first}_v; expected"):
+            read_dac(path, CONFIG)
 
 
 def test_files_of_something_else(descript, folder, tmp_path):

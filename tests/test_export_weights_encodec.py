@@ -1,6 +1,7 @@
 """EnCodec's weights as audiocraft and as transformers keep them: the same tokens and sound."""
 
 from collections import OrderedDict
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from export.weights.encodec import facts_at, read_encodec, read_yaml
 from training.codecs.codec import build_codec
 from vab_rt.errors import ExportError
 
+NESTED = "a: &a [1]\n" + "".join(f"{b}: &{b} [{f'*{a}, ' * 9}]\n" for a, b in pairwise("abcdefghi"))
+NESTED += "seanet: {n_filters: *i, ratios: *i, lstm: *i}"  # 9 to the 8th, written out
 CONFIG = tiny_config(codec="encodec", num_codebooks=3, codebook_size=32, code_dim=16)
 
 
@@ -125,6 +128,23 @@ def test_every_tensor_is_accounted_for(owner, tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_tensors_that_hold_something_else(owner, tmp_path):
+    """Quantised, sparse or without values: never taken for floats."""
+    state = audiocraft_state(owner.state_dict())
+    name = "encoder.model.0.conv.conv.bias"
+    bias = state[name]
+    for odd, said in [
+        (bias.to(torch.int8), "int8 strided cpu"),
+        (bias.to(torch.float8_e4m3fn), "float8_e4m3fn strided cpu"),
+        (bias.to_sparse(), "float32 sparse_coo cpu"),
+        (bias.to("meta"), "float32 strided meta"),
+        (bias.to(torch.complex64), "complex64 strided cpu"),
+    ]:
+        path = write_audiocraft(tmp_path / "x", owner.state_dict(), best_state=state | {name: odd})
+        with pytest.raises(ExportError, match=f"model of --config: of another type: {name} {said}"):
+            read_encodec(path, CONFIG)
+
+
 def test_names_are_told_as_transformers_has_them(folder, owner, tmp_path):
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     state = owner.state_dict()
@@ -141,12 +161,20 @@ def test_a_config_of_another_model(owner, folder, file, tmp_path):
     path = write_audiocraft(tmp_path / "x.bin", owner.state_dict(), **{"xp.cfg": causal})
     with pytest.raises(ExportError, match="encodec.causal is True, expected False, seanet.causal"):
         read_encodec(path, CONFIG)
+    other_decoder = XP_CFG.replace("    trim_right_ratio: 1.0", "    pad_mode: reflect")
+    path = write_audiocraft(tmp_path / "x.bin", owner.state_dict(), **{"xp.cfg": other_decoder})
+    with pytest.raises(ExportError, match="seanet.decoder.pad_mode is 'reflect', expected 'const"):
+        read_encodec(path, CONFIG)
     facts = json.loads((folder / "config.json").read_text())
     for change, message in [
         ({"pad_mode": "reflect"}, "pad_mode is 'reflect', expected 'constant'"),
         ({"sampling_rate": 24000}, "sampling_rate is 24000, expected 16000"),
         ({"model_type": "dac"}, "model_type is 'dac', expected 'encodec'"),
         ({"num_filters": "4"}, "are '4', .* expected a number, a list of numbers and a number"),
+        ({"num_filters": -4}, "are -4, .* from 1 to 4096"),
+        ({"upsampling_ratios": [-8, -5, 4, 2]}, r"are 4, \[-8, -5, 4, 2\], 2, expected"),
+        ({"upsampling_ratios": [1] * 60 + [320]}, r"are 4, \[1, 1, .*\.\.\.\], 2, expected"),
+        ({"num_lstm_layers": 10**9}, "1000000000, expected"),
     ]:
         (tmp_path / "config.json").write_text(json.dumps(facts | change))
         with pytest.raises(ExportError, match=message):
@@ -186,6 +214,11 @@ def test_half_a_file(file, folder, tmp_path):
         ({"best_state": {}, "x": 1}, "holds 'best_state', 'x', expected 'best_state' and 'xp.cfg'"),
         ({"best_state": {}, "xp.cfg": {}}, "xp.cfg is a dict, expected YAML"),
         ({"best_state": {}, "xp.cfg": "a: [1"}, "xp.cfg is not YAML"),
+        ({"best_state": {}, "xp.cfg": "a: 2024-13-45"}, r"xp.cfg is not YAML \(month must be in"),
+        (
+            {"best_state": {}, "xp.cfg": NESTED},
+            r"seanet.n_filters, .*\[\[\.\.\.\], .* expected a num",
+        ),
         ({"best_state": {}, "xp.cfg": "a: 1"}, r"seanet.n_filters, \S+ \S+ are None, None, None"),
         ({"best_state": {}, "xp.cfg": XP_CFG}, "best_state holds no names with tensors"),
         ({"best_state": {"x": "y"}, "xp.cfg": XP_CFG}, "best_state holds a str under 'x'"),
