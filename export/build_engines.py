@@ -47,10 +47,11 @@ def build_graphs(arguments: argparse.Namespace, wanted: Wanted, out: Path) -> It
     if read_parts(path, ())[0].get("kind") == "v2a-mapper":
         from export.v2a_bundle import build_v2a_bundle  # takes diffusers and transformers
 
-        if fine is not None:
-            raise OptionError(
-                f"{path} is of a V2A-Mapper, which has no second stage; leave --fine out"
-            )
+        for option, given in {"--fine": fine, "--calibrate": arguments.calibrate}.items():
+            if given is not None:
+                raise OptionError(
+                    f"{path} is of a V2A-Mapper, which has no use for {option}; leave it out"
+                )
         precisions = (wanted.precision, *wanted.typed)
         yield from build_v2a_bundle(path, out, precisions, arguments.store, arguments.force)
         return

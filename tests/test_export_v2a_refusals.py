@@ -64,6 +64,13 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path, capsys, change, messa
     assert not (tmp_path / "c").exists()
 
 
+@pytest.mark.parametrize("option", ["--fine", "--calibrate"])
+def test_options_of_another_system_are_refused(tmp_path, capsys, option):
+    torch.save({"kind": "v2a-mapper"}, tmp_path / "c.pt")
+    error = refusal(capsys, tmp_path / "c.pt", option, "something")
+    assert f"is of a V2A-Mapper, which has no use for {option}" in error
+
+
 def test_a_weight_beyond_float16_is_refused(tmp_path):
     path = write_tiny_v2a(tmp_path / "c.pt")
     content = torch.load(path, weights_only=True)
