@@ -22,7 +22,7 @@ def codec():
     torch.manual_seed(0)
     codec = build_codec(read_recipe("default").model, TINY)
     frames = codec.latents(torch.randn(8, 32_000) * 0.1).flatten(0, 1)
-    fit_codebooks(codec.quantizer, frames, rounds=2)
+    list(fit_codebooks(codec.quantizer, frames, rounds=2))
     return codec.eval()
 
 
@@ -71,7 +71,7 @@ def test_decoding_tokens_is_rendering_the_quantised_latents(codec):
 def test_each_codebook_takes_error_away():
     codec = build_codec(read_recipe("default").model, TINY)
     frames = codec.latents(torch.randn(8, 32_000) * 0.1).flatten(0, 1)
-    fit_codebooks(codec.quantizer, frames, rounds=2)
+    list(fit_codebooks(codec.quantizer, frames, rounds=2))
     frames, vq = frames.T[None], codec.quantizer.vq
     errors = [(frames - vq.decode(vq.encode(frames, n_q=n))).square().mean() for n in (1, 2, 3, 4)]
     assert errors == sorted(errors, reverse=True) and errors[3] < 0.9 * errors[0]
@@ -86,7 +86,11 @@ def test_a_decoder_may_learn_to_do_with_fewer_codebooks():
     assert (counts[:4] == 0).all() and (counts[4:12] - 1 / 18).abs().max() < 0.02
     assert abs(counts[12] - (1 / 2 + 1 / 18)) < 0.03
     assert torch.equal(drawn, codec._num_kept(4000, torch.Generator().manual_seed(0)))
-    fit_codebooks(codec.quantizer, codec.latents(torch.randn(4, 32_000)).flatten(0, 1), rounds=1)
+    list(
+        fit_codebooks(
+            codec.quantizer, codec.latents(torch.randn(4, 32_000)).flatten(0, 1), rounds=1
+        )
+    )
     tokens = codec.encode(torch.randn(3, 6400) * 0.1)
     kept = codec.dequantise(tokens, torch.tensor([4, 12, 7]))
     for clip, count in enumerate((4, 12, 7)):

@@ -14,7 +14,7 @@ def quantiser(codes: int = 8, layers: int = 2, dimension: int = 4) -> ResidualVe
     made = ResidualVectorQuantizer(
         dimension=dimension, n_q=layers, bins=codes, kmeans_init=False, decay=0.9
     )
-    fit_codebooks(made, torch.randn(400, dimension), rounds=4)
+    list(fit_codebooks(made, torch.randn(400, dimension), rounds=4))
     return made
 
 

@@ -22,7 +22,7 @@ from training.codecs.recordings import Recordings, read_recordings, recordings, 
 from training.codecs.settings import OF_OUTPUT, CodecTraining, read_training
 from training.codecs.spectra import MultiScaleSpectra
 from training.datasets.rendered import Clips
-from training.finetuning import report, run_command
+from training.finetuning import report, run_command, shown
 from training.fitting import Average, fit, half_cosine, set_rate
 from training.pretrain import wants_bfloat16
 from training.recipes import read_recipe
@@ -49,7 +49,8 @@ def train_codec(
     codec = build_codec(config, settings).to(device)
     if not (folder / "codec.pt").exists():
         points = frames_to_fit(codec, clips.audio, t.fit_clips, np.random.default_rng(seed), device)
-        codec.fit(points)
+        for _ in shown("codebooks", codec.fit(points), config.num_codebooks):
+            pass
     average = Average(codec, t.average)
     optimizer = torch.optim.AdamW(codec.parameters(), betas=t.betas, weight_decay=t.weight_decay)
     combined = Balancer(t.weights) if t.balanced else WeightedSum(t.weights)

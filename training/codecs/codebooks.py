@@ -6,6 +6,8 @@ in its training mode codes that nothing falls to are never replaced
 k-means, and the encoder commits to the first codebook alone (.../issues/25).
 """
 
+from collections.abc import Iterator
+
 import torch
 from encodec.quantization import ResidualVectorQuantizer
 from encodec.quantization.core_vq import EuclideanCodebook
@@ -14,8 +16,10 @@ from torch.nn import functional as F
 
 
 @torch.no_grad()
-def fit_codebooks(quantizer: ResidualVectorQuantizer, points: Tensor, rounds: int = 20) -> None:
-    """Residual k-means on points [N, D]; one codebook after the other."""
+def fit_codebooks(
+    quantizer: ResidualVectorQuantizer, points: Tensor, rounds: int = 20
+) -> Iterator[None]:
+    """Residual k-means on points [N, D]; one codebook after the other, each yields."""
     residual = points
     for layer in quantizer.vq.layers:
         centres = kmeans(residual, quantizer.bins, rounds)
@@ -27,6 +31,7 @@ def fit_codebooks(quantizer: ResidualVectorQuantizer, points: Tensor, rounds: in
         book.embed_avg.copy_(centres * shares[:, None])
         book.inited.fill_(1)
         residual = residual - centres[owner]
+        yield
 
 
 def quantise(

@@ -1,5 +1,6 @@
 """The codecs behind one contract: audio [B, S] <-> tokens [B, K, T]."""
 
+from collections.abc import Iterator
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -37,8 +38,8 @@ class Codec(Protocol):
         [K', N], leave of latents [N, width]: [N, V], as shares; the least is the token."""
         ...
 
-    def fit(self, latents: Tensor) -> None:
-        """Begin with codebooks that suit these latents [N, width]."""
+    def fit(self, latents: Tensor) -> Iterator[None]:
+        """Begin with codebooks that suit these latents [N, width]; yields after each of them."""
         ...
 
     def heard(self, latents: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ into them. A model of K codebooks has the first K of DAC's 12 levels: each refin
 """
 
 import math
+from collections.abc import Iterator
 
 import msgspec
 import torch
@@ -79,7 +80,7 @@ class DacCodec(nn.Module):
         return torch.cdist(seen, F.normalize(level.codebook.weight)).square()
 
     @torch.no_grad()
-    def fit(self, latents: Tensor) -> None:
+    def fit(self, latents: Tensor) -> Iterator[None]:
         """k-means, level by level, of what each projects."""
         residual = latents.T[None]  # [1, width, N]
         for level in self.quantizer.quantizers:
@@ -87,6 +88,7 @@ class DacCodec(nn.Module):
             level.codebook.weight.copy_(kmeans(seen, len(level.codebook.weight), FITTING_ROUNDS))
             codes, _ = level.decode_latents(seen.T[None])
             residual = residual - level.out_proj(codes)
+            yield
 
     def heard(self, latents: Tensor) -> Tensor:
         """Frames that hold more than silence [T], of one clip's [T, width]: nobody knows yet."""

@@ -6,6 +6,7 @@ the state_dict of Meta's own weights fits. `codec_training.py` trains it from th
 """
 
 import math
+from collections.abc import Iterator
 
 import msgspec
 import torch
@@ -78,8 +79,8 @@ class EncodecCodec(nn.Module):
     def distances(self, latents: Tensor, tokens: Tensor) -> Tensor:
         return distances(self.codebooks, latents, tokens)
 
-    def fit(self, latents: Tensor) -> None:
-        fit_codebooks(self.quantizer, latents)
+    def fit(self, latents: Tensor) -> Iterator[None]:
+        return fit_codebooks(self.quantizer, latents)
 
     def heard(self, latents: Tensor) -> Tensor:
         """Frames that hold more than silence [T], of one clip's [T, code_dim]: nobody knows yet."""

@@ -9,6 +9,7 @@ trains on a CPU in minutes and decodes ten seconds in milliseconds.
 """
 
 import math
+from collections.abc import Iterator
 
 import msgspec
 import torch
@@ -225,8 +226,8 @@ class SpectralCodec(nn.Module):
     def distances(self, latents: Tensor, tokens: Tensor) -> Tensor:
         return distances(self.codebooks, latents, tokens)
 
-    def fit(self, latents: Tensor) -> None:
-        fit_codebooks(self.quantizer, latents)
+    def fit(self, latents: Tensor) -> Iterator[None]:
+        return fit_codebooks(self.quantizer, latents)
 
     def heard(self, latents: Tensor) -> Tensor:
         """Frames that hold more than silence [T], of one clip's latents [T, code_dim]."""
