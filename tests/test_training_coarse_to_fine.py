@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 
 import msgspec
 from checkpoints import tiny_checkpoint, tiny_config
+from weight_files import recipe_file
 
 from training import coarse_to_fine, evaluate
 from training.checkpoint import read_checkpoint
@@ -188,6 +189,33 @@ def test_an_image_encoder_of_other_sizes_is_refused(tmp_path):
     config = read_recipe("vab-dac-small").model
     with pytest.raises(OptionError, match="has image_size 16, expected 64 as the model vab-dac-"):
         image_encoder_of(tmp_path / "images.pt", config)
+
+
+def test_on_shards_a_fine_model_is_trained_and_waits_for_its_coarse_one(
+    tmp_path, monkeypatch, capsys
+):
+    """As the presets are: one checkpoint and one folder of shards each, then one bundle."""
+    config = tiny_config(num_codebooks=3, given_codebooks=2)
+    torch.save(tiny_checkpoint(config), tmp_path / "start.pt")
+    random = np.random.default_rng(0)
+    clips = TokenisedClips(
+        tokens=random.integers(37, size=(4, 3, 100), dtype=np.int16),
+        features=np.zeros((4, config.num_frames, config.visual_dim), np.float16),
+        labels=np.zeros((4, 2), np.float32),
+    )
+    monkeypatch.setattr("training.recipe.open_shards", lambda *_: clips)
+    for stage in ("finetune", "export", "describe"):
+        monkeypatch.setattr(f"training.recipe.{stage}", None)
+    path = recipe_file(tmp_path / "fine.toml", config)
+    path.write_text(path.read_text() + "[pretrain]\nbatch = 2\nepochs = 1\n")
+    words = ["--start", tmp_path / "start.pt", "--shards", tmp_path, "--out", tmp_path / "run"]
+    main([str(path), *map(str, words)])
+    checkpoint = tmp_path / "run" / "ckpt.pt"
+    assert f"next: python -m export.build_engines COARSE.pt --fine {checkpoint}" in (
+        capsys.readouterr().out
+    )
+    before, after = (read_checkpoint(p).vab() for p in (tmp_path / "start.pt", checkpoint))
+    assert not torch.equal(before.heads.weight, after.heads.weight)
 
 
 def test_options_that_do_not_go_together_are_refused(tmp_path, capsys):

@@ -62,7 +62,10 @@ def run(recipe: Recipe, folder: Path, images: Path | None = None) -> None:
 
 
 def run_on_shards(recipe: Recipe, folder: Path, start: Path, shards: str, held_out: str) -> None:
-    """The transformer's stages, on clips that `training.extract` made with `start`."""
+    """The transformer's stages, on clips that `training.extract` made with `start`.
+
+    Of a coarse-to-fine model training alone: it represents and generates nothing by itself.
+    """
     begin = read_checkpoint(start)
     if begin.config != recipe.model:
         raise OptionError(
@@ -74,7 +77,7 @@ def run_on_shards(recipe: Recipe, folder: Path, start: Path, shards: str, held_o
     checkpoint = train_model(
         folder, begin, clips, validation, recipe.pretrain, recipe.pretrain_minutes
     )
-    if ranks.rank() == 0:
+    if ranks.rank() == 0 and not recipe.model.given_codebooks:
         finetune(recipe, folder, checkpoint, clips)
         if validation is not None:
             evaluate_finetuned(folder, checkpoint, validation)
@@ -139,7 +142,11 @@ def _run(arguments: argparse.Namespace) -> None:
             run(recipe, folder, arguments.image_encoder)
         else:
             run_on_shards(recipe, folder, arguments.start, arguments.shards, arguments.held_out)
-    print(f"checkpoint: {folder / 'ckpt.pt'}\nbundle: {folder / 'bundle'}")
+    print(f"checkpoint: {folder / 'ckpt.pt'}")
+    if recipe.model.given_codebooks:
+        print(f"next: python -m export.build_engines COARSE.pt --fine {folder / 'ckpt.pt'}")
+    else:
+        print(f"bundle: {folder / 'bundle'}")
 
 
 def _run_v2a(arguments: argparse.Namespace) -> None:
