@@ -1,6 +1,7 @@
 """`python -m bench NAME`: one module of this folder, with its own options."""
 
 import importlib
+import subprocess
 import sys
 
 from vab_rt.errors import VabError
@@ -15,6 +16,7 @@ BENCHES = {
     "profile": "bench.profiling",
     "installed": "bench.installed",
 }
+OURS = ("bench", "export", "training", "vab_rt")
 
 
 def main() -> None:
@@ -24,6 +26,17 @@ def main() -> None:
             importlib.import_module(BENCHES[name]).main(arguments)
         except VabError as error:
             sys.exit(f"error: {error}")
+        except subprocess.CalledProcessError as error:  # it has printed why
+            command = " ".join(map(str, error.cmd))
+            sys.exit(f"error: a command of bench {name} exits {error.returncode}: {command}")
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] in OURS:
+                raise
+            sys.exit(
+                f"error: bench {name} needs {error.name}; install it with: pip install '.[dev]'"
+            )
+        except KeyboardInterrupt:
+            sys.exit(130)
         return
     print(f"usage: python -m bench {{{','.join(BENCHES)}}} [--help]")
     sys.exit(0 if name in ("-h", "--help") else 2)

@@ -21,8 +21,8 @@ from torch import Tensor
 from bench.generate import console, print_facts
 from bench.machine import commit, machine, versions
 from bench.roofline import Roofline, backbone_flops, measure_roofline
-from bench.runs import run
-from bench.torch_loop import PAUSE_S, TorchModel
+from bench.runs import PAUSE_S, at_least_one, run
+from bench.torch_loop import TorchModel
 from export.verify import fixed_inputs, relative_error, run_torch
 from training.model import VAB
 from training.recipes import read_recipe
@@ -44,7 +44,9 @@ MAX_RELATIVE_ERROR = 1e-3
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench full_size", description=__doc__)
     parser.add_argument("--system", choices=SYSTEMS, default="vab-encodec")
-    parser.add_argument("--repeats", type=int, default=3, help="guided steps timed on each side")
+    parser.add_argument(
+        "--repeats", type=at_least_one, default=3, help="guided steps timed on each side"
+    )
     parser.add_argument("--no-engines", action="store_true", help="without TensorRT-RTX's")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     options = parser.parse_args(arguments)

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from bench.machine import commit, machine, versions
 from bench.roofline import Roofline, backbone_flops, measure_roofline
-from bench.runs import Run, run
+from bench.runs import Run, at_least_one, run
 from vab_rt.bundle import Bundle, open_bundle
 from vab_rt.errors import OptionError
 
@@ -233,7 +233,7 @@ def print_figures(figures: dict[str, Any]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench generate", description=__doc__)
     parser.add_argument("--model", help="a bundle's folder (default: the shipped one)")
-    parser.add_argument("--runs", type=int, default=5, help="fresh processes timed")
+    parser.add_argument("--runs", type=at_least_one, default=5, help="fresh processes timed")
     parser.add_argument("--hour", action="store_true", help="also a one-hour video; takes minutes")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     return parser

@@ -6,7 +6,10 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
+from vab_rt.engines.driver import cuda_version, find_driver
+
 PACKAGES = ("numpy", "onnxruntime", "av", "torch")
+OF_GPUS = ("cuda-core", "cuda-bindings", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "triton")
 
 
 def machine() -> dict[str, str | int | float]:
@@ -17,16 +20,18 @@ def machine() -> dict[str, str | int | float]:
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "system": f"{platform.system()} {platform.release()}",
         "load_average": round(os.getloadavg()[0], 2),
+        "gpu": _gpu_name(),
     }
 
 
 def versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *OF_GPUS):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = "not installed"
+            if package in PACKAGES:
+                found[package] = "not installed"
     return found
 
 
@@ -46,3 +51,12 @@ def _cpu_name() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.machine()
+
+
+def _gpu_name() -> str:
+    """The first, with its driver; "none" where there is none that starts."""
+    driver = find_driver()
+    if driver is None or not driver.gpus:
+        return "none"
+    gpu = driver.gpus[0]
+    return f"{gpu.name} ({gpu.capability}), {driver.version}, CUDA {cuda_version(driver.cuda)}"

@@ -19,6 +19,7 @@ from rich.table import Table
 
 import vab_rt
 from bench.machine import commit, machine, versions
+from bench.runs import at_least_one
 from bench.traces import Share, Trace, shares_of_graph
 from vab_rt.bundle import Bundle, open_bundle
 from vab_rt.config import TokenOptions
@@ -156,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, help="default: one per physical core")
-    parser.add_argument("--runs", type=int, default=10, help="of each graph")
-    parser.add_argument("--top", type=int, default=8, help="operators shown of each graph")
+    parser.add_argument("--runs", type=at_least_one, default=10, help="of each graph")
+    parser.add_argument("--top", type=at_least_one, default=8, help="operators shown of each graph")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     return parser

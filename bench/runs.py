@@ -1,5 +1,6 @@
 """One command in a fresh process: how long, how much memory, what it printed last."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -21,6 +22,16 @@ with open(report, "w") as file:
     json.dump([wall_s, usage.ru_maxrss * 1024 / 1e6], file)
 sys.exit(max(0, os.waitstatus_to_exitcode(status)) or os.WIFSIGNALED(status))
 """
+
+
+PAUSE_S = 0.3  # until the threads of the side that has just run no longer spin
+
+
+def at_least_one(text: str) -> int:
+    """How often something is run, as argparse reads it: 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number from 1 on")
+    return int(text)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from rich.console import Console
 
 from bench.machine import commit, machine, versions
+from bench.runs import at_least_one
 from vab_rt.bundle import open_bundle
 from vab_rt.config import TokenOptions
 from vab_rt.engines import open_engines
@@ -42,19 +43,27 @@ def main(arguments: list[str] | None = None) -> None:
     facts = {"machine": machine(), "versions": versions(), "commit": commit()}
     for fact in facts.values():
         console.print(str(fact))
+    figures = measure_on_gpu(options.runs)
+    print_figures(figures)  # at once: a run may be cut short
     try:
         native = NativeSampler(options.threads)
     except BackendError as error:
-        sys.exit(f"{error}; nothing was timed")
-    check_parity(native)
-    figures = measure(native, options.runs) | measure_share_of_step(native)
-    figures |= measure_in_torch(native.num_threads, options.runs)
+        console.print(f"{error}; on the processor nothing was timed", markup=False)
+        figures |= {"native_ms": None, "native_reason": str(error)}
+    else:
+        check_parity(native)
+        figures |= measure(native, options.runs) | measure_share_of_step(native)
+        figures |= measure_in_torch(native.num_threads, options.runs)
     if facts["machine"]["load_average"] > BUSY:
         console.print("the machine is busy: do not compare these figures")
-    for name, value in figures.items():
-        console.print(f"{name:>36}  {value}")
+    print_figures(figures)
     if options.json:
         print(json.dumps(figures | facts))
+
+
+def print_figures(figures: dict[str, Any]) -> None:
+    for name, value in figures.items():
+        console.print(f"{name:>36}  {value}", markup=False)
 
 
 def check_parity(native: Sampler) -> None:
@@ -182,20 +191,29 @@ def measure_share_of_step(native: Sampler, num_runs: int = 10) -> dict[str, Any]
     }
 
 
-def measure_in_torch(threads: int, num_runs: int) -> dict[str, Any]:
-    """The same step in torch, here and, where there is one, on a GPU beside the kernels."""
+def measure_on_gpu(num_runs: int) -> dict[str, Any]:
+    """The compiled kernels beside the same step in torch; or why there is nothing to measure."""
     try:
         from bench.gpu_sampling import measure_gpu, why_not
-        from bench.torch_sampling import measure_torch
     except ImportError as error:
-        return {"torch_ms": None, "gpu": None, "gpu_reason": f"not measured: {error}"}
-    settings = first_step(POSITIONS)
-    num_torch_runs = max(1, num_runs // 10)
-    figures: dict[str, Any] = measure_torch(settings, random_logits(), threads, num_torch_runs)
-    reason = why_not()
-    if reason is not None:
-        return figures | {"gpu": None, "gpu_reason": reason}
-    return figures | measure_gpu(settings, POSITIONS, SIZE, num_runs)
+        return {"gpu": None, "gpu_reason": f"not measured: {error}"}
+    if reason := why_not():
+        return {"gpu": None, "gpu_reason": reason}
+    try:
+        return measure_gpu(first_step(POSITIONS), POSITIONS, SIZE, num_runs)
+    except BackendError as error:
+        return {"gpu": None, "gpu_reason": f"not measured: {error}"}
+
+
+def measure_in_torch(threads: int, num_runs: int) -> dict[str, Any]:
+    """The same step in torch on the processor."""
+    num_runs = max(1, num_runs // 10)
+    try:
+        from bench.torch_sampling import measure_torch
+
+        return measure_torch(first_step(POSITIONS), random_logits(), threads, num_runs)
+    except Exception as error:  # noqa: BLE001 - of torch's compiler; the other figures stand
+        return {"torch_ms": None, "torch_reason": f"not measured: {' '.join(str(error).split())}"}
 
 
 def _alternate(num_runs: int, *calls: Callable[[], object]) -> Iterator[list[float]]:
@@ -211,7 +229,7 @@ def _time_ms(call: Callable[[], object]) -> float:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench sampling", description=__doc__)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--runs", type=int, default=100, help="of the native kernel")
+    parser.add_argument("--threads", type=at_least_one, default=2)
+    parser.add_argument("--runs", type=at_least_one, default=100, help="of the native kernel")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     return parser

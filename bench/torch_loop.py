@@ -24,6 +24,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import vab_rt
+from bench.runs import PAUSE_S, at_least_one
 from training.codecs.codec import build_codec
 from training.image_encoder import ImageEncoder
 from training.model import VAB
@@ -36,7 +37,6 @@ from vab_rt.pipeline import Pipeline
 from vab_rt.video import VideoReader
 
 MAX_RELATIVE_ERROR = 1e-3  # of the largest logit, as the exporter promises
-PAUSE_S = 0.3  # until the threads of the side that has just run no longer spin
 
 
 class TorchModel:
@@ -204,7 +204,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.torch_loop", description=__doc__)
     parser.add_argument("video", type=Path, help="a clip as long as the model's")
     parser.add_argument("--model", help="the bundle whose config is taken (default: the shipped)")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=at_least_one, default=5)
     arguments = parser.parse_args()
     recipe = recipe_of(open_bundle(arguments.model).config)
     model = TorchModel(recipe.model, recipe.codec)

@@ -13,6 +13,7 @@ from checkpoints import SETTINGS, tiny_config
 
 from bench import gpu
 from bench.peers.devices import Device
+from bench.peers.parity import Differs
 from bench.roofline import Roofline, backbone_work
 from bench.stages import stage_work
 from bench.torch_loop import TorchModel, count_flops
@@ -20,7 +21,7 @@ from training.recipes import Recipe
 from vab_rt.config import TokenOptions
 from vab_rt.engines import Engines
 from vab_rt.engines.device_engines import DeviceEngines
-from vab_rt.pipeline import Pipeline
+from vab_rt.errors import BackendError
 from vab_rt.sampling import sample_step
 from vab_rt.systems.vab import Vab
 
@@ -50,27 +51,15 @@ def test_a_stage_reads_the_weights_that_it_runs():
     assert 0.5 * 4 * all_weights < found[1] - found[0] <= 4 * all_weights
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_without_a_gpu_it_says_so_and_what_each_stage_asks(capsys):
-    gpu.main(["--recipe", "default", "--json"])
-    out = capsys.readouterr().out
-    figures = json.loads(out.strip().rpartition("\n")[2])
-    assert "not measured: no GPU" in out
-    assert figures["device"] is None and figures["gpu_reason"] == "not measured: no GPU"
-    assert list(figures["work"]) == STAGES
-    assert all(work["flops"] > 0 and work["size_bytes"] > 0 for work in figures["work"].values())
-
-
 @pytest.fixture(scope="module")
 def model():
     return TorchModel(CONFIG, SETTINGS["spectral"])
 
 
 @pytest.fixture
-def pipeline(model, monkeypatch):
+def system(model, monkeypatch):
     """The torch model behind the calls of a runtime."""
     monkeypatch.setattr(gpu, "OPTIONS", OPTIONS)
-    monkeypatch.setattr(gpu, "BATCHES", (1, 2))
     monkeypatch.setattr(Device, "roofline", lambda self: Roofline(1e12, 1e11))
 
     def called(module):
@@ -83,15 +72,18 @@ def pipeline(model, monkeypatch):
     parts = (model.image_encoder, model.vab, lambda tokens: model.codec.decode(tokens).clamp(-1, 1))
     names = ("visual_encoder", "backbone", "codec_decoder")
     graphs = dict(zip(names, map(called, parts), strict=True))
-    return Pipeline(Vab(CONFIG, Engines(graphs, "stand-in", sample_step)))
+    return Vab(CONFIG, Engines(graphs, "stand-in", sample_step))
 
 
 DEVICE = Device("cpu", "stand-in", "fp32")
 
 
-def test_every_stage_is_beside_its_ceiling(model, pipeline, capsys):
+PLAN = gpu.Plan("tiny", repeats=2, batches=(1, 2))
+
+
+def test_every_stage_is_beside_its_ceiling(model, system, capsys):
     work = stage_work(Recipe(model=CONFIG, codec=SETTINGS["spectral"]), 4, OPTIONS.steps)
-    figures = gpu.measure(DEVICE, model.vab, pipeline, work, repeats=2)
+    figures = gpu.measure(DEVICE, model.vab, system, work, PLAN)
     out = capsys.readouterr().out
     assert out.index("ceiling of stand-in") < out.index("parity:") < out.index("loop_ms")
     assert list(figures["stages"]) == STAGES
@@ -104,25 +96,77 @@ def test_every_stage_is_beside_its_ceiling(model, pipeline, capsys):
     json.dumps(figures)
 
 
-def test_nothing_is_timed_where_logits_differ(model, pipeline):
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_without_a_gpu_it_says_so_and_measures_small_on_the_processor(
+    model, system, monkeypatch, capsys
+):
+    recipe = Recipe(model=CONFIG, codec=SETTINGS["spectral"])
+    monkeypatch.setattr(gpu, "read_model", lambda name: CONFIG)
+    monkeypatch.setattr("training.recipes.read_recipe", lambda name: recipe)
+    monkeypatch.setattr(gpu, "build", lambda *_: (model.vab, system))
+    gpu.main(["--repeats", "1", "--json"])
+    out = capsys.readouterr().out
+    figures = json.loads(out.strip().rpartition("\n")[2])
+    assert "not measured: no GPU; what follows is default on the processor" in out
+    assert figures["gpu_reason"] == "not measured: no GPU"
+    assert (figures["model"], figures["precision"], figures["backend"]) == (
+        "default",
+        "fp32",
+        "stand-in",
+    )
+    assert list(figures["work"]) == list(figures["gpu_work"]) == list(figures["stages"]) == STAGES
+    for work in (*figures["work"].values(), *figures["gpu_work"].values()):
+        assert work["flops"] > 0 and work["size_bytes"] > 0
+    assert figures["loop_ms"] > 0 and list(figures["batches"]) == ["1", "2"]
+
+
+def test_around_torchs_backbone_the_loop_alone_is_measured(model, system):
+    engines = dataclasses.replace(system.engines, graphs={"backbone": system.engines["backbone"]})
+    work = {"token_loop": backbone_work(CONFIG, 2, 4)}
+    figures = gpu.measure(
+        DEVICE, model.vab, dataclasses.replace(system, engines=engines), work, PLAN
+    )
+    assert list(figures["stages"]) == ["token_loop"]
+    assert figures["frames_to_waveform_ms"] is figures["beside_the_loop_ms"] is None
+    assert figures["batches"]["2"]["clips_per_s"] > 0
+    found = gpu.work_of_stages("vab-encodec", "fp16", "torch")
+    assert found == {"token_loop": backbone_work(gpu.read_model("vab-encodec"), 2, 2).times(2)}
+
+
+def test_clips_that_do_not_fit_end_the_batches_and_nothing_else(model, system, monkeypatch):
+    decode = gpu.decode
+
+    def small(system, features, tokens):
+        if len(tokens) > 1:
+            raise BackendError("the memory of GPU 0 is full")
+        return decode(system, features, tokens)
+
+    monkeypatch.setattr(gpu, "decode", small)
+    work = {"token_loop": backbone_work(CONFIG, 2, 4)}
+    plan = PLAN._replace(batches=(1, 2, 4))
+    found = dict(gpu.batches(DEVICE, system, work["token_loop"], Roofline(1e12, 1e11), plan))
+    assert list(found) == ["1", "2"] and found["1"]["ms"] > 0
+    assert found["2"] == {"failed": "the memory of GPU 0 is full"}
+
+
+def test_nothing_is_timed_where_logits_differ(system):
     other = TorchModel(CONFIG, SETTINGS["spectral"], seed=1)
-    with pytest.raises(SystemExit, match="not timed: logits"):
-        gpu.check(DEVICE, other.vab, pipeline)
+    with pytest.raises(Differs, match="not timed: logits"):
+        gpu.check(DEVICE, other.vab, system)
 
 
-def test_the_host_time_of_a_step_is_read_from_the_loop(pipeline):
+def test_the_host_time_of_a_step_is_read_from_the_loop(system):
     class Timed(DeviceEngines):
         def loop_for(self, backbone, clips, is_guided):
             assert (backbone, clips, is_guided) == ("backbone", 1, True)
             return SimpleNamespace(launching_s=100e-6)
 
     engines = Timed({}, "cuda", gpu=None, device_graphs={}, contracts={})
-    pipeline.system = dataclasses.replace(pipeline.system, engines=engines)
-    assert gpu.host_us_per_step(pipeline) == 50
+    assert gpu.host_us_per_step(dataclasses.replace(system, engines=engines)) == 50
 
 
-def test_a_clip_of_a_batch_has_its_own_seed(pipeline):
-    _, features, masked = gpu.inputs(pipeline, 2)
+def test_a_clip_of_a_batch_has_its_own_seed(system):
+    _, features, masked = gpu.inputs(system, 2)
     same = np.repeat(features[:1], 2, axis=0)
-    first, second = gpu.decode(pipeline, same, masked)
+    first, second = gpu.decode(system, same, masked)
     assert not np.array_equal(first, second)

@@ -10,16 +10,15 @@ torch = pytest.importorskip("torch", reason="the bench compares with PyTorch: pi
 import msgspec
 from checkpoints import tiny_config
 
-from bench.peers import comparison, parity
+from bench.peers import comparison, parity, sides
 from bench.peers.devices import Device, find_device
 from bench.peers.parallel import Parallel
 from bench.roofline import Roofline
 from training.model import VAB
-from training.recipes import Recipe
 from vab_rt.config import TokenOptions
 from vab_rt.decoding import remask_count
 from vab_rt.engines import Engines
-from vab_rt.pipeline import Pipeline
+from vab_rt.errors import OptionError
 from vab_rt.sampling import sample_step
 from vab_rt.systems.vab import Vab
 
@@ -54,23 +53,23 @@ def features():
     return torch.nn.functional.normalize(found, dim=-1)
 
 
-def pipeline_of(vab, error=0.0):
+def system_of(vab, error=0.0):
     """Our own loop and reference sampler around the torch model."""
 
     @torch.inference_mode()
     def backbone(tokens, features, conditional):
         return vab(*map(torch.from_numpy, (tokens, features, conditional))).numpy() + error
 
-    return Pipeline(Vab(CONFIG, Engines({"backbone": backbone}, "cpu", sample_step)))
+    return Vab(CONFIG, Engines({"backbone": backbone}, "cpu", sample_step))
 
 
-def ours_of(pipeline, features):
+def ours_of(system, features):
     def ours(seed, options):
         masked = np.full(
             (1, CONFIG.num_codebooks, CONFIG.num_token_steps), CONFIG.mask_id, np.int32
         )
         seeds = np.array([seed], np.uint64)
-        steps = pipeline.system.decode_tokens(features.numpy(), masked, seeds, options)
+        steps = system.decode_tokens(features.numpy(), masked, seeds, options)
         return [tokens for _, tokens in steps]
 
     return ours
@@ -104,13 +103,13 @@ def test_known_tokens_stay(way, features):
 
 
 def test_our_steps_are_torchs(way, vab, features):
-    ours = ours_of(pipeline_of(vab), features)
+    ours = ours_of(system_of(vab), features)
     assert len(ours(1, OPTIONS)) == OPTIONS.steps
     assert parity.share_unequal_steps(way, features, ours) == 0
 
 
 def test_where_only_the_last_step_is_seen_a_single_one_is_compared(way, vab, features):
-    ours = ours_of(pipeline_of(vab), features)
+    ours = ours_of(system_of(vab), features)
     asked = []
 
     def as_on_a_gpu(seed, options):
@@ -122,7 +121,7 @@ def test_where_only_the_last_step_is_seen_a_single_one_is_compared(way, vab, fea
 
 
 def test_other_tokens_are_noticed(way, vab, features):
-    ours = ours_of(pipeline_of(vab), features)
+    ours = ours_of(system_of(vab), features)
 
     def off_by_one(seed, options):
         return [(tokens + 1) % CONFIG.codebook_size for tokens in ours(seed, options)]
@@ -132,7 +131,7 @@ def test_other_tokens_are_noticed(way, vab, features):
 
 def test_logits_are_compared(way, vab, features):
     right, wrong = (
-        parity.logits_error(way, features, pipeline_of(vab, error).system.engines["backbone"])
+        parity.logits_error(way, features, system_of(vab, error).engines["backbone"])
         for error in (0.0, np.float32(0.5))
     )
     assert right < 1e-6
@@ -141,8 +140,8 @@ def test_logits_are_compared(way, vab, features):
 
 @pytest.mark.parametrize("found", [0.2, float("nan")])
 def test_a_gate_closes(found):
-    parity.require("logits", 0.1, 0.1)
-    with pytest.raises(SystemExit, match=r"not timed: logits differ by .*at most 0.1"):
+    assert parity.require("logits", 0.1, 0.1) == 0.1
+    with pytest.raises(parity.Differs, match=r"not timed: logits differ by .*at most 0.1"):
         parity.require("logits", found, 0.1)
 
 
@@ -151,11 +150,11 @@ def small_bench(monkeypatch, vab):
     """The whole command at the size of the tests, nothing compiled or exported."""
     monkeypatch.setattr(comparison, "OPTIONS", OPTIONS)
     monkeypatch.setattr(comparison, "PAUSE_S", 0)
-    monkeypatch.setattr(comparison, "compile_step", lambda step: step)
-    monkeypatch.setattr(comparison, "recipe_of_size", lambda size: Recipe(model=CONFIG))
+    monkeypatch.setattr(sides, "compile_step", lambda step: step)
+    monkeypatch.setattr(comparison, "model_of_size", lambda size: CONFIG)
     monkeypatch.setattr(comparison, "find_device", lambda precision: CPU)
     monkeypatch.setattr(Device, "roofline", lambda self: Roofline(1e11, 1e10))
-    monkeypatch.setattr(comparison, "build", lambda *_: (vab, pipeline_of(vab)))
+    monkeypatch.setattr(comparison, "build", lambda *_: (vab, system_of(vab)))
     return monkeypatch
 
 
@@ -182,29 +181,75 @@ def over(figures, name):
 
 
 def test_nothing_is_timed_where_logits_differ(small_bench, vab, capsys):
-    wrong = pipeline_of(vab, error=np.float32(0.5))
+    wrong = system_of(vab, error=np.float32(0.5))
     small_bench.setattr(comparison, "build", lambda *_: (vab, wrong))
-    with pytest.raises(SystemExit, match="not timed: logits"):
+    with pytest.raises(parity.Differs, match="not timed: logits"):
         comparison.main([])
     assert "times ours" not in capsys.readouterr().out
+
+
+def fails(*arguments, **more):
+    raise RuntimeError("no such kernel\nat line 7")
+
+
+def test_a_peer_that_does_not_run_is_left_out_with_its_reason(small_bench, capsys):
+    """What torch.compile makes of a step fails when it is called."""
+    small_bench.setattr(sides, "compile_step", lambda step: fails)
+    comparison.main(["--json", "--repeats", "1"])
+    out = capsys.readouterr().out
+    figures = json.loads(out.strip().rpartition("\n")[2])
+    reason = "RuntimeError: no such kernel"
+    assert figures["failed"] == {"autoregressive_compiled": reason, "compiled": reason}
+    assert list(figures["peers"]) == ["ours", "eager", "autoregressive_eager"]
+    assert figures["over_compiled"] is figures["parallel_over_autoregressive_compiled"] is None
+    assert figures["over_eager"] > 0 and set(KEYS) <= set(figures)
+    assert f"compiled is left out: {reason}" in out
+
+
+def test_a_peer_that_differs_is_left_out_and_so_is_what_depends_on_it(small_bench):
+    small_bench.setattr(parity, "cached_error", lambda *_: 0.5)
+    found = comparison.measure(CPU, "small", 1, "cpu")
+    assert found["failed"]["autoregressive_eager"].startswith("Differs: not timed: logits (cache)")
+    assert found["failed"]["autoregressive_compiled"] == "there are no columns to compare it with"
+    assert list(found["peers"]) == ["ours", "eager", "compiled"]
+    assert list(found["parity"]) == ["backbone", "steps"]
+
+
+def test_ours_is_never_left_out(small_bench):
+    small_bench.setattr(sides.Sides, "ours", fails)
+    with pytest.raises(RuntimeError, match="no such kernel"):
+        comparison.measure(CPU, "small", 1, "cpu")
+
+
+def test_each_turn_is_shown_as_it_comes(small_bench, capsys):
+    comparison.measure(CPU, "small", 2, "cpu")
+    lines = capsys.readouterr().out.splitlines()
+    turns = [line.split()[0:2] for line in lines if line.startswith(("warm-up", "turn"))]
+    assert [turn[0] for turn in turns] == ["warm-up:", "turn", "turn"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_without_a_gpu_there_is_no_loop_around_torchs_backbone():
+    with pytest.raises(OptionError, match="--device torch needs a GPU that torch finds"):
+        comparison.main(["--device", "torch"])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch finds")
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_on_a_gpu_our_loop_goes_around_torchs_backbone(precision):
     device = Device("cuda", "test", precision)
-    vab, pipeline = comparison.build(Recipe(model=CONFIG), device, "torch")
-    sides = comparison.Sides(device, vab, pipeline)
-    errors = comparison.check(sides)
-    assert pipeline.device == "cuda, around torch's backbone"
+    vab, system = comparison.build("default", CONFIG, device, "torch")
+    both = sides.Sides(device, vab, system, OPTIONS)
+    errors = sides.check(both)
+    assert system.device == "cuda, around torch's backbone" and both.failed == {}
     assert errors["backbone"] <= parity.TOLERANCES[precision].logits
-    first, again = (sides.ours(seed=3)[-1] for _ in range(2))
+    first, again = (both.ours(seed=3)[-1] for _ in range(2))
     np.testing.assert_array_equal(first, again)
 
 
 @pytest.mark.parametrize("size", comparison.SIZES)
 def test_all_see_one_frame_a_second(size):
-    model = comparison.recipe_of_size(size).model
+    model = comparison.model_of_size(size)
     assert model.num_frames == model.clip_s == 10
     assert msgspec.structs.replace(model, visual_rate_hz=1.0) == model
 

@@ -9,7 +9,7 @@ from test_sampling import make_case, run
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 
 from bench import gpu_sampling
-from bench.sampling import first_step, measure_in_torch
+from bench.sampling import first_step, measure_in_torch, measure_on_gpu
 from bench.torch_sampling import measure_torch, philox_gumbel, torch_gumbel, torch_step
 from vab_rt.philox import CONFIDENCE_STREAM, TOKEN_STREAM, gumbel
 from vab_rt.sampling import sample_step
@@ -82,9 +82,19 @@ def test_without_a_gpu_the_bench_says_so(monkeypatch):
     monkeypatch.setattr("bench.sampling.POSITIONS", 20)
     monkeypatch.setattr("bench.sampling.SIZE", 32)
     monkeypatch.setattr("bench.torch_sampling.torch_steps", only_eager)
-    figures = measure_in_torch(torch.get_num_threads(), 1)
-    assert figures["torch_ms"] > 0
-    assert figures["gpu"] is None and figures["gpu_reason"] == "not measured: no GPU"
+    assert measure_in_torch(torch.get_num_threads(), 1)["torch_ms"] > 0
+    assert measure_on_gpu(1) == {"gpu": None, "gpu_reason": "not measured: no GPU"}
+
+
+def test_a_compiler_that_fails_costs_its_own_figures_alone(monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("no C++ compiler\nat all")
+
+    monkeypatch.setattr("bench.sampling.POSITIONS", 20)
+    monkeypatch.setattr("bench.sampling.SIZE", 32)
+    monkeypatch.setattr("bench.torch_sampling.measure_torch", fail)
+    figures = measure_in_torch(1, 1)
+    assert figures == {"torch_ms": None, "torch_reason": "not measured: no C++ compiler at all"}
 
 
 class StandInGpu:
@@ -155,4 +165,18 @@ def test_nothing_is_timed_on_a_gpu_whose_tokens_differ(steps):
 
     steps.ways["kernels"] = off_by_one
     with pytest.raises(SystemExit, match=r"parity is red on stand-in: 95.00% .*nothing was timed"):
+        gpu_sampling.measure_steps(StandInGpu(), steps, num_runs=1)
+
+
+def test_a_way_that_does_not_run_is_left_out_with_its_reason(steps):
+    def fail(*arguments):
+        raise RuntimeError("no kernel\nimage")
+
+    steps.ways["torch_compile"] = fail
+    figures = gpu_sampling.measure_steps(StandInGpu(), steps, num_runs=1)
+    assert figures["gpu_failed"] == {"torch_compile": "RuntimeError: no kernel image"}
+    assert not [name for name in figures if name.startswith("gpu_torch_compile")]
+    assert figures["gpu_kernels_graph_ms"] > 0 and figures["gpu_torch_graph_ms"] > 0
+    steps.ways["kernels"] = fail
+    with pytest.raises(RuntimeError, match="no kernel"):
         gpu_sampling.measure_steps(StandInGpu(), steps, num_runs=1)

@@ -26,28 +26,29 @@ class Peer:
 def summarise(
     peers: dict[str, Peer], times_ms: dict[str, list[float]], roofline: Roofline
 ) -> dict[str, Any]:
-    """Medians beside their ceilings, and how many times ours each of the others takes."""
+    """Medians beside their ceilings, and how many times ours each of the others takes: None of
+    those that were left out."""
     medians = {name: statistics.median(each) for name, each in times_ms.items()}
-    ceilings = {name: roofline.least_ms(peer.work) for name, peer in peers.items()}
+    ceilings = {name: roofline.least_ms(peers[name].work) for name in medians}
     over = {name: round(ms / medians["ours"], 2) for name, ms in medians.items()}
     return {
         "loop_ms": round(medians["ours"], 3),
         "ceiling_ms": round(ceilings["ours"], 3),
-        "parallel_over_autoregressive_eager": over["autoregressive_eager"],
-        "parallel_over_autoregressive_compiled": over["autoregressive_compiled"],
-        "over_eager": over["eager"],
-        "over_compiled": over["compiled"],
+        "parallel_over_autoregressive_eager": over.get("autoregressive_eager"),
+        "parallel_over_autoregressive_compiled": over.get("autoregressive_compiled"),
+        "over_eager": over.get("eager"),
+        "over_compiled": over.get("compiled"),
         "peers": {
             name: {
-                "what": peer.what,
-                "ms": round(medians[name], 3),
+                "what": peers[name].what,
+                "ms": round(ms, 3),
                 "worst_ms": round(max(times_ms[name]), 3),
                 "ceiling_ms": round(ceilings[name], 3),
-                "share_of_ceiling": round(ceilings[name] / medians[name], 3),
-                "gflop": round(peer.work.flops / 1e9, 1),
-                "gb": round(peer.work.size_bytes / 1e9, 3),
+                "share_of_ceiling": round(ceilings[name] / ms, 3),
+                "gflop": round(peers[name].work.flops / 1e9, 1),
+                "gb": round(peers[name].work.size_bytes / 1e9, 3),
             }
-            for name, peer in peers.items()
+            for name, ms in medians.items()
         },
         "roofline": vars(roofline),
     }

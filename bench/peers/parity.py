@@ -1,6 +1,5 @@
 """What has to hold before anything is timed: every peer computes what it says it computes."""
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from bench.peers.parallel import Parallel
 from bench.torch_sampling import philox_gumbel, torch_step
 from vab_rt.config import TokenOptions
 from vab_rt.decoding import remask_count
+from vab_rt.errors import VabError
 from vab_rt.sampling_arguments import StepSettings
 
 Steps = list[npt.NDArray[np.int32]]
@@ -38,10 +38,15 @@ TOLERANCES = {
 }
 
 
-def require(name: str, found: float, limit: float) -> None:
-    """Exits unless `found` is within the limit; also when it is NaN."""
+class Differs(VabError):
+    """A peer does not compute what it should: it is not timed."""
+
+
+def require(name: str, found: float, limit: float) -> float:
+    """`found`, where it is within the limit. Raises Differs, also when it is NaN."""
     if not found <= limit:
-        sys.exit(f"not timed: {name} differ by {found:.1e}, expected at most {limit:g}")
+        raise Differs(f"not timed: {name} differ by {found:.1e}, expected at most {limit:g}")
+    return found
 
 
 @torch.inference_mode()

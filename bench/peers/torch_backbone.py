@@ -13,7 +13,6 @@ from vab_rt.engines.device_arrays import DeviceArray
 from vab_rt.engines.device_engines import DeviceEngines, HostCalls, max_rows
 from vab_rt.engines.device_loop import Enqueue
 from vab_rt.engines.gpu import Gpu
-from vab_rt.pipeline import Pipeline
 from vab_rt.systems.vab import Vab
 
 WARM_UPS = 3
@@ -59,8 +58,8 @@ def random_vab(config: ModelConfig) -> VAB:
     return vab
 
 
-def around_torch(vab: VAB) -> Pipeline:
-    """A pipeline that decodes tokens and nothing else; `vab` is on the GPU."""
+def around_torch(vab: VAB) -> Vab:
+    """A system that decodes tokens and nothing else; `vab` is on the GPU."""
     gpu, contract = Gpu(), contract_of(vab.config)["backbone"]
     graph = TorchGraph(vab, gpu)
     engines = DeviceEngines(
@@ -70,4 +69,4 @@ def around_torch(vab: VAB) -> Pipeline:
         device_graphs={"backbone": graph},
         contracts={"backbone": contract},
     )
-    return Pipeline(Vab(vab.config, engines))
+    return Vab(vab.config, engines)
