@@ -2,8 +2,9 @@
 
 Mean square error on frozen vectors (arXiv:2308.09300): of the vector itself for the regression, of
 the one that is left when the noise is taken out for the prior, which is DALLE2-pytorch's loss.
-`training.recipe v2a-mapper` does it on FoleyWorld; on vectors of one's own, such as those of the
-real CLIP and CLAP: `python -m training.v2a_mapper.mapping --pairs pairs.npz --out DIR`.
+`training.recipe v2a-mapper` does it on FoleyWorld; on vectors of one's own, such as those that
+`training.v2a_mapper.extract` makes with the real CLIP and CLAP: `python -m
+training.v2a_mapper.mapping --pairs PAIRS --out DIR`.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.datasets.growing import read_grown
 from training.finetuning import report, run_command, settings_of
 from training.fitting import Average, fit, half_cosine, set_rate
 from training.representation import load_averaged
@@ -26,6 +28,8 @@ from training.v2a_mapper.mapper import PriorNetwork, aggregate, build_mapper
 from training.v2a_mapper.settings import MapperSettings, check_stage
 from vab_rt.errors import DataError, OptionError
 from vab_rt.v2a_config import V2AConfig
+
+ARRAYS = ("features", "vectors")
 
 
 class MappingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -128,21 +132,34 @@ def prior_loss(
 
 def read_matched(path: Path, config: V2AConfig) -> Matched:
     """An .npz of `features` [N, F, visual_dim] and `vectors` [N, audio_dim], which are made unit
-    length. Raises DataError."""
+    length, or a folder of `training.v2a_mapper.extract`. Raises DataError."""
     try:
-        with np.load(path, allow_pickle=False) as saved:
-            features, vectors = (
-                torch.from_numpy(saved[x]).float() for x in ("features", "vectors")
-            )
+        features, vectors = (read_folder if path.is_dir() else read_npz)(path)
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise DataError(
             f"{path} cannot be read ({error}), expected an .npz of features [N, F, "
-            f"{config.visual_dim}] and vectors [N, {config.audio_dim}]"
+            f"{config.visual_dim}] and vectors [N, {config.audio_dim}], or the folder of an "
+            "extraction that is finished"
         ) from error
     for name, array in (("features", features), ("vectors", vectors)):
         if not torch.isfinite(array).all():
             raise DataError(f"{path}: {name} hold NaN or infinity, expected finite numbers")
     return Matched(features, F.normalize(vectors, dim=-1), config)
+
+
+def read_npz(path: Path) -> tuple[Tensor, ...]:
+    with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise ValueError("it is no .npz")
+    with np.load(path, allow_pickle=False) as saved:
+        return tuple(torch.from_numpy(saved[name]).float() for name in ARRAYS)
+
+
+def read_folder(folder: Path) -> tuple[Tensor, ...]:
+    """Without the clips that could not be read."""
+    arrays, notes = read_grown(folder, ARRAYS)
+    rows = [row for row, note in enumerate(notes) if "skipped" not in note]
+    return tuple(torch.from_numpy(arrays[name][rows]).float() for name in ARRAYS)
 
 
 def load_mapper(path: Path, config: V2AConfig, sizes: MapperSettings) -> nn.Module:
@@ -159,7 +176,7 @@ def main(words: list[str] | None = None) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--config", default="v2a-mapper-audioldm", help="a recipe with the sizes")
-    parser.add_argument("--pairs", type=Path, required=True, help="an .npz: features, vectors")
+    parser.add_argument("--pairs", type=Path, required=True, help="an .npz, or a folder")
     parser.add_argument("--out", type=Path, required=True, help="the folder of the run")
     parser.add_argument("--mapper", choices=["regression", "prior"], default="prior", help=" ")
     parser.add_argument("--aggregator", choices=["mean", "middle", "random"], help="of frames")
