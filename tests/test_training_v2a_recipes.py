@@ -50,6 +50,8 @@ def test_recipes_that_do_not_fit_name_their_file(tmp_path, before, after, messag
         read_v2a_recipe(str(path))
     with pytest.raises(OptionError, match="expected a .toml file or one of: v2a-mapper"):
         read_v2a_recipe("v2a-mapper-none")
+    with pytest.raises(OptionError, match=r"default\.toml: it has no .networks., expected a rec"):
+        read_v2a_recipe("default")
 
 
 @pytest.mark.parametrize(
@@ -101,3 +103,11 @@ def test_minutes_of_the_command_are_checked_too(tmp_path, capsys):
         recipe_command(["v2a-mapper", "--out", str(tmp_path / "run"), "--minutes", "0"])
     assert "denoiser_minutes is 0, expected more than 0" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_encoders_of_others_are_not_trained_on_foleyworld(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        recipe_command(["v2a-mapper-audioldm", "--out", str(tmp_path / "run")])
+    error = capsys.readouterr().err
+    assert "has the image encoder ViT-B-32-quickgelu, expected vit-tiny-64" in error
+    assert "python -m export.import_weights" in error

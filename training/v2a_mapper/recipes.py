@@ -107,7 +107,10 @@ def read_v2a_recipe(name: str) -> V2ARecipe:
         known = ", ".join(sorted(p.stem for p in CONFIGS.glob(f"{NAMES}*.toml")))
         raise OptionError(f"no recipe {name!r}; expected a .toml file or one of: {known}")
     try:
-        recipe = msgspec.toml.decode(path.read_bytes(), type=V2ARecipe)
+        content = path.read_bytes()
+        if "networks" not in msgspec.toml.decode(content):
+            raise OptionError("it has no [networks], expected a recipe of a V2A-Mapper")
+        recipe = msgspec.toml.decode(content, type=V2ARecipe)
         check_networks(recipe.model, recipe.networks)
     except (
         msgspec.DecodeError,
