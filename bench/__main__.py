@@ -15,6 +15,7 @@ BENCHES = {
     "v2a_mapper": "bench.v2a_mapper",
     "profile": "bench.profiling",
     "installed": "bench.installed",
+    "record": "bench.record",
 }
 OURS = ("bench", "export", "training", "vab_rt")
 

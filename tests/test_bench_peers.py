@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the bench compares with PyTorch: pip install '.[dev]'")
 
 import msgspec
-from checkpoints import tiny_config
+from tiny_bundle import tiny_config
 
 from bench.peers import comparison, parity, sides
 from bench.peers.devices import Device, find_device
@@ -22,7 +22,8 @@ from vab_rt.errors import OptionError
 from vab_rt.sampling import sample_step
 from vab_rt.systems.vab import Vab
 
-CONFIG = tiny_config(clip_s=0.4, visual_rate_hz=5.0)  # F 2, T 20, K 3, V 37
+SIZES = {"num_codebooks": 3, "codebook_size": 37, "width": 32, "layers": 3, "heads": 4}
+CONFIG = tiny_config(**SIZES, expert_layers=2, clip_s=0.4, visual_rate_hz=5.0)  # F 2, T 20
 OPTIONS = TokenOptions(seed=1, steps=5, top_k=8)
 CPU = Device("cpu", "test", "fp32")
 KEYS = (

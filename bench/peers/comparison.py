@@ -23,7 +23,7 @@ from bench.roofline import GUIDED, Work, autoregressive_work, backbone_work
 from bench.runs import PAUSE_S, at_least_one
 from training.model import VAB
 from vab_rt.config import ModelConfig, TokenOptions
-from vab_rt.engines import DEVICES
+from vab_rt.engines import DEVICES, tensorrt, tensorrt_rtx
 from vab_rt.errors import OptionError
 from vab_rt.systems.vab import Vab
 
@@ -85,6 +85,7 @@ def build(recipe: str, config: ModelConfig, device: Device, ours_on: str) -> tup
 
         vab = random_vab(config).to(device.kind, device.dtype)
         return vab, around_torch(vab)
+    check_installed(ours_on)
     from bench.torch_loop import TorchModel, export
     from training.recipes import read_recipe
 
@@ -94,6 +95,18 @@ def build(recipe: str, config: ModelConfig, device: Device, ours_on: str) -> tup
         pipeline = vab_rt.load(export(model, Path(folder), precision), ours_on)
     assert isinstance(pipeline.system, Vab), pipeline.system
     return model.vab, pipeline.system
+
+
+def check_installed(device: str) -> None:
+    """Raises BackendError for a device whose library is missing: exporting takes minutes."""
+    if device == "cuda":
+        from vab_rt.engines.cuda import check_provider
+
+        check_provider()
+    if device == "tensorrt":
+        tensorrt.import_tensorrt()
+    if device == "tensorrt-rtx":
+        tensorrt_rtx.import_library()
 
 
 def work_of(config: ModelConfig, number_bytes: int) -> dict[str, Work]:

@@ -37,11 +37,7 @@ does without: its shapes are fixed. It refuses to capture what would be copied."
 
 def open_engines(bundle: Bundle, threads: int | None = None) -> Engines:
     """Verify and load every graph; one that runs step after step replays a graph of its own."""
-    if not has_cuda_provider():
-        raise BackendError(
-            "device cuda needs onnxruntime with the CUDA provider, and the one installed has none; "
-            f"install it with: {INSTALL}"
-        )
+    check_provider()
     # Not fp8, which onnxruntime widens before it multiplies.
     precisions = {name: gpu_precision(bundle, name) for name in bundle.needed_graphs}
     gpu = Gpu()
@@ -59,6 +55,15 @@ def open_engines(bundle: Bundle, threads: int | None = None) -> Engines:
         for name, precision in precisions.items()
     }
     return device_engines(bundle, gpu, graphs, "cuda")
+
+
+def check_provider() -> None:
+    """Raises BackendError where the onnxruntime that is installed is the one without CUDA."""
+    if not has_cuda_provider():
+        raise BackendError(
+            "device cuda needs onnxruntime with the CUDA provider, and the one installed has none; "
+            f"install it with: {INSTALL}"
+        )
 
 
 class OrtGraph:
