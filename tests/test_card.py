@@ -1,12 +1,13 @@
 """The card of a bundle: a listed file, without what stands in front, harmless to a terminal."""
 
 import json
+import sys
 
 import pytest
 
-from vab_rt.bundle import add_file, open_bundle
+from vab_rt.bundle import add_file, open_bundle, write_manifest
 from vab_rt.card import CARD, MAX_CARD_BYTES, read_card
-from vab_rt.cli import app
+from vab_rt.cli import app, main
 from vab_rt.errors import BundleError
 
 TEXT = "---\nlicense: apache-2.0\ntags:\n- onnx\n---\n\n# Tiny\n\nMade by tests.\n\n---\n\nEnd.\n"
@@ -34,6 +35,18 @@ def test_nothing_in_a_card_steers_a_terminal(bundle_copy):
     bundle = with_card(bundle_copy, "# A\x1b[2J\x07\x9b31m\u202eB\tC\x00\n\u2028D\rE\n")
     found = read_card(bundle)
     assert found == "# A\ufffd[2J\ufffd\ufffd31m\ufffdB\tC\ufffd\n\ufffdD\ufffdE"
+
+
+def test_nor_anything_else_that_a_bundle_says(bundle_copy, capsys, monkeypatch):
+    config = open_bundle(bundle_copy).config
+    write_manifest(bundle_copy, config, "fp32", "MIT\x1b[2J", {"data\x07": "a\x9b31m"})
+    app(["info", str(bundle_copy)], standalone_mode=False)
+    out = capsys.readouterr().out
+    assert "MIT\ufffd[2J" in out and "data\ufffd" in out and not {"\x1b", "\x07", "\x9b"} & {*out}
+    monkeypatch.setattr(sys, "argv", ["vab-rt", "info", "no\x1b[2J"])
+    with pytest.raises(SystemExit, match="1"):
+        main()
+    assert "model no\ufffd[2J is not there" in capsys.readouterr().err
 
 
 def test_a_changed_card_is_refused(bundle_copy):

@@ -1,7 +1,6 @@
 """CLIP's image tower out of open_clip's files: features as its own, from files and from videos."""
 
 from math import prod
-from pathlib import Path
 
 import pytest
 
@@ -28,7 +27,7 @@ from weight_files import (
     write_clip,
 )
 
-from export.weights.clip import Found, check_description, expected_weights, read_clip
+from export.weights.clip import expected_weights, network_of, read_clip
 from training.image_encoder import ImageEncoder
 from training.recipes import read_recipe
 from vab_rt.errors import BundleError, ExportError
@@ -188,8 +187,9 @@ def test_a_config_of_another_model(owner, folder, tmp_path):
     wide = msgspec.structs.replace(CONFIG, visual_dim=48, image_size=336)
     with pytest.raises(ExportError, match="image_size is 336, expected 224, visual_dim is 48, exp"):
         read_clip(str(folder), wide)
-    with pytest.raises(ExportError, match="vit-tiny-64, which open_clip does not know; choose"):
-        read_clip(str(folder), tiny_config())
+    for source in (str(folder), "EVA02-L-14"):
+        with pytest.raises(ExportError, match="vit-tiny-64, which open_clip does not know; choose"):
+            read_clip(source, tiny_config())
 
 
 @pytest.mark.parametrize(("name", "side"), [("EVA02-L-14", 224), ("EVA02-L-14-336", 336)])
@@ -197,7 +197,7 @@ def test_both_sizes_of_eva02_are_known(name, side):
     """The paper's encoder, by open_clip's names, on no memory; tags say where the weights are."""
     preset = read_recipe("vab-encodec").model
     config = msgspec.structs.replace(preset, image_encoder=name, image_size=side)
-    check_description(Found(Path(), name), config)
+    assert network_of(config)["timm_model_name"] == f"eva02_large_patch14_clip_{side}"
     shapes = {n: tuple(weight.shape) for n, weight in expected_weights(config).items()}
     assert shapes["visual.trunk.pos_embed"] == (1, (side // 14) ** 2 + 1, 1024)
     assert shapes["visual.trunk.head.weight"] == (768, 1024)

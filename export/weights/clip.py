@@ -56,8 +56,9 @@ def read_clip(source: str, config: ModelConfig, *, offline: bool = False) -> Par
     Raises ExportError for one that cannot be read safely, is another model, or does not fit, and
     BundleError for a name that cannot be had.
     """
+    network = network_of(config)
     found = find(source, config, offline=offline)
-    check_description(found, config)
+    check_description(found, network)
     expected = expected_weights(config)
     weights = fit_weights(found.path, named_as_now(found.path, expected), expected)
     visual = {name: tensor for name, tensor in weights.items() if name.startswith(VISUAL)}
@@ -96,7 +97,7 @@ def find(source: str, config: ModelConfig, *, offline: bool) -> Found:
 
 def names(config: ModelConfig) -> str:
     tags = open_clip.list_pretrained_tags_by_model(config.image_encoder)
-    return ", ".join(f"{config.image_encoder}/{tag}" for tag in tags) or "no name: none is known"
+    return ", ".join(f"{config.image_encoder}/{tag}" for tag in tags) or "a file"
 
 
 def fetched(repository: Repository, pictures: dict[str, Any], *, offline: bool) -> Found:
@@ -121,18 +122,24 @@ def described(config: Path, weights: Path, name: str) -> Found:
     return Found(weights, f"{name}/{weights.name}", model, pictures)
 
 
-def check_description(found: Found, config: ModelConfig) -> None:
-    """That the config describes the same image tower and the same pictures as ours."""
+def network_of(config: ModelConfig) -> dict[str, Any]:
+    """`network_facts` of the image encoder that the config names. Raises ExportError for one that
+    open_clip does not know, or of other sizes than the config's."""
     known = open_clip.get_model_config(config.image_encoder)
     if known is None:
         raise ExportError(
             f"{config.name} has the image encoder {config.image_encoder}, which open_clip does not "
             "know; choose a --config with one of its models, such as EVA02-L-14"
         )
-    where = found.path.parent / CONFIG
     network = network_facts(config.image_encoder, known)
     expected = {"image_size": network["image_size"], "visual_dim": network["embed_dim"]}
     check_facts(f"config {config.name}", msgspec.to_builtins(config), expected)
+    return network
+
+
+def check_description(found: Found, network: dict[str, Any]) -> None:
+    """That what is said about the file is of the same image tower and the same pictures."""
+    where = found.path.parent / CONFIG
     if found.model:
         check_facts(where, network_facts(where, found.model), network)
     pictures = {key: _plain(value) for key, value in found.pictures.items() if value is not None}

@@ -105,7 +105,9 @@ def sha256_of(path: Path) -> str:
 
 
 def _damaged(path: Path, kind: str, error: Exception) -> ExportError:
-    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    says_little = isinstance(error, LookupError | AssertionError)
+    reason = "" if says_little else str(error).strip().partition("\n")[0]
+    reason = reason or type(error).__name__
     return ExportError(
         f"{path} cannot be read as {kind} ({reason}), expected a whole file of it; copy it again "
         "from where it came"
