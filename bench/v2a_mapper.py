@@ -36,11 +36,12 @@ from training.v2a_mapper.mapper import build_mapper
 from training.v2a_mapper.parts import PictureEncoder, build_unet, build_vae, build_vocoder
 from training.v2a_mapper.recipes import V2ARecipe, read_v2a_recipe
 from vab_rt.bundle import open_bundle
-from vab_rt.config import GenerateOptions, fill_in
+from vab_rt.config import GenerateOptions, Tuning, fill_in
 from vab_rt.contract import v2a_contract_of
 from vab_rt.diffusion import cosine_alphas, embedding_levels
 from vab_rt.engines import Engine
 from vab_rt.engines.cpu import SessionEngine, num_physical_cores
+from vab_rt.errors import OptionError
 from vab_rt.v2a_config import LatentOptions, V2AConfig
 
 GUIDED = 2  # branches of classifier-free guidance
@@ -60,22 +61,37 @@ class Stage:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    options = _parser().parse_args(arguments)
+    wanted = _parser().parse_args(arguments)
+    if wanted.repeats < 1:
+        raise OptionError(f"repeats is {wanted.repeats}, expected at least 1")
+    recipe = None if wanted.checkpoint else read_v2a_recipe(wanted.config)
+    if recipe is None:
+        header = read_v2a_checkpoint(wanted.checkpoint).header
+        config, own = header.config, header.options
+    else:
+        config, own = recipe.model, recipe.options
+    chosen = chosen_options(config, own, wanted.steps)  # mistakes are told first
     facts = {"machine": machine(), "versions": versions(), "commit": commit()}
     print_facts(facts)
     with tempfile.TemporaryDirectory() as folder:
-        path = options.checkpoint or Path(folder, "ckpt.pt")
-        if options.checkpoint is None:
-            write_random(path, read_v2a_recipe(options.config))
+        path = wanted.checkpoint or Path(folder, "ckpt.pt")
+        if recipe is not None:
+            write_random(path, recipe)
         out = Path(folder, "bundle")
         exported = run([sys.executable, "-m", "export.build_engines", path, "--out", out])
         console.print(f"exported in {exported.wall_s:.0f} s, {exported.peak_mb:.0f} MB at most")
-        checkpoint = read_v2a_checkpoint(path)
-        wishes = GenerateOptions(steps=options.steps)
-        chosen = fill_in(wishes, checkpoint_options(checkpoint), checkpoint.config.name)
-        figures = measure(checkpoint, _engines(out, checkpoint.config), chosen, options.repeats)
-    if options.json:
+        figures = measure(read_v2a_checkpoint(path), _engines(out, config), chosen, wanted.repeats)
+    if wanted.json:
         print(json.dumps(figures | {"export_s": round(exported.wall_s, 1)} | facts))
+
+
+def chosen_options(config: V2AConfig, own: Tuning, steps: int | None) -> LatentOptions:
+    """own: what the model recommends. Raises OptionError for steps that it has no noise for."""
+    recommended = fill_in(own, LatentOptions(), config.name)
+    chosen = fill_in(GenerateOptions(steps=steps), recommended, config.name)
+    if chosen.steps >= config.timesteps:
+        raise OptionError(f"steps is {chosen.steps}, expected 1 to {config.timesteps - 1}")
+    return chosen
 
 
 def measure(
@@ -133,21 +149,15 @@ def measure_stage(
 def calls_of_clip(config: V2AConfig, options: LatentOptions) -> Mapping[str, tuple[int, int]]:
     """How often a clip calls each graph, and with how many rows."""
     alphas = cosine_alphas(config.mapper_timesteps)
-    prior = len(embedding_levels(alphas, config.mapper_steps, config.mapper_eta))
+    levels = embedding_levels(alphas, config.mapper_steps, config.mapper_eta)
+    prior = (len(levels), 1 if config.mapper_guidance == 1 else GUIDED)
     return {
         "visual_encoder": (1, config.num_frames),
-        "mapper": (
-            prior if config.mapper == "prior" else 1,
-            1 if config.mapper_guidance == 1 else GUIDED,
-        ),
+        "mapper": prior if config.mapper == "prior" else (1, 1),
         "unet": (options.steps, 1 if options.guidance == 1 else GUIDED),
         "vae_decoder": (1, 1),
         "vocoder": (1, 1),
     }
-
-
-def checkpoint_options(checkpoint: V2ACheckpoint) -> LatentOptions:
-    return fill_in(checkpoint.header.options, LatentOptions(), checkpoint.config.name)
 
 
 def write_random(path: Path, recipe: V2ARecipe) -> None:

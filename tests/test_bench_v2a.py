@@ -10,7 +10,7 @@ from bench.v2a_mapper import calls_of_clip, main, measure, write_random
 from training.v2a_mapper.checkpoint import read_v2a_checkpoint
 from training.v2a_mapper.engines import open_system
 from training.v2a_mapper.recipes import read_v2a_recipe
-from vab_rt.errors import OptionError
+from vab_rt.errors import OptionError, VabError
 from vab_rt.v2a_config import LatentOptions, V2AConfig
 
 pytest.importorskip("diffusers", reason="pip install diffusers")
@@ -34,7 +34,7 @@ def engines(checkpoint):
     [
         ({}, (63, 1)),
         ({"mapper_guidance": 2.0}, (63, 2)),
-        ({"mapper": "regression"}, (1, 1)),
+        ({"mapper": "regression", "mapper_guidance": 2.0}, (1, 1)),
     ],
 )
 def test_calls_are_those_of_one_clip(changes, mapper):
@@ -75,6 +75,22 @@ def test_random_weights_of_a_recipe_are_a_checkpoint(tmp_path):
     recipe = read_v2a_recipe("v2a-mapper")
     write_random(tmp_path / "c.pt", recipe)
     assert read_v2a_checkpoint(tmp_path / "c.pt").config == recipe.model
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--repeats", "0"], "repeats is 0, expected at least 1"),
+        (["--config", "v2a-mapper", "--steps", "1000"], "steps is 1000, expected 1 to 999"),
+        (["--config", "v2a-mapper", "--steps", "0"], "steps is 0, expected"),
+        (["--config", "none-such"], "no recipe 'none-such'; expected"),
+        (["--checkpoint", "missing.pt"], "missing.pt is not a file, expected"),
+    ],
+)
+def test_mistakes_are_told_before_any_work(monkeypatch, words, message):
+    monkeypatch.setattr(v2a_mapper, "print_facts", None)
+    with pytest.raises(VabError, match=message):
+        main(words)
 
 
 def test_it_says_what_it_takes(capsys):
