@@ -128,11 +128,23 @@ def test_only_the_likeliest_are_drawn():
     options = TokenOptions(top_k=2)
     logits = torch.randn(1, CONFIG.num_codebooks, EMPTY, generator=torch.Generator().manual_seed(3))
     best = logits.topk(2).indices
-    noise = torch.zeros(1, CONFIG.num_codebooks, 2)
+    noise = torch.zeros_like(logits)
     number = torch.tensor([CONFIG.num_codebooks])  # the first column without an empty place
     assert torch.equal(draw(logits, number, noise, options, CONFIG), best[..., 0])
-    noise[..., 1] = 1000.0
+    noise = noise.scatter(2, best[..., 1:], 1000.0)
     assert torch.equal(draw(logits, number, noise, options, CONFIG), best[..., 1])
+    noise = noise.scatter(2, logits.argmin(-1, keepdim=True), 9000.0)
+    assert torch.equal(draw(logits, number, noise, options, CONFIG), best[..., 1])
+
+
+def test_ties_do_not_move_the_noise():
+    """In float16 logits tie, and their ranks are chance."""
+    logits = torch.zeros(1, CONFIG.num_codebooks, EMPTY)
+    noise = torch.zeros_like(logits)
+    noise[..., 5] = 1.0
+    number = torch.tensor([CONFIG.num_codebooks])
+    for tied in (logits, logits.index_fill(2, torch.tensor([3]), 1e-4)):
+        assert (draw(tied, number, noise, TokenOptions(top_k=8), CONFIG) == 5).all()
 
 
 def test_top_k_0_keeps_all(model, features):

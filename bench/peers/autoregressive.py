@@ -8,7 +8,7 @@ from torch import Tensor
 from bench.peers.foleygen import Cache, FoleyGen, GrowingCache, StaticCache, num_columns
 from vab_rt.config import ModelConfig, TokenOptions
 
-# column [B, K], its number [1], noise [B, K, top-k] -> the next column
+# column [B, K], its number [1], noise [B, K, V] -> the next column
 Pass = Callable[[Tensor, Tensor, Tensor], Tensor]
 Compiler = Callable[[Callable[..., Tensor]], Callable[..., Tensor]]
 
@@ -76,10 +76,9 @@ class Autoregressive:
         return undelay(torch.stack(list(self.columns(features, seed)), 2), self.config)
 
     def noise(self, seed: int) -> Tensor:
-        """Gumbel noise of every candidate of a clip, drawn once [T + K - 1, B, K, top-k]."""
-        random = torch.Generator(self.device).manual_seed(seed)
-        kept = num_kept(self.options, self.config)
-        shape = (num_columns(self.config), self.batch, self.config.num_codebooks, kept)
+        """Gumbel noise of every token of a clip, drawn once [T + K - 1, B, K, V]."""
+        random, c = torch.Generator(self.device).manual_seed(seed), self.config
+        shape = (num_columns(c), self.batch, c.num_codebooks, c.codebook_size)
         return -torch.empty(shape, device=self.device).exponential_(generator=random).log()
 
     def empty_column(self) -> Tensor:
@@ -90,12 +89,15 @@ class Autoregressive:
 def draw(
     logits: Tensor, number: Tensor, noise: Tensor, options: TokenOptions, config: ModelConfig
 ) -> Tensor:
-    """Top-k sampling of column `number` [1], from logits [B, K, V] -> [B, K]; V where empty."""
-    kept, ids = logits.topk(num_kept(options, config))  # [B, K, top-k]
-    winner = (kept / options.temperature + noise).argmax(-1, keepdim=True)
+    """Top-k sampling of column `number` [1], from logits [B, K, V] -> [B, K]; V where empty.
+
+    Noise is a token's, whatever its rank: in 16 bits so many logits tie that ranks are chance.
+    """
+    least = logits.topk(num_kept(options, config)).values[..., -1:]  # [B, K, 1]
+    score = (logits / options.temperature + noise).masked_fill(logits < least, -torch.inf)
     step = number - 1 - torch.arange(config.num_codebooks, device=logits.device)  # [K]
     is_there = (step >= 0) & (step < config.num_token_steps)
-    return torch.where(is_there, ids.gather(-1, winner)[..., 0], config.codebook_size)
+    return torch.where(is_there, score.argmax(-1), config.codebook_size)
 
 
 def num_kept(options: TokenOptions, config: ModelConfig) -> int:
