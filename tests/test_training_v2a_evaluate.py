@@ -19,11 +19,11 @@ from training.evaluation.judge import AudioClassifier
 from training.image_encoder import build_clip
 from training.recipe import main as recipe_command
 from training.v2a_mapper import evaluate as command
-from training.v2a_mapper import measuring
+from training.v2a_mapper import listening, measuring
 from training.v2a_mapper import recipe as chain
 from training.v2a_mapper.checkpoint import read_v2a_checkpoint
 from training.v2a_mapper.clap import TinyClap, load_clap, text_vectors
-from training.v2a_mapper.evaluate import evaluate, sound_figures, variability
+from training.v2a_mapper.evaluate import evaluate, sound_figures, trial_of, variability
 from training.v2a_mapper.gap import gap, spread
 from training.v2a_mapper.listening import HeardClip, HeardSound
 from training.v2a_mapper.markdown import NOT_RUN, findings, markdown
@@ -95,8 +95,9 @@ def test_relevance_is_to_the_class_that_is_seen():
     assert figures["none"]["fd"] > 0.01
 
 
-def test_a_run_is_evaluated(run):
-    result = evaluate(run, run / "judge.pt", SEEDS, vab=None, draws=2, varied=1)
+def test_a_run_is_evaluated_and_goes_on(run, monkeypatch):
+    trial = trial_of(run, run / "judge.pt", None, draws=2, varied=1, heard=run / "heard")
+    result = evaluate(run, trial, SEEDS)
     systems = ["none", "regression", "prior"]
     assert list(result["gap"]) == list(result["variability"]) == systems
     assert set(result["sounds"]) == {*systems, "ground_truth", "autoencoded", "true_vector"}
@@ -109,6 +110,12 @@ def test_a_run_is_evaluated(run):
     json.dumps(result)
     assert NOT_RUN in markdown(result) and NOT_RUN in markdown({})
 
+    def again(job):
+        raise AssertionError(job)
+
+    monkeypatch.setattr(listening, "hear_clip", again)  # all is known of the first time
+    assert evaluate(run, trial, SEEDS) == result
+
 
 def test_a_run_that_is_not_finished_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
@@ -116,7 +123,12 @@ def test_a_run_that_is_not_finished_is_refused(tmp_path, capsys):
     assert "ckpt.pt is not there, expected a finished run" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         command.main(["--run", str(tmp_path), "--table"])
-    assert "expected figures; run this without --table" in capsys.readouterr().err
+    assert "expected figures; run this without --table first" in capsys.readouterr().err
+    for damage in ("{", "[]"):
+        (tmp_path / command.RESULT).write_text(damage)
+        with pytest.raises(SystemExit):
+            command.main(["--run", str(tmp_path), "--table"])
+        assert "cannot be read" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         command.main(["--clips", "1"])
     assert "expected at least 2 and 1" in capsys.readouterr().err

@@ -9,7 +9,9 @@ import argparse
 import json
 import os
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -33,29 +35,24 @@ from vab_rt.errors import DataError, OptionError
 RESULT = "v2a-figures.json"
 
 
-def evaluate(
-    folder: Path,
-    judge: Path,
-    seeds: list[int],
-    workers: int = 1,
-    vab: str | None = "",
-    draws: int = 3,
-    varied: int = 24,
-) -> dict:
-    """gap, sounds, variability, cost and parameters of a finished run; see the functions below.
+def trial_of(folder: Path, judge: Path, vab: str | None = "", **more: Any) -> V2ATrial:
+    """What is compared of a finished run; vab: the bundle that stands beside it.
 
-    vab: the bundle that stands beside it, "" for the shipped one, None for none. draws: further
-    seeds of the first `varied` clips. Raises DataError for a run that is not finished.
+    Raises DataError for a run that is not finished.
     """
-    trial = V2ATrial(
+    return V2ATrial(
         checkpoints=tuple(found_checkpoints(folder)),
         clap=folder / "clap.pt",
         judge=judge,
         vab=vab,
         films=folder / "films",
-        draws=draws,
-        varied=varied,
+        **more,
     )
+
+
+def evaluate(folder: Path, trial: V2ATrial, seeds: list[int], workers: int = 1) -> dict:
+    """gap, sounds, variability, cost and parameters of the run in `folder`; see the functions
+    below."""
     models = open_models(trial)  # mistakes are told before any work
     clips = shown("clips heard", heard_clips(trial, seeds, workers), len(seeds))
     ordered = sorted(clips, key=lambda clip: clip.number)
@@ -64,11 +61,11 @@ def evaluate(
     return {
         "clips": len(seeds),
         "gap": {name: gap(*mapped_and_heard(ordered, name)) for name in models.systems},
-        "sounds": sound_figures(ordered, seeds, texts_of_classes(folder / "clap.pt", dim)),
+        "sounds": sound_figures(ordered, seeds, texts_of_classes(trial.clap, dim)),
         "variability": {name: variability(ordered, name) for name in models.systems},
         "cost": {
             name: cost(str(path) or None)
-            for name, path in {"v2a": bundle, "vab": vab}.items()
+            for name, path in {"v2a": bundle, "vab": trial.vab}.items()
             if path is not None and (name == "vab" or bundle.exists())
         },
         "parameters": parameters(models.checkpoint),
@@ -152,6 +149,18 @@ def write_result(folder: Path, result: dict) -> None:
     write_whole(folder / RESULT, json.dumps(result).encode() + b"\n")
 
 
+def read_result(path: Path) -> dict:
+    """What `write_result` left. Raises DataError."""
+    if not path.is_file():
+        raise DataError(f"{path} is not there, expected figures; run this without --table first")
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict)
+    except msgspec.DecodeError as error:
+        raise DataError(
+            f"{path} cannot be read ({error}), expected figures; run this without --table"
+        ) from error
+
+
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m training.v2a_mapper.evaluate", description=__doc__
@@ -177,13 +186,11 @@ def _run(arguments: argparse.Namespace) -> None:
     if not arguments.table:
         seeds = foleyworld.clip_seeds("test", arguments.seed, arguments.clips)
         vab = None if arguments.alone else arguments.vab
-        found_checkpoints(arguments.run)
-        judge = trained_judge(arguments.judge)
-        result = evaluate(arguments.run, judge, seeds, arguments.workers, vab)
+        found_checkpoints(arguments.run)  # mistakes are told before a judge is trained
+        trial = trial_of(arguments.run, trained_judge(arguments.judge), vab)
+        result = evaluate(arguments.run, trial, seeds, arguments.workers)
         write_result(arguments.run, result)
-    elif not path.is_file():
-        raise DataError(f"{path} is not there, expected figures; run this without --table first")
-    result = json.loads(path.read_text())
+    result = read_result(path)
     if arguments.write:
         write_between(PAPER, NAME, markdown(result))
     print(json.dumps(result))

@@ -8,7 +8,7 @@ latent diffusion makes of the true sound's CLAP vector, which no mapper can beat
 import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -26,24 +26,28 @@ from training.v2a_mapper.clap import TinyClap, load_clap, sound_vectors
 from training.v2a_mapper.engines import open_system
 from training.v2a_mapper.mel import LogMel
 from vab_rt.config import ClipConfig, GenerateOptions
+from vab_rt.output import whole_file, writing
 from vab_rt.pipeline import Pipeline, encode_frames, load
 from vab_rt.systems.v2a_mapper import V2AMapper, latent_noise
 
 MAPPED = ("none", "regression", "prior")
 BOUNDS = ("ground_truth", "autoencoded", "true_vector")
+AGAIN = ("again_mapped", "again_heard")
 Sound = NDArray[np.float32]
 Vector = NDArray[np.float32]
 
 
 class V2ATrial(msgspec.Struct, frozen=True, kw_only=True):
     """checkpoints: by mapper; `none` is one of them, taken without. vab: a bundle, or None for no
-    comparison, "" for the shipped one. draws: further seeds of the first `varied` clips."""
+    comparison, "" for the shipped one. draws: further seeds of the first `varied` clips. films,
+    heard: folders for pictures, and for what was heard, which the next run finds there."""
 
     checkpoints: tuple[tuple[str, Path], ...]
     clap: Path
     judge: Path
     vab: str | None = ""
     films: Path | None = None
+    heard: Path | None = None
     options: GenerateOptions = GenerateOptions()
     draws: int = 3
     varied: int = 24
@@ -109,7 +113,48 @@ def without_mapper(checkpoint: V2ACheckpoint) -> V2ACheckpoint:
 def heard_clips(trial: V2ATrial, seeds: list[int], workers: int) -> Iterator[HeardClip]:
     """Make and hear all sounds of these clips, in any order."""
     jobs = ((number, seed, trial) for number, seed in enumerate(seeds))
-    yield from in_parallel(hear_clip, jobs, workers)
+    yield from in_parallel(hear_once, jobs, workers)
+
+
+def hear_once(job: tuple[int, int, V2ATrial]) -> HeardClip:
+    """What `trial.heard` has of this clip, or else is given now."""
+    number, seed, trial = job
+    if trial.heard is None:
+        return hear_clip(job)
+    path = trial.heard / f"{number}-{seed}.npz"
+    if not path.exists():
+        with writing(path):
+            trial.heard.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as part, writing(path), part.open("wb") as file:
+            np.savez(file, **flattened(hear_clip(job)))
+    with np.load(path, allow_pickle=False) as arrays:
+        return unflattened(number, dict(arrays))
+
+
+def flattened(clip: HeardClip) -> dict[str, NDArray[Any]]:
+    """sounds/SOUND/MEASURE, its `vector` among them, and FIELD/SYSTEM of the other fields."""
+    arrays = {
+        f"sounds/{name}/{measure}": array
+        for name, sound in clip.sounds.items()
+        for measure, array in (sound.heard._asdict() | {"vector": sound.vector}).items()
+    }
+    for field in ("mapped", *AGAIN):
+        arrays |= {f"{field}/{name}": np.array(x) for name, x in getattr(clip, field).items()}
+    return arrays
+
+
+def unflattened(number: int, arrays: dict[str, NDArray[Any]]) -> HeardClip:
+    fields: dict[str, dict] = {field: {} for field in ("sounds", "mapped", *AGAIN)}
+    for key, array in arrays.items():
+        field, name, *measure = key.split("/")
+        if measure:
+            fields[field].setdefault(name, {})[measure[0]] = array
+        else:
+            fields[field][name] = list(array) if field in AGAIN else array
+    for name, measures in fields["sounds"].items():
+        vector = measures.pop("vector")
+        fields["sounds"][name] = HeardSound(Heard(**measures), vector)
+    return HeardClip(number, **fields)
 
 
 def hear_clip(job: tuple[int, int, V2ATrial]) -> HeardClip:

@@ -7,6 +7,7 @@ folder; run the command again to go on where it stopped.
 
 import datetime
 import os
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -17,10 +18,12 @@ from torch import Tensor
 from training import foleyworld
 from training.clip_training import train_clip
 from training.codecs.recordings import read_recordings, world_sounds
+from training.datasets.growing import drop_older
 from training.datasets.rendered import rendered_clips
 from training.evaluate import trained_judge
 from training.finetuning import report
 from training.fitting import steps_made
+from training.image_encoder import TINY
 from training.stages import describe, export, is_measured, is_older, keep
 from training.v2a_mapper.autoencoder import (
     load_autoencoder,
@@ -31,7 +34,7 @@ from training.v2a_mapper.autoencoder import (
 from training.v2a_mapper.checkpoint import V2AHeader, write_v2a_checkpoint
 from training.v2a_mapper.clap import TinyClap, load_clap, sound_vectors, text_vectors, train_clap
 from training.v2a_mapper.denoiser import Sounds, load_denoiser, train_denoiser
-from training.v2a_mapper.evaluate import beside_bounds, evaluate, write_result
+from training.v2a_mapper.evaluate import beside_bounds, evaluate, trial_of, write_result
 from training.v2a_mapper.mapping import Matched, load_mapper, train_mapper
 from training.v2a_mapper.pairs import Pairs, load_picture_encoder, made_pairs
 from training.v2a_mapper.recipes import V2ARecipe
@@ -50,9 +53,14 @@ def run(recipe: V2ARecipe, folder: Path) -> None:
     export(checkpoint, folder / "bundle")
     if not is_measured(folder, "generation", recipe.evaluated_clips, checkpoint):
         seeds = foleyworld.clip_seeds("test", 0, recipe.evaluated_clips)
-        result = evaluate(folder, judge_of(recipe, folder), seeds, os.cpu_count() or 1)
+        heard = folder / "heard"
+        for kind in MAPPERS:
+            drop_older(heard, checkpoint_path(recipe, folder, kind))
+        trial = trial_of(folder, judge_of(recipe, folder), heard=heard)
+        result = evaluate(folder, trial, seeds, os.cpu_count() or 1)
         write_result(folder, result)
         keep(folder, "generation", beside_bounds(result, recipe.model.mapper))
+        shutil.rmtree(heard)
     describe(folder)
 
 
@@ -65,10 +73,17 @@ def judge_of(recipe: V2ARecipe, folder: Path) -> Path:
 def train(recipe: V2ARecipe, folder: Path) -> Path:
     """Everything on FoleyWorld, into `folder`; the path of the checkpoint with the recipe's mapper.
 
-    Raises OptionError for a mapper that is none, and for parts of clips longer than a clip.
+    Raises OptionError for a mapper that is none, encoders that are not of FoleyWorld, and parts of
+    clips longer than a clip.
     """
     if recipe.model.mapper not in MAPPERS:
         raise OptionError(f"mapper is {recipe.model.mapper!r}, expected {' or '.join(MAPPERS)}")
+    if recipe.model.image_encoder != TINY:
+        raise OptionError(
+            f"model {recipe.model.name} has the image encoder {recipe.model.image_encoder}, "
+            f"expected {TINY}: recipes train one on FoleyWorld; others come with weights of their "
+            "own: put them in a checkpoint with python -m export.import_weights, docs/WEIGHTS.md"
+        )
     recipe.check_crops()
     folder.mkdir(parents=True, exist_ok=True)
     clip, workers = trained_clip(recipe, folder), os.cpu_count() or 1
