@@ -164,6 +164,32 @@ def test_where_nothing_can_be_kept_an_engine_is_built_each_time(
     assert "engines are not kept" in caplog.text
 
 
+def test_what_is_in_the_way_of_a_file_costs_each_start_a_build(
+    build: Builder, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cached_engine(KEY, build, folder)
+    path = file_of(folder)
+    path.unlink()
+    path.mkdir()
+    assert [cached_engine(KEY, build, folder) for _ in range(2)] == [b"engine 2", b"engine 3"]
+    assert "is of another kind" in caplog.text and "the engine is not kept" in caplog.text
+
+
+def test_a_file_that_cannot_be_read_is_built_again(
+    build: Builder, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached_engine(KEY, build, folder)
+    read, unreadable = Path.read_bytes, file_of(folder)
+
+    def fail(path: Path) -> bytes:
+        if path == unreadable:
+            raise OSError(5, "Input/output error")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    assert cached_engine(KEY, build, folder) == b"engine 2"
+
+
 def test_a_failed_build_leaves_nothing(folder: Path) -> None:
     def fail() -> bytes:
         raise BackendError("no")

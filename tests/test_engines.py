@@ -90,6 +90,16 @@ def test_auto_says_why_it_did_not_choose_cuda(tiny_bundle, caplog, monkeypatch):
         open_engines(open_bundle(tiny_bundle), "cuda")
 
 
+def test_auto_takes_graphs_for_processors_to_the_processor(bundle_copy, caplog, monkeypatch):
+    write_manifest(bundle_copy, CONFIG, "int8", "Apache-2.0", {})
+    monkeypatch.setattr("vab_rt.engines.cpu.has_cuda_provider", lambda: True)
+    monkeypatch.setattr("vab_rt.engines.cuda.has_cuda_provider", lambda: True)
+    assert open_engines(open_bundle(bundle_copy), threads=1).device == "cpu"
+    assert "cuda cannot be used" in caplog.text and "graphs in int8, expected" in caplog.text
+    with pytest.raises(BundleError, match="graphs in int8, expected"):
+        open_engines(open_bundle(bundle_copy), "cuda")
+
+
 def test_an_unknown_device(tiny_bundle):
     with pytest.raises(OptionError, match="'gpu', expected auto, cpu, cuda, .*; choose"):
         open_engines(open_bundle(tiny_bundle), "gpu")

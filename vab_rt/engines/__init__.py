@@ -12,7 +12,7 @@ import numpy.typing as npt
 from vab_rt.bundle import Bundle
 from vab_rt.config import TokenOptions
 from vab_rt.decoding import Tokens, decode_masked, guided
-from vab_rt.errors import BackendError, OptionError
+from vab_rt.errors import BackendError, BundleError, OptionError
 from vab_rt.sampling import Sampler, fastest_sampler
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def _open_best(bundle: Bundle, threads: int | None) -> Engines:
     if has_cuda_provider():
         try:
             return _open(bundle, "cuda", threads)
-        except BackendError as error:
+        except (BackendError, BundleError) as error:  # such as graphs for processors alone
             log.warning("device auto chose cpu, as cuda cannot be used: %s", error)
     return _open(bundle, "cpu", threads)
 

@@ -88,8 +88,8 @@ class OrtGraph:
         except Exception as error:  # onnxruntime's own exceptions share no other base
             raise BundleError(
                 f"graph {name} of {origin} cannot be loaded by onnxruntime on {gpu.name} "
-                f"({first_line(error)}), expected a graph and libraries that run there; see vab-rt "
-                "doctor, or export the model again"
+                f"({first_line(error)}; {gpu.room()}), expected a graph and libraries that run "
+                "there; see vab-rt doctor, or export the model again"
             ) from error
         check_placement(self._session, name)
         check_session(self._session, name, contract, origin)

@@ -5,6 +5,7 @@ under a random key that was made here and never leaves the folder, which is the 
 does not, a damaged file as well as one from elsewhere, is removed and built again, never trusted.
 """
 
+import contextlib
 import hashlib
 import hmac
 import logging
@@ -116,16 +117,25 @@ def _read(path: Path, key: EngineKey, secret: bytes) -> bytes | None:
     found = _not_private(path, stat.S_ISREG)
     if found == "is not there":
         return None
-    content = b"" if found else path.read_bytes()
+    content = b"" if found else _content(path)
     mac_end = len(_MAGIC) + hashlib.sha256().digest_size
     engine = content[mac_end:]
     if not found and not hmac.compare_digest(content[:mac_end], _seal(key, engine, secret)):
         found = "is damaged, or was not built here"
     if found:
         log.warning("the engine kept in %s %s: it is built again", path, found)
-        path.unlink()
+        with contextlib.suppress(OSError):  # such as a folder: `_write` says that it is in the way
+            path.unlink()
         return None
     return engine
+
+
+def _content(path: Path) -> bytes:
+    """Nothing of a file that cannot be read, which is as good as damaged."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def _write(path: Path, seal: bytes, engine: bytes) -> None:
