@@ -19,7 +19,7 @@ from rich.table import Table
 
 import vab_rt
 from bench.machine import commit, machine, versions
-from bench.runs import at_least_one
+from bench.runs import at_least_one, make_folder
 from bench.traces import Share, Trace, shares_of_graph
 from vab_rt.bundle import Bundle, open_bundle
 from vab_rt.config import TokenOptions
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def profile(options: argparse.Namespace) -> dict[str, Any]:
     """Writes the traces to options.out; returns what is in the tables."""
-    options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(options.out)
     pipeline = vab_rt.load(options.model, options.device, threads=options.threads)
     clip = options.clip or example()
     stages_s = profile_stages(pipeline, clip, options.out / "stages.json")

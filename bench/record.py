@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from bench.machine import commit, machine, versions
-from bench.runs import at_least_one
+from bench.runs import at_least_one, make_folder
 from vab_rt.engines.driver import FoundGpu, find_driver
 from vab_rt.engines.tensorrt_rtx import is_supported
-from vab_rt.errors import BackendError, OutputError
+from vab_rt.errors import BackendError
 
 ROOT = Path(__file__).parent.parent
 KERNEL_TESTS = ("tests/test_sampling_cuda.py", "tests/test_device_loop_cuda.py")
@@ -48,21 +48,16 @@ def main(arguments: list[str] | None = None) -> None:
     facts = {"machine": machine(), "versions": versions(), "commit": commit()}
     for fact in facts.values():
         console.print(str(fact), markup=False)
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{options.out} cannot be written ({error.strerror}), expected a folder; "
-            "choose another with --out"
-        ) from error
+    make_folder(options.out)
     record: dict[str, Any] = {"parts": {}} | facts
     wanted = parts(first_gpu(), has_cuda_provider())
     for name, found in run_parts(wanted, options.out, 60.0 * options.minutes):
         record["parts"][name] = found
         (options.out / "record.json").write_text(json.dumps(record, indent=1))
         last = found["last_lines"][-1:] if found["figures"] is None else []
-        console.print(f"{name}: {found['outcome']}, {found['seconds']:.0f} s", *last, markup=False)
-    console.print(f"record: {options.out}", markup=False)
+        line = f"{name}: {found['outcome']}, {found['seconds']:.0f} s"
+        console.print(line, *last, markup=False, soft_wrap=True)
+    console.print(f"record: {options.out}", markup=False, soft_wrap=True)
     if options.json:
         print(json.dumps(record))
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vab_rt.errors import OutputError
+
 # Linux counts what the parent held at the fork as memory of the child: this parent holds nothing.
 _PARENT = """
 import json, os, sys, time
@@ -32,6 +34,17 @@ def at_least_one(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number from 1 on")
     return int(text)
+
+
+def make_folder(path: Path) -> None:
+    """The folder of `--out`. Raises OutputError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written ({error.strerror}), expected a folder; choose another with "
+            "--out"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,9 @@ def test_bad_input_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(profiling, "EXAMPLES", tmp_path)
     with pytest.raises(VabError, match=r"holds no clip.*--clip"):
         profiling.example()
+    (tmp_path / "file").touch()
+    with pytest.raises(VabError, match=r"cannot be written .*--out"):
+        profiling.main(["--out", str(tmp_path / "file" / "out")])
     words = ["bench", "profile", "--model", "nowhere", "--out", str(tmp_path)]
     monkeypatch.setattr("sys.argv", words)
     with pytest.raises(SystemExit, match=r"error: model nowhere is not there"):
