@@ -229,6 +229,24 @@ def test_a_kept_engine_that_the_library_refuses_is_built_again_once(
     assert len(list(tmp_path.glob("**/*.engine"))) == 2
 
 
+def test_every_graph_is_an_engine_on_one_gpu(tiny_bundle, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    bundle, api = open_bundle(tiny_bundle), RecordingApi()
+    contracts = iter([bundle.contracts[name] for name in bundle.needed_graphs])
+
+    def deserialise(engine):
+        assert engine == b"engine"
+        contract = next(contracts)
+        names = [t.name for t in (*contract.inputs, *contract.outputs)]
+        return SimpleNamespace(num_io_tensors=len(names), get_tensor_name=names.__getitem__)
+
+    api.deserialize_cuda_engine = deserialise
+    engines = open_compiled(bundle, library(api), GPU)
+    assert (engines.device, engines.gpu) == ("tensorrt", GPU)
+    assert list(engines.graphs) == list(engines.device_graphs) == list(RUNTIME_GRAPHS)
+    assert {graph._gpu.handle for graph in engines.device_graphs.values()} == {GPU.handle}
+
+
 @pytest.mark.parametrize(
     ("variants", "advice"), [([], ", export it with --precision fp32,fp16, or"), (["fp16"], ", or")]
 )

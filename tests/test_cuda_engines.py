@@ -4,6 +4,7 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
+import onnxruntime
 import pytest
 from tiny_bundle import tiny_config
 
@@ -17,6 +18,7 @@ from vab_rt.errors import BackendError, BundleError
 
 GPU = SimpleNamespace(name="GPU", device_id=1, handle=0x5000, room=lambda: "5 of 80 MB are free")
 CONTRACT = contract_of(tiny_config())["backbone"]
+CUDA = "CUDAExecutionProvider"
 
 
 class RecordingSession:
@@ -121,6 +123,53 @@ def test_a_graph_that_cannot_be_loaded_is_one_line(monkeypatch):
         OrtGraph("backbone", b"", CONTRACT, GPU, origin="here", has_own_graph=True)
 
 
+@pytest.mark.parametrize("has_own_graph", [True, False])
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_session_is_asked_for_our_stream_and_nothing_else(monkeypatch, has_own_graph, fails):
+    asked, levels = [], []
+
+    def open_session(graph, options, **more):
+        asked.append((graph, options, more))
+        if fails:
+            raise RuntimeError("no CUDA")
+        return "session"
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", open_session)
+    monkeypatch.setattr(onnxruntime, "set_default_logger_severity", levels.append)
+    if fails:
+        with pytest.raises(RuntimeError):
+            cuda._open_session(b"graph", GPU, has_own_graph)
+    else:
+        assert cuda._open_session(b"graph", GPU, has_own_graph) == "session"
+    ((graph, options, more),) = asked
+    ((provider, settings),) = more["providers"]
+    assert (graph, provider, more["enable_fallback"]) == (b"graph", CUDA, 0)
+    assert settings["user_compute_stream"] == str(GPU.handle)
+    assert settings["enable_cuda_graph"] == str(int(has_own_graph))
+    assert (settings["device_id"], settings["use_tf32"]) == ("1", "0")
+    assert options.get_session_config_entry("session.record_ep_graph_assignment_info") == "1"
+    assert levels[-1] == 2  # warnings, as before
+
+
+def test_what_runs_step_after_step_has_a_graph_of_its_own(tiny_bundle, monkeypatch):
+    opened = {}
+
+    def open_graph(name, graph, contract, gpu, *, origin, has_own_graph):
+        opened[name] = (gpu, has_own_graph)
+        return name
+
+    monkeypatch.setattr(cuda, "has_cuda_provider", lambda: True)
+    monkeypatch.setattr(cuda, "OrtGraph", open_graph)
+    room = {"memory_bytes": lambda: (80 << 30, 80 << 30)}
+    gpu = SimpleNamespace(**vars(GPU) | room)
+    monkeypatch.setattr(cuda, "Gpu", lambda: gpu)
+    engines = cuda.open_engines(open_bundle(tiny_bundle))
+    assert engines.device == "cuda" and engines.gpu is gpu
+    own = {"visual_encoder": False, "backbone": True, "codec_decoder": False}
+    assert opened == {name: (gpu, has_graph) for name, has_graph in own.items()}  # one stream
+    assert engines.device_graphs == {name: name for name in own}
+
+
 def test_a_session_that_fell_back_to_the_processor_is_refused(tiny_bundle):
     """A real one: onnxruntime goes on without the provider that it could not start."""
     graph = open_bundle(tiny_bundle).read_graph("backbone")
@@ -144,9 +193,6 @@ def test_a_library_that_is_missing_is_named_and_nothing_is_printed(tmp_path, mon
     (folder / "libonnxruntime_providers_cuda.so").unlink()
     assert cuda.why_not_loaded() is None
     assert capfd.readouterr() == ("", "")
-
-
-CUDA = "CUDAExecutionProvider"
 
 
 @pytest.mark.parametrize(
