@@ -128,6 +128,13 @@ def scene(number: int) -> np.ndarray:
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
+def test_weights_that_come_later_are_no_alarm(known, caplog):
+    ImageEncoder(CONFIG)
+    assert caplog.text == ""
+    open_clip.create_model(CLIP_NAME)
+    assert "No pretrained weights loaded" in caplog.text
+
+
 def same(part, other) -> bool:
     return all(torch.equal(tensor, other.weights[name]) for name, tensor in part.weights.items())
 

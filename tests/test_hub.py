@@ -1,6 +1,8 @@
 """Models from a hub: pinned, only what the manifest lists, verified; told in one line otherwise."""
 
+import errno
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -190,6 +192,24 @@ def test_a_cache_that_cannot_be_written(hub, tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file"))
     with pytest.raises(BundleError, match=r"cannot be kept \(.*file.*set HF_HUB_CACHE to another"):
+        open_model(NAME)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("CAS Client Error"), "cannot be fetched (CAS Client Error), expected"),
+        (OSError(errno.ENOSPC, "No space left"), "cannot be kept ([Errno 28] No space left), exp"),
+    ],
+)
+def test_a_download_that_breaks_off(hub, monkeypatch, error, said):
+    """As hf_xet tells it, which fetches large files from the public hub; on a full disk."""
+
+    def broken(*name, **more):
+        raise error
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", broken)
+    with pytest.raises(BundleError, match=re.escape(said)):
         open_model(NAME)
 
 

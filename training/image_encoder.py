@@ -1,5 +1,9 @@
 """CLIP image encoders through open_clip: RGB bytes in, features out, normalisation inside."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import open_clip
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
@@ -33,10 +37,25 @@ def build_clip(config: ModelConfig, device: str = "cpu") -> nn.Module:
     device: "meta" gives names and shapes alone.
     """
     if config.image_encoder != TINY:
-        with torch.device(device):
+        with torch.device(device), without_alarm():
             return open_clip.create_model(config.image_encoder, pretrained=None, device=device)
     vision = CLIPVisionCfg(
         layers=6, width=128, head_width=32, patch_size=16, image_size=config.image_size
     )
     text = CLIPTextCfg(context_length=24, width=128, heads=4, layers=2)
     return CLIP(config.visual_dim, vision, text)
+
+
+@contextmanager
+def without_alarm() -> Iterator[None]:
+    """open_clip warns of random weights, through the root logger; here others are loaded next."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "No pretrained weights loaded" not in record.getMessage()
+
+    root = logging.getLogger()
+    root.addFilter(is_other)
+    try:
+        yield
+    finally:
+        root.removeFilter(is_other)
