@@ -165,9 +165,8 @@ def test_a_checkpoint_of_another_model_is_refused(audioldm, config, tmp_path, ca
     (tmp_path / "other").mkdir()
     other = write_recipe(tmp_path / "other", {"clip_s": 2.0})
     words = "mapper", tmp_path / "m.pt", "--config", other, "--into", into
-    assert "is of the model tiny-v2a, expected tiny-v2a with the same facts" in refusal(
-        capsys, *words
-    )
+    expected = "is of the model tiny-v2a, expected tiny-v2a with the same facts (clip_s is 1.0, "
+    assert expected + "expected 2.0)" in refusal(capsys, *words)
     torch.save({"vab": {}}, into)
     words = "mapper", tmp_path / "m.pt", "--config", config, "--into", into
     assert "holds 'vab', expected a checkpoint of a V2A-Mapper" in refusal(capsys, *words)

@@ -90,10 +90,13 @@ def begun(path: Path, recipe: V2ARecipe) -> dict[str, Any]:
             f"{path} holds {', '.join(map(repr, list(content)[:5]))}, expected a checkpoint of a "
             f"V2A-Mapper that an import has begun; {ADVICE}"
         )
-    if content["config"] != header["config"]:
+    found, expected = content["config"], header["config"]
+    if found != expected:
+        names = sorted(name for name in found | expected if found.get(name) != expected.get(name))
         raise ExportError(
-            f"{path} is of the model {content['config'].get('name')}, expected {recipe.model.name} "
-            f"with the same facts; choose the --config that it was begun with, or {ADVICE}"
+            f"{path} is of the model {found.get('name')}, expected {recipe.model.name} with the "
+            f"same facts ({names[0]} is {found.get(names[0])!r}, expected "
+            f"{expected.get(names[0])!r}); choose the --config that it was begun with, or {ADVICE}"
         )
     return content
 
