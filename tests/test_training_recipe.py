@@ -148,9 +148,7 @@ def test_a_second_run_finds_its_stages_done(finished, monkeypatch):
 
 
 @pytest.mark.slow
-def test_another_recipe_is_not_taken_for_that_of_the_folder(
-    finished, tmp_path, capsys
-):
+def test_another_recipe_is_not_taken_for_that_of_the_folder(finished, tmp_path, capsys):
     other = tmp_path / "tiny.toml"
     other.write_text(TINY.replace("width = 16\nlayers", "width = 32\nlayers"))
     with pytest.raises(SystemExit):
