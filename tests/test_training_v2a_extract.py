@@ -18,9 +18,10 @@ from v2a_checkpoints import MAPPER, tiny_v2a_config
 from training.datasets.media_sets import Segment, list_folder
 from training.v2a_mapper import mapping
 from training.v2a_mapper.extract import extract, main, open_encoders, spread_places
-from training.v2a_mapper.mapping import MappingSettings, read_matched, train_mapper
+from training.v2a_mapper.mapping import read_matched, train_mapper
 from training.v2a_mapper.parts import PictureEncoder
 from training.v2a_mapper.real_clap import open_clap
+from training.v2a_mapper.settings import MappingSettings
 from vab_rt.audio import Audio
 from vab_rt.errors import DataError, ExportError, MediaError
 

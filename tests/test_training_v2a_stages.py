@@ -39,10 +39,11 @@ from training.v2a_mapper.denoiser import (
     train_denoiser,
 )
 from training.v2a_mapper.mapper import build_mapper
-from training.v2a_mapper.mapping import MappingSettings, Matched, load_mapper, train_mapper
+from training.v2a_mapper.mapping import Matched, load_mapper, train_mapper
 from training.v2a_mapper.mel import FLOOR, LogMel
 from training.v2a_mapper.pairs import Pairs
 from training.v2a_mapper.recipes import read_v2a_recipe
+from training.v2a_mapper.settings import MappingSettings
 from training.v2a_mapper.texts import class_text, sound_text, tokenise, vocabulary
 from training.v2a_mapper.vocoder import Recorded, VocoderSettings, train_vocoder
 from vab_rt.errors import DataError, ExportError

@@ -25,33 +25,12 @@ from training.representation import load_averaged
 from training.saving import save_whole
 from training.v2a_mapper.diffusion import cosine_schedule, noised
 from training.v2a_mapper.mapper import PriorNetwork, aggregate, build_mapper
-from training.v2a_mapper.settings import MapperSettings, check_stage
-from vab_rt.errors import DataError, OptionError
+from training.v2a_mapper.recipes import read_v2a_recipe
+from training.v2a_mapper.settings import MapperSettings, MappingSettings
+from vab_rt.errors import DataError
 from vab_rt.v2a_config import V2AConfig
 
 ARRAYS = ("features", "vectors")
-
-
-class MappingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The defaults are those that DALLE2-pytorch ships for its prior; the paper's are not known.
-
-    steps: of batches. drop: share in which the prior does not see the picture, and in which not the
-    noisy sound. average: how much of the averaged weights stays in a step.
-    """
-
-    batch: int = 128
-    steps: int = 20_000
-    peak_rate: float = 1.1e-4
-    weight_decay: float = 6.02e-2
-    max_norm: float = 0.5
-    drop: float = 0.1
-    average: float = 0.9999
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_stage("mapper", self, ("batch", "steps"), ("drop", "average"))
-        if not self.max_norm > 0:
-            raise OptionError(f"mapper max_norm is {self.max_norm}, expected more than 0")
 
 
 class Matched(msgspec.Struct, frozen=True):
@@ -187,8 +166,6 @@ def main(words: list[str] | None = None) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from training.v2a_mapper.recipes import read_v2a_recipe  # which has the settings of this stage
-
     recipe, settings = read_v2a_recipe(arguments.config), settings_of(arguments, MappingSettings)
     config = msgspec.structs.replace(recipe.model, mapper=arguments.mapper)
     if arguments.aggregator is not None:

@@ -10,9 +10,8 @@ from training.recipes import CONFIGS
 from training.v2a_mapper.autoencoder import AutoencoderSettings
 from training.v2a_mapper.clap import ClapSettings
 from training.v2a_mapper.denoiser import DenoiserSettings
-from training.v2a_mapper.mapping import MappingSettings
 from training.v2a_mapper.parts import check_networks
-from training.v2a_mapper.settings import Networks
+from training.v2a_mapper.settings import MappingSettings, Networks
 from training.v2a_mapper.vocoder import VocoderSettings
 from vab_rt.config import Tuning
 from vab_rt.errors import OptionError, VabError

@@ -37,6 +37,28 @@ class MapperSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             )
 
 
+class MappingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The defaults are those that DALLE2-pytorch ships for its prior; the paper's are not known.
+
+    steps: of batches. drop: share in which the prior does not see the picture, and in which not the
+    noisy sound. average: how much of the averaged weights stays in a step.
+    """
+
+    batch: int = 128
+    steps: int = 20_000
+    peak_rate: float = 1.1e-4
+    weight_decay: float = 6.02e-2
+    max_norm: float = 0.5
+    drop: float = 0.1
+    average: float = 0.9999
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_stage("mapper", self, ("batch", "steps"), ("drop", "average"))
+        if not self.max_norm > 0:
+            raise OptionError(f"mapper max_norm is {self.max_norm}, expected more than 0")
+
+
 class Networks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """unet, vae, vocoder: what their constructors in diffusers and transformers take."""
 
