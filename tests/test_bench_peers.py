@@ -167,7 +167,8 @@ def test_every_peer_is_beside_ours(small_bench, capsys):
     assert out.index("ceiling of") < out.index("parity:") < out.index("times ours")
     assert set(KEYS) <= set(figures)
     assert figures["device"] == "test" and figures["size"] == "small"
-    assert figures["ours"] == "cpu"
+    assert figures["ours"] == "cpu" and figures["failed"] == {}
+    assert figures["graph_breaks"] == 0 and figures["skipped_graphs"] is None
     assert len(figures["peers"]) == 5
     for name, peer in figures["peers"].items():
         assert peer["ms"] > peer["ceiling_ms"] > 0

@@ -65,7 +65,9 @@ def measure(device: Device, size: str, repeats: int, ours_on: str) -> dict[str, 
     facts = {"device": device.name, "precision": device.precision, "size": size}
     facts["ours"] = system.device
     figures |= {"parity": errors, "failed": sides.failed}
-    figures |= {"graph_breaks": num_graph_breaks(), "skipped_graphs": num_skipped_graphs()}
+    figures |= {"graph_breaks": num_graph_breaks(), "skipped_graphs": None}
+    if device.kind == "cuda":
+        figures["skipped_graphs"] = num_skipped_graphs()
     return facts | figures | {"model": msgspec.to_builtins(config)}
 
 
