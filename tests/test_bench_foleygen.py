@@ -7,12 +7,12 @@ torch = pytest.importorskip("torch", reason="the bench compares with PyTorch: pi
 from checkpoints import tiny_config
 
 from bench.peers.autoregressive import Autoregressive, draw, undelay
-from bench.peers.foleygen import FoleyGen, GrowingCache, StaticCache, num_columns
+from bench.peers.foleygen import FoleyGen, GrowingCache, StaticCache, num_columns, num_positions
 from bench.peers.parity import cached_error, share_unequal_columns
 from training.recipes import read_recipe
 from vab_rt.config import TokenOptions
 
-CONFIG = tiny_config(clip_s=0.4, visual_rate_hz=5.0)  # F 2, T 20, K 3, V 37
+CONFIG = tiny_config(clip_s=0.4, visual_rate_hz=2.5)  # F 1, T 20, K 3, V 37
 OPTIONS = TokenOptions(seed=1, top_k=8)
 EMPTY = CONFIG.codebook_size
 
@@ -83,6 +83,11 @@ def test_a_cache_that_shows_what_is_not_there_yet_is_noticed(
 ):
     monkeypatch.setattr(StaticCache, "mask", lambda self, positions: None)
     assert cached_error(compiled, features, columns) > 1e-3
+
+
+def test_the_static_cache_has_room_for_all_in_eights(compiled):
+    needed, there = num_positions(CONFIG), compiled.static.num_positions
+    assert needed % 8 and there % 8 == 0 and needed < there < needed + 8
 
 
 def test_the_static_cache_may_be_used_again(compiled, eager, features):

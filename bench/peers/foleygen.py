@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from vab_rt.config import ModelConfig
 
 FEED_FORWARD_FACTOR = 4
+MASK_MULTIPLE = 8  # of keys, in which torch's attention takes masks in 16 bits without copying them
 
 
 class Cache(Protocol):
@@ -66,7 +67,7 @@ class StaticCache(nn.Module):
 
     def __init__(self, config: ModelConfig, rows: int) -> None:
         super().__init__()
-        self.num_positions = num_positions(config)
+        self.num_positions = -(-num_positions(config) // MASK_MULTIPLE) * MASK_MULTIPLE
         shape = (rows, config.heads, self.num_positions, config.width // config.heads)
         for layer in range(config.layers):
             self.register_buffer(f"keys{layer}", torch.zeros(shape))
