@@ -116,7 +116,9 @@ def _parser() -> argparse.ArgumentParser:
         "diffusers; mapper: a state_dict, ours or of DALLE2-pytorch's prior",
     )
     parser.add_argument("--config", required=True, metavar="NAME|FILE.toml", help="the recipe")
-    parser.add_argument("--into", type=Path, required=True, help="the checkpoint, new or begun")
+    parser.add_argument(
+        "--into", type=Path, required=True, help="the checkpoint, a .pt, new or begun"
+    )
     parser.add_argument(
         "--licence", default="not stated", help="of these weights, for the model's card"
     )

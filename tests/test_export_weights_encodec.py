@@ -1,5 +1,6 @@
 """EnCodec's weights as audiocraft and as transformers keep them: the same tokens and sound."""
 
+import sys
 from collections import OrderedDict
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +18,7 @@ from weight_files import XP_CFG, Payload, audiocraft_state, sweep, write_audiocr
 
 from export.weights.encodec import facts_at, read_encodec, read_yaml
 from training.codecs.codec import build_codec
-from vab_rt.errors import ExportError
+from vab_rt.errors import BackendError, ExportError
 
 NESTED = "a: &a [1]\n" + "".join(f"{b}: &{b} [{f'*{a}, ' * 9}]\n" for a, b in pairwise("abcdefghi"))
 NESTED += "seanet: {n_filters: *i, ratios: *i, lstm: *i}"  # 9 to the 8th, written out
@@ -239,6 +240,25 @@ def test_nothing_there(tmp_path):
         read_encodec(tmp_path / "x.bin", CONFIG)
     with pytest.raises(ExportError, match=r"holds none of config.json, expected one of them"):
         read_encodec(tmp_path, CONFIG)
+
+
+def test_what_is_no_config(folder, tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text("[1]")
+    with pytest.raises(ExportError, match=r"config.json holds a list, expected a JSON object"):
+        read_encodec(tmp_path, CONFIG)
+    monkeypatch.setattr("export.weights.reading.MAX_JSON_BYTES", 10)
+    with pytest.raises(ExportError, match=r"config.json cannot be read as JSON \(\d+ bytes\)"):
+        read_encodec(folder, CONFIG)
+
+
+def test_without_the_libraries(folder, file, monkeypatch):
+    for name, source in (("yaml", file), ("transformers", folder)):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, name, None)
+            with pytest.raises(
+                BackendError, match=r"install it with: pip install 'vab-rt\[export\]"
+            ):
+                read_encodec(source, CONFIG)
 
 
 def test_references_are_followed_and_never_for_ever():
