@@ -14,7 +14,8 @@ from training.checkpoint import read_checkpoint
 from training.datasets.clips import TokenisedClips
 from training.recipe import finetune, main, run
 from training.recipes import CONFIGS, read_recipe
-from training.stages import hold_recipe
+from training.stages import hold_recipe, is_measured
+from training.v2a_mapper.recipes import is_v2a_recipe, read_v2a_recipe
 from vab_rt.bundle import open_bundle
 from vab_rt.card import read_card
 from vab_rt.errors import BundleError, DataError, OptionError
@@ -156,14 +157,41 @@ def test_another_recipe_is_not_taken_for_that_of_the_folder(finished, tmp_path, 
     assert "begun with model.width 16, expected that and not 32" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_is_held_and_found_the_same(path, tmp_path):
+    recipe = (read_v2a_recipe if is_v2a_recipe(path.stem) else read_recipe)(path.stem)
+    for _ in range(2):
+        hold_recipe(tmp_path, recipe)
+        (tmp_path / "codec.pt").touch()
+
+
+def test_figures_are_of_as_many_clips_and_no_older_than_the_model(tmp_path):
+    result, model = tmp_path / "evaluation-generation.json", tmp_path / "backbone.onnx"
+    model.touch()
+    assert not is_measured(tmp_path, "generation", 5, model)
+    for text in ("", "[]", '{"clips": 4}'):
+        result.write_text(text)
+        assert not is_measured(tmp_path, "generation", 5, model)
+    result.write_text('{"clips": 5}')
+    assert is_measured(tmp_path, "generation", 5, model)
+    os.utime(model, (2e9, 2e9))
+    assert not is_measured(tmp_path, "generation", 5, model)
+
+
 def test_minutes_may_change_and_a_mistake_may_be_mended(tmp_path):
     recipe = read_recipe("default")
     hold_recipe(tmp_path / "run", msgspec.structs.replace(recipe, licence="MIT"))
     hold_recipe(tmp_path / "run", recipe)  # nothing was made yet
     (tmp_path / "run" / "codec.pt").touch()
-    hold_recipe(tmp_path / "run", msgspec.structs.replace(recipe, clip_minutes=1))
+    hold_recipe(tmp_path / "run", msgspec.structs.replace(recipe, pretrain_minutes=1))
+    with pytest.raises(OptionError, match="clip_minutes 11.0, expected that and not 1"):
+        hold_recipe(tmp_path / "run", msgspec.structs.replace(recipe, clip_minutes=1.0))
     with pytest.raises(OptionError, match=r"licence 'Apache-2\.0', expected that and not 'MIT'"):
         hold_recipe(tmp_path / "run", msgspec.structs.replace(recipe, licence="MIT"))
+    hold_recipe(tmp_path / "other", recipe, start=None)
+    (tmp_path / "other" / "codec.pt").touch()
+    with pytest.raises(OptionError, match=r"begun with start None, expected that and not 'a\.pt'"):
+        hold_recipe(tmp_path / "other", recipe, start="a.pt")
     (tmp_path / "run" / "recipe.json").write_text("{")
     with pytest.raises(DataError, match=r"recipe\.json cannot be read .*delete it"):
         hold_recipe(tmp_path / "run", recipe)

@@ -2,11 +2,12 @@
 
 import resource
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch")
 
-from training.saving import save_whole
+from training.saving import arrays_once, save_whole
 from vab_rt.errors import OutputError
 
 
@@ -25,3 +26,20 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, small_disk):
         save_whole(path, {"weights": torch.zeros(100_000)})
     assert torch.load(path, weights_only=True) == {"step": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_arrays_are_made_once_and_again_where_they_are_damaged(tmp_path):
+    made = []
+
+    def make():
+        made.append(1)
+        return {"x/y": np.arange(3)}
+
+    path = tmp_path / "heard" / "0.npz"
+    for _ in range(2):
+        assert list(arrays_once(path, make)["x/y"]) == [0, 1, 2]
+    assert len(made) == 1
+    path.write_bytes(path.read_bytes()[:50])
+    assert list(arrays_once(path, make)["x/y"]) == [0, 1, 2] and len(made) == 2
+    arrays_once(None, make)
+    assert len(made) == 3 and list(tmp_path.rglob("*.npz")) == [path]

@@ -137,7 +137,13 @@ def _run(arguments: argparse.Namespace) -> None:
     folder = arguments.out or Path("runs") / Path(arguments.name).stem
     with ranks.joined():
         with ranks.first_alone():
-            hold_recipe(folder, recipe)
+            hold_recipe(
+                folder,
+                recipe,
+                image_encoder=arguments.image_encoder,
+                start=arguments.start,
+                shards=arguments.shards,
+            )
         if arguments.shards is None:
             run(recipe, folder, arguments.image_encoder)
         else:

@@ -1,9 +1,13 @@
-"""What torch saves appears whole or not at all."""
+"""Files of tensors and arrays that appear whole or not at all."""
 
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vab_rt.output import whole_file, writing
 
@@ -15,3 +19,25 @@ def save_whole(path: Path, content: dict[str, Any]) -> None:
             torch.save(content, beside)
         except RuntimeError as error:  # of torch's zip writer, on a full disk
             raise OSError(str(error).partition("\n")[0]) from error
+
+
+def arrays_once(
+    path: Path | None, make: Callable[[], dict[str, NDArray[Any]]]
+) -> dict[str, NDArray[Any]]:
+    """The arrays in `path`, an .npz that is made on first use, and again where it is damaged.
+
+    None: made, and not kept. Raises OutputError.
+    """
+    if path is not None and path.exists():
+        try:
+            with np.load(path, allow_pickle=False) as kept:
+                return dict(kept)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+            pass
+    arrays = make()
+    if path is not None:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path, force=True) as part, writing(path), part.open("wb") as file:
+            np.savez(file, **arrays)
+    return arrays

@@ -37,21 +37,30 @@ from training.recipes import Recipe
 from vab_rt.config import ModelConfig
 from vab_rt.errors import DataError, OptionError
 from vab_rt.manifest import MANIFEST
-from vab_rt.output import writing
+from vab_rt.output import UNFINISHED, writing
 
 CHECKOUT = Path(__file__).parents[1]
+FREE = (
+    *("pretrain_minutes", "fine_minutes", "contrastive_minutes", "classification_minutes"),
+    *("denoiser_minutes", "evaluated_clips"),
+)
+"""What may change between runs in one folder: no other network learns from what comes of it."""
 OF_IMAGES = ("image_encoder", "image_size", "visual_dim")
 
 
-def hold_recipe(folder: Path, recipe: msgspec.Struct) -> None:
-    """Leaves the recipe in `folder`, whose later runs must have the same one: what was made with
-    another would stay unnoticed. Minutes may change, and how many clips are evaluated.
+def hold_recipe(folder: Path, recipe: msgspec.Struct, **given: Path | str | None) -> None:
+    """Leaves the recipe, and what else was `given`, in `folder`, whose later runs must have the
+    same: what was made with another would stay unnoticed. FREE may change.
 
     Raises OptionError naming what differs.
     """
-    path, now = folder / "recipe.json", flat(msgspec.to_builtins(recipe))
+    path = folder / "recipe.json"
+    now = flat(msgspec.json.decode(msgspec.json.encode(recipe)))
+    now |= {name: None if value is None else str(value) for name, value in given.items()}
     with writing(path):
         folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob(UNFINISHED):  # of a process that was killed
+            leftover.unlink()
     if not path.exists() or list(folder.iterdir()) == [path]:  # nothing was made yet
         return write_whole(path, msgspec.json.format(msgspec.json.encode(now)) + b"\n")
     try:
@@ -61,12 +70,13 @@ def hold_recipe(folder: Path, recipe: msgspec.Struct) -> None:
             f"{path} cannot be read ({error}), expected the recipe of this folder; delete it to go "
             "on with the one that you give"
         ) from error
-    differing = sorted(name for name in before | now if before.get(name) != now.get(name))
+    both = sorted(before.keys() & now.keys())  # a version before or after this one may have others
+    differing = [name for name in both if before[name] != now[name]]
     if differing:
         name = differing[0]
         raise OptionError(
-            f"{folder} was begun with {name} {before.get(name)!r}, expected that and not "
-            f"{now.get(name)!r} ({len(differing)} differ in all); choose another --out, or delete "
+            f"{folder} was begun with {name} {before[name]!r}, expected that and not "
+            f"{now[name]!r} ({len(differing)} differ in all); choose another --out, or delete "
             f"{path} to keep what was made"
         )
 
@@ -77,7 +87,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in values.items():
         if isinstance(value, dict):
             found |= flat(value, f"{prefix}{name}.")
-        elif name != "evaluated_clips" and not name.endswith("_minutes"):
+        elif name not in FREE:
             found[prefix + name] = value
     return found
 
@@ -161,9 +171,11 @@ def header_of(recipe: Recipe, config: ModelConfig, folder: Path) -> Header:
 
 def encoded(path: Path, start: Path, split: str, count: int) -> TokenisedClips:
     """Clips of a split by the encoders in `start`, kept in `path` until these change."""
+    rows = path.with_name(f"{path.stem}-{count}")
     if not is_older(path, start):
         kept = TokenisedClips.load(path)
         if len(kept) == count:
+            shutil.rmtree(rows, ignore_errors=True)
             return kept
     config, seeds = read_checkpoint(start).config, foleyworld.clip_seeds(split, 0, count)
     fields = {
@@ -175,7 +187,6 @@ def encoded(path: Path, start: Path, split: str, count: int) -> TokenisedClips:
         for clip in encoded_clips(start, seeds[first:], os.cpu_count() or 1, "cpu"):
             yield Row({"tokens": clip.tokens, "features": clip.features})
 
-    rows = path.with_name(f"{path.stem}-{count}")
     drop_older(rows, start)
     arrays, _ = read_grown(grow(rows, fields, count, rows_from), ("tokens", "features"))
     with_classes(arrays["tokens"], arrays["features"], seeds).save(path)
@@ -217,22 +228,25 @@ def train_model(
 
 def evaluate_bundle(recipe: Recipe, folder: Path) -> None:
     """Generation by `folder`/bundle on held-out clips of unseen seeds, once for a checkpoint."""
-    checkpoint, count = folder / "ckpt.pt", recipe.evaluated_clips
-    if is_measured(folder, "generation", count, checkpoint):
+    graphs, count = sorted((folder / "bundle").glob("*.onnx")), recipe.evaluated_clips
+    if is_measured(folder, "generation", count, *graphs):
         return
     seeds = foleyworld.clip_seeds("test", 0, count)
     judge = evaluate.trained_judge(folder / "judge.pt")
     heard = folder / "heard"
-    drop_older(heard, checkpoint)
+    drop_older(heard, judge, *graphs)
     trial = Trial(bundle=str(folder / "bundle"), judge=judge, films=folder / "films", heard=heard)
     keep(folder, "generation", evaluate.evaluate_generation(trial, seeds, os.cpu_count() or 1))
     shutil.rmtree(heard)
 
 
-def is_measured(folder: Path, task: str, clips: int, checkpoint: Path) -> bool:
-    """Whether that is done, on so many clips and since the checkpoint was made."""
+def is_measured(folder: Path, task: str, clips: int, *sources: Path) -> bool:
+    """Whether that is done, on so many clips and since the sources were made."""
     path = result_path(folder, task)
-    return not is_older(path, checkpoint) and json.loads(path.read_bytes())["clips"] == clips
+    try:
+        return not is_older(path, *sources) and json.loads(path.read_bytes())["clips"] == clips
+    except (ValueError, KeyError, TypeError):  # no result of ours
+        return False
 
 
 def keep(folder: Path, task: str, result: dict) -> None:

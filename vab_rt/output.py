@@ -12,6 +12,8 @@ import av.error
 
 from vab_rt.errors import OutputError
 
+UNFINISHED = ".vab-rt-*.part"
+
 
 def check_output(
     path: str | Path, *, force: bool = False, source: str | Path | None = None
@@ -51,7 +53,7 @@ def _check_name(path: Path, *, force: bool, source: str | Path | None) -> None:
 @contextmanager
 def whole_file(path: Path, *, force: bool = False) -> Iterator[Path]:
     """A temporary path beside `path`: renamed to it at the end, removed if anything went wrong."""
-    part = path.parent / f".vab-rt-{secrets.token_hex(8)}.part"
+    part = path.parent / UNFINISHED.replace("*", secrets.token_hex(8))
     try:
         yield part
         check_output(path, force=force)

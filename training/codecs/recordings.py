@@ -61,7 +61,7 @@ def world_sounds(folder: Path, count: int, workers: int = 1) -> Path:
     seeds = foleyworld.clip_seeds("train", 0, count)
     rate_hz = foleyworld.SAMPLE_RATE_HZ
     facts = Facts(
-        source=f"FoleyWorld {foleyworld.VERSION}, {count} clips",
+        source=f"FoleyWorld {foleyworld.VERSION}, {count} clips in their order",
         rate_hz=rate_hz,
         row_samples=len(_scene_sound(seeds[0])),
     )

@@ -87,10 +87,11 @@ def read_grown(folder: Path, names: tuple[str, ...]) -> tuple[dict[str, NDArray[
     return arrays, notes
 
 
-def drop_older(folder: Path, source: Path) -> None:
-    """Remove what was grown, or begun to grow, before `source` was made."""
+def drop_older(folder: Path, *sources: Path) -> None:
+    """Remove what was grown, or begun to grow, before one of the sources was made."""
+    newest = max(source.stat().st_mtime for source in sources)
     for path in (folder, folder.with_name(folder.name + ".partial")):
-        if path.exists() and path.stat().st_mtime < source.stat().st_mtime:
+        if path.exists() and path.stat().st_mtime < newest:
             shutil.rmtree(path)
 
 

@@ -34,10 +34,10 @@ from training.evaluation.measures import (
 )
 from training.evaluation.trial import Trial, open_model
 from training.processes import in_parallel
+from training.saving import arrays_once
 from vab_rt.config import GenerateOptions
 from vab_rt.contract import BACKBONES
 from vab_rt.engines import Engine
-from vab_rt.output import whole_file, writing
 from vab_rt.pipeline import Pipeline, encode_frames
 from vab_rt.systems.vab import CoarseToFine
 from vab_rt.windows import Window
@@ -111,16 +111,8 @@ def heard_clips(trial: Trial, seeds: list[int], workers: int) -> Iterator[HeardC
 def hear_once(job: tuple[int, int, Trial]) -> HeardClip:
     """What `trial.heard` has of this clip, or else is given now."""
     number, seed, trial = job
-    if trial.heard is None:
-        return hear_clip(job)
-    path = trial.heard / f"{number}-{seed}.npz"
-    if not path.exists():
-        with writing(path):
-            trial.heard.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as part, writing(path), part.open("wb") as file:
-            np.savez(file, **flattened(hear_clip(job)))
-    with np.load(path, allow_pickle=False) as arrays:
-        return unflattened(number, dict(arrays))
+    path = None if trial.heard is None else trial.heard / f"{number}-{seed}.npz"
+    return unflattened(number, arrays_once(path, lambda: flattened(hear_clip(job))))
 
 
 def flattened(clip: HeardClip) -> dict[str, NDArray[np.float64]]:

@@ -21,12 +21,12 @@ from training.evaluation.generation import Heard, Listener, generate
 from training.evaluation.held_out import film, one_thread_in_a_worker
 from training.evaluation.judge import load_classifier
 from training.processes import in_parallel
+from training.saving import arrays_once
 from training.v2a_mapper.checkpoint import V2ACheckpoint, read_v2a_checkpoint
 from training.v2a_mapper.clap import TinyClap, load_clap, sound_vectors
 from training.v2a_mapper.engines import open_system
 from training.v2a_mapper.mel import LogMel
 from vab_rt.config import ClipConfig, GenerateOptions
-from vab_rt.output import whole_file, writing
 from vab_rt.pipeline import Pipeline, encode_frames, load
 from vab_rt.systems.v2a_mapper import V2AMapper, latent_noise
 
@@ -119,16 +119,8 @@ def heard_clips(trial: V2ATrial, seeds: list[int], workers: int) -> Iterator[Hea
 def hear_once(job: tuple[int, int, V2ATrial]) -> HeardClip:
     """What `trial.heard` has of this clip, or else is given now."""
     number, seed, trial = job
-    if trial.heard is None:
-        return hear_clip(job)
-    path = trial.heard / f"{number}-{seed}.npz"
-    if not path.exists():
-        with writing(path):
-            trial.heard.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as part, writing(path), part.open("wb") as file:
-            np.savez(file, **flattened(hear_clip(job)))
-    with np.load(path, allow_pickle=False) as arrays:
-        return unflattened(number, dict(arrays))
+    path = None if trial.heard is None else trial.heard / f"{number}-{seed}.npz"
+    return unflattened(number, arrays_once(path, lambda: flattened(hear_clip(job))))
 
 
 def flattened(clip: HeardClip) -> dict[str, NDArray[Any]]:

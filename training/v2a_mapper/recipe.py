@@ -51,12 +51,12 @@ def run(recipe: V2ARecipe, folder: Path) -> None:
     """Train, export and evaluate everything on FoleyWorld, into `folder`."""
     checkpoint = train(recipe, folder)
     export(checkpoint, folder / "bundle")
-    if not is_measured(folder, "generation", recipe.evaluated_clips, checkpoint):
+    sources = [checkpoint_path(recipe, folder, kind) for kind in MAPPERS]
+    if not is_measured(folder, "generation", recipe.evaluated_clips, *sources):
         seeds = foleyworld.clip_seeds("test", 0, recipe.evaluated_clips)
-        heard = folder / "heard"
-        for kind in MAPPERS:
-            drop_older(heard, checkpoint_path(recipe, folder, kind))
-        trial = trial_of(folder, judge_of(recipe, folder), heard=heard)
+        heard, judge = folder / "heard", judge_of(recipe, folder)
+        drop_older(heard, judge, *sources)
+        trial = trial_of(folder, judge, heard=heard)
         result = evaluate(folder, trial, seeds, os.cpu_count() or 1)
         write_result(folder, result)
         keep(folder, "generation", beside_bounds(result, recipe.model.mapper))
