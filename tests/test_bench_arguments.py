@@ -1,18 +1,24 @@
 """Wrong words on the command line of a bench, and what it cannot do without, are one line."""
 
+import contextlib
 import importlib
+import io
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("torch", reason="the bench compares with PyTorch: pip install '.[dev]'")
 
 from bench import __main__ as command
+from bench import record
 from bench.gpu import work_of_stages
 from bench.models import model_names, read_model
 from bench.peers import comparison
 from vab_rt.engines import cuda
+from vab_rt.engines.driver import FoundGpu
 from vab_rt.errors import BackendError, OptionError
 
 
@@ -40,6 +46,37 @@ def test_wrong_arguments_are_a_usage_error(name, words, reason, capsys):
         importlib.import_module(command.BENCHES[name]).main(words)
     assert error.value.code == 2
     assert reason in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.fixture(scope="module")
+def flags():
+    """What each bench says that it takes."""
+    found = {}
+    for name, module in command.BENCHES.items():
+        with contextlib.redirect_stdout(io.StringIO()) as out, pytest.raises(SystemExit) as end:
+            importlib.import_module(module).main(["--help"])
+        assert end.value.code == 0
+        found[name] = {*re.findall(r"--[a-z][a-z_-]*", out.getvalue())}
+    return found
+
+
+def test_the_page_of_the_bench_names_what_there_is(flags):
+    page = Path(command.__file__).with_name("README.md").read_text()
+    commands = re.findall(r"python -m bench (\w+)((?: --[\w-]+(?: [\w/]+)?)*)", page)
+    assert {name for name, _ in commands} == command.BENCHES.keys()
+    for name, words in commands:
+        assert {*re.findall(r"--[\w-]+", words)} <= flags[name], (name, words)
+    for test in re.findall(r"tests/\w+\.py", page):
+        assert (record.ROOT / test).is_file()
+
+
+def test_a_record_asks_for_what_there_is(flags):
+    rtx = FoundGpu("RTX 4090", "8.9", 24 << 30)
+    for gpu, has_provider in ((rtx, False), (rtx, True), (None, False)):
+        for part in record.parts(gpu, has_provider):
+            if part.words[0] == "bench":
+                _, name, *rest = part.words
+                assert {word for word in rest if word.startswith("--")} <= flags[name]
 
 
 def run(monkeypatch, name, *words, main=None):

@@ -10,6 +10,8 @@ other system, see `training/v2a_mapper/recipe.py`.
 import argparse
 from pathlib import Path
 
+import msgspec
+
 from training import coarse_to_fine, evaluate, ranks
 from training.checkpoint import read_checkpoint
 from training.classification import finetune_classifier, weights_path
@@ -74,6 +76,8 @@ def run_on_shards(recipe: Recipe, folder: Path, start: Path, shards: str, held_o
         )
     clips = open_shards(shards, begin)
     validation = open_shards(held_out, begin).in_memory() if held_out else None
+    own = {"transformer_data": f"{len(clips)} clips of {begin.config.clip_s:g} s of one's own"}
+    begin = msgspec.structs.replace(begin, header=begin.header.with_provenance(own))
     checkpoint = train_model(
         folder, begin, clips, validation, recipe.pretrain, recipe.pretrain_minutes
     )

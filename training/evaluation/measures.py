@@ -49,7 +49,7 @@ def frechet_distance(true: Floats, generated: Floats) -> float:
     gap = true.mean(0) - generated.mean(0)
     a, b = (np.cov(x, rowvar=False) + 1e-6 * np.eye(x.shape[1]) for x in (true, generated))
     root = sqrtm(a @ b)
-    return float(gap @ gap + np.trace(a + b - 2 * np.real(root)))
+    return max(0.0, float(gap @ gap + np.trace(a + b - 2 * np.real(root))))  # rounding aside
 
 
 def onset_times(audio: NDArray[np.float32], sample_rate_hz: int) -> Floats:
