@@ -139,7 +139,7 @@ def test_one_command_makes_everything(finished):
 def test_a_second_run_finds_its_stages_done(finished, monkeypatch):
     run = finished / "run"
     assert len(list(run.glob("*.pt"))) == 10  # codec, clip, start, vab, ckpt, judge, fine-tuned
-    kept = [*run.glob("*.pt"), *run.glob("*.npz"), run / "evaluation-generation.json"]
+    kept = [*run.glob("*.pt"), *run.glob("*.npz"), *run.glob("evaluation-*.json")]
     kept += (run / "bundle").glob("*.onnx")
     made = {path: path.stat().st_mtime_ns for path in kept}
     monkeypatch.setattr(evaluate, "JUDGE_STEPS", 2)

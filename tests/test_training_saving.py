@@ -28,6 +28,16 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, small_disk):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_an_error_of_a_gpu_is_not_taken_for_a_full_disk(tmp_path, monkeypatch):
+    def fail(content, path):
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        save_whole(tmp_path / "stage.pt", {})
+    assert not list(tmp_path.iterdir())
+
+
 def test_arrays_are_made_once_and_again_where_they_are_damaged(tmp_path):
     made = []
 

@@ -2,8 +2,6 @@
 
 import json
 import pickle
-import struct
-import zipfile
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -15,16 +13,11 @@ from torch import Tensor, nn
 from training.codecs.codec import build_codec
 from training.image_encoder import ImageEncoder
 from training.model import VAB
-from training.saving import save_whole
+from training.saving import DAMAGE, save_whole
 from vab_rt.config import ModelConfig
 from vab_rt.errors import ExportError
 
 PARTS = ("vab", "codec", "image_encoder")
-DAMAGE = (
-    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError),
-    *(OSError, RuntimeError, TypeError, ValueError, struct.error, zipfile.BadZipFile),
-)
-"""What torch.load raises for a file that was cut short or changed, besides UnpicklingError."""
 Module = TypeVar("Module", bound=nn.Module)
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from training import ranks
 from training.curves import add_point, curve_file
-from training.saving import save_whole
+from training.saving import DAMAGE, save_whole
 from vab_rt.errors import DataError, OptionError, OutputError
 
 SAVE_EVERY_S = 120.0
@@ -158,7 +158,7 @@ def _stop_signals() -> Iterator[list[int]]:
 def _load(checkpoint: Path) -> dict[str, Any]:
     try:
         saved = torch.load(checkpoint, weights_only=True, map_location="cpu")
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except (pickle.UnpicklingError, *DAMAGE) as error:
         raise DataError(
             f"{checkpoint} cannot be read ({_first_line(error)}), expected a stage's checkpoint; "
             "delete it to begin that stage again"
@@ -179,7 +179,7 @@ def _resume(checkpoint: Path, parts: dict[str, Any]) -> tuple[int, float]:
         for name, part in parts.items():
             part.load_state_dict(saved[name])
         return int(saved["step"]), float(saved["spent_s"])
-    except (KeyError, RuntimeError, ValueError) as error:
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise DataError(
             f"{checkpoint} is of another model or stage ({_first_line(error)}); give this run "
             "another folder, or delete the file to begin again"

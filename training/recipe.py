@@ -26,6 +26,7 @@ from training.stages import (
     evaluate_bundle,
     export,
     hold_recipe,
+    is_measured,
     is_older,
     keep,
     train_encoders,
@@ -107,9 +108,14 @@ def finetune(recipe: Recipe, folder: Path, checkpoint: Path, clips: ClipSource) 
 
 
 def evaluate_finetuned(folder: Path, checkpoint: Path, clips: TokenisedClips) -> None:
+    """What has been measured since it was trained stays."""
     contrastive = folder / "contrastive.pt"
-    keep(folder, "retrieval", evaluate.evaluate_retrieval(checkpoint, contrastive, clips))
-    if clips.labels.shape[1]:
+    if not is_measured(folder, "retrieval", len(clips), contrastive):
+        keep(folder, "retrieval", evaluate.evaluate_retrieval(checkpoint, contrastive, clips))
+    classifiers = [weights_path(folder, modality) for modality in MODALITIES]
+    if clips.labels.shape[1] and not is_measured(
+        folder, "classification", len(clips), *classifiers
+    ):
         keep(folder, "classification", evaluate.evaluate_classification(checkpoint, folder, clips))
 
 

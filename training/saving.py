@@ -1,5 +1,6 @@
 """Files of tensors and arrays that appear whole or not at all."""
 
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +12,22 @@ from numpy.typing import NDArray
 
 from vab_rt.output import whole_file, writing
 
+DAMAGE = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError),
+    *(OSError, RuntimeError, TypeError, ValueError, struct.error, zipfile.BadZipFile),
+)
+"""What torch.load raises for a file that was cut short or changed, besides UnpicklingError."""
+OF_ZIP_WRITER = ("inline_container", "PytorchStreamWriter")
+
 
 def save_whole(path: Path, content: dict[str, Any]) -> None:
     """torch.save beside `path`, which is replaced by it. Raises OutputError."""
     with whole_file(path, force=True) as beside, writing(path):
         try:
             torch.save(content, beside)
-        except RuntimeError as error:  # of torch's zip writer, on a full disk
+        except RuntimeError as error:
+            if not any(name in str(error) for name in OF_ZIP_WRITER):
+                raise  # of a GPU, not of a full disk
             raise OSError(str(error).partition("\n")[0]) from error
 
 

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from training.checkpoint import DAMAGE
+from training.saving import DAMAGE
 from vab_rt.errors import ExportError
 
 MAX_JSON_BYTES = 10_000_000
