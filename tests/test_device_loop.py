@@ -4,6 +4,8 @@ Nothing computes on a GPU here. The memory of that driver is the host's, so a ba
 of NumPy can stand in for the graph and the kernels, and the tokens can be compared.
 """
 
+import re
+
 import numpy as np
 import pytest
 from test_cuda_launcher import fake_driver, launch  # noqa: F401  # fixtures
@@ -280,6 +282,37 @@ report(lambda: call(**inputs | {"tokens": tokens[:, :1]}))
     assert "tokens is int64 (2, 2, 100), expected int32 (2, 2, 100)" in kinds
     assert "tokens is int32 (2, 1, 100), expected int32 (2, 2, 100)" in shapes
     assert len([line for line in log if line.startswith("download")]) == 3
+
+
+FOR_A_GPU = (
+    LOOP
+    + """
+import pytest
+import test_device_loop_cuda as tests
+
+class OnTheHost:
+    # what the kernel of these tests computes; the driver here replays nothing
+    can_be_captured = False
+    def __init__(self, gpu, tables, can_be_captured):
+        self.tables = tables
+    def bind(self, tensors):
+        t = {name: view(array) for name, array in tensors.items()}
+        inputs = {name: t[name] for name in ("tokens", "features", "conditional")}
+        def run():
+            t["logits"][...] = self.tables.logits(**inputs)
+        return run
+
+device_loop.CudaSampler, tests.CudaBackbone = HostSampler, OnTheHost
+options = ["-q", "--noconftest", "-p", "no:cacheprovider", "-k", "not paper and not stand_in"]
+sys.exit(pytest.main([*options, tests.__file__]))
+"""
+)
+
+
+def test_the_tests_for_a_gpu_run_but_for_the_gpu(launch):  # noqa: F811
+    """Nobody has one most of the time, and a mistake in them would cost the time of who has."""
+    out, _ = launch(FOR_A_GPU)
+    assert "skipped" not in out and re.search(r"^18 passed", out, re.MULTILINE), out
 
 
 def test_the_schedule_is_that_of_decode_masked():

@@ -122,12 +122,13 @@ def compiled(capability):
 
 
 def request(config, clips, seed=0):
-    """Features, tokens with some given, and seeds."""
+    """What is given beside tokens, tokens of which some are known, and seeds."""
     c, random = config, np.random.default_rng(seed)
     features = random.standard_normal((clips, c.num_frames, c.visual_dim), np.float32)
     tokens = np.full((clips, c.num_codebooks, c.num_token_steps), c.mask_id, np.int32)
     tokens[-1, :, : c.num_token_steps // 3] = 3
-    return features, tokens, np.arange(clips, dtype=np.uint64) + np.uint64(2**63 + seed)
+    seeds = np.arange(clips, dtype=np.uint64) + np.uint64(2**63 + seed)
+    return {"features": features}, tokens, seeds
 
 
 def decoded(engines, case, options):
@@ -173,7 +174,8 @@ def test_the_stand_in_computes_on_the_host_what_its_tables_say(tmp_path):
     command = [compiler, "-O1", "-ffp-contract=off", "-shared", "-fPIC", source, "-o", library]
     subprocess.run(command, check=True)
     config, tables = TINY, Tables(TINY)
-    features, tokens, _ = request(config, 3)
+    given, tokens, _ = request(config, 3)
+    features = given["features"]
     conditional = np.array([1, 0, 1], np.float32)
     found = np.full((*tokens.shape, config.codebook_size), np.nan, np.float32)
     arrays = (tokens, features, conditional, tables.heads, tables.seen, found)
@@ -212,10 +214,12 @@ def test_the_tokens_are_those_of_the_host_at_the_size_of_the_paper(sides, clips)
 
 def test_a_clip_of_a_batch_has_the_tokens_that_it_has_alone(sides):
     on_gpu, _ = sides(TINY)
-    features, tokens, seeds = request(TINY, 7)
-    together = decoded(on_gpu, (features, tokens, seeds), TokenOptions())
+    given, tokens, seeds = request(TINY, 7)
+    together = decoded(on_gpu, (given, tokens, seeds), TokenOptions())
     for i in range(7):
-        alone = decoded(on_gpu, (features[i:][:1], tokens[i:][:1], seeds[i:][:1]), TokenOptions())
+        one = slice(i, i + 1)
+        case = {"features": given["features"][one]}, tokens[one], seeds[one]
+        alone = decoded(on_gpu, case, TokenOptions())
         np.testing.assert_array_equal(alone[0], together[i])
 
 
