@@ -184,6 +184,7 @@ static const struct {
     {"cuLaunchKernelEx", launch},
     {"cuStreamBeginCapture", begin_capture},
     {"cuStreamGetCaptureInfo", capture_info},
+    {"cuStreamIsCapturing", capture_info},
     {"cuStreamEndCapture", end_capture},
     {"cuStreamSynchronize", wait},
     {"cuGraphInstantiate", instantiate},
