@@ -5,6 +5,7 @@ the peers be compared with one another.
 """
 
 import torch
+from torch import Tensor
 
 from training.model import VAB
 from vab_rt.config import ModelConfig
@@ -29,25 +30,35 @@ class TorchGraph:
         self.stream = torch.cuda.ExternalStream(gpu.handle)
 
     def bind(self, tensors: dict[str, DeviceArray]) -> Enqueue:
-        t = {name: torch.as_tensor(array, device="cuda") for name, array in tensors.items()}
-
-        def run() -> None:
-            features, conditional = t["features"].to(self.dtype), t["conditional"].to(self.dtype)
-            t["logits"].copy_(self.compiled(t["tokens"], features, conditional))
-
+        graph = torch.cuda.CUDAGraph()
+        # All in one mode, also what replays: torch keeps tensors of its own for a graph.
         with torch.inference_mode(), torch.cuda.stream(self.stream):
+            t = {name: tensor_of(array) for name, array in tensors.items()}
+
+            def run() -> None:
+                features, conditional = (t[n].to(self.dtype) for n in ("features", "conditional"))
+                t["logits"].copy_(self.compiled(t["tokens"], features, conditional))
+
+            for each in t.values():
+                each.zero_()  # memory that was used before holds what are no tokens
             for _ in range(WARM_UPS):
                 run()
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.inference_mode(), torch.cuda.graph(graph, stream=self.stream):
-            run()
+            torch.cuda.synchronize()
+            with torch.cuda.graph(graph, stream=self.stream):
+                run()
 
         def enqueue() -> None:
-            with torch.cuda.stream(self.stream):
+            with torch.inference_mode(), torch.cuda.stream(self.stream):
                 graph.replay()
 
         return enqueue
+
+
+def tensor_of(array: DeviceArray) -> Tensor:
+    """The same memory, as a tensor."""
+    tensor = torch.as_tensor(array, device="cuda:0")  # without a number it may be a copy
+    assert tensor.data_ptr() == array.address, f"a copy at {tensor.data_ptr():#x} of {array}"
+    return tensor
 
 
 def random_vab(config: ModelConfig) -> VAB:
