@@ -226,8 +226,29 @@ def test_ours_is_never_left_out(small_bench):
 def test_each_turn_is_shown_as_it_comes(small_bench, capsys):
     comparison.measure(CPU, "small", 2, "cpu")
     lines = capsys.readouterr().out.splitlines()
-    turns = [line.split()[0:2] for line in lines if line.startswith(("warm-up", "turn"))]
-    assert [turn[0] for turn in turns] == ["warm-up:", "turn", "turn"]
+    shown = [line.split()[:2] for line in lines if line.startswith(("warm-up", "parity", "turn"))]
+    assert [" ".join(words) for words in shown] == [
+        "parity: backbone",
+        "warm-up: ours",
+        "warm-up: eager",
+        "warm-up: autoregressive_eager",
+        "parity: static_cache",
+        "warm-up: compiled",
+        "warm-up: autoregressive_compiled",
+        "turn 1:",
+        "turn 2:",
+    ]
+
+
+def test_what_is_not_compiled_is_shown_where_compiling_never_ends(small_bench, capsys):
+    def hangs(*arguments, **more):
+        raise KeyboardInterrupt
+
+    small_bench.setattr(sides, "compile_step", lambda step: hangs)
+    with pytest.raises(KeyboardInterrupt):
+        comparison.measure(CPU, "small", 1, "cpu")
+    out = capsys.readouterr().out
+    assert all(f"warm-up: {name} " in out for name in ("ours", "eager", "autoregressive_eager"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
@@ -242,7 +263,8 @@ def test_on_a_gpu_our_loop_goes_around_torchs_backbone(precision):
     device = Device("cuda", "test", precision)
     vab, system = comparison.build("default", CONFIG, device, "torch")
     both = sides.Sides(device, vab, system, OPTIONS)
-    errors = sides.check(both)
+    errors, columns = sides.check(both)
+    errors |= sides.check_compiled(both, columns)
     assert system.device == "cuda, around torch's backbone" and both.failed == {}
     assert errors["backbone"] <= parity.TOLERANCES[precision].logits
     first, again = (both.ours(seed=3)[-1] for _ in range(2))

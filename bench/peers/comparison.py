@@ -18,7 +18,13 @@ from bench.machine import commit, machine, versions
 from bench.models import read_model
 from bench.peers.devices import PRECISIONS, Device, find_device
 from bench.peers.figures import Peer, console, print_ceilings, print_figures, summarise
-from bench.peers.sides import Sides, check, num_graph_breaks, num_skipped_graphs
+from bench.peers.sides import (
+    Sides,
+    check,
+    check_compiled,
+    num_graph_breaks,
+    num_skipped_graphs,
+)
 from bench.roofline import GUIDED, Work, autoregressive_work, backbone_work
 from bench.runs import PAUSE_S, at_least_one
 from training.model import VAB
@@ -58,7 +64,11 @@ def measure(device: Device, size: str, repeats: int, ours_on: str) -> dict[str, 
     roofline, work = device.roofline(), work_of(config, device.number_bytes)
     print_ceilings(f"{device.name}, {device.precision}", roofline, work)
     sides = Sides(device, vab, system, OPTIONS)
-    errors = check(sides)
+    errors, columns = check(sides)
+    # What need not be compiled is shown before minutes are spent on what must be.
+    warm_up(sides, {n: p for n, p in sides.peers(work).items() if not n.endswith("compiled")})
+    errors |= check_compiled(sides, columns)
+    warm_up(sides, {n: p for n, p in sides.peers(work).items() if n.endswith("compiled")})
     peers = sides.peers(work)
     figures = summarise(peers, time_in_turn(sides, peers, repeats), roofline)
     print_figures(figures)
@@ -120,26 +130,36 @@ def work_of(config: ModelConfig, number_bytes: int) -> dict[str, Work]:
     }
 
 
+def warm_up(sides: Sides, peers: dict[str, Peer]) -> None:
+    """One clip of each, shown as it comes; one that fails is left out from then on."""
+    for name, peer in peers.items():
+        ms = elapsed_ms(sides, name, peer, 0)
+        if ms is not None:
+            console.print(f"warm-up: {name} {ms:.1f} ms")
+
+
 def time_in_turn(sides: Sides, peers: dict[str, Peer], repeats: int) -> dict[str, list[float]]:
-    """Milliseconds of every peer, alternately; the first turn compiles and warms up.
+    """Milliseconds of every peer, alternately.
 
     Each turn is printed, so that a run that is cut short has shown what it measured.
     """
     times: dict[str, list[float]] = {name: [] for name in peers}
-    for turn in range(repeats + 1):
+    for turn in range(1, repeats + 1):
         for name in list(times):
-            time.sleep(PAUSE_S)
-            run = peers[name].run
-            ms = sides.attempt(
-                name, lambda run=run, turn=turn: sides.device.elapsed_ms(lambda: run(turn))
-            )
+            ms = elapsed_ms(sides, name, peers[name], turn)
             if ms is None:
                 del times[name]
             else:
                 times[name].append(ms)
         last = ", ".join(f"{name} {each[-1]:.1f} ms" for name, each in times.items())
-        console.print(f"{f'turn {turn}' if turn else 'warm-up'}: {last}")
-    return {name: each[1:] for name, each in times.items()}
+        console.print(f"turn {turn}: {last}")
+    return times
+
+
+def elapsed_ms(sides: Sides, name: str, peer: Peer, seed: int) -> float | None:
+    """Of one clip; None where the peer fails."""
+    time.sleep(PAUSE_S)
+    return sides.attempt(name, lambda: sides.device.elapsed_ms(lambda: peer.run(seed)))
 
 
 def _parser() -> argparse.ArgumentParser:

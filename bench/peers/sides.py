@@ -103,14 +103,11 @@ def num_skipped_graphs() -> int:
     return counters["inductor"]["cudagraph_skips"]
 
 
-def check(sides: Sides) -> dict[str, float]:
-    """Differences of every peer from its reference. Raises Differs where ours is too large."""
-    limits, features, options = (
-        parity.TOLERANCES[sides.device.precision],
-        sides.features,
-        sides.options,
-    )
-    parallel, (eager, compiled) = sides.parallel["eager"], sides.autoregressive.values()
+def check(sides: Sides) -> tuple[dict[str, float], Tensor | None]:
+    """Differences of ours, and of FoleyGen in plain PyTorch, from their references; and its columns
+    [1, K, T + K], to compare others with. Raises Differs where ours is too large."""
+    limits, features = parity.TOLERANCES[sides.device.precision], sides.features
+    parallel, eager = sides.parallel["eager"], sides.autoregressive["eager"]
     backbone, require = sides.system.engines["backbone"], parity.require
     errors = {
         "backbone": require(
@@ -123,24 +120,35 @@ def check(sides: Sides) -> dict[str, float]:
         ),
     }
 
-    def check_cache(name: str, way: Autoregressive, columns: Tensor) -> None:
-        error = parity.cached_error(way, features, columns)
-        errors[name] = require(f"logits ({name})", error, limits.logits)
-
     def check_eager() -> Tensor:
-        columns = torch.stack(list(eager.columns(features, options.seed)), 2)  # [1, K, T + K]
-        check_cache("cache", eager, columns)
+        columns = torch.stack(list(eager.columns(features, sides.options.seed)), 2)  # [1, K, T + K]
+        error = parity.cached_error(eager, features, columns)
+        errors["cache"] = require("logits (cache)", error, limits.logits)
         return columns
 
-    def check_compiled(columns: Tensor) -> None:
-        check_cache("static_cache", compiled, columns)
-        share = parity.share_unequal_columns(compiled, features, options.seed, columns)
-        errors["columns"] = require("tokens (columns)", share, limits.tokens)
-
     columns = sides.attempt("autoregressive_eager", check_eager)
+    print_errors(errors)
+    return errors, columns
+
+
+def check_compiled(sides: Sides, columns: Tensor | None) -> dict[str, float]:
+    """Differences of the compiled FoleyGen; it takes as long as compiling does."""
+    limits, features = parity.TOLERANCES[sides.device.precision], sides.features
+    way, errors = sides.autoregressive["compiled"], {}
+
+    def check_columns(columns: Tensor) -> None:
+        error = parity.cached_error(way, features, columns)
+        errors["static_cache"] = parity.require("logits (static_cache)", error, limits.logits)
+        share = parity.share_unequal_columns(way, features, sides.options.seed, columns)
+        errors["columns"] = parity.require("tokens (columns)", share, limits.tokens)
+
     if columns is None:
         sides.failed["autoregressive_compiled"] = "there are no columns to compare it with"
     else:
-        sides.attempt("autoregressive_compiled", lambda: check_compiled(columns))
-    console.print("parity: " + ", ".join(f"{name} {error:.1e}" for name, error in errors.items()))
+        sides.attempt("autoregressive_compiled", lambda: check_columns(columns))
+        print_errors(errors)
     return errors
+
+
+def print_errors(errors: dict[str, float]) -> None:
+    console.print("parity: " + ", ".join(f"{name} {error:.1e}" for name, error in errors.items()))
