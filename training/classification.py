@@ -109,7 +109,8 @@ def finetune_classifier(
     `settings.epochs` of the clips. probe: train the head alone, and leave probe-MODALITY.pt.
     Raises DataError for clips without classes.
     """
-    s, device, half = settings, vab.codebooks.device, wants_bfloat16("auto")
+    s, device = settings, vab.codebooks.device
+    half = wants_bfloat16("auto", device)
     torch.manual_seed(s.seed)
     frequency = class_frequency(clips, s.seed)  # [classes]
     model = Classifier(vab, modality, len(frequency), 0.0 if probe else s.dropout).train()
@@ -119,7 +120,7 @@ def finetune_classifier(
     groups = [{"params": list(part.parameters())} for part in peak_rates]
     optimizer = torch.optim.AdamW(groups, weight_decay=s.weight_decay)
 
-    def step(i: int, progress: float) -> dict[str, float]:
+    def step(i: int, progress: float) -> dict[str, Tensor]:
         for group, peak_rate in zip(optimizer.param_groups, peak_rates.values(), strict=True):
             group["lr"] = half_cosine(progress, peak_rate, s.warm_up)
         random = np.random.default_rng((s.seed, i))
@@ -133,7 +134,7 @@ def finetune_classifier(
         torch.nn.utils.clip_grad_norm_([p for g in groups for p in g["params"]], 1.0)
         optimizer.step()
         average.update(model)
-        return {"loss": loss.item(), "accuracy": right.item()}
+        return {"loss": loss.detach(), "accuracy": right}
 
     parts = {"classifier": model, "average": average, "optimizer": optimizer}
     steps = None if minutes is not None else num_steps(clips, s.epochs, s.batch)

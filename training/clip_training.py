@@ -9,6 +9,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 from torch.nn import functional as F
 
+from training import ranks
 from training.datasets.rendered import Clips
 from training.fitting import Average, fit, half_cosine, set_rate
 from training.image_encoder import ImageEncoder, build_clip
@@ -22,14 +23,15 @@ def train_clip(
     folder: Path, clips: Clips, config: ModelConfig, minutes: float, seed: int
 ) -> Iterator[tuple[int, float, dict[str, float]]]:
     """Yields (step, progress, losses); leaves `folder`/clip.pt with the averaged weights."""
+    device = ranks.device()
     torch.manual_seed(seed)
-    clip = build_clip(config)
-    encoder = ImageEncoder(config, clip.visual)
+    clip = build_clip(config).to(device)
+    encoder = ImageEncoder(config, clip.visual).to(device)
     average = Average(clip)
     optimizer = torch.optim.AdamW(clip.parameters(), betas=(0.9, 0.98), weight_decay=0.05)
     captions = CaptionTable(clips, clip.context_length)
 
-    def step(i: int, progress: float) -> dict[str, float]:
+    def step(i: int, progress: float) -> dict[str, Tensor]:
         set_rate(optimizer, half_cosine(progress, PEAK_RATE))
         random = np.random.default_rng((seed, i))
         rows = random.integers(len(clips), size=BATCH)
@@ -38,14 +40,15 @@ def train_clip(
             np.stack([clips.frames[r, t] for r, t in zip(rows, times, strict=True)])
         )
         ids = captions.ids[rows, times]
-        text = F.normalize(clip.encode_text(captions.tokens[ids]), dim=-1)
-        loss = matching_loss(encoder(jitter(frames, random)), text, clip.logit_scale.exp(), ids)
+        text = F.normalize(clip.encode_text(captions.tokens[ids].to(device)), dim=-1)
+        seen = encoder(jitter(frames, random).to(device))
+        loss = matching_loss(seen, text, clip.logit_scale.exp(), ids)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(clip.parameters(), 1.0)
         optimizer.step()
         average.update(clip)
-        return {"loss": loss.item(), "scale": clip.logit_scale.exp().item()}
+        return {"loss": loss.detach(), "scale": clip.logit_scale.exp().detach()}
 
     parts = {"clip": clip, "average": average, "optimizer": optimizer}
     yield from fit(folder / "clip.pt", parts, step, minutes)
@@ -73,6 +76,6 @@ def jitter(frames: Tensor, random: np.random.Generator) -> Tensor:
 def matching_loss(images: Tensor, texts: Tensor, scale: Tensor, ids: np.ndarray) -> Tensor:
     """Symmetric InfoNCE; frames with the same caption are all right answers for it."""
     logits = scale * images @ texts.T  # [B, B]
-    same = torch.from_numpy(ids[:, None] == ids[None]).float()
+    same = torch.from_numpy(ids[:, None] == ids[None]).float().to(logits.device)
     wanted = same / same.sum(1, keepdim=True)
     return (F.cross_entropy(logits, wanted) + F.cross_entropy(logits.T, wanted)) / 2

@@ -44,7 +44,8 @@ def train_codec(
     settings: of the codec, as `build_codec` takes them. training: by default `read_training`'s.
     """
     t = training or read_training(config.codec)
-    device, bfloat16 = ranks.device(), wants_bfloat16(t.precision)
+    device = ranks.device()
+    bfloat16 = wants_bfloat16(t.precision, device)
     torch.manual_seed(seed)
     codec = build_codec(config, settings).to(device)
     if not (folder / "codec.pt").exists():
@@ -61,7 +62,7 @@ def train_codec(
         parts["discriminator"] = adversary
     loss_of = OutputLosses(t, config.sample_rate_hz, adversary, device)
 
-    def step(i: int, progress: float) -> dict[str, float]:
+    def step(i: int, progress: float) -> dict[str, float | Tensor]:
         random = np.random.default_rng((seed, i))
         audio = random_crops(clips.audio, config, t, random).to(device)
         set_rate(optimizer, half_cosine(progress, t.peak_rate))
@@ -75,7 +76,7 @@ def train_codec(
             torch.nn.utils.clip_grad_norm_(codec.parameters(), t.max_norm)
         optimizer.step()
         average.update(codec)
-        return {name: x.item() for name, x in (before | losses).items()} | hinge
+        return {name: x.detach() for name, x in (before | losses).items()} | hinge
 
     yield from fit(folder / "codec.pt", parts, step, minutes, t.steps)
 

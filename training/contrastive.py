@@ -118,7 +118,8 @@ def finetune_contrastive(
     `vab` gives the first weights and the device, and is not changed. minutes None:
     `settings.epochs` of the clips.
     """
-    s, device, half = settings, vab.codebooks.device, wants_bfloat16("auto")
+    s, device = settings, vab.codebooks.device
+    half = wants_bfloat16("auto", device)
     torch.manual_seed(s.seed)
     retriever = Retriever(vab, s.dropout, s.temperature).train()
     some = clips.batch(0, STANDARD_CLIPS, s.seed)
@@ -129,7 +130,7 @@ def finetune_contrastive(
     average = Average(retriever)
     optimizer = torch.optim.AdamW(retriever.parameters(), weight_decay=s.weight_decay)
 
-    def step(i: int, progress: float) -> dict[str, float]:
+    def step(i: int, progress: float) -> dict[str, Tensor]:
         set_rate(optimizer, half_cosine(progress, s.peak_rate))
         random = np.random.default_rng((s.seed, i))
         batch, first_frame = training_batch(clips, vab.config, s, i, progress, random)
@@ -143,7 +144,7 @@ def finetune_contrastive(
         torch.nn.utils.clip_grad_norm_(retriever.parameters(), 1.0)
         optimizer.step()
         average.update(retriever)
-        return {"loss": loss.item(), "found": found.item(), "scale": retriever.scale.item()}
+        return {"loss": loss.detach(), "found": found, "scale": retriever.scale.detach()}
 
     parts = {"retriever": retriever, "average": average, "optimizer": optimizer}
     steps = None if minutes is not None else num_steps(clips, s.epochs, s.batch)

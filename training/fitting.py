@@ -4,7 +4,7 @@ import math
 import pickle
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -25,7 +25,7 @@ REPORT_EVERY = 50
 def fit(
     checkpoint: Path,
     parts: dict[str, Any],
-    step: Callable[[int, float], dict[str, float]],
+    step: Callable[[int, float], Mapping[str, float | torch.Tensor]],
     minutes: float | None,
     steps: int | None = None,
 ) -> Iterator[tuple[int, float, dict[str, float]]]:
@@ -45,7 +45,7 @@ def fit(
     first, spent_s = _resume(checkpoint, parts)
     i, curves = first, curve_file(checkpoint)
     started = saved = time.monotonic()
-    seen: dict[str, list[float]] = {}  # since the last report
+    seen: dict[str, list[float | torch.Tensor]] = {}  # since the last report
     with _stop_signals() as stopped:
         while True:
             elapsed_s = ranks.of_first(spent_s + time.monotonic() - started)
@@ -71,9 +71,12 @@ def fit(
     yield i, 1.0, _told(curves, i, seen)
 
 
-def _told(curves: Path, step: int, seen: dict[str, list[float]]) -> dict[str, float]:
-    """Means since the last report, which the first process also adds to the curves."""
-    means = {name: sum(values) / len(values) for name, values in seen.items()}
+def _told(curves: Path, step: int, seen: dict[str, list[float | torch.Tensor]]) -> dict[str, float]:
+    """Means since the last report, which the first process also adds to the curves.
+
+    Only here are losses read from a GPU, which would make every step wait for it.
+    """
+    means = {name: sum(map(float, values)) / len(values) for name, values in seen.items()}
     if means and ranks.rank() == 0:
         add_point(curves, step, means)
     return means

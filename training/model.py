@@ -125,9 +125,10 @@ class VAB(nn.Module):
         if (num_visual, num_audio) == (c.num_frames, c.num_token_steps):
             return slice(None)
         first_step = round(first_frame * c.token_rate_hz / c.visual_rate_hz)
-        visual = torch.arange(first_frame, first_frame + num_visual)
-        audio = torch.arange(first_step, first_step + num_audio) + c.num_frames
-        return torch.cat([visual, audio]).to(self.bias.device)
+        device = self.bias.device
+        visual = torch.arange(first_frame, first_frame + num_visual, device=device)
+        audio = torch.arange(first_step, first_step + num_audio, device=device) + c.num_frames
+        return torch.cat([visual, audio])
 
 
 class AlignedFrames(nn.Module):

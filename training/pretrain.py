@@ -58,12 +58,12 @@ class PretrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
 
 class Masked(msgspec.Struct, frozen=True):
-    """masked tokens, targets, hidden [B, K, T]; features [B, F, C]; conditional [B]; where the
-    clips begin."""
+    """masked tokens, targets [B, K, T]; places of the masked ones, an index [masked] for each
+    axis; features [B, F, C]; conditional [B]; where the clips begin."""
 
     tokens: Tensor
     targets: Tensor
-    hidden: Tensor
+    places: tuple[Tensor, ...]
     features: Tensor
     conditional: Tensor
     first_frame: int = 0
@@ -91,7 +91,7 @@ def pretrain(
     trained, average = ranks.shared(model), Average(model)
     optimizers = make_optimizers(model, s)
 
-    def step(i: int, progress: float) -> dict[str, float]:
+    def step(i: int, progress: float) -> dict[str, float | Tensor]:
         for optimizer in optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = half_cosine(progress, group["peak"], s.warm_up)
@@ -107,6 +107,7 @@ def pretrain(
             optimizer.step()
         average.update(model)
         loss, accuracy = torch.stack(passes).mean(0)
+        losses: dict[str, float | Tensor]
         losses = {"loss": ranks.mean(loss), "accuracy": ranks.mean(accuracy)}
         if validation is not None and (i + 1) % s.validate_every == 0:
             losses["val_accuracy"] = validate(average, validation, config, s)
@@ -192,28 +193,39 @@ def to_device(
     conditional: np.ndarray,
     first_frame: int = 0,
 ) -> Masked:
-    arrays = (masked, tokens.astype(np.int64), hidden, features, conditional)
-    return Masked(*(torch.from_numpy(a).to(ranks.device()) for a in arrays), first_frame)
+    def move(array: np.ndarray) -> Tensor:
+        return ranks.on_device(array, ranks.device())
+
+    return Masked(
+        tokens=move(masked),
+        targets=move(tokens.astype(np.int64)),
+        places=tuple(move(axis) for axis in np.nonzero(hidden)),
+        features=move(features),
+        conditional=move(conditional),
+        first_frame=first_frame,
+    )
 
 
 def masked_loss(
     model: torch.nn.Module, batch: Masked, config: ModelConfig, s: PretrainSettings
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy on the masked tokens, and how many of them the model would guess."""
-    predicted = slice(config.given_codebooks, None)
-    with torch.autocast(ranks.device().type, torch.bfloat16, enabled=wants_bfloat16(s.precision)):
+    device = ranks.device()
+    with torch.autocast(device.type, torch.bfloat16, wants_bfloat16(s.precision, device)):
         logits = model(batch.tokens, batch.features, batch.conditional, batch.first_frame)
-    hidden = batch.hidden[:, predicted]
-    logits, wanted = logits[hidden].float(), batch.targets[:, predicted][hidden]  # [masked, V]
+    clip, codebook, step = batch.places  # given codebooks are never hidden; a mask waits for a GPU
+    logits = logits[clip, codebook - config.given_codebooks, step].float()  # [masked, V]
+    wanted = batch.targets[batch.places]
     loss = F.cross_entropy(logits, wanted, label_smoothing=s.label_smoothing)
     return loss, (logits.argmax(-1) == wanted).float().mean()
 
 
-def wants_bfloat16(precision: str) -> bool:
+def wants_bfloat16(precision: str, device: torch.device) -> bool:
+    """auto: where this device computes it faster."""
     if precision != "auto":
         return precision == "bf16"
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported()
 
 

@@ -5,7 +5,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, distributed, nn
 
 LONGEST_STAGE = datetime.timedelta(days=7)
@@ -22,6 +24,8 @@ def joined() -> Iterator[None]:
         yield
         return
     backend = "nccl" if torch.cuda.is_available() else "gloo"
+    if backend == "nccl":
+        torch.cuda.set_device(device())  # else every process also fills the first GPU
     distributed.init_process_group(backend, timeout=LONGEST_STAGE)
     try:
         yield
@@ -42,6 +46,14 @@ def device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def on_device(array: NDArray[np.generic], device: torch.device) -> Tensor:
+    """The array as a tensor there; a GPU fetches it while the host goes on."""
+    tensor = torch.from_numpy(array)
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def wait() -> None:
@@ -69,12 +81,12 @@ def of_first(value: float) -> float:
     return float(shared.item())
 
 
-def mean(value: Tensor) -> float:
-    """Of a scalar that each process has."""
+def mean(value: Tensor) -> Tensor:
+    """Of a scalar that each process has. It stays on its device: reading it waits for a GPU."""
     if distributed.is_initialized():
         distributed.all_reduce(value := value.detach().clone())
         value /= world()
-    return float(value.item())
+    return value
 
 
 def shared(module: nn.Module) -> nn.Module:

@@ -86,7 +86,7 @@ def train_clap(
     folder: Path, pairs: Pairs, dim: int, settings: ClapSettings, minutes: float
 ) -> Iterator[tuple[int, float, dict[str, float]]]:
     """Yields (step, progress, losses); leaves `folder`/clap.pt with the averaged weights."""
-    s, half = settings, wants_bfloat16("auto")
+    s, half = settings, wants_bfloat16("auto", torch.device("cpu"))
     torch.manual_seed(s.seed)
     clap = TinyClap(dim)
     average = Average(clap)

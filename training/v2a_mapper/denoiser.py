@@ -58,7 +58,7 @@ def train_denoiser(
     minutes: float,
 ) -> Iterator[tuple[int, float, dict[str, float]]]:
     """Yields (step, progress, losses); leaves `folder`/unet.pt with the averaged weights."""
-    s, half = settings, wants_bfloat16("auto")
+    s, half = settings, wants_bfloat16("auto", torch.device("cpu"))
     torch.manual_seed(s.seed)
     unet = build_unet(sizes).train()
     average = Average(unet)
