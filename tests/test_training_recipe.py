@@ -54,6 +54,7 @@ def test_a_model_that_cannot_be_is_refused(tmp_path):
         (b"[model]\nname = '\xff'\n", "utf-8"),
         (b"[model\n", "line 1"),
         (b"[contrastive]\nbatch = 1\n[model]\nname = 'x'\n", "batch is 1, expected at least 2"),
+        (b"[networks]\n[model]\nname = 'x'\n", "of a V2A-Mapper, expected one of VAB"),
     ],
 )
 def test_a_file_that_is_no_recipe_is_named(content, message, tmp_path):
@@ -61,6 +62,32 @@ def test_a_file_that_is_no_recipe_is_named(content, message, tmp_path):
     path.write_bytes(content)
     with pytest.raises(OptionError, match=rf"mine\.toml: .*{message}"):
         read_recipe(str(path))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("clips = 0", "clips is 0, expected at least 1"),
+        ("evaluated_clips = 1", "evaluated_clips is 1, expected at least 2"),
+        ("codec_minutes = -3", "codec_minutes is -3, expected more than 0"),
+        ("pretrain_minutes = inf", "pretrain_minutes is inf, expected more than 0"),
+    ],
+)
+def test_counts_and_minutes_are_checked_before_any_work(line, message, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(f"{line}\n{TINY[TINY.index('[model]') :]}")
+    with pytest.raises(OptionError, match=message):
+        read_recipe(str(path))
+
+
+@pytest.mark.parametrize("name", ["default", "vab-dac-small"])
+@pytest.mark.parametrize("minutes", ["nan", "0", "-3"])
+def test_minutes_of_no_length_are_refused_before_any_work(name, minutes, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--minutes", minutes, "--out", str(tmp_path / "run")])
+    error = capsys.readouterr().err
+    assert ended.value.code == 1 and "_minutes is" in error and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 TINY = """

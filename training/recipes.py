@@ -1,5 +1,6 @@
 """The files in `configs/`: a model, and how every stage of its training runs."""
 
+import math
 from pathlib import Path
 from typing import Any, Self
 
@@ -44,6 +45,14 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     licence: str = "Apache-2.0"
 
     def __post_init__(self) -> None:
+        """What a stage would find only when it begins, hours later."""
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if name.endswith("_minutes") and value is not None and not 0 < value < math.inf:
+                raise OptionError(f"{name} is {value:g}, expected more than 0")
+            least = 2 if name == "evaluated_clips" else 1
+            if name.endswith("clips") and value < least:
+                raise OptionError(f"{name} is {value}, expected at least {least}")
         if self.fine is not None:
             check_pair(self.model, self.fine)
 
@@ -71,10 +80,13 @@ def recipe_names() -> list[str]:
 def read_recipe(name: str) -> Recipe:
     """A recipe by name or path. Raises OptionError naming the file and the key at fault."""
     path = Path(name) if name.endswith(".toml") else CONFIGS / f"{name}.toml"
+    known = ", ".join(recipe_names())
     if not path.is_file():
-        known = ", ".join(recipe_names())
         raise OptionError(f"no recipe {name!r}; expected a .toml file or one of: {known}")
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=Recipe)
-    except (msgspec.DecodeError, UnicodeDecodeError, VabError) as error:  # these name the key
+        content = path.read_bytes()
+        if "networks" in msgspec.toml.decode(content):
+            raise OptionError(f"it is of a V2A-Mapper, expected one of VAB, such as {known}")
+        return msgspec.toml.decode(content, type=Recipe)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, VabError) as error:  # name the key
         raise OptionError(f"{path}: {error}") from error
