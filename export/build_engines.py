@@ -15,6 +15,7 @@ from export.fp8_graphs import read_clips
 from export.vab_bundle import Models, build_bundle
 from export.wanted import Wanted, parse_arguments
 from training.checkpoint import read_checkpoint, read_parts
+from training.names import print_any_name
 from vab_rt.bundle import Bundle, open_bundle
 from vab_rt.engines import tensorrt, tensorrt_rtx
 from vab_rt.engines.compiled import Compiled, Library, compile_bundle
@@ -65,7 +66,9 @@ def build_graphs(arguments: argparse.Namespace, wanted: Wanted, out: Path) -> It
 
 def main(words: list[str] | None = None) -> None:
     arguments, wanted = parse_arguments(words)
-    out = arguments.out or arguments.checkpoint.with_suffix("")
+    print_any_name()
+    checkpoint = arguments.checkpoint  # with_suffix refuses what has no name, such as a folder "."
+    out = arguments.out or checkpoint.parent / checkpoint.stem
     # Remarks of encodec, open_clip and onnxruntime on how they build and quantise models.
     warnings.simplefilter("ignore", FutureWarning)
     logging.basicConfig(level=logging.ERROR, format="%(message)s")

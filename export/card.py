@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from training.names import print_any_name
 from vab_rt.bundle import add_file, open_bundle
 from vab_rt.card import CARD, MAX_CARD_BYTES
 from vab_rt.errors import ExportError, VabError
@@ -20,7 +21,8 @@ from vab_rt.kinds import Manifest
 from vab_rt.output import whole_file, writing
 
 OF_EXPORT = re.compile(
-    r"(fine_)?checkpoint_sha256|exported_with|weights_stored_as|verified_.*|fp16_.*|bf16_.*|int8.*"
+    r"(fine_)?checkpoint_sha256|exported_with|weights_stored_as"
+    r"|verified_.*|fp16_.*|bf16_.*|fp8_.*|int8.*"
 )
 """Keys of the provenance that the exporter writes; the others say where the weights come from."""
 
@@ -184,6 +186,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("evaluations", type=Path, nargs="*", help="what training.evaluate measured")
     parser.add_argument("--card", type=Path, help="a text of your own instead")
     arguments = parser.parse_args(words)
+    print_any_name()
     try:
         manifest = open_bundle(arguments.bundle).manifest
         own = None if arguments.card is None else read_text(arguments.card)

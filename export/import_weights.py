@@ -26,6 +26,7 @@ from pathlib import Path
 
 from export.weights.parts import Part
 from export.weights.start import ADVICE, add_part, room_for
+from training.names import print_any_name
 from training.recipes import Recipe, read_recipe
 from training.v2a_mapper.recipes import is_v2a_recipe, read_v2a_recipe
 from vab_rt.errors import ExportError, VabError
@@ -80,6 +81,7 @@ def import_part(kind: str, source: str, recipe: Recipe, *, offline: bool = False
 
 def main(words: list[str] | None = None) -> None:
     arguments = _parser().parse_args(words)
+    print_any_name()
     # Remarks of encodec and open_clip on how they build models.
     warnings.simplefilter("ignore", FutureWarning)
     logging.basicConfig(level=logging.ERROR, format="%(message)s")

@@ -179,6 +179,15 @@ def test_force_replaces_a_bundle_and_nothing_else(bundle: Path, tmp_path: Path) 
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.parametrize("name", ["", ".", "/"])
+def test_a_folder_in_place_of_a_checkpoint(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([name])
+    assert ended.value.code == 1
+    error = capsys.readouterr().err
+    assert "is not a file, expected a .pt or .safetensors" in error and error.count("\n") == 1
+
+
 def test_a_failed_export_leaves_nothing(
     checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

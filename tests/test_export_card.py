@@ -37,6 +37,7 @@ def bundle(tmp_path):
         "codec_steps": "1707",
         "checkpoint_sha256": "b07e",
         "verified_backbone": "4.7e-06 off torch",
+        "fp8_backbone": "3.1e-02",
     }
     write_manifest(folder, manifest.model, "fp32", "Apache-2.0", provenance)
     return folder
@@ -55,7 +56,8 @@ def test_the_card_says_what_the_manifest_says(bundle):
     assert card.startswith("# tiny\n")
     trained, exported = card.split("## Licence")[0], card.split("## Its export")[1]
     assert "- data: FoleyWorld, 5000 clips\n- codec steps: 1707\n" in trained
-    assert "- checkpoint sha256: b07e\n- verified backbone: 4.7e-06 off torch" in exported
+    listed = "- checkpoint sha256: b07e\n- verified backbone: 4.7e-06 off torch\n"
+    assert f"{listed}- fp8 backbone: 3.1e-02" in exported
     assert "## Licence\nApache-2.0\n" in card and "None are given here" in card
 
 

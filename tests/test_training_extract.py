@@ -244,6 +244,17 @@ def test_only_the_same_extraction_goes_on(media, checkpoint, tmp_path):
         run(out, source, other)
 
 
+@pytest.mark.parametrize("name", ["request.json", "shards.json"])
+@pytest.mark.parametrize("damage", ["empty", "folder"])
+def test_a_damaged_folder_is_named(media, checkpoint, tmp_path, name, damage):
+    source, out = Source(media("a.mp4")), tmp_path / "out"
+    run(out, source, checkpoint)
+    (out / name).unlink()
+    (out / name).touch() if damage == "empty" else (out / name).mkdir()
+    with pytest.raises(DataError, match=name):
+        run(out, source, checkpoint)
+
+
 def test_a_checkpoint_of_another_architecture_is_refused(media, checkpoint, tmp_path):
     config = tiny_config(codebook_size=64)
     with pytest.raises(DataError, match=r"ckpt\.pt has codebook_size 37, expected 64"):

@@ -1,5 +1,7 @@
 """Layouts of media: which clips a folder or a CSV holds, and which lines are wrong."""
 
+import os
+
 import pytest
 from media import make_video
 
@@ -206,6 +208,16 @@ def test_a_folder_without_media(tmp_path):
         media_files(tmp_path)
     with pytest.raises(DataError, match="nowhere is not a folder"):
         media_files(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", [b"a\xff.mp4", b"b\xff/a.mp4"])
+def test_a_name_that_is_no_text_is_told_before_any_work(tmp_path, name):
+    path = tmp_path / os.fsdecode(name)
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    for folder in {tmp_path, path.parent}:
+        with pytest.raises(DataError, match="has a name that is no UTF-8"):
+            media_files(folder)
 
 
 def test_long_files_are_cut_into_clips_one_after_the_other(tmp_path):

@@ -34,6 +34,7 @@ from training.datasets.shard_format import (
     write_index,
     write_shard,
 )
+from training.names import print_any_name
 from training.processes import in_parallel
 from training.recipes import read_recipe
 from vab_rt.config import ModelConfig
@@ -140,6 +141,7 @@ def _progress(index: ShardIndex, num_shards: int, num_skipped: int) -> Progress:
 
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
+    print_any_name()
     source = Source(options.media, options.csv, options.classes, options.split)
     try:
         progress = extract(

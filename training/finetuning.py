@@ -11,6 +11,7 @@ import msgspec
 from training.checkpoint import Checkpoint
 from training.datasets.shard_format import encoders_sha256
 from training.datasets.shards import ShardedClips
+from training.names import print_any_name
 from vab_rt.errors import OptionError, VabError
 
 Settings = TypeVar("Settings", bound=msgspec.Struct)
@@ -70,6 +71,7 @@ def run_command(
 ) -> None:
     """Parse and run; what a user can cause ends in one line and status 1."""
     arguments = parser.parse_args(words)
+    print_any_name()
     try:
         command(arguments)
     except VabError as error:

@@ -32,6 +32,7 @@ from training.finetuning import report
 from training.fitting import averaged_weights, steps_made
 from training.image_encoder import TINY, ImageEncoder, build_clip
 from training.model import VAB
+from training.names import readable
 from training.pretrain import PretrainSettings, pretrain
 from training.recipes import Recipe
 from vab_rt.config import ModelConfig
@@ -56,7 +57,7 @@ def hold_recipe(folder: Path, recipe: msgspec.Struct, **given: Path | str | None
     """
     path = folder / "recipe.json"
     now = flat(msgspec.json.decode(msgspec.json.encode(recipe)))
-    now |= {name: None if value is None else str(value) for name, value in given.items()}
+    now |= {name: None if value is None else readable(value) for name, value in given.items()}
     with writing(path):
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(UNFINISHED):  # of a process that was killed
@@ -94,7 +95,10 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def train_encoders(recipe: Recipe, folder: Path, images: Path | None = None) -> ImageEncoder:
     """The codec, into `folder`/codec.pt, and the image encoder: of the checkpoint `images`, or
-    trained into `folder`/clip.pt. Raises OptionError where either is not of FoleyWorld."""
+    trained into `folder`/clip.pt. Where `folder`/start.pt has both, nothing else is needed.
+
+    Raises OptionError where either is not of FoleyWorld.
+    """
     config = recipe.codec_model
     if config.codec != "spectral" or config.image_encoder != TINY:
         raise OptionError(
@@ -104,6 +108,9 @@ def train_encoders(recipe: Recipe, folder: Path, images: Path | None = None) -> 
             "python -m export.import_weights, and begin with --start CKPT --shards DIR"
         )
     training = read_training(config.codec, recipe.codec_training)
+    start = folder / "start.pt"
+    if not is_older(start, *trained_encoders(folder)):
+        return image_encoder_of(start, config)
     given = None if images is None else image_encoder_of(images, config)
     clips: Clips | Recordings
     if given is None:
@@ -119,6 +126,12 @@ def train_encoders(recipe: Recipe, folder: Path, images: Path | None = None) -> 
     clip = build_clip(config)
     clip.load_state_dict(averaged_weights(folder / "clip.pt"))
     return ImageEncoder(config, clip.visual)
+
+
+def trained_encoders(folder: Path) -> list[Path]:
+    """The files of codec and image encoder that are there: of a folder that was copied to another
+    machine without them, none."""
+    return [path for name in ("codec", "clip") if (path := folder / f"{name}.pt").exists()]
 
 
 def image_encoder_of(images: Path, config: ModelConfig) -> ImageEncoder:
@@ -138,8 +151,7 @@ def write_start(
     path: Path, recipe: Recipe, config: ModelConfig, images: ImageEncoder, codec_path: Path
 ) -> Path:
     """A checkpoint with trained encoders whose transformer is untrained, made once."""
-    sources = [codec_path, codec_path.with_name("clip.pt")]
-    if is_older(path, *(source for source in sources if source.exists())):
+    if is_older(path, *trained_encoders(codec_path.parent)):
         codec = build_codec(config, recipe.codec)
         load_codebooks(codec, averaged_weights(codec_path))
         torch.manual_seed(recipe.pretrain.seed)
@@ -157,8 +169,7 @@ def load_codebooks(codec: nn.Module, weights: dict[str, torch.Tensor]) -> None:
 
 
 def header_of(recipe: Recipe, config: ModelConfig, folder: Path) -> Header:
-    made = [name for name in ("codec", "clip") if (folder / f"{name}.pt").exists()]
-    steps = {f"{name}_steps": str(steps_made(folder / f"{name}.pt")) for name in made}
+    steps = {f"{path.stem}_steps": str(steps_made(path)) for path in trained_encoders(folder)}
     world = f"FoleyWorld {foleyworld.VERSION}, {recipe.clips} training clips of 10 s, procedural"
     trained_by = {"data": world, "trained_by": "python -m training.recipe"}
     return Header(
@@ -196,7 +207,8 @@ def encoded(path: Path, start: Path, split: str, count: int) -> TokenisedClips:
 
 def is_older(path: Path, *sources: Path) -> bool:
     """Whether `path` is missing or was made before one of the files it comes from."""
-    return not path.exists() or path.stat().st_mtime < max(s.stat().st_mtime for s in sources)
+    newest = max((source.stat().st_mtime for source in sources), default=0.0)
+    return not path.exists() or path.stat().st_mtime < newest
 
 
 def train_model(

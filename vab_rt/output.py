@@ -72,7 +72,7 @@ def writing(path: Path) -> Iterator[None]:
         reason = error.strerror or str(error)
         raise OutputError(
             f"{path} could not be written ({reason}; {_free_mb(path.parent)}), "
-            "expected room for it; free some space or choose another folder"
+            "expected a folder with room for it; free some space or choose another"
         ) from error
     except av.error.FFmpegError as error:
         raise OutputError(

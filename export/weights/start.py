@@ -15,6 +15,7 @@ from export.weights.reading import read_torch
 from training.checkpoint import PARTS, Header, load_weights
 from training.codecs.codec import build_codec
 from training.model import VAB
+from training.names import readable
 from training.recipes import Recipe
 from training.saving import save_whole
 from vab_rt.errors import ExportError
@@ -34,7 +35,7 @@ def add_part(path: Path, recipe: Recipe, part: Part, licence: str) -> list[str]:
     content |= {
         part.name: part.weights,
         "licence": "; ".join(filter(None, [content["licence"], f"{part.name}: {licence}"])),
-        "provenance": content["provenance"] | {part.name: part.source},
+        "provenance": content["provenance"] | {part.name: readable(part.source)},
     }
     if part.name == "codec":
         content["codec_settings"] = part.settings

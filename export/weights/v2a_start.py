@@ -14,6 +14,7 @@ from export.weights.clip import read_clip
 from export.weights.mapper import read_mapper
 from export.weights.reading import read_torch
 from export.weights.start import ADVICE
+from training.names import readable
 from training.saving import save_whole
 from training.v2a_mapper.checkpoint import KIND, NULL_EMBEDDING, V2A_PARTS
 from training.v2a_mapper.recipes import V2ARecipe
@@ -50,7 +51,7 @@ def import_v2a(
     parts, settings, where = read_parts_of(kind, source, recipe, offline=offline)
     content |= parts
     content["networks"] |= settings
-    content["provenance"] |= {kind: where}
+    content["provenance"] |= {kind: readable(where)}
     content["licence"] = "; ".join(filter(None, [content["licence"], f"{kind}: {licence}"]))
     save_whole(into, content)
     num_tensors = sum(len(tensors) for tensors in parts.values())

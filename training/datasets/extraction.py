@@ -61,7 +61,7 @@ def begin(
         clips_per_shard=clips_per_shard,
     )
     if (out / INDEX).exists():
-        index = read_index(str(out / INDEX), (out / INDEX).read_bytes())
+        index = _read_begun(out)
         _check_same(out, request, index, config, digest)
         return index
     if source.csv is None:
@@ -127,6 +127,14 @@ def _write_listing(
     return index
 
 
+def _read_begun(out: Path) -> ShardIndex:
+    try:
+        data = (out / INDEX).read_bytes()
+    except OSError as error:
+        raise _unreadable(out / INDEX, error) from error
+    return read_index(str(out / INDEX), data)
+
+
 def _check_same(
     out: Path, request: Request, index: ShardIndex, config: ModelConfig, digest: str
 ) -> None:
@@ -136,7 +144,9 @@ def _check_same(
             f"{out} was begun with another checkpoint, expected the weights of this one; go on "
             "with that one, or choose another --out"
         )
-    (begun,) = _read_lines(out / REQUEST, Request)
+    begun = next(iter(_read_lines(out / REQUEST, Request)), None)
+    if begun is None:
+        raise _unreadable(out / REQUEST, "it has no line")
     for name in Request.__struct_fields__:
         found, expected = getattr(begun, name), getattr(request, name)
         if found != expected:
@@ -163,8 +173,12 @@ def _read_lines(path: Path, kind: type[Line]) -> list[Line]:
     try:
         lines = path.read_bytes().split(b"\n")[:-1]
         return [msgspec.json.decode(line, type=kind) for line in lines]
-    except (OSError, msgspec.DecodeError) as error:
-        raise DataError(
-            f"{path} cannot be read ({error}), expected it as it was written; delete {path.parent} "
-            "and begin again"
-        ) from error
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, why: object) -> DataError:
+    return DataError(
+        f"{path} cannot be read ({why}), expected it as it was written; delete {path.parent} "
+        "and begin again"
+    )

@@ -111,14 +111,30 @@ def list_csv(media: Path, csv_path: Path, classes: Path | None, split: str | Non
 
 
 def media_files(folder: Path) -> list[Path]:
-    """Paths below `folder` and relative to it, sorted. Raises DataError when there are none."""
+    """Paths below `folder` and relative to it, sorted.
+
+    Raises DataError when there are none, and for a name that is no UTF-8.
+    """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder, expected one with media; check the path")
     files = sorted(path.relative_to(folder) for path in folder.rglob("*") if _is_media(path))
     if not files:
         known = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
         raise DataError(f"{folder} holds no media, expected files of the types {known}")
+    for path in (folder.resolve(), *files):
+        require_text(path)
     return files
+
+
+def require_text(path: Path) -> None:
+    """Raises DataError for a name that JSON cannot hold: bytes in it are no UTF-8."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{path} has a name that is no UTF-8, expected one, as shards name their sources; "
+            "rename it"
+        ) from error
 
 
 def _windows_or_reason(job: tuple[Path, Path, float]) -> tuple[Path, list[Segment] | str]:

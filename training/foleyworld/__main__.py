@@ -8,12 +8,14 @@ from pathlib import Path
 from training.foleyworld.rendering import make_folder, write_clip
 from training.foleyworld.scenes import CLASSES, SPLITS, Scene, clip_seeds, make_scene
 from training.foleyworld.sheets import write_sheet
+from training.names import print_any_name
 from vab_rt.errors import VabError
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Exit codes 0, 1 (an error, one line), 2 (usage), 130 (interrupted)."""
     options = _parser().parse_args(arguments)
+    print_any_name()
     try:
         if options.command == "render":
             for path in rendered(options):
