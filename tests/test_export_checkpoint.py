@@ -76,7 +76,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(content: dict[str, Any], tmp_
         ("none.pt", None, "is not a file"),
         ("ckpt.onnx", b"x", "ends in '.onnx', expected .pt or .safetensors"),
         ("text.pt", b"not a checkpoint", "could run code|cannot be read"),
-        ("empty.pt", b"", "cannot be read as a torch file"),
+        ("empty.pt", b"", r"cannot be read as a torch file \((?!mmap).*expected a whole one"),
         ("text.safetensors", b"not a checkpoint", "cannot be read as safetensors"),
         ("empty.safetensors", b"", "cannot be read as safetensors"),
     ],

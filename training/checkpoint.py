@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -145,14 +146,18 @@ def _read_pt(
     path: Path, parts: tuple[str, ...]
 ) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        is_zip = zipfile.is_zipfile(path)  # others cannot be mapped, and torch says no more of them
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
         raise ExportError(
             f"{path} holds more than tensors and plain values, which could run code; "
             "expected a state_dict checkpoint: save it again without custom objects"
         ) from error
     except DAMAGE as error:
-        raise ExportError(f"{path} cannot be read as a torch file: {_first_line(error)}") from error
+        raise ExportError(
+            f"{path} cannot be read as a torch file ({_first_line(error)}), expected a whole one; "
+            "copy it again from where it came"
+        ) from error
     if not isinstance(content, dict):
         raise ExportError(f"{path} holds a {type(content).__name__}, expected a dict of its parts")
     weights = {part: content.pop(part) for part in parts if part in content}
@@ -170,7 +175,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, T
             header = json.loads((file.metadata() or {}).get("checkpoint", "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError, OSError) as error:
-        raise ExportError(f"{path} cannot be read as safetensors: {_first_line(error)}") from error
+        raise ExportError(
+            f"{path} cannot be read as safetensors ({_first_line(error)}), expected a whole file; "
+            "copy it again from where it came"
+        ) from error
     if not isinstance(header, dict):
         raise ExportError(f"{path} has no JSON object under `checkpoint` in its metadata")
     weights: dict[str, dict[str, Tensor]] = {}
