@@ -101,3 +101,11 @@ def test_a_folder_without_a_clap_is_refused(judge, tmp_path):
     pytest.importorskip("transformers", reason="CLAP needs transformers")
     with pytest.raises(DataError, match=r"has no config\.json"):
         open_embedding(f"clap:{tmp_path}", judge)
+
+
+def test_a_damaged_clap_is_refused_in_one_line(judge, tmp_path):
+    pytest.importorskip("transformers", reason="CLAP needs transformers")
+    (tmp_path / "config.json").write_bytes(b"{")
+    with pytest.raises(DataError, match="expected a whole CLAP") as error:
+        open_embedding(f"clap:{tmp_path}", judge)
+    assert "\n" not in str(error.value)

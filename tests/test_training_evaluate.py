@@ -243,6 +243,8 @@ def test_classification_of_held_out_clips(run, capsys):
         (["generation", "--shards", "x"], "for retrieval and classification"),
         (["generation", "--device", "cuda"], "--device cuda is of a checkpoint, expected --ckpt"),
         (["generation", "--embedding", "vggish"], "expected judge, vggish:FILE"),
+        (["generation", "--embedding", "vggish:none.pth"], "none.pth is not there"),
+        (["generation", "--seed", "-1"], "first seed is -1"),
         (["retrieval", "--bundle", "default"], "a bundle only generates, expected --ckpt"),
         (["retrieval", "--weights", "empty"], "python -m training.contrastive"),
         (["classification", "--weights", "empty"], "python -m training.classification"),
@@ -250,8 +252,11 @@ def test_classification_of_held_out_clips(run, capsys):
         (["generation", "--ckpt", "2s.pt"], "makes 2 s at 16000 Hz, expected the clips of Foley"),
     ],
 )
-def test_mistakes_end_in_one_line(run, words, message, capsys, monkeypatch):
+def test_mistakes_end_in_one_line_before_a_judge_is_trained(
+    run, words, message, capsys, monkeypatch
+):
     monkeypatch.chdir(run)
+    monkeypatch.setattr("training.evaluate.trained_judge", pytest.fail)
     if "2s.pt" in words and not (run / "2s.pt").exists():
         torch.save(tiny_checkpoint(tiny_config(layers=2)), run / "2s.pt")
     with pytest.raises(SystemExit) as stop:

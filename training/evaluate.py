@@ -148,10 +148,13 @@ def _generation(arguments: argparse.Namespace) -> dict:
         films=arguments.run / "films",
         device=arguments.device,
     )
-    check_embedding(trial.embedding)
+    _, weights = check_embedding(trial.embedding)
+    if weights is not None and not weights.exists():
+        raise OptionError(f"--embedding {trial.embedding}: {weights} is not there; check the path")
     open_model(trial)
+    seeds = _seeds(arguments)  # mistakes are told before a judge is trained
     trained_judge(trial.judge)
-    return evaluate_generation(trial, _seeds(arguments), arguments.workers)
+    return evaluate_generation(trial, seeds, arguments.workers)
 
 
 def _retrieval(arguments: argparse.Namespace) -> dict:

@@ -112,8 +112,8 @@ def _run(arguments: argparse.Namespace) -> None:
         held_out = read_recordings(arguments.recordings, held_out=True).audio[: arguments.clips]
         result = measure(codec, held_out / np.float32(32767), recipe.model.sample_rate_hz)
     else:
-        judge = Judge(load_classifier(trained_judge(arguments.run / "judge.pt")))
         seeds = foleyworld.clip_seeds("test", arguments.seed, arguments.clips)
+        judge = Judge(load_classifier(trained_judge(arguments.run / "judge.pt")))
         scenes = [foleyworld.make_scene(seed) for seed in seeds]
         result = measure_scenes(codec, Listener(judge, judge), scenes)
     if not arguments.json:

@@ -183,8 +183,15 @@ class CLAP:
                 "transformers writes it, such as a copy of laion/clap-htsat-unfused"
             )
         self.name = f"CLAP ({folder.name})"
-        self.extract = ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
-        self.model = ClapModel.from_pretrained(folder, local_files_only=True).eval()
+        try:
+            self.extract = ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
+            self.model = ClapModel.from_pretrained(folder, local_files_only=True).eval()
+        except Exception as error:  # transformers and safetensors raise whatever their readers do
+            line = str(error).strip().partition("\n")[0]
+            raise DataError(
+                f"{folder} cannot be read ({line}), expected a whole CLAP of transformers; copy it "
+                "again from where it came"
+            ) from error
 
     @torch.inference_mode()
     def __call__(self, audio: NDArray[np.float32]) -> Embedded:
