@@ -97,6 +97,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_defaults_are_those_of_the_options(run: Run) -> None:
     text = " ".join(re.sub(r"[│\n]", " ", run("generate", "--help").out).split())
+    assert "hf:ORG/NAME@REVISION on a hub" in text  # rich takes brackets for its own
     for field, value in msgspec.structs.asdict(GenerateOptions()).items():
         flag = "--" + field.removesuffix("_s").replace("_", "-")
         own = "(to the end)" if field == "duration_s" else "(the model's own)"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # imported where they are used, so that --help is quick
     from vab_rt.pipeline import Pipeline, Step
 
 _DEFAULTS = GenerateOptions()
-_MODEL_HELP = "Folder of a bundle, name of a shipped model, or hf:ORG/NAME[@REVISION] on a hub."
+_MODEL_HELP = "Folder of a bundle, name of a shipped model, or hf:ORG/NAME@REVISION on a hub."
 _OFFLINE_HELP = "Of a hub, only what was fetched before."
 _SHIPPED = "the shipped one"
 _OWN = "the model's own"
@@ -202,8 +202,7 @@ def info(
     offline: Annotated[bool, typer.Option("--offline", help=_OFFLINE_HELP)] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Show what a model is: its rates, graphs, sizes, licence, provenance and card; check its
-    files."""
+    """Show what a model is: rates, graphs, sizes, licence, provenance, card; check its files."""
     from vab_rt.card import harmless, read_card
     from vab_rt.hub import open_model
 
