@@ -79,9 +79,10 @@ def parts(gpu: FoundGpu | None, has_provider: bool) -> list[Part]:
         Part("gpu", ("bench", "gpu", "--json", *on, *clips), 120),
         Part("sampling", ("bench", "sampling", "--json", "--runs", "30"), 60),
         Part("installed", ("bench", "installed", "--json"), 5),
-        Part("profile", ("bench", "profile", "--json"), 0),
         Part("peers_bf16", (*peers, "--precision", "bf16"), 0),
     ]
+    if find_spec("av"):  # it reads a video
+        found.append(Part("profile", ("bench", "profile", "--json"), 0))
     found += [
         Part(f"gpu_{device}", ("bench", "gpu", "--json", "--device", device), 0)
         for device in compilers_for(gpu)

@@ -94,6 +94,14 @@ def test_parts_fit_the_machine():
     assert sum(part.reserve_s for part in record.parts(H100, False)) < 600
 
 
+def test_a_video_is_profiled_where_it_can_be_read(monkeypatch):
+    for found in (None, "av"):
+        monkeypatch.setattr(record, "find_spec", lambda name, found=found: found)
+        names = [part.name for part in record.parts(None, False)]
+        assert ("profile" in names) == (found is not None)
+    assert names.index("profile") > names.index("installed")
+
+
 def test_tensorrt_is_measured_where_it_is_and_runs(monkeypatch):
     monkeypatch.setattr(record, "find_spec", lambda name: name)
     assert record.compilers_for(H100) == ["tensorrt"]
