@@ -223,6 +223,27 @@ def test_a_tar_of_something_else_is_refused(folder, members):
 
 
 @pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"features": np.full((F, C), np.nan, np.float16)}, "features hold NaN or infinity"),
+        ({"features": np.zeros((F, C), np.float32)}, "features is float32 .*expected float16"),
+        ({"features": np.zeros((F + 1, C), np.float16)}, rf"features is float16 \[{F + 1}, {C}\]"),
+        ({"tokens": np.zeros((K, T - 1), np.int16)}, rf"tokens is int16 \[{K}, {T - 1}\]"),
+        ({"tokens": np.full((K, T), 37, np.int16)}, "tokens are 37 to 37, expected 0 to 36"),
+        ({"tokens": np.full((K, T), -1, np.int16)}, "tokens are -1 to -1, expected 0 to 36"),
+    ],
+)
+def test_arrays_that_no_clip_has_are_refused(folder, arrays, message):
+    path = folder / "shard-000000.tar"
+    write_shard(path, [msgspec.structs.replace(make_sample(0), **arrays)])
+    with tarfile.open(path) as tar:
+        members = {member.name: tar.extractfile(member).read() for member in tar}
+    swap_shard(folder, members)
+    with pytest.raises(DataError, match=rf"shard-000000\.tar is no shard of clips .*{message}"):
+        ShardedClips(folder, CONFIG).in_memory()
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         (b"", "truncated"),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from training.datasets.clips import TokenisedClips
-from vab_rt.config import ModelConfig
+from vab_rt.config import ClipConfig, ModelConfig
 from vab_rt.errors import DataError
 from vab_rt.output import whole_file, writing
 
@@ -31,6 +31,7 @@ _FACTS = (
     "num_codebooks",
     "codebook_size",
 )
+_OF_CLIPS = tuple(fact for fact in _FACTS if fact in ClipConfig.__struct_fields__)
 ShardName = Annotated[str, msgspec.Meta(pattern=r"^shard-[0-9]{6}\.tar$")]
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
@@ -166,7 +167,7 @@ def _clips(data: bytes, index: ShardIndex) -> Iterator[tuple[np.ndarray, np.ndar
     """tokens [K, T], features [F, visual_dim], labels float32 [classes] of each sample."""
     column = {name: i for i, name in enumerate(index.labels)}
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
-        members = {member.name: tar.extractfile(member).read() for member in tar}
+        members = {m.name: tar.extractfile(m).read() for m in tar if m.isreg()}
     for name, text in members.items():
         if name.endswith(".json"):
             key = name.removesuffix(".json")
@@ -174,10 +175,35 @@ def _clips(data: bytes, index: ShardIndex) -> Iterator[tuple[np.ndarray, np.ndar
                 np.load(io.BytesIO(members[f"{key}.{part}.npy"]), allow_pickle=False)
                 for part in ("tokens", "features")
             )
+            _check_arrays(key, tokens, features, index.model)
             labels = np.zeros(len(column), np.float32)
             notes = msgspec.json.decode(text, type=ClipNotes)
             labels[[column[label] for label in notes.labels]] = 1
             yield tokens, features, labels
+
+
+def _check_arrays(
+    key: str, tokens: np.ndarray, features: np.ndarray, model: dict[str, Any]
+) -> None:
+    """Raises ValueError for arrays that no clip of such a model has."""
+    clip = msgspec.convert({"name": key} | {n: model[n] for n in _OF_CLIPS}, ClipConfig)
+    expected = {
+        "tokens": (tokens, np.int16, (model["num_codebooks"], clip.num_hops)),
+        "features": (features, np.float16, (clip.num_frames, clip.visual_dim)),
+    }
+    for name, (array, dtype, shape) in expected.items():
+        if array.dtype != dtype or array.shape != shape:
+            raise ValueError(
+                f"{key}.{name} is {array.dtype} {list(array.shape)}, expected "
+                f"{np.dtype(dtype)} {list(shape)}"
+            )
+    if tokens.min() < 0 or tokens.max() >= model["codebook_size"]:
+        raise ValueError(
+            f"{key}.tokens are {tokens.min()} to {tokens.max()}, expected 0 to "
+            f"{model['codebook_size'] - 1}"
+        )
+    if not np.isfinite(features).all():
+        raise ValueError(f"{key}.features hold NaN or infinity, expected finite numbers")
 
 
 def _damaged(where: str, what: str) -> DataError:
