@@ -1,0 +1,54 @@
+"""Stages of a recipe that find what they need in its folder, or ask for more."""
+
+import os
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs torch")
+
+from checkpoints import tiny_checkpoint, tiny_config
+
+from training import stages
+from training.recipes import Recipe
+from vab_rt.errors import OptionError
+
+CONFIG = tiny_config(layers=1, expert_layers=1)
+RECIPE = Recipe(model=CONFIG)
+
+
+class Rendered(Exception):
+    pass
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """What was copied to a machine that is to pre-train alone; rendering raises Rendered."""
+
+    def render(*_):
+        raise Rendered
+
+    monkeypatch.setattr(stages, "rendered_clips", render)
+    torch.save(tiny_checkpoint(CONFIG), tmp_path / "start.pt")
+    return tmp_path
+
+
+def test_start_alone_is_enough_to_go_on_from(folder):
+    encoder = stages.train_encoders(RECIPE, folder)
+    expected = tiny_checkpoint(CONFIG)["image_encoder"]
+    assert all(torch.equal(x, expected[name]) for name, x in encoder.state_dict().items())
+    before = (folder / "start.pt").stat().st_mtime_ns
+    path = stages.write_start(folder / "start.pt", RECIPE, CONFIG, encoder, folder / "codec.pt")
+    assert path.stat().st_mtime_ns == before
+
+
+def test_a_codec_trained_since_is_heard(folder):
+    (folder / "codec.pt").touch()
+    os.utime(folder / "start.pt", (1, 1))
+    with pytest.raises(Rendered):
+        stages.train_encoders(RECIPE, folder)
+
+
+def test_a_start_of_other_pictures_is_refused(folder):
+    other = Recipe(model=tiny_config(layers=1, expert_layers=1, visual_dim=32))
+    with pytest.raises(OptionError, match="has visual_dim 24, expected 32"):
+        stages.train_encoders(other, folder)
