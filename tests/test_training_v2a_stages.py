@@ -299,12 +299,14 @@ def test_vectors_of_ones_own_train_a_mapper(tmp_path, capsys):
         config = msgspec.structs.replace(recipe.model, mapper=kind)
         build_mapper(config, recipe.networks.mapper).load_state_dict(weights)
     np.savez(tmp_path / "damaged.npz", features=features, vectors=vectors * np.nan)
+    np.savez(tmp_path / "zero.npz", features=features, vectors=vectors * 0)
     np.savez(tmp_path / "half.npz", features=features)
     np.savez(tmp_path / "narrow.npz", features=features, vectors=vectors[:, :5])
     (tmp_path / "text.npz").write_text("no numbers")
     messages = {
         "text": "cannot be read (it is no .npz), expected",
         "damaged": "vectors hold NaN or infinity, expected finite numbers",
+        "zero": "a vector has no length",
         "half": "expected an .npz of features [N, F, 128] and vectors [N, 128]",
         "narrow": "vectors [8, 5], expected [N, F, 128] and [N, 128]",
         "missing": "cannot be read",

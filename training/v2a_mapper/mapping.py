@@ -123,6 +123,10 @@ def read_matched(path: Path, config: V2AConfig) -> Matched:
     for name, array in (("features", features), ("vectors", vectors)):
         if not torch.isfinite(array).all():
             raise DataError(f"{path}: {name} hold NaN or infinity, expected finite numbers")
+    if not vectors.norm(dim=-1).all():
+        raise DataError(
+            f"{path}: a vector has no length, expected each to have; leave its clip out"
+        )
     return Matched(features, F.normalize(vectors, dim=-1), config)
 
 
