@@ -78,6 +78,7 @@ def graph(memory, monkeypatch):
         handle = 0x5000
 
     made = torch_backbone.TorchGraph(vab, Gpu())
+    calls.clear()  # it has tried whether torch can compile
     made.vab, made.calls = vab, calls
     return made
 
@@ -117,3 +118,16 @@ def test_a_copy_of_the_memory_is_refused(memory, monkeypatch):
     monkeypatch.setattr(torch, "as_tensor", lambda array, device: memory.tensor_of(array).clone())
     with pytest.raises(AssertionError, match="a copy at 0x"):
         tensor_of(array)
+
+
+def test_where_torch_cannot_compile_the_backbone_is_plain_and_says_so(monkeypatch, capsys):
+    def fails(*inputs):
+        raise RuntimeError("no C compiler\nat all")
+
+    vab = torch_backbone.random_vab(CONFIG)
+    monkeypatch.setattr(torch, "compile", lambda model, **_: fails)
+    assert torch_backbone.compiled_or_plain(vab) == (vab, "torch's backbone, not compiled")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "cannot compile the backbone here: RuntimeError: no C compiler at all" in printed
+    monkeypatch.setattr(torch, "compile", lambda model, **_: model)
+    assert torch_backbone.compiled_or_plain(vab) == (vab, "torch's backbone")

@@ -4,9 +4,13 @@ It is no peer and no product: it shows what the loop costs on a GPU beside the b
 the peers be compared with one another.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from bench.peers.figures import console
+from bench.roofline import GUIDED
 from training.model import VAB
 from vab_rt.config import ModelConfig
 from vab_rt.contract import contract_of
@@ -20,12 +24,15 @@ WARM_UPS = 3
 
 
 class TorchGraph:
-    """VAB compiled by torch, in a CUDA graph of its own; a backbone as `DeviceLoop` takes it."""
+    """VAB in torch, in a CUDA graph of its own; a backbone as `DeviceLoop` takes it.
+
+    what: whether torch's compiler could compile it here.
+    """
 
     can_be_captured = False
 
     def __init__(self, vab: VAB, gpu: Gpu) -> None:
-        self.compiled = torch.compile(vab, dynamic=False)
+        self.forward, self.what = compiled_or_plain(vab)
         self.dtype = vab.audio_in.weight.dtype
         self.stream = torch.cuda.ExternalStream(gpu.handle)
 
@@ -37,7 +44,7 @@ class TorchGraph:
 
             def run() -> None:
                 features, conditional = (t[n].to(self.dtype) for n in ("features", "conditional"))
-                t["logits"].copy_(self.compiled(t["tokens"], features, conditional))
+                t["logits"].copy_(self.forward(t["tokens"], features, conditional))
 
             for each in t.values():
                 each.zero_()  # memory that was used before holds what are no tokens
@@ -52,6 +59,23 @@ class TorchGraph:
                 graph.replay()
 
         return enqueue
+
+
+def compiled_or_plain(vab: VAB) -> tuple[Callable[..., Tensor], str]:
+    """A forward pass and what it is: the whole bench depends on there being one."""
+    c, weight = vab.config, vab.audio_in.weight
+    compiled = torch.compile(vab, dynamic=False)
+    with torch.inference_mode():
+        shape = (GUIDED, c.num_codebooks, c.num_token_steps)
+        tokens = torch.zeros(shape, dtype=torch.int32, device=weight.device)
+        features = weight.new_zeros(GUIDED, c.num_frames, c.visual_dim)
+        try:
+            compiled(tokens, features, weight.new_zeros(GUIDED))
+        except Exception as error:  # noqa: BLE001 - of torch's compiler, of many kinds
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            console.print(f"torch cannot compile the backbone here: {reason}", markup=False)
+            return vab, "torch's backbone, not compiled"
+    return compiled, "torch's backbone"
 
 
 def tensor_of(array: DeviceArray) -> Tensor:
@@ -75,7 +99,7 @@ def around_torch(vab: VAB) -> Vab:
     graph = TorchGraph(vab, gpu)
     engines = DeviceEngines(
         {"backbone": HostCalls(gpu, graph, contract, max_rows(contract))},
-        "cuda, around torch's backbone",
+        f"cuda, around {graph.what}",
         gpu=gpu,
         device_graphs={"backbone": graph},
         contracts={"backbone": contract},
