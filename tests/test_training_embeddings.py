@@ -109,3 +109,23 @@ def test_a_damaged_clap_is_refused_in_one_line(judge, tmp_path):
     with pytest.raises(DataError, match="expected a whole CLAP") as error:
         open_embedding(f"clap:{tmp_path}", judge)
     assert "\n" not in str(error.value)
+
+
+def test_a_clap_without_ears_is_refused(judge, tmp_path):
+    transformers = pytest.importorskip("transformers", reason="CLAP needs transformers")
+    text = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sound = {"patch_embeds_hidden_size": 8, "hidden_size": 16, "depths": [1, 1]}
+    config = transformers.ClapConfig(
+        text_config={**text, "intermediate_size": 8, "max_position_embeddings": 40},
+        audio_config={**sound, "num_attention_heads": [1, 2]},
+        projection_dim=24,
+    )
+    model = transformers.ClapModel(config)
+    transformers.ClapFeatureExtractor().save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path)
+    assert open_embedding(f"clap:{tmp_path}", judge).name == f"CLAP ({tmp_path.name})"
+    weights = model.state_dict()
+    lacking = sorted(name for name in weights if name.startswith("audio_projection"))
+    model.save_pretrained(tmp_path, state_dict={k: weights[k] for k in weights if k not in lacking})
+    with pytest.raises(DataError, match=rf"lacks {lacking[0]} \({len(lacking)} in all\)"):
+        open_embedding(f"clap:{tmp_path}", judge)

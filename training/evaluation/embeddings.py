@@ -185,13 +185,22 @@ class CLAP:
         self.name = f"CLAP ({folder.name})"
         try:
             self.extract = ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
-            self.model = ClapModel.from_pretrained(folder, local_files_only=True).eval()
+            model, loaded = ClapModel.from_pretrained(
+                folder, local_files_only=True, output_loading_info=True
+            )
         except Exception as error:  # transformers and safetensors raise whatever their readers do
             line = str(error).strip().partition("\n")[0]
             raise DataError(
                 f"{folder} cannot be read ({line}), expected a whole CLAP of transformers; copy it "
                 "again from where it came"
             ) from error
+        lacking = sorted(name for name in loaded["missing_keys"] if name.startswith("audio_"))
+        if lacking:  # transformers makes those up, with a warning
+            raise DataError(
+                f"{folder} lacks {lacking[0]} ({len(lacking)} in all), expected all that CLAP "
+                "hears with; copy it again from where it came"
+            )
+        self.model = model.eval()
 
     @torch.inference_mode()
     def __call__(self, audio: NDArray[np.float32]) -> Embedded:
