@@ -5,20 +5,18 @@ import pytest
 pytest.importorskip("torch", reason="the exporter needs the extra `export`")
 
 from bench.full_size import MAX_RELATIVE_ERROR, measure
-from vab_rt.contract import GRAPHS
-
-ENGINES = ("backbone", "codec_decoder")  # CLIP's takes a minute more, and twice the memory
+from vab_rt.contract import GRAPHS, RUNTIME_GRAPHS
 
 
 @pytest.mark.slow
 def test_vab_encodec_exports_and_takes_a_step() -> None:
-    figures = measure(repeats=1, engines=ENGINES)
+    figures = measure(repeats=1)
     assert figures["relative_error"] <= MAX_RELATIVE_ERROR
     assert figures["verified"].keys() == {f"verified_{name}" for name in GRAPHS}
     assert figures["size_bytes"]["backbone.onnx"] > 1.6e9
     assert figures["export_peak_mb"] < 14_000
     pytest.importorskip("tensorrt_rtx", reason='not installed: pip install "vab-rt[rtx]"')
     engines = figures["engines"]
-    assert tuple(engines) == ENGINES
+    assert tuple(engines) == RUNTIME_GRAPHS
     for name, engine in engines.items():
         assert engine["size_bytes"] > 0.9 * figures["size_bytes"][f"{name}.onnx"]
