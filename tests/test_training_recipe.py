@@ -5,6 +5,7 @@ import os
 import shutil
 
 import msgspec
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch")
@@ -12,7 +13,7 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 from training import evaluate
 from training.checkpoint import read_checkpoint
 from training.datasets.clips import TokenisedClips
-from training.recipe import finetune, main, run
+from training.recipe import evaluate_finetuned, finetune, main, run
 from training.recipes import CONFIGS, read_recipe
 from training.stages import hold_recipe, is_measured
 from training.v2a_mapper.recipes import is_v2a_recipe, read_v2a_recipe
@@ -203,6 +204,18 @@ def test_figures_are_of_as_many_clips_and_no_older_than_the_model(tmp_path):
     assert is_measured(tmp_path, "generation", 5, model)
     os.utime(model, (2e9, 2e9))
     assert not is_measured(tmp_path, "generation", 5, model)
+
+
+def test_other_clips_of_ones_own_are_measured_anew(tmp_path, monkeypatch):
+    """As many as before, by weights that were not trained since."""
+    found = iter([0.1, 0.2])
+    monkeypatch.setattr(evaluate, "evaluate_retrieval", lambda *_: {"clips": 1, "r1": next(found)})
+    (tmp_path / "contrastive.pt").touch()
+    arrays = (np.zeros((1, 2, 3), np.int16), np.zeros((1, 2, 4), np.float16))
+    for r1 in (0.1, 0.2):
+        clips = TokenisedClips(*arrays, np.zeros((1, 0), np.float32))
+        evaluate_finetuned(tmp_path, tmp_path / "ckpt.pt", clips)
+        assert json.loads((tmp_path / "evaluation-retrieval.json").read_text())["r1"] == r1
 
 
 def test_minutes_may_change_and_a_mistake_may_be_mended(tmp_path):

@@ -17,6 +17,7 @@ from training.checkpoint import read_checkpoint
 from training.classification import finetune_classifier, weights_path
 from training.contrastive import finetune_contrastive, start_from
 from training.datasets.clips import ClipSource, TokenisedClips
+from training.datasets.growing import is_older
 from training.finetuning import open_shards, report, run_command
 from training.recipes import Recipe, read_recipe
 from training.representation import MODALITIES
@@ -27,7 +28,6 @@ from training.stages import (
     export,
     hold_recipe,
     is_measured,
-    is_older,
     keep,
     train_encoders,
     train_model,
@@ -60,7 +60,10 @@ def run(recipe: Recipe, folder: Path, images: Path | None = None) -> None:
         export(checkpoint, folder / "bundle")
         evaluate_bundle(recipe, folder)
         held_out = encoded(folder / "test.npz", start, "test", recipe.evaluated_clips)
-        evaluate_finetuned(folder, checkpoint, held_out)
+        sources = (folder / "test.npz", *finetuned_weights(folder))
+        tasks = ("retrieval", "classification")
+        if not all(is_measured(folder, task, len(held_out), *sources) for task in tasks):
+            evaluate_finetuned(folder, checkpoint, held_out)
         describe(folder)
 
 
@@ -93,7 +96,7 @@ def run_on_shards(recipe: Recipe, folder: Path, start: Path, shards: str, held_o
 def finetune(recipe: Recipe, folder: Path, checkpoint: Path, clips: ClipSource) -> None:
     """Retrieval, and classes where the clips have any; of an older checkpoint they begin again."""
     contrastive = folder / "contrastive.pt"
-    for path in (contrastive, *(weights_path(folder, modality) for modality in MODALITIES)):
+    for path in finetuned_weights(folder):
         if is_older(path, checkpoint):
             path.unlink(missing_ok=True)
     vab, minutes = read_checkpoint(checkpoint).vab().to(ranks.device()), recipe.contrastive_minutes
@@ -107,15 +110,17 @@ def finetune(recipe: Recipe, folder: Path, checkpoint: Path, clips: ClipSource) 
         report(f"classify {modality}", stage)
 
 
+def finetuned_weights(folder: Path) -> list[Path]:
+    return [
+        folder / "contrastive.pt",
+        *(weights_path(folder, modality) for modality in MODALITIES),
+    ]
+
+
 def evaluate_finetuned(folder: Path, checkpoint: Path, clips: TokenisedClips) -> None:
-    """What has been measured since it was trained stays."""
     contrastive = folder / "contrastive.pt"
-    if not is_measured(folder, "retrieval", len(clips), contrastive):
-        keep(folder, "retrieval", evaluate.evaluate_retrieval(checkpoint, contrastive, clips))
-    classifiers = [weights_path(folder, modality) for modality in MODALITIES]
-    if clips.labels.shape[1] and not is_measured(
-        folder, "classification", len(clips), *classifiers
-    ):
+    keep(folder, "retrieval", evaluate.evaluate_retrieval(checkpoint, contrastive, clips))
+    if clips.labels.shape[1]:
         keep(folder, "classification", evaluate.evaluate_classification(checkpoint, folder, clips))
 
 

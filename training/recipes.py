@@ -45,14 +45,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     licence: str = "Apache-2.0"
 
     def __post_init__(self) -> None:
-        """What a stage would find only when it begins, hours later."""
-        for name in self.__struct_fields__:
-            value = getattr(self, name)
-            if name.endswith("_minutes") and value is not None and not 0 < value < math.inf:
-                raise OptionError(f"{name} is {value:g}, expected more than 0")
-            least = 2 if name == "evaluated_clips" else 1
-            if name.endswith("clips") and value < least:
-                raise OptionError(f"{name} is {value}, expected at least {least}")
+        check_budgets(self)
         if self.fine is not None:
             check_pair(self.model, self.fine)
 
@@ -71,6 +64,16 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return msgspec.structs.replace(self, pretrain_minutes=pretrain - share, fine_minutes=share)
 
 
+def check_budgets(recipe: msgspec.Struct) -> None:
+    """Raises OptionError for minutes or counts that a stage would refuse hours later."""
+    for name, value in msgspec.structs.asdict(recipe).items():
+        if name.endswith("_minutes") and value is not None and not 0 < value < math.inf:
+            raise OptionError(f"{name} is {value:g}, expected more than 0")
+        least = 2 if name == "evaluated_clips" else 1
+        if name.endswith("clips") and value < least:
+            raise OptionError(f"{name} is {value}, expected at least {least}")
+
+
 def recipe_names() -> list[str]:
     """Of the recipes of VAB; the others there are of V2A-Mapper."""
     names = (path.stem for path in CONFIGS.glob("*.toml"))
@@ -80,13 +83,14 @@ def recipe_names() -> list[str]:
 def read_recipe(name: str) -> Recipe:
     """A recipe by name or path. Raises OptionError naming the file and the key at fault."""
     path = Path(name) if name.endswith(".toml") else CONFIGS / f"{name}.toml"
-    known = ", ".join(recipe_names())
     if not path.is_file():
+        known = ", ".join(recipe_names())
         raise OptionError(f"no recipe {name!r}; expected a .toml file or one of: {known}")
     try:
-        content = path.read_bytes()
-        if "networks" in msgspec.toml.decode(content):
+        content = msgspec.toml.decode(path.read_bytes())
+        if "networks" in content:
+            known = ", ".join(recipe_names())
             raise OptionError(f"it is of a V2A-Mapper, expected one of VAB, such as {known}")
-        return msgspec.toml.decode(content, type=Recipe)
+        return msgspec.convert(content, Recipe)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, VabError) as error:  # name the key
         raise OptionError(f"{path}: {error}") from error

@@ -23,7 +23,7 @@ from training.codecs.codec import build_codec
 from training.codecs.recordings import Recordings, read_recordings, world_sounds
 from training.codecs.settings import read_training
 from training.datasets.clips import ClipSource, TokenisedClips
-from training.datasets.growing import Field, Row, drop_older, grow, read_grown
+from training.datasets.growing import Field, Row, drop_older, grow, is_older, read_grown
 from training.datasets.rendered import Clips, rendered_clips
 from training.datasets.shard_format import write_whole
 from training.evaluation.held_out import encoded_clips, with_classes
@@ -203,12 +203,6 @@ def encoded(path: Path, start: Path, split: str, count: int) -> TokenisedClips:
     with_classes(arrays["tokens"], arrays["features"], seeds).save(path)
     shutil.rmtree(rows)
     return TokenisedClips.load(path)
-
-
-def is_older(path: Path, *sources: Path) -> bool:
-    """Whether `path` is missing or was made before one of the files it comes from."""
-    newest = max((source.stat().st_mtime for source in sources), default=0.0)
-    return not path.exists() or path.stat().st_mtime < newest
 
 
 def train_model(

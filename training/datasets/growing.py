@@ -87,11 +87,16 @@ def read_grown(folder: Path, names: tuple[str, ...]) -> tuple[dict[str, NDArray[
     return arrays, notes
 
 
+def is_older(path: Path, *sources: Path) -> bool:
+    """Whether `path` is missing or was made before one of the files it comes from."""
+    newest = max((source.stat().st_mtime for source in sources), default=0.0)
+    return not path.exists() or path.stat().st_mtime < newest
+
+
 def drop_older(folder: Path, *sources: Path) -> None:
     """Remove what was grown, or begun to grow, before one of the sources was made."""
-    newest = max(source.stat().st_mtime for source in sources)
     for path in (folder, folder.with_name(folder.name + ".partial")):
-        if path.exists() and path.stat().st_mtime < newest:
+        if path.exists() and is_older(path, *sources):
             shutil.rmtree(path)
 
 

@@ -166,6 +166,8 @@ def _members(sample: Sample) -> Iterator[tuple[str, bytes]]:
 def _clips(data: bytes, index: ShardIndex) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """tokens [K, T], features [F, visual_dim], labels float32 [classes] of each sample."""
     column = {name: i for i, name in enumerate(index.labels)}
+    model = index.model
+    clip = msgspec.convert({"name": "clip"} | {n: model[n] for n in _OF_CLIPS}, ClipConfig)
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
         members = {m.name: tar.extractfile(m).read() for m in tar if m.isreg()}
     for name, text in members.items():
@@ -175,7 +177,7 @@ def _clips(data: bytes, index: ShardIndex) -> Iterator[tuple[np.ndarray, np.ndar
                 np.load(io.BytesIO(members[f"{key}.{part}.npy"]), allow_pickle=False)
                 for part in ("tokens", "features")
             )
-            _check_arrays(key, tokens, features, index.model)
+            _check_arrays(key, tokens, features, clip, model)
             labels = np.zeros(len(column), np.float32)
             notes = msgspec.json.decode(text, type=ClipNotes)
             labels[[column[label] for label in notes.labels]] = 1
@@ -183,10 +185,9 @@ def _clips(data: bytes, index: ShardIndex) -> Iterator[tuple[np.ndarray, np.ndar
 
 
 def _check_arrays(
-    key: str, tokens: np.ndarray, features: np.ndarray, model: dict[str, Any]
+    key: str, tokens: np.ndarray, features: np.ndarray, clip: ClipConfig, model: dict[str, Any]
 ) -> None:
     """Raises ValueError for arrays that no clip of such a model has."""
-    clip = msgspec.convert({"name": key} | {n: model[n] for n in _OF_CLIPS}, ClipConfig)
     expected = {
         "tokens": (tokens, np.int16, (model["num_codebooks"], clip.num_hops)),
         "features": (features, np.float16, (clip.num_frames, clip.visual_dim)),

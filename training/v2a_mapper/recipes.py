@@ -1,12 +1,11 @@
 """The files `configs/v2a-mapper*.toml`: a V2A-Mapper, and how every stage of its training runs."""
 
-import math
 from pathlib import Path
 from typing import Self
 
 import msgspec
 
-from training.recipes import CONFIGS
+from training.recipes import CONFIGS, check_budgets
 from training.v2a_mapper.autoencoder import AutoencoderSettings
 from training.v2a_mapper.clap import ClapSettings
 from training.v2a_mapper.denoiser import DenoiserSettings
@@ -50,14 +49,7 @@ class V2ARecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     licence: str = "Apache-2.0"
 
     def __post_init__(self) -> None:
-        """What a stage would find only when it begins, hours later."""
-        for name in self.__struct_fields__:
-            value = getattr(self, name)
-            if name.endswith("_minutes") and not 0 < value < math.inf:
-                raise OptionError(f"{name} is {value:g}, expected more than 0")
-            least = 2 if name == "evaluated_clips" else 1
-            if name.endswith("clips") and value < least:
-                raise OptionError(f"{name} is {value}, expected at least {least}")
+        check_budgets(self)
 
     def check_crops(self) -> None:
         """Raises OptionError for parts of a clip that are longer than one."""
