@@ -25,6 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import vab_rt
 from bench.runs import PAUSE_S, at_least_one
+from export.tolerances import TOLERANCES
+from export.verify import fixed_inputs, relative_error, run_torch
 from training.codecs.codec import build_codec
 from training.image_encoder import ImageEncoder
 from training.model import VAB
@@ -35,8 +37,6 @@ from vab_rt.decoding import remask_count
 from vab_rt.errors import OptionError
 from vab_rt.pipeline import Pipeline
 from vab_rt.video import VideoReader
-
-MAX_RELATIVE_ERROR = 1e-3  # of the largest logit, as the exporter promises
 
 
 class TorchModel:
@@ -166,19 +166,11 @@ def flops_of(call: Callable[..., Tensor] | nn.Module, *inputs: Tensor) -> int:
     return counter.get_total_flops()
 
 
-@torch.inference_mode()
-def relative_error(model: TorchModel, pipeline: Pipeline) -> float:
-    """Of the logits of one guided step, at the largest: torch against the runtime's backbone."""
-    c, random = model.config, np.random.default_rng(0)
-    tokens = random.integers(
-        c.codebook_size + 1, size=(2, c.num_codebooks, c.num_token_steps), dtype=np.int32
-    )
-    features = random.standard_normal((2, c.num_frames, c.visual_dim), np.float32)
-    features /= np.linalg.norm(features, axis=-1, keepdims=True)
-    inputs = {"tokens": tokens, "features": features, "conditional": np.array([1, 0], np.float32)}
-    expected = model.vab(*map(torch.from_numpy, inputs.values())).numpy()
+def logits_error(model: TorchModel, pipeline: Pipeline) -> float:
+    """Of one guided step, relative: torch against the runtime's backbone."""
+    inputs = fixed_inputs("backbone", model.config, batch=2)
     found = pipeline.system.engines["backbone"](**inputs)
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
+    return relative_error(run_torch(model.vab, inputs), found)
 
 
 def compare(
@@ -210,9 +202,9 @@ def main() -> None:
     model = TorchModel(recipe.model, recipe.codec)
     with tempfile.TemporaryDirectory() as folder:
         pipeline = vab_rt.load(export(model, Path(folder)))
-    error = relative_error(model, pipeline)
-    if not error <= MAX_RELATIVE_ERROR:
-        sys.exit(f"not timed: logits differ by {error:.1e}, expected {MAX_RELATIVE_ERROR:g}")
+    error, limit = logits_error(model, pipeline), TOLERANCES["backbone"].relative
+    if not error <= limit:
+        sys.exit(f"not timed: logits differ by {error:.1e}, expected at most {limit:g}")
     turns = list(compare(model, pipeline, arguments.video, arguments.repeats))
     medians = {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}
     print(json.dumps(medians | {"relative_error": error, "flops": count_flops(model)}))

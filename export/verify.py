@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from export.modules import CodecEncoder
+from export.tolerances import TOLERANCES
 from vab_rt.config import ModelConfig
 from vab_rt.contract import BACKBONES, contract_of
 from vab_rt.engines.cpu import check_session
@@ -19,31 +20,6 @@ from vab_rt.errors import ExportError
 Arrays = dict[str, NDArray]
 BATCHES = (1, 2)
 TIMED_RUNS = 3
-
-
-class Tolerance(NamedTuple):
-    """relative: the largest difference, as a share of the largest value."""
-
-    relative: float
-    reason: str
-
-
-TOLERANCES = {
-    "visual_encoder": Tolerance(5e-5, "float32 sums in another order; EVA02-L-14 has 2e-6"),
-    "backbone": Tolerance(5e-5, "float32 sums in another order; the default has 4e-6"),
-    "fine_backbone": Tolerance(5e-5, "the same"),
-    "codec_decoder": Tolerance(5e-5, "the same, and sines of added-up phases; 3e-6"),
-    "codec_encoder": Tolerance(1e-4, "tokens are equal, but where two codes are this equally near"),
-    "mapper": Tolerance(5e-5, "float32 sums in another order, through up to 12 layers"),
-    "unet": Tolerance(5e-5, "the same; a tiny one has 1e-6"),
-    "vae_decoder": Tolerance(5e-5, "the same; a tiny one has 3e-6"),
-    "vocoder": Tolerance(5e-5, "the same; a tiny one has 3e-6"),
-    "rounded": Tolerance(1e-2, "rounding to 16 bits goes either way where sums differ; 4e-5"),
-    "fp16": Tolerance(0.5, "as for int8"),
-    "bf16": Tolerance(0.5, "as for int8"),
-    "fp8": Tolerance(0.5, "as for int8"),
-    "int8": Tolerance(0.5, "a loss is expected and reported; this only refuses nonsense"),
-}
 
 
 class Loss(NamedTuple):

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from export import modules
 from export.build_engines import main
 from export.bundle_folder import folder_beside
+from export.tolerances import TOLERANCES
 from export.vab_bundle import build_graph
 from export.verify import (
-    TOLERANCES,
     check_tokens,
     fixed_inputs,
     open_session,

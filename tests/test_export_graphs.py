@@ -12,9 +12,9 @@ import torch
 from checkpoints import tiny_checkpoint, tiny_config
 
 from export import modules, onnx_graphs
+from export.tolerances import TOLERANCES
 from export.vab_bundle import build_graph
 from export.verify import (
-    TOLERANCES,
     check_error,
     check_tokens,
     fixed_inputs,

@@ -18,9 +18,10 @@ from v2a_checkpoints import LICENCE, LOUDER, VOCODER, tiny_v2a_config, write_tin
 import vab_rt
 from export import onnx_graphs
 from export.build_engines import main
+from export.tolerances import TOLERANCES
 from export.v2a_bundle import build_v2a_graph, verify_widened
 from export.v2a_graphs import TYPED_V2A, Vocoder, v2a_inputs, v2a_module, verify_v2a
-from export.verify import TOLERANCES, open_session, run_torch
+from export.verify import open_session, run_torch
 from training.v2a_mapper.checkpoint import read_v2a_checkpoint
 from training.v2a_mapper.parts import build_vocoder
 from vab_rt import GenerateOptions
