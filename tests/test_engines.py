@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from tiny_bundle import make_bundle, tiny_config
 
 from vab_rt.bundle import open_bundle, write_manifest
 from vab_rt.engines import open_engines
-from vab_rt.engines.cpu import num_physical_cores
+from vab_rt.engines.cpu import SideBySide, num_physical_cores
 from vab_rt.errors import BackendError, BundleError, OptionError
 
 CONFIG = tiny_config()
@@ -65,6 +66,37 @@ def test_the_tiny_backbone_depends_on_everything(engines):
     assert np.array_equal(
         engines["backbone"](**blind), engines["backbone"](**blind | {"features": other_features})
     )
+
+
+def test_rows_of_a_backbone_run_side_by_side():
+    """Two of them meet: one after the other would wait for ever."""
+    meeting = threading.Barrier(2, timeout=20)
+
+    def engine(tokens):
+        meeting.wait()
+        return 2.0 * tokens
+
+    tokens = np.arange(6.0).reshape(2, 3)
+    np.testing.assert_array_equal(SideBySide(engine, 2)(tokens=tokens), 2 * tokens)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_row_is_what_it_is_alone(tiny_bundle, threads):
+    backbone = open_engines(open_bundle(tiny_bundle), "cpu", threads)["backbone"]
+    rows = [backbone_inputs(seed=i, conditional=i % 2) for i in range(3)]
+    batch = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    alone = [backbone(**row) for row in rows]
+    np.testing.assert_array_equal(backbone(**batch), np.concatenate(alone))
+
+
+def test_what_fails_in_one_row_is_raised():
+    def engine(tokens):
+        if tokens[0] == 1:
+            raise BackendError("of row 1")
+        return tokens
+
+    with pytest.raises(BackendError, match="of row 1"):
+        SideBySide(engine, 2)(tokens=np.arange(3))
 
 
 @pytest.mark.parametrize("device", ["cuda", "tensorrt", "tensorrt-rtx"])

@@ -5,10 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from vab_rt.bundle import Bundle
-from vab_rt.contract import GraphContract, Tensor
+from vab_rt.contract import BACKBONES, GraphContract, Tensor
 from vab_rt.engines import Engine, Engines
 from vab_rt.errors import BackendError, BundleError
 from vab_rt.sampling import fastest_sampler
@@ -31,7 +32,8 @@ def open_engines(bundle: Bundle, threads: int | None = None) -> Engines:
 
     def open_one(name: str) -> Engine:
         graph = bundle.read_graph(name)
-        return SessionEngine(name, graph, contracts[name], threads, str(bundle.folder))
+        engine = SessionEngine(name, graph, contracts[name], threads, str(bundle.folder))
+        return SideBySide(engine, threads) if name in BACKBONES else engine
 
     with ThreadPoolExecutor(len(names)) as pool:
         graphs = dict(zip(names, pool.map(open_one, names), strict=True))
@@ -66,6 +68,24 @@ class SessionEngine:
                 "it to run; check free memory, or export the model again"
             ) from error
         return output
+
+
+class SideBySide:
+    """A graph whose rows are runs of their own, `threads` of them at a time.
+
+    Two runs of one row wait for each other less than two threads inside one run of two do: on two
+    cores a guided step takes three quarters of the time. No row can depend on another.
+    """
+
+    def __init__(self, engine: Engine, threads: int) -> None:
+        self._engine, self._pool = engine, ThreadPoolExecutor(threads)
+
+    def __call__(self, **inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        num_rows = len(next(iter(inputs.values())))
+        if num_rows == 1:
+            return self._engine(**inputs)
+        rows = ({name: x[i : i + 1] for name, x in inputs.items()} for i in range(num_rows))
+        return np.concatenate([*self._pool.map(lambda row: self._engine(**row), rows)])
 
 
 def has_cuda_provider() -> bool:
