@@ -3,11 +3,16 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from vab_rt.telemetry import turn_off_telemetry
+
 if TYPE_CHECKING:
     from vab_rt.audio import Audio
     from vab_rt.config import GenerateOptions
     from vab_rt.errors import VabError
     from vab_rt.pipeline import load
+
+# The only thing done at import, as it has to come before any import of onnxruntime.
+turn_off_telemetry()
 
 __all__ = ["Audio", "GenerateOptions", "VabError", "load"]
 

@@ -12,6 +12,7 @@ import msgspec
 from vab_rt.engines.driver import LEAST_CUDA, cuda_version, find_driver
 from vab_rt.engines.engine_cache import cache_folder
 from vab_rt.errors import BackendError, VabError
+from vab_rt.telemetry import VARIABLE, is_telemetry_wanted
 
 GPU_INSTALL = 'pip install "vab-rt[gpu]" && pip install --force-reinstall --no-deps onnxruntime-gpu'
 """Two steps: onnxruntime and onnxruntime-gpu share a folder, and the last one installed has it."""
@@ -32,7 +33,7 @@ class Finding(msgspec.Struct, frozen=True):
 def examine() -> list[Finding]:
     """Every finding, in the order a reader wants them. Raises nothing."""
     checks: tuple[Callable[[], Finding], ...] = (
-        _vab_rt, _python, _onnxruntime, _sampling, _ffmpeg, _bundle,
+        _vab_rt, _python, _onnxruntime, _telemetry, _sampling, _ffmpeg, _bundle,
         _gpu, _cuda, _tensorrt, _tensorrt_rtx, _kept_engines,
     )  # fmt: skip
     return [check() for check in checks]
@@ -64,6 +65,13 @@ def _onnxruntime() -> Finding:
     return Finding(
         "onnxruntime", found, is_good, True, "" if is_good else "pip install onnxruntime"
     )
+
+
+def _telemetry() -> Finding:
+    if is_telemetry_wanted():
+        found = f"on, as {VARIABLE} asks: onnxruntime reports to its makers"
+        return Finding("telemetry", found, False, advice=f"unset {VARIABLE}")
+    return Finding("telemetry", "off: nothing is reported to anyone")
 
 
 def _sampling() -> Finding:

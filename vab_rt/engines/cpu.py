@@ -13,6 +13,7 @@ from vab_rt.contract import BACKBONES, GraphContract, Tensor
 from vab_rt.engines import Engine, Engines
 from vab_rt.errors import BackendError, BundleError
 from vab_rt.sampling import fastest_sampler
+from vab_rt.telemetry import silence
 
 try:
     import onnxruntime as ort  # type: ignore[import-untyped]  # it ships no types
@@ -27,6 +28,7 @@ _ERRORS_ONLY = 3
 
 def open_engines(bundle: Bundle, threads: int | None = None) -> Engines:
     """Verify and load every graph, side by side."""
+    silence(ort)
     threads = threads or num_physical_cores()
     names, contracts = bundle.needed_graphs, bundle.contracts
 

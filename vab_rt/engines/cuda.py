@@ -23,6 +23,7 @@ from vab_rt.engines.device_engines import check_room, device_engines, gpu_precis
 from vab_rt.engines.device_loop import DeviceGraph, Enqueue
 from vab_rt.engines.gpu import Gpu
 from vab_rt.errors import BackendError, BundleError
+from vab_rt.telemetry import silence
 
 PROVIDER = "CUDAExecutionProvider"
 INSTALL = 'pip install "vab-rt[gpu]" && pip install --force-reinstall --no-deps onnxruntime-gpu'
@@ -166,6 +167,7 @@ def why_not_loaded() -> str | None:
 def _open_session(graph: bytes, gpu: Gpu, has_own_graph: bool) -> Any:
     import onnxruntime as ort
 
+    silence(ort)
     _preload(ort)
     options = ort.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
