@@ -144,7 +144,7 @@ def random_models(recipes: tuple[str, ...]) -> list[TorchModel]:
         model = TorchModel(recipe.model, recipe.codec)
         load_codebooks(model.codec, models[-1].codec.state_dict())
         model.vab.use_codebooks(model.codec.codebooks)
-        model.image_encoder = models[-1].image_encoder
+        model.visual_encoder = models[-1].visual_encoder
         models.insert(-1, model)
     return models
 

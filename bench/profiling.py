@@ -24,7 +24,8 @@ from bench.traces import Share, Trace, shares_of_graph
 from vab_rt.bundle import Bundle, open_bundle
 from vab_rt.config import TokenOptions
 from vab_rt.errors import VabError
-from vab_rt.pipeline import FRAMES_PER_BATCH, Pipeline
+from vab_rt.pipeline import Pipeline
+from vab_rt.seeing import FRAMES_PER_BATCH
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 ROWS = {"visual_encoder": FRAMES_PER_BATCH, "backbone": 2, "codec_decoder": 1}

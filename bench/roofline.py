@@ -70,9 +70,9 @@ def backbone_flops(config: ModelConfig, batch: int) -> int:
     Attention counts in full, the rest (norms, GELU, softmax) not at all.
     """
     c = config
-    positions = c.num_frames + c.num_token_steps
+    positions = c.num_visual + c.num_token_steps
     layer = positions * layer_weights(c) + 2 * positions**2 * c.width
-    inputs = c.num_token_steps * c.code_dim + c.num_frames * c.visual_dim
+    inputs = c.num_token_steps * c.code_dim + c.num_visual * c.visual_dim
     outputs = c.num_token_steps * num_logits(c)
     beside = ALIGNED_FRAMES * c.num_frames * c.visual_dim if c.aligned_visual else 0
     return 2 * batch * (c.layers * layer + c.width * (inputs + outputs + beside))
@@ -108,12 +108,12 @@ def autoregressive_work(config: ModelConfig, batch: int, number_bytes: int = 4) 
     c = config
     rows, steps = GUIDED * batch, c.num_token_steps + c.num_codebooks - 1
     weights = c.layers * layer_weights(c) + c.width * num_logits(c)
-    positions = c.num_frames + steps
+    positions = c.num_visual + steps
     attended = positions * (positions + 1) // 2  # pairs of a position and one it sees
     flops = 2 * rows * (
         positions * c.layers * layer_weights(c)
         + 2 * c.layers * attended * c.width
-        + c.width * (steps * num_logits(c) + c.num_frames * c.visual_dim)
+        + c.width * (steps * num_logits(c) + c.num_visual * c.visual_dim)
     )  # fmt: skip
     cache = 2 * c.layers * c.width * rows * attended  # keys and values
     return Work(flops, number_bytes * (steps * weights + cache))

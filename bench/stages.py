@@ -10,8 +10,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from bench.roofline import GUIDED, Work, backbone_work
 from bench.torch_loop import flops_of
 from training.codecs.codec import build_codec
-from training.image_encoder import ImageEncoder
 from training.recipes import Recipe
+from training.visual_encoder import build_visual_encoder
 
 
 def stage_work(recipe: Recipe, number_bytes: int, steps: int) -> dict[str, Work]:
@@ -23,7 +23,7 @@ def stage_work(recipe: Recipe, number_bytes: int, steps: int) -> dict[str, Work]
     c = recipe.model
     frame = c.image_size**2 * 3  # bytes
     # EVA02 reads numbers back from tensors as it is built, so that it has to be built in earnest.
-    encoder = ImageEncoder(c).eval().to("meta")
+    encoder = build_visual_encoder(c).to("meta")
     frames = torch.zeros(
         c.num_frames, c.image_size, c.image_size, 3, dtype=torch.uint8, device="meta"
     )

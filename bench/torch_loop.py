@@ -27,10 +27,11 @@ import vab_rt
 from bench.runs import PAUSE_S, at_least_one
 from export.tolerances import TOLERANCES
 from export.verify import fixed_inputs, relative_error, run_torch
+from training.checkpoint import MOTION
 from training.codecs.codec import build_codec
-from training.image_encoder import ImageEncoder
 from training.model import VAB
 from training.recipes import CONFIGS, Recipe, read_recipe, recipe_names
+from training.visual_encoder import build_visual_encoder
 from vab_rt.bundle import open_bundle
 from vab_rt.config import ModelConfig, TokenOptions
 from vab_rt.decoding import remask_count
@@ -51,17 +52,18 @@ class TorchModel:
                 layer.codebook.normal_(std=0.3)
         self.vab = VAB(config).eval()
         self.vab.use_codebooks(self.codec.codebooks)
-        self.image_encoder = ImageEncoder(config).eval()
+        self.visual_encoder = build_visual_encoder(config)
 
     def save(self, path: Path) -> Path:
-        parts = {"vab": self.vab, "codec": self.codec, "image_encoder": self.image_encoder}
+        seeing = {"image_encoder": self.visual_encoder.images, MOTION: self.visual_encoder.motion}
+        parts = {"vab": self.vab, "codec": self.codec, **seeing}
         facts = {
             "config": msgspec.to_builtins(self.config),
             "codec_settings": self.codec_settings,
             "licence": "Apache-2.0",
             "provenance": {"data": "none, random weights"},
         }
-        torch.save(facts | {name: part.state_dict() for name, part in parts.items()}, path)
+        torch.save(facts | {name: part.state_dict() for name, part in parts.items() if part}, path)
         return path
 
     @torch.inference_mode()
@@ -69,7 +71,7 @@ class TorchModel:
         """Samples [1, S] of one clip, and the seconds spent on its tokens."""
         reader = VideoReader(video, self.config)
         frames = np.stack(list(reader.frames())[: self.config.num_frames])
-        features = self.image_encoder(torch.from_numpy(frames))[None]  # [1, F, visual_dim]
+        features = self.visual_encoder(torch.from_numpy(frames))[None]  # [1, F, visual_dim]
         begin = time.perf_counter()
         tokens = self.decode_tokens(features, options)
         tokens_s = time.perf_counter() - begin
@@ -147,7 +149,7 @@ def count_flops(model: TorchModel) -> dict[str, int]:
     frames = torch.zeros(c.num_frames, c.image_size, c.image_size, 3, dtype=torch.uint8)
     features = torch.zeros(2, c.num_frames, c.visual_dim)
     return {
-        "visual": flops_of(model.image_encoder, frames),
+        "visual": flops_of(model.visual_encoder, frames),
         "guided_step": flops_of(model.vab, tokens, features, torch.tensor([1.0, 0.0])),
         "codec": flops_of(model.codec.decode, tokens[:1]),
     }

@@ -33,6 +33,7 @@ def graph_module(name: str, checkpoint: Checkpoint, store: Store) -> nn.Module:
     """The module of one graph of the contract, in eval mode, inputs and outputs in its order."""
     builders = {
         "visual_encoder": checkpoint.image_encoder,
+        "motion_encoder": checkpoint.motion_encoder,
         "backbone": lambda: Backbone(checkpoint.vab()),
         "fine_backbone": lambda: FineBackbone(checkpoint.vab()),
         "codec_decoder": lambda: CodecDecoder(checkpoint.codec()),
@@ -110,8 +111,8 @@ class GpuBackbone(Backbone):
         bias = self.enter(bias)  # [1, H, padded, padded]
         x = torch.cat([x, x[:, :num_padded]], 1) if num_padded else x
         for layer in vab.layers:
-            x = layer(x, bias, config.num_frames)
-        x = x[:, config.num_frames : config.num_frames + config.num_token_steps]
+            x = layer(x, bias, config.num_visual)
+        x = x[:, config.num_visual : config.num_visual + config.num_token_steps]
         logits = vab.heads(vab.norm(x)).unflatten(2, (vab.num_predicted, -1))
         return logits.transpose(1, 2).float()
 

@@ -18,7 +18,7 @@ from export.wanted import Precision
 from training.checkpoint import Checkpoint
 from vab_rt.bundle import write_manifest
 from vab_rt.config import ModelConfig
-from vab_rt.contract import BACKBONES, GraphContract, contract_of, pair_contract_of
+from vab_rt.contract import BACKBONES, STREAMS, GraphContract, contract_of, pair_contract_of
 from vab_rt.errors import ExportError
 from vab_rt.kinds import Variant, check_pair
 
@@ -34,7 +34,7 @@ class Models(NamedTuple):
 
     def owner(self, graph: str) -> Checkpoint:
         """Whose graph it is: the codec is the fine one's, which has all codebooks."""
-        if self.fine is None or graph in ("visual_encoder", "backbone"):
+        if self.fine is None or graph in (*STREAMS, "backbone"):
             return self.coarse
         return self.fine
 
@@ -71,13 +71,13 @@ def check_same_codes(coarse: Checkpoint, fine: Checkpoint) -> None:
 
 
 def check_same_pictures(coarse: Checkpoint, fine: Checkpoint) -> None:
-    """There is one image encoder for both. Raises ExportError."""
-    own, other = (m.image_encoder().state_dict() for m in (coarse, fine))
+    """There is one visual encoder for both. Raises ExportError."""
+    own, other = (m.visual_encoder().state_dict() for m in (coarse, fine))
     different = [name for name, weight in own.items() if not torch.equal(weight, other[name])]
     if different:
         raise ExportError(
-            f"{fine.path}: {different[0]} of its image encoder is not that of {coarse.path} "
-            f"({len(different)} of {len(own)} tensors differ), expected one image encoder for "
+            f"{fine.path}: {different[0]} of its visual encoder is not that of {coarse.path} "
+            f"({len(different)} of {len(own)} tensors differ), expected one visual encoder for "
             "both; train the fine model on the coarse model's features"
         )
 

@@ -6,9 +6,11 @@ import msgspec
 import torch
 from torch import nn
 
+from training.checkpoint import MOTION
 from training.codecs.codec import build_codec
 from training.image_encoder import ImageEncoder
 from training.model import VAB
+from training.visual_encoder import MotionEncoder
 from vab_rt.config import ModelConfig
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -53,6 +55,7 @@ def tiny_checkpoint(config: ModelConfig, seed: int = 0) -> dict[str, Any]:
         "vab": vab.state_dict(),
         "codec": codec.state_dict(),
         "image_encoder": ImageEncoder(config).state_dict(),
+        **({MOTION: MotionEncoder(config).state_dict()} if config.motion_dim else {}),
         "licence": "Apache-2.0",
         "provenance": {"data": "none, random weights"},
     }

@@ -46,7 +46,7 @@ def test_the_work_of_a_stage_is_what_torch_counts_when_it_runs(codec):
 def test_a_stage_reads_the_weights_that_it_runs():
     recipe = Recipe(model=CONFIG, codec=SETTINGS["spectral"])
     model = TorchModel(CONFIG, SETTINGS["spectral"])
-    all_weights = sum(w.numel() for w in model.image_encoder.parameters())
+    all_weights = sum(w.numel() for w in model.visual_encoder.parameters())
     found = [stage_work(recipe, n, 1)["visual_encoder"].size_bytes for n in (4, 8)]
     assert 0.5 * 4 * all_weights < found[1] - found[0] <= 4 * all_weights
 
@@ -69,7 +69,11 @@ def system(model, monkeypatch):
 
         return call
 
-    parts = (model.image_encoder, model.vab, lambda tokens: model.codec.decode(tokens).clamp(-1, 1))
+    parts = (
+        model.visual_encoder,
+        model.vab,
+        lambda tokens: model.codec.decode(tokens).clamp(-1, 1),
+    )
     names = ("visual_encoder", "backbone", "codec_decoder")
     graphs = dict(zip(names, map(called, parts), strict=True))
     return Vab(CONFIG, Engines(graphs, "stand-in", sample_step))

@@ -182,7 +182,7 @@ def test_two_of_a_kind_are_refused(tmp_path, capsys):
     ("part", "name", "said"),
     [
         ("codec", "quantizer.vq.layers.0._codebook.embed", "codebooks of its codec are not those"),
-        ("image_encoder", None, "of its image encoder is not that of"),
+        ("image_encoder", None, "of its visual encoder is not that of"),
     ],
 )
 def test_a_fine_model_of_another_codec_or_encoder_is_refused(tmp_path, capsys, part, name, said):

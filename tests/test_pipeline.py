@@ -12,7 +12,8 @@ from media import make_video
 import vab_rt
 from vab_rt import Audio, GenerateOptions
 from vab_rt.errors import BackendError, BundleError, MediaError, OptionError, VabError
-from vab_rt.pipeline import FRAMES_PER_BATCH, Pipeline, encode_frames
+from vab_rt.pipeline import Pipeline
+from vab_rt.seeing import FRAMES_PER_BATCH, encode_images
 
 STAGES = ("decode_video", "visual", "tokens", "codec")
 FAST = GenerateOptions(steps=4)
@@ -174,7 +175,7 @@ def test_frames_are_encoded_a_few_at_a_time_as_they_arrive():
         return frames[:, 0, 0].astype(np.float32)  # [N, 3]
 
     frames = (np.full((8, 8, 3), next(read), np.uint8) for _ in range(20))
-    features = encode_frames(frames, encoder)
+    features = encode_images(frames, encoder)
     assert next(features).tolist() == [0, 0, 0]
     assert next(read) == FRAMES_PER_BATCH  # this takes number 8 from the frames
     assert len(list(features)) == 19 and sum(batches) == 20

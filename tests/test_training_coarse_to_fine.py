@@ -21,7 +21,7 @@ from training.evaluation.generation import FINE_STEPS
 from training.model import VAB
 from training.recipe import main
 from training.recipes import read_recipe
-from training.stages import image_encoder_of, load_codebooks
+from training.stages import load_codebooks, visual_parts_of
 from vab_rt.bundle import open_bundle
 from vab_rt.errors import BundleError, OptionError
 
@@ -184,11 +184,11 @@ def test_a_codec_of_fewer_codebooks_takes_the_first_of_a_larger_one(codec):
         assert torch.equal(part.decode(tokens[:, :2]), full.decode(tokens[:, :2]))
 
 
-def test_an_image_encoder_of_other_sizes_is_refused(tmp_path):
+def test_an_visual_parts_of_other_sizes_is_refused(tmp_path):
     torch.save(tiny_checkpoint(tiny_config(**IMAGES)), tmp_path / "images.pt")
     config = read_recipe("vab-dac-small").model
     with pytest.raises(OptionError, match="has image_size 16, expected 64 as the model vab-dac-"):
-        image_encoder_of(tmp_path / "images.pt", config)
+        visual_parts_of(tmp_path / "images.pt", config)
 
 
 def test_on_shards_a_fine_model_is_trained_and_waits_for_its_coarse_one(

@@ -19,7 +19,8 @@ def config():
     """A small model on the clock, with frames at 2 Hz beside tokens at 50 Hz."""
     return msgspec.structs.replace(
         read_recipe("default").model,
-        clip_s=2.0, visual_rate_hz=2.0, width=32, heads=4, layers=3, expert_layers=2,
+        clip_s=2.0, visual_rate_hz=2.0, image_stride=1, motion_dim=0, motion_reach=0,
+        width=32, heads=4, layers=3, expert_layers=2,
         codebook_size=16, code_dim=8, visual_dim=12,
     )  # fmt: skip
 

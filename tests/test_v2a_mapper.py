@@ -143,7 +143,9 @@ def test_without_a_mapper_the_embedding_is_the_mean_feature(tmp_path, videos):
     seen = []
     recorded = recording(bare, "visual_encoder", seen)
     found = embeddings(recorded, videos(50))[0]
-    features = bare.system.visual_encoder(frames=np.concatenate([i["frames"] for i in seen]))
+    features = bare.system.engines["visual_encoder"](
+        frames=np.concatenate([i["frames"] for i in seen])
+    )
     np.testing.assert_allclose(found, unit(features.mean(0)[None])[0], atol=1e-6)
 
 
@@ -154,7 +156,7 @@ def test_a_short_video_is_not_its_last_picture_again_and_again(pipeline, videos)
     recorded.generate(videos(30), FAST)
     frames = np.concatenate([inputs["frames"] for inputs in seen])
     assert 1 < len(frames) < pipeline.config.num_frames
-    mean = pipeline.system.visual_encoder(frames=frames).mean(0)
+    mean = pipeline.system.engines["visual_encoder"](frames=frames).mean(0)
     np.testing.assert_allclose(calls[0]["features"][0], mean, atol=1e-6)
 
 

@@ -15,10 +15,13 @@ from training.codecs.codec import build_codec
 from training.image_encoder import ImageEncoder
 from training.model import VAB
 from training.saving import DAMAGE, save_whole
+from training.visual_encoder import MotionEncoder, VisualEncoder
 from vab_rt.config import ModelConfig
 from vab_rt.errors import ExportError
 
 PARTS = ("vab", "codec", "image_encoder")
+MOTION = "motion_encoder"
+"""The part that only a model with motion_dim has."""
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -35,7 +38,7 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """weights: by part (PARTS), then by name in that part's module."""
+    """weights: by part (`parts_of`), then by name in that part's module."""
 
     path: Path
     header: Header
@@ -60,13 +63,25 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     def image_encoder(self) -> ImageEncoder:
         return self._load("image_encoder", ImageEncoder(self.config))
 
+    def motion_encoder(self) -> MotionEncoder:
+        return self._load(MOTION, MotionEncoder(self.config))
+
+    def visual_parts(self) -> dict[str, nn.Module]:
+        """The image encoder, and the motion encoder where the model has one, by part."""
+        motion = {MOTION: self.motion_encoder()} if self.config.motion_dim else {}
+        return {"image_encoder": self.image_encoder(), **motion}
+
+    def visual_encoder(self) -> VisualEncoder:
+        parts = self.visual_parts()
+        return VisualEncoder(self.config, parts["image_encoder"], parts.get(MOTION)).eval()
+
     def _load(self, part: str, module: Module) -> Module:
         return load_weights(f"{self.path}: {part}", self.weights[part], module)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """A .pt (read with weights_only) or .safetensors file. Raises ExportError."""
-    header, weights = read_parts(path, PARTS)
+    content, weights = read_parts(path, (*PARTS, MOTION))
     lacking = [part for part in PARTS if part not in weights]
     if lacking:
         raise ExportError(
@@ -74,11 +89,16 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"expected {', '.join(PARTS)}; weights of others are put in with: python -m "
             "export.import_weights"
         )
-    _check_names(path, weights, PARTS)
     try:
-        return Checkpoint(path=path, header=msgspec.convert(header, Header), weights=weights)
+        header = msgspec.convert(content, Header)
     except msgspec.ValidationError as error:  # msgspec names the key and what it expected
         raise ExportError(f"{path}: {error}") from error
+    _check_names(path, weights, parts_of(header.config))
+    return Checkpoint(path=path, header=header, weights=weights)
+
+
+def parts_of(config: ModelConfig) -> tuple[str, ...]:
+    return (*PARTS, MOTION) if config.motion_dim else PARTS
 
 
 def read_parts(
@@ -98,8 +118,8 @@ def read_parts(
 
 
 def write_checkpoint(path: Path, header: Header, modules: dict[str, nn.Module]) -> None:
-    """A .pt of plain values and the tensors of PARTS; whole or not at all. Raises OutputError."""
-    assert sorted(modules) == sorted(PARTS), sorted(modules)
+    """A .pt of plain values and its parts' tensors; whole or not at all. Raises OutputError."""
+    assert sorted(modules) == sorted(parts_of(header.config)), sorted(modules)
     weights = {part: module.state_dict() for part, module in modules.items()}
     save_whole(path, msgspec.to_builtins(header) | weights)
 

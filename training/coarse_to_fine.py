@@ -26,9 +26,9 @@ def run(recipe: Recipe, folder: Path, images: Path | None = None) -> None:
     assert recipe.fine is not None, recipe
     codec_path, fine_folder = folder / "codec.pt", folder / "fine"
     with ranks.first_alone():
-        encoder = train_encoders(recipe, folder, images)
-        start = write_start(folder / "start.pt", recipe, recipe.model, encoder, codec_path)
-        fine_start = write_start(fine_folder / "start.pt", recipe, recipe.fine, encoder, codec_path)
+        visual = train_encoders(recipe, folder, images)
+        start = write_start(folder / "start.pt", recipe, recipe.model, visual, codec_path)
+        fine_start = write_start(fine_folder / "start.pt", recipe, recipe.fine, visual, codec_path)
         clips = encoded(folder / "train.npz", fine_start, "train", recipe.clips)
         validation = encoded(
             folder / "validation.npz", fine_start, "validation", recipe.validation_clips

@@ -81,7 +81,7 @@ def extract(
         )
     encoders = load_encoders(checkpoint, device)
     check_facts(str(checkpoint), clip_facts(encoders.config), config)
-    digest = encoders_sha256(encoders.codec, encoders.image_encoder)
+    digest = encoders_sha256(encoders.codec, encoders.visual_encoder)
     index = begin(out, source, config, digest, workers, clips_per_shard)
     segments = read_clips(out)
     num_shards = -(-len(segments) // clips_per_shard)

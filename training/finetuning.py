@@ -45,7 +45,7 @@ def settings_of(arguments: argparse.Namespace, settings: type[Settings]) -> Sett
 
 def open_shards(location: str, checkpoint: Checkpoint) -> ShardedClips:
     """Clips that `training.extract` made with this checkpoint. Raises DataError."""
-    digest = encoders_sha256(checkpoint.codec(), checkpoint.image_encoder())
+    digest = encoders_sha256(checkpoint.codec(), checkpoint.visual_encoder())
     return ShardedClips(location, checkpoint.config, encoders_sha256=digest)
 
 

@@ -16,7 +16,7 @@ TINY = "vit-tiny-64"
 
 
 class ImageEncoder(nn.Module):
-    """frames uint8 [N, image_size, image_size, 3] -> unit features float32 [N, visual_dim]."""
+    """frames uint8 [N, image_size, image_size, 3] -> unit features float32 [N, image_dim]."""
 
     def __init__(self, config: ModelConfig, visual: nn.Module | None = None) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ def build_clip(config: ModelConfig, device: str = "cpu") -> nn.Module:
         layers=6, width=128, head_width=32, patch_size=16, image_size=config.image_size
     )
     text = CLIPTextCfg(context_length=24, width=128, heads=4, layers=2)
-    return CLIP(config.visual_dim, vision, text)
+    return CLIP(config.image_dim, vision, text)
 
 
 @contextmanager

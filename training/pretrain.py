@@ -177,10 +177,11 @@ def random_part(
     share: float,
     random: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """The same part of every clip, on whole frames -> tokens, features, its first frame."""
-    num_frames, per_frame = config.num_frames, config.num_token_steps / config.num_frames
-    kept = max(1, round(share * num_frames))
-    first = int(random.integers(num_frames - kept + 1))
+    """The same part of every clip, on whole visual positions -> tokens, features, first frame."""
+    stride, per_frame = config.image_stride, config.num_token_steps / config.num_frames
+    kept = max(1, round(share * config.num_visual))
+    first = int(random.integers(config.num_visual - kept + 1)) * stride
+    kept *= stride
     steps = slice(round(first * per_frame), round((first + kept) * per_frame))
     return tokens[:, :, steps], features[:, first : first + kept], first
 

@@ -46,8 +46,8 @@ def run(recipe: Recipe, folder: Path, images: Path | None = None) -> None:
     if recipe.fine is not None:
         return coarse_to_fine.run(recipe, folder, images)
     with ranks.first_alone():
-        encoder = train_encoders(recipe, folder, images)
-        start = write_start(folder / "start.pt", recipe, recipe.model, encoder, folder / "codec.pt")
+        visual = train_encoders(recipe, folder, images)
+        start = write_start(folder / "start.pt", recipe, recipe.model, visual, folder / "codec.pt")
         clips = encoded(folder / "train.npz", start, "train", recipe.clips)
         validation = encoded(
             folder / "validation.npz", start, "validation", recipe.validation_clips

@@ -8,6 +8,7 @@ import msgspec
 
 from training.classification import ClassificationSettings
 from training.contrastive import ContrastiveSettings
+from training.motion_training import MotionSettings
 from training.pretrain import PretrainSettings
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError, VabError
@@ -30,6 +31,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     codec_training: dict[str, Any] = {}
     pretrain: PretrainSettings = PretrainSettings()
     fine_pretrain: PretrainSettings = PretrainSettings()
+    motion: MotionSettings = MotionSettings()
     contrastive: ContrastiveSettings = ContrastiveSettings()
     classification: ClassificationSettings = ClassificationSettings()
     rendered_clips: int = 3000
@@ -38,6 +40,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     evaluated_clips: int = 500
     codec_minutes: float = 12
     clip_minutes: float = 11
+    motion_minutes: float = 12
     pretrain_minutes: float | None = None
     fine_minutes: float | None = None
     contrastive_minutes: float | None = None

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from training import evaluate, foleyworld, ranks
-from training.checkpoint import Checkpoint, Header, read_checkpoint, write_checkpoint
+from training.checkpoint import MOTION, Checkpoint, Header, read_checkpoint, write_checkpoint
 from training.clip_training import train_clip
 from training.codec_training import train_codec
 from training.codecs.codec import build_codec
@@ -32,9 +32,11 @@ from training.finetuning import report
 from training.fitting import averaged_weights, steps_made
 from training.image_encoder import TINY, ImageEncoder, build_clip
 from training.model import VAB
+from training.motion_training import motion_weights, train_motion
 from training.names import readable
 from training.pretrain import PretrainSettings, pretrain
 from training.recipes import Recipe
+from training.visual_encoder import MotionEncoder
 from vab_rt.config import ModelConfig
 from vab_rt.errors import DataError, OptionError
 from vab_rt.manifest import MANIFEST
@@ -46,7 +48,7 @@ FREE = (
     *("denoiser_minutes", "evaluated_clips"),
 )
 """What may change between runs in one folder: no other network learns from what comes of it."""
-OF_IMAGES = ("image_encoder", "image_size", "visual_dim")
+OF_IMAGES = ("image_encoder", "image_size", "visual_dim", "motion_dim", "motion_reach")
 
 
 def hold_recipe(folder: Path, recipe: msgspec.Struct, **given: Path | str | None) -> None:
@@ -93,11 +95,14 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def train_encoders(recipe: Recipe, folder: Path, images: Path | None = None) -> ImageEncoder:
-    """The codec, into `folder`/codec.pt, and the image encoder: of the checkpoint `images`, or
-    trained into `folder`/clip.pt. Where `folder`/start.pt has both, nothing else is needed.
+def train_encoders(
+    recipe: Recipe, folder: Path, images: Path | None = None
+) -> dict[str, nn.Module]:
+    """The codec, into `folder`/codec.pt, and the visual encoders by part: of the checkpoint
+    `images`, or trained into `folder`/clip.pt and motion.pt. Where `folder`/start.pt has all,
+    nothing else is needed.
 
-    Raises OptionError where either is not of FoleyWorld.
+    Raises OptionError where one is not of FoleyWorld.
     """
     config = recipe.codec_model
     if config.codec != "spectral" or config.image_encoder != TINY:
@@ -110,8 +115,8 @@ def train_encoders(recipe: Recipe, folder: Path, images: Path | None = None) -> 
     training = read_training(config.codec, recipe.codec_training)
     start = folder / "start.pt"
     if not is_older(start, *trained_encoders(folder)):
-        return image_encoder_of(start, config)
-    given = None if images is None else image_encoder_of(images, config)
+        return visual_parts_of(start, config)
+    given = None if images is None else visual_parts_of(images, config)
     clips: Clips | Recordings
     if given is None:
         clips = rendered_clips(folder / "world", "train", recipe.rendered_clips, config)
@@ -125,17 +130,26 @@ def train_encoders(recipe: Recipe, folder: Path, images: Path | None = None) -> 
     report("clip", train_clip(folder, clips, config, recipe.clip_minutes, 0))
     clip = build_clip(config)
     clip.load_state_dict(averaged_weights(folder / "clip.pt"))
-    return ImageEncoder(config, clip.visual)
+    parts: dict[str, nn.Module] = {"image_encoder": ImageEncoder(config, clip.visual)}
+    if config.motion_dim:
+        report(
+            "motion", train_motion(folder, clips, config, recipe.motion_minutes, 0, recipe.motion)
+        )
+        motion = MotionEncoder(config)
+        motion.load_state_dict(motion_weights(averaged_weights(folder / "motion.pt")))
+        parts[MOTION] = motion
+    return parts
 
 
 def trained_encoders(folder: Path) -> list[Path]:
-    """The files of codec and image encoder that are there: of a folder that was copied to another
-    machine without them, none."""
-    return [path for name in ("codec", "clip") if (path := folder / f"{name}.pt").exists()]
+    """The files of codec and visual encoders that are there: of a folder that was copied to
+    another machine without them, none."""
+    names = ("codec", "clip", "motion")
+    return [path for name in names if (path := folder / f"{name}.pt").exists()]
 
 
-def image_encoder_of(images: Path, config: ModelConfig) -> ImageEncoder:
-    """That of a checkpoint. Raises OptionError for another than the config has."""
+def visual_parts_of(images: Path, config: ModelConfig) -> dict[str, nn.Module]:
+    """Those of a checkpoint. Raises OptionError for another than the config has."""
     checkpoint = read_checkpoint(images)
     for fact in OF_IMAGES:
         found, expected = getattr(checkpoint.config, fact), getattr(config, fact)
@@ -144,11 +158,15 @@ def image_encoder_of(images: Path, config: ModelConfig) -> ImageEncoder:
                 f"{images} has {fact} {found}, expected {expected} as the model {config.name}; "
                 "take the checkpoint of another run, or leave --image-encoder out"
             )
-    return checkpoint.image_encoder()
+    return checkpoint.visual_parts()
 
 
 def write_start(
-    path: Path, recipe: Recipe, config: ModelConfig, images: ImageEncoder, codec_path: Path
+    path: Path,
+    recipe: Recipe,
+    config: ModelConfig,
+    visual: dict[str, nn.Module],
+    codec_path: Path,
 ) -> Path:
     """A checkpoint with trained encoders whose transformer is untrained, made once."""
     if is_older(path, *trained_encoders(codec_path.parent)):
@@ -157,7 +175,7 @@ def write_start(
         torch.manual_seed(recipe.pretrain.seed)
         vab = VAB(config)
         vab.use_codebooks(codec.codebooks)
-        modules = {"vab": vab, "codec": codec, "image_encoder": images}
+        modules = {"vab": vab, "codec": codec, **visual}
         path.parent.mkdir(exist_ok=True)
         write_checkpoint(path, header_of(recipe, config, codec_path.parent), modules)
     return path
@@ -222,7 +240,7 @@ def train_model(
     if ranks.rank() == 0 and is_older(path, folder / "vab.pt", start.path):
         vab = VAB(start.config)
         vab.load_state_dict(averaged_weights(folder / "vab.pt"))
-        modules = {"vab": vab, "codec": start.codec(), "image_encoder": start.image_encoder()}
+        modules = {"vab": vab, "codec": start.codec(), **start.visual_parts()}
         made = {
             "date": datetime.date.today().isoformat(),
             "pretraining_steps": str(steps_made(folder / "vab.pt")),

@@ -8,6 +8,8 @@ import msgspec
 from vab_rt.errors import BundleError, OptionError
 
 _MAX_S = 1e9  # a longer selection is a mistake
+MOTION_FRAMES = 50
+"""Features that one call of a motion encoder gives; a fixed shape suits every backend."""
 
 
 class ClipConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -80,6 +82,11 @@ class ModelConfig(ClipConfig, frozen=True, forbid_unknown_fields=True, kw_only=T
     D width, H heads, S samples (paper section 3 and table 7). The first given_codebooks are
     never predicted: a coarse-to-fine model reads them and fills in the others. With aligned_visual
     the features of the frames at a token step's own time are also added to its embedding.
+
+    Two streams of seeing: the image encoder sees one frame in `image_stride`, and its features stay
+    until the next; the last `motion_dim` numbers of a feature come from the motion encoder, which
+    sees `motion_reach` frames before and after each. The transformer's stream has one visual
+    position for `image_stride` features, their mean.
     """
 
     codec: Literal["encodec", "dac", "spectral"]
@@ -94,6 +101,9 @@ class ModelConfig(ClipConfig, frozen=True, forbid_unknown_fields=True, kw_only=T
     sinusoids: bool = False
     aligned_visual: bool = False
     given_codebooks: int = 0
+    image_stride: int = 1
+    motion_dim: int = 0
+    motion_reach: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -111,6 +121,30 @@ class ModelConfig(ClipConfig, frozen=True, forbid_unknown_fields=True, kw_only=T
             )
         if self.width % self.heads:
             raise BundleError(f"model width {self.width} is not a multiple of heads {self.heads}")
+        self._check_streams()
+
+    def _check_streams(self) -> None:
+        stride, motion, reach = self.image_stride, self.motion_dim, self.motion_reach
+        if stride < 1 or self.num_frames % stride or MOTION_FRAMES % stride:
+            raise BundleError(
+                f"model image_stride is {stride}, expected a divisor of {self.num_frames}, the "
+                f"frames of a clip, and of {MOTION_FRAMES}"
+            )
+        if not 0 <= motion < self.visual_dim or not 0 <= reach <= MOTION_FRAMES:
+            raise BundleError(
+                f"model motion_dim is {motion} and motion_reach {reach}, expected 0 to visual_dim "
+                f"- 1 ({self.visual_dim - 1}) and 0 to {MOTION_FRAMES}"
+            )
+
+    @property
+    def image_dim(self) -> int:
+        """Numbers of a feature that come from the image encoder."""
+        return self.visual_dim - self.motion_dim
+
+    @property
+    def num_visual(self) -> int:
+        """Visual positions in the transformer's stream."""
+        return self.num_frames // self.image_stride
 
     @property
     def token_rate_hz(self) -> float:

@@ -8,12 +8,14 @@ from typing import Literal
 
 import msgspec
 
-from vab_rt.config import ModelConfig
+from vab_rt.config import MOTION_FRAMES, ModelConfig
 from vab_rt.v2a_config import V2AConfig
 
 GRAPHS = ("visual_encoder", "backbone", "codec_decoder", "codec_encoder")
 RUNTIME_GRAPHS = ("visual_encoder", "backbone", "codec_decoder")
 BACKBONES = ("backbone", "fine_backbone")
+STREAMS = ("visual_encoder", "motion_encoder")
+"""The graphs that frames go into."""
 
 
 class Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,7 +36,10 @@ class GraphContract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def contract_of(config: ModelConfig) -> dict[str, GraphContract]:
     """The contract that a bundle with this config must meet, by graph name.
 
-    visual_encoder: RGB bytes at the model's image size -> features; normalisation is inside.
+    visual_encoder: RGB bytes at the model's image size -> features of an image; normalisation is
+        inside.
+    motion_encoder: runs of consecutive frames, MOTION_FRAMES and `motion_reach` before and after
+        them -> features of motion at each of the MOTION_FRAMES. Only of a model with motion_dim.
     backbone: tokens (V is [MASK]), features, and per item 1.0 for conditional or 0.0 for the
         unconditional branch of guidance -> logits. Of a model that some codebooks are given to it
         is called fine_backbone, and takes these apart from the tokens that it fills in.
@@ -50,13 +55,17 @@ def contract_of(config: ModelConfig) -> dict[str, GraphContract]:
     tokens = Tensor("tokens", "int32", ("B", c.num_codebooks, c.num_token_steps))
     audio = Tensor("audio", "float32", ("B", c.num_samples))
     frames = Tensor("frames", "uint8", ("N", c.image_size, c.image_size, 3))
-    frame_features = Tensor("features", "float32", ("N", c.visual_dim))
+    frame_features = Tensor("features", "float32", ("N", c.image_dim))
     clip_features = Tensor("features", "float32", ("B", c.num_frames, c.visual_dim))
     conditional = Tensor("conditional", "float32", ("B",))
     logits = Tensor("logits", "float32", ("B", predicted, c.num_token_steps, c.codebook_size))
     inputs = (*((given,) if c.given_codebooks else ()), masked, clip_features, conditional)
-    return {
-        "visual_encoder": GraphContract((frames,), (frame_features,)),
+    seeing = {"visual_encoder": GraphContract((frames,), (frame_features,))}
+    if c.motion_dim:
+        run = ("N", MOTION_FRAMES + 2 * c.motion_reach, c.image_size, c.image_size, 3)
+        motion = Tensor("motion", "float32", ("N", MOTION_FRAMES, c.motion_dim))
+        seeing["motion_encoder"] = GraphContract((Tensor("frames", "uint8", run),), (motion,))
+    return seeing | {
         BACKBONES[c.given_codebooks > 0]: GraphContract(inputs, (logits,)),
         "codec_decoder": GraphContract((tokens,), (audio,)),
         "codec_encoder": GraphContract((audio,), (tokens,)),
@@ -72,7 +81,7 @@ def pair_contract_of(coarse: ModelConfig, fine: ModelConfig | None) -> dict[str,
     if fine is None:
         return graphs
     of_fine = contract_of(fine)
-    first = {name: graphs[name] for name in ("visual_encoder", "backbone")}
+    first = {name: graphs[name] for name in (*STREAMS, "backbone") if name in graphs}
     rest = ("fine_backbone", "codec_decoder", "codec_encoder")
     return first | {name: of_fine[name] for name in rest}
 

@@ -64,7 +64,7 @@ class Manifest(
         c = self.model
         yield "sound", f"{c.sample_rate_hz} Hz mono, {c.clip_s:g} s at a time"
         yield (
-            "pictures",
+            "frames",
             f"{c.visual_rate_hz:g} a second, {c.image_size} pixels ({c.image_encoder})",
         )
 
@@ -82,6 +82,11 @@ class VabManifest(Manifest, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     def facts(self) -> Iterator[tuple[str, str]]:
         yield from super().facts()
         c = self.fine or self.model
+        if c.motion_dim:
+            yield (
+                "motion",
+                f"{c.motion_dim} of {c.visual_dim} numbers, images 1 in {c.image_stride}",
+            )
         yield (
             "tokens",
             (

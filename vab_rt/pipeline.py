@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy.typing as npt
 
 from vab_rt.audio import Audio
 from vab_rt.config import ClipConfig, GenerateOptions
-from vab_rt.engines import Engine, Engines, open_engines
+from vab_rt.engines import Engines, open_engines
 from vab_rt.errors import BundleError, OptionError
 from vab_rt.hub import open_model
 from vab_rt.stopwatch import Stopwatch
@@ -21,7 +20,6 @@ from vab_rt.video import VideoReader
 from vab_rt.windows import Window, cut_windows, join, num_windows
 
 DEFAULTS = GenerateOptions()
-FRAMES_PER_BATCH = 8
 STAGES = ("decode_video", "visual")
 """Of every system; its own two follow."""
 
@@ -80,7 +78,7 @@ class Pipeline:
         with clock.time("decode_video"):
             reader = VideoReader(video, c, options.start_s, options.duration_s)
         frames = clock.each("decode_video", reader.frames())
-        features = clock.each("visual", encode_frames(frames, system.visual_encoder))
+        features = clock.each("visual", system.see(frames))
         state: State | None = None
         tail = np.empty(0, np.float32)
         for window in cut_windows(features, lambda: _exact_duration(reader, c), c):
@@ -135,14 +133,6 @@ def load(
     bundle = open_model(model, offline=offline)
     system = open_system(bundle, engines or open_engines(bundle, device, threads))
     return Pipeline(system, load_s=time.perf_counter() - begin)
-
-
-def encode_frames(
-    frames: Iterator[npt.NDArray[np.uint8]], visual_encoder: Engine
-) -> Iterator[npt.NDArray[np.float32]]:
-    """Visual features [visual_dim] of frames [image_size, image_size, 3], a few at a time."""
-    while batch := list(islice(frames, FRAMES_PER_BATCH)):
-        yield from visual_encoder(frames=np.stack(batch))  # [N, visual_dim]
 
 
 def _exact_duration(reader: VideoReader, config: ClipConfig) -> float:

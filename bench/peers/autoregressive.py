@@ -55,7 +55,7 @@ class Autoregressive:
 
     def logits(self, columns: Tensor, numbers: Tensor, cache: Cache) -> Tensor:
         """Guided logits [B, P, K, V] of what follows columns [B, K, P]."""
-        both = self.model(columns.repeat(2, 1, 1), numbers + self.config.num_frames, cache)
+        both = self.model(columns.repeat(2, 1, 1), numbers + self.config.num_visual, cache)
         conditional, unconditional = both.float().chunk(2)
         return unconditional + self.options.guidance * (conditional - unconditional)
 

@@ -106,7 +106,8 @@ class FoleyGen(nn.Module):
 
     def see(self, features: Tensor, conditional: Tensor, cache: Cache) -> None:
         """Fill the cache from features [B, F, visual_dim], conditional [B] of 0 or 1."""
-        x = self.visual_in(features) * conditional[:, None, None]  # [B, F, D]
+        positions = features.unflatten(1, (-1, self.config.image_stride)).mean(2)
+        x = self.visual_in(positions) * conditional[:, None, None]  # [B, F / image_stride, D]
         self._through(x, torch.arange(x.shape[1], device=x.device), cache)
 
     def forward(self, columns: Tensor, positions: Tensor, cache: Cache) -> Tensor:
@@ -157,7 +158,7 @@ def num_columns(config: ModelConfig) -> int:
 
 def num_positions(config: ModelConfig) -> int:
     """Of the whole stream: what is seen, then a column a pass."""
-    return config.num_frames + num_columns(config)
+    return config.num_visual + num_columns(config)
 
 
 def sinusoids(length: int, width: int) -> Tensor:

@@ -20,6 +20,8 @@ OF_THE_TOKENS = (
     "image_encoder",
     "image_size",
     "visual_dim",
+    "motion_dim",
+    "motion_reach",
     "clip_s",
     "sample_rate_hz",
     "hop_samples",
@@ -46,7 +48,7 @@ class Run:
                 )
         self.folder, self.out, self.ablations, self.workers = folder, out, ablations, workers
         self.start = read_checkpoint(folder / "start.pt")
-        self.encoders = encoders_sha256(self.start.codec(), self.start.image_encoder())
+        self.encoders = encoders_sha256(self.start.codec(), self.start.visual_encoder())
         self.clips = TokenisedClips.load(folder / "train.npz")
         self._check_clips()
         for name in ablations.rows:

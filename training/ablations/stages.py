@@ -90,7 +90,7 @@ def train_masked(run: Run, trained: Trained, folder: Path) -> VAB:
     report(f"{trained.name}: masked", pretrain(folder, clips, None, trained.vab, s, None))
     vab = masked_vab(folder, trained.setup.model)
     header = msgspec.structs.replace(run.start.header, config=trained.setup.model)
-    modules = {"vab": vab, "codec": run.start.codec(), "image_encoder": run.start.image_encoder()}
+    modules = {"vab": vab, "codec": run.start.codec(), **run.start.visual_parts()}
     write_checkpoint(folder / "ckpt.pt", header, modules)
     return vab
 

@@ -27,7 +27,7 @@ class Encoders(msgspec.Struct, frozen=True):
 
     config: ModelConfig
     codec: nn.Module
-    image_encoder: nn.Module
+    visual_encoder: nn.Module
     device: str
 
 
@@ -35,9 +35,9 @@ class Encoders(msgspec.Struct, frozen=True):
 def load_encoders(checkpoint: Path, device: str) -> Encoders:
     """Raises ExportError for a checkpoint that does not fit, BackendError for a device."""
     saved = read_checkpoint(checkpoint)
-    codec, image_encoder = saved.codec(), saved.image_encoder()
+    codec, visual_encoder = saved.codec(), saved.visual_encoder()
     try:
-        return Encoders(saved.config, codec.to(device), image_encoder.to(device), device)
+        return Encoders(saved.config, codec.to(device), visual_encoder.to(device), device)
     except (RuntimeError, AssertionError) as error:  # torch raises both for a missing device
         raise BackendError(
             f"device {device!r} cannot be used ({error}), expected cpu or cuda; choose another"
@@ -85,7 +85,7 @@ def encode(
     """tokens [K, T], features [F, visual_dim]; a clip with fewer frames repeats the last one's."""
     device, num_frames = encoders.device, encoders.config.num_frames
     tokens = encoders.codec.encode(torch.from_numpy(audio)[None].to(device))[0]  # [K, T]
-    features = encoders.image_encoder(torch.from_numpy(frames).to(device))  # [1 to F, visual_dim]
+    features = encoders.visual_encoder(torch.from_numpy(frames).to(device))  # [1 to F, visual_dim]
     padding = features[-1:].expand(num_frames - len(features), -1)
     features = torch.cat([features, padding])  # [F, visual_dim]
     return tokens.cpu().numpy().astype(np.int16), features.cpu().numpy().astype(np.float16)

@@ -31,6 +31,8 @@ _FACTS = (
     "num_codebooks",
     "codebook_size",
 )
+STREAMS = {"image_stride": 1, "motion_dim": 0, "motion_reach": 0}
+"""Facts of models with two streams of seeing, and what they are of all others, unsaid."""
 _OF_CLIPS = tuple(fact for fact in _FACTS if fact in ClipConfig.__struct_fields__)
 ShardName = Annotated[str, msgspec.Meta(pattern=r"^shard-[0-9]{6}\.tar$")]
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
@@ -76,15 +78,18 @@ class ShardIndex(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 def clip_facts(config: ModelConfig) -> dict[str, Any]:
     """What tokens and features depend on; transformers of any size can share the same clips."""
-    return {name: getattr(config, name) for name in _FACTS}
+    facts = {name: getattr(config, name) for name in (*_FACTS, *STREAMS)}
+    return {name: fact for name, fact in facts.items() if fact != STREAMS.get(name)}
 
 
 def check_facts(where: str, found: dict[str, Any], config: ModelConfig) -> None:
     """Raises DataError naming the first fact in which clips and model differ."""
-    for name, expected in clip_facts(config).items():
-        if found.get(name) != expected:
+    wanted = clip_facts(config)
+    for name in wanted | found:
+        present, expected = (facts.get(name, STREAMS.get(name)) for facts in (found, wanted))
+        if present != expected:
             raise DataError(
-                f"{where} has {name} {found.get(name)!r}, expected {expected!r} as in the model "
+                f"{where} has {name} {present!r}, expected {expected!r} as in the model "
                 f"{config.name}; choose the config that belongs to it, or extract the clips again"
             )
 

@@ -38,7 +38,7 @@ from training.saving import arrays_once
 from vab_rt.config import GenerateOptions
 from vab_rt.contract import BACKBONES
 from vab_rt.engines import Engine
-from vab_rt.pipeline import Pipeline, encode_frames
+from vab_rt.pipeline import Pipeline
 from vab_rt.systems.vab import CoarseToFine
 from vab_rt.windows import Window
 
@@ -141,8 +141,7 @@ def hear_clip(job: tuple[int, int, Trial]) -> HeardClip:
     model, listener = open_model(trial), open_listener(trial)
     pipeline, true = model.pipeline, foleyworld.make_scene(seed).audio()
     frames = film(seed, pipeline.config, trial.films)
-    features = encode_frames(iter(frames), pipeline.system.visual_encoder)
-    features = np.stack(list(features))[None]  # [1, F, visual_dim]
+    features = np.stack(list(pipeline.system.see(iter(frames))))[None]  # [1, F, visual_dim]
     options = msgspec.structs.replace(trial.options, seed=trial.options.seed + number)
     unguided = msgspec.structs.replace(options, guidance=1.0)
     begin = time.perf_counter()

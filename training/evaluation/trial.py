@@ -18,6 +18,7 @@ from training import foleyworld
 from training.checkpoint import read_checkpoint
 from vab_rt.bundle import open_bundle
 from vab_rt.config import GenerateOptions
+from vab_rt.contract import STREAMS
 from vab_rt.engines import Engine, Engines
 from vab_rt.engines.cpu import SessionEngine, num_physical_cores
 from vab_rt.errors import BackendError, OptionError
@@ -84,8 +85,9 @@ def _open_checkpoint(trial: Trial) -> Model:
             f"{checkpoint.config.given_codebooks}, expected one that predicts all"
         )
     codec = on_device(checkpoint.codec(), device)
+    seeing = zip(STREAMS, checkpoint.visual_parts().values(), strict=False)
     graphs = {
-        "visual_encoder": torch_engine(on_device(checkpoint.image_encoder(), device), device),
+        **{name: torch_engine(on_device(part, device), device) for name, part in seeing},
         "backbone": torch_engine(on_device(checkpoint.vab(), device), device),
         "codec_decoder": torch_engine(lambda tokens: codec.decode(tokens).clamp(-1, 1), device),
     }

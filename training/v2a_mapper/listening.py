@@ -27,7 +27,7 @@ from training.v2a_mapper.clap import TinyClap, load_clap, sound_vectors
 from training.v2a_mapper.engines import open_system
 from training.v2a_mapper.mel import LogMel
 from vab_rt.config import ClipConfig, GenerateOptions
-from vab_rt.pipeline import Pipeline, encode_frames, load
+from vab_rt.pipeline import Pipeline, load
 from vab_rt.systems.v2a_mapper import V2AMapper, latent_noise
 
 MAPPED = ("none", "regression", "prior")
@@ -169,8 +169,8 @@ def hear_clip(job: tuple[int, int, V2ATrial]) -> HeardClip:
         ]
     if models.vab is not None:
         seen = film(seed, models.vab.config, trial.films)
-        encoded = encode_frames(iter(seen), models.vab.system.visual_encoder)
-        sounds["vab"] = generate(models.vab, np.stack(list(encoded))[None], options)
+        features = np.stack(list(models.vab.system.see(iter(seen))))
+        sounds["vab"] = generate(models.vab, features[None], options)
     heard = {name: hear(models, sound) for name, sound in sounds.items()}
     return HeardClip(number, heard, mapped, again_mapped, again_heard)
 
@@ -180,8 +180,7 @@ def features_of(
 ) -> NDArray[np.float32]:
     """Of a clip's pictures as the runtime sees them [F, visual_dim]."""
     frames = film(seed, config, trial.films)
-    encoder = next(iter(models.systems.values())).visual_encoder
-    return np.stack(list(encode_frames(iter(frames), encoder)))
+    return np.stack(list(next(iter(models.systems.values())).see(iter(frames))))
 
 
 def other_seeds(options: GenerateOptions, draws: int) -> list[GenerateOptions]:

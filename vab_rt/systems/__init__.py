@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from vab_rt.bundle import Bundle
 from vab_rt.config import ClipConfig, GenerateOptions
-from vab_rt.engines import Engine, Engines
+from vab_rt.engines import Engines
 from vab_rt.windows import Window
 
 State = npt.NDArray[Any]
@@ -30,9 +30,8 @@ class System(Protocol):
     @property
     def device(self) -> str: ...
 
-    @property
-    def visual_encoder(self) -> Engine:
-        """frames uint8 [N, image_size, image_size, 3] -> features float32 [N, visual_dim]."""
+    def see(self, frames: Iterator[npt.NDArray[np.uint8]]) -> Iterator[npt.NDArray[np.float32]]:
+        """Features [visual_dim] of a video's frames [image_size, image_size, 3], one each."""
         ...
 
     def num_steps(self, options: GenerateOptions) -> int:

@@ -22,10 +22,11 @@ from vab_rt.diffusion import (
     latent_levels,
     scaled_linear_alphas,
 )
-from vab_rt.engines import Engine, Engines
+from vab_rt.engines import Engines
 from vab_rt.errors import BundleError, OptionError
 from vab_rt.kinds import V2AManifest
 from vab_rt.philox import EMBEDDING_STREAM, FRAME_STREAM, LATENT_STREAM, normal, uniform
+from vab_rt.seeing import encode_images
 from vab_rt.v2a_config import LatentOptions, V2AConfig
 from vab_rt.windows import Window
 
@@ -46,9 +47,9 @@ class V2AMapper:
     def device(self) -> str:
         return self.engines.device
 
-    @property
-    def visual_encoder(self) -> Engine:
-        return self.engines["visual_encoder"]
+    def see(self, frames: Iterator[npt.NDArray[np.uint8]]) -> Iterator[npt.NDArray[np.float32]]:
+        """Features [visual_dim] of a video's frames [image_size, image_size, 3], one each."""
+        return encode_images(frames, self.engines["visual_encoder"])
 
     def options(self, wishes: GenerateOptions) -> LatentOptions:
         """The caller's wishes, and the model's own where there are none."""

@@ -17,8 +17,9 @@ from vab_rt.config import (
     fill_in,
 )
 from vab_rt.decoding import Tokens
-from vab_rt.engines import Engine, Engines
+from vab_rt.engines import Engines
 from vab_rt.kinds import VabManifest
+from vab_rt.seeing import encode_images, encode_two_streams
 from vab_rt.windows import Window
 
 # The fine stage draws other numbers than the coarse one: its seeds are those and this.
@@ -27,8 +28,8 @@ FINE_SEED = 0xBF58476D1CE4E5B9
 
 @dataclass(frozen=True)
 class Vab:
-    """`engines` has the graphs visual_encoder, backbone and codec_decoder. Its state is tokens
-    [B, K, T], where V is [MASK]."""
+    """`engines` has the graphs visual_encoder, backbone and codec_decoder, and motion_encoder where
+    the model has motion. Its state is tokens [B, K, T], where V is [MASK]."""
 
     config: ModelConfig
     engines: Engines
@@ -40,9 +41,12 @@ class Vab:
     def device(self) -> str:
         return self.engines.device
 
-    @property
-    def visual_encoder(self) -> Engine:
-        return self.engines["visual_encoder"]
+    def see(self, frames: Iterator[npt.NDArray[np.uint8]]) -> Iterator[npt.NDArray[np.float32]]:
+        """Features [visual_dim] of a video's frames [image_size, image_size, 3], one each."""
+        images = self.engines["visual_encoder"]
+        if not self.config.motion_dim:
+            return encode_images(frames, images)
+        return encode_two_streams(frames, images, self.engines["motion_encoder"], self.config)
 
     @property
     def codec_config(self) -> ModelConfig:
