@@ -47,6 +47,11 @@ class ClipConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
                 raise BundleError(f"model {field} is {getattr(self, field)}, expected at least 1")
 
     @property
+    def image_dim(self) -> int:
+        """Numbers of a feature that come from the image encoder."""
+        return self.visual_dim
+
+    @property
     def num_frames(self) -> int:
         """F: visual features in one clip."""
         return max(1, round(self.clip_s * self.visual_rate_hz))
@@ -138,7 +143,6 @@ class ModelConfig(ClipConfig, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     @property
     def image_dim(self) -> int:
-        """Numbers of a feature that come from the image encoder."""
         return self.visual_dim - self.motion_dim
 
     @property
