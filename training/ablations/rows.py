@@ -97,7 +97,8 @@ class Ablations(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 def _changeable() -> tuple[str, ...]:
     """Dotted keys of a Setup, without facts of the tokens and what a number of steps decides."""
-    shape = "visual_rate_hz image_stride width layers expert_layers heads alibi sinusoids aligned_visual"
+    seeing = "visual_rate_hz image_stride aligned_visual"
+    shape = f"{seeing} width layers expert_layers heads alibi sinusoids"
     sampling = "guidance temperature top_k mask_temperature steps seed"
     fields = {"model": shape.split(), "generate": sampling.split()}
     settings = {
