@@ -31,18 +31,18 @@ class Still:
         """Fill the target's image with what another view shows of it, by bilinear sampling."""
         if view == self.rest:
             edge = (len(self.canvas.ys) - len(target.ys)) // 2
-            target.image[:] = self.canvas.image[edge:-edge, edge:-edge]
+            target.image[:] = self.canvas.image[:, edge:-edge, edge:-edge]
             return
         ratio = self.rest.zoom / view.zoom
         shift = ((view.x - self.rest.x) * self.rest.zoom, (view.y - self.rest.y) * self.rest.zoom)
         rows = (self.canvas.ys[0] - (target.ys * ratio + shift[1])) / target.pixel
         cols = (target.xs * ratio + shift[0] - self.canvas.xs[0]) / target.pixel
         r, c = rows.astype(np.int64), cols.astype(np.int64)
-        down, right = (rows - r)[:, None, None], (cols - c)[None, :, None]
+        down, right = (rows - r)[:, None], cols - c
         image = self.canvas.image
-        upper, lower = image[r], image[r + 1]
+        upper, lower = image[:, r], image[:, r + 1]
         strip = upper + (lower - upper) * down
-        start, end = strip[:, c], strip[:, c + 1]
+        start, end = strip[:, :, c], strip[:, :, c + 1]
         target.image[:] = start + (end - start) * right
 
 
@@ -57,8 +57,7 @@ class Backdrop:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "Backdrop":
-        top, bottom = _muted(rng, 120, 225), _muted(rng, 150, 235)
-        floor = _muted(rng, 100, 165)
+        top, bottom, floor = _muted(rng, 55, 205), _muted(rng, 55, 205), _muted(rng, 55, 205)
         horizon = float(rng.uniform(-0.35, 0.15))
         shapes = tuple(_draw_shape(rng, horizon) for _ in range(int(rng.integers(0, 7))))
         return cls(str(rng.choice(KINDS)), top, bottom, floor, horizon, shapes)
@@ -69,8 +68,10 @@ class Backdrop:
 
     def paint(self, canvas: Canvas) -> None:
         xs, ys = canvas.xs, canvas.ys
-        rise = np.clip((ys - self.horizon) / (1.2 - self.horizon), 0, 1)[:, None, None]
-        low, high = np.asarray(self.bottom, np.float32), np.asarray(self.top, np.float32)
+        rise = np.clip((ys - self.horizon) / (1.2 - self.horizon), 0, 1)[:, None]
+        low, high = (
+            np.asarray(color, np.float32)[:, None, None] for color in (self.bottom, self.top)
+        )
         canvas.image[:] = low + (high - low) * rise
         if self.kind == "hills":
             hills = self.horizon + 0.22 + 0.12 * np.sin(2.3 * xs + 40 * self.horizon)

@@ -2,14 +2,15 @@
 
 from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 from training.foleyworld.pictures import PALETTE, Canvas, Color, mix
-from training.foleyworld.rhythms import sparse
+from training.foleyworld.rhythms import MISS_S, MISS_SHARE, Miss, short_of, sparse
 from training.foleyworld.sounds import CLIP_S, LAST_HIT_S, play_hits, strike
-from training.foleyworld.stage import Place, flash, level_word, paint_burst, striking
+from training.foleyworld.stage import Place, any_color, jolt, level_word, striking
 
 GRAVITY = 9.6
 TOP_HEIGHT = 1.1
@@ -49,7 +50,6 @@ MATERIALS = {
         ("red", "yellow", "black"),
     ),
 }
-DUST: Color = (255, 222, 130)
 HEIGHT_WORDS = (
     "just above the ground",
     "low above the ground",
@@ -81,6 +81,8 @@ class Ball:
     color: str
     arcs: tuple[Arc, ...]
     contacts: tuple[Contact, ...]
+    misses: tuple[Miss, ...]
+    ground: Color
     kind = "ball"
 
     @classmethod
@@ -90,7 +92,9 @@ class Ball:
         for _ in range(1000):
             arcs, contacts = draw_flight(rng, MATERIALS[material].bounce)
             if sparse([contact.time_s for contact in contacts]):
-                return cls(place, material, color, tuple(arcs), tuple(contacts))
+                unheard = place.unheard()
+                misses, ground = draw_dips(unheard, arcs), any_color(unheard)
+                return cls(place, material, color, tuple(arcs), tuple(contacts), misses, ground)
         raise AssertionError(f"no sparse flight of a {material} ball")
 
     @property
@@ -105,7 +109,8 @@ class Ball:
         """Of the ball's lowest point above the ground, at most TOP_HEIGHT."""
         arc = self.arc(time_s)
         t = time_s - arc.start_s
-        return max(0.0, arc.height + arc.speed * t - 0.5 * arc.gravity * t * t)
+        height = max(0.0, arc.height + arc.speed * t - 0.5 * arc.gravity * t * t)
+        return height * (1 - short_of(time_s, self.misses))
 
     def level(self, time_s: float) -> float:
         return self.height(time_s) / TOP_HEIGHT
@@ -118,19 +123,20 @@ class Ball:
         return arc.gravity == 0.0 and (arc.height > 0.0 or arc.speed > 0.0)
 
     def attributes(self) -> dict[str, str | float]:
-        return {"material": self.material, "color": self.color}
+        pitch_hz = round(self.place.between(*MATERIALS[self.material].hz[::-1]), 1)
+        return {"material": self.material, "color": self.color, "pitch_hz": pitch_hz}
 
     def paint(self, canvas: Canvas, time_s: float) -> None:
         radius, height = self.radius, self.height(time_s)
-        y, base = height + radius, PALETTE[self.color]
-        shadow = 1.0 - 0.55 * min(1.0, height)
-        canvas.line((-0.75, -0.025), (0.75, -0.025), 0.05, mix(PALETTE["black"], base, 0.15), 0.75)
-        canvas.ellipse((0, -0.02), (radius * (1.5 - 0.6 * shadow), 0.05), (0, 0, 0), shadow)
-        paint_burst(canvas, (0, 0.3), DUST, flash(time_s, self.events_s))
+        base, soft = PALETTE[self.color], 0.35 if self.material == "rubber" else 0.08
+        flat = soft * jolt(time_s, self.events_s, 0.04)
+        wide, tall = radius * (1 + 0.7 * flat), radius * (1 - flat)
+        y = height + tall
+        canvas.box((-0.75, -0.08), (0.75, 0.0), self.ground)
         if self.carried(time_s):
             canvas.line((0, y), (0, 3.0), 0.03, PALETTE["black"])
-        canvas.circle((0, y), radius, mix(base, (0, 0, 0), 0.45))
-        canvas.circle((0, y), radius - 0.025, base)
+        canvas.ellipse((0, y), (wide, tall), mix(base, (0, 0, 0), 0.45))
+        canvas.ellipse((0, y), (wide - 0.025, tall - 0.025), base)
         paint_surface(canvas, self.material, base, y, radius)
 
     def sound(self, rng: np.random.Generator) -> np.ndarray:
@@ -191,6 +197,17 @@ def fall(
     return start, 0.5 * speed * rise_s
 
 
+def draw_dips(rng: np.random.Generator, arcs: list[Arc]) -> tuple[Miss, ...]:
+    """The string lets the waiting ball down a little and lifts it again, in half of the waits."""
+    dips = []
+    for wait, drop in pairwise(arcs):
+        where, depth, drawn = float(rng.random()), float(rng.uniform(0.4, 0.7)), rng.random()
+        room = drop.start_s - wait.start_s - 2 * MISS_S
+        if drop.gravity and not wait.gravity and room > 0 and drawn < MISS_SHARE:
+            dips.append(Miss(wait.start_s + MISS_S + room * where, depth))
+    return tuple(dips)
+
+
 def paint_surface(canvas: Canvas, material: str, base: Color, y: float, radius: float) -> None:
     """What tells the materials apart: grain, mirror, rim, or a matte seam."""
     white, dark = PALETTE["white"], mix(base, (0, 0, 0), 0.5)
@@ -203,7 +220,7 @@ def paint_surface(canvas: Canvas, material: str, base: Color, y: float, radius: 
         canvas.ellipse((0, y - 0.4 * radius), (0.75 * radius, 0.4 * radius), dark, 0.9)
         canvas.ellipse((0, y + 0.35 * radius), (0.7 * radius, 0.35 * radius), white, 0.9)
     elif material == "glass":
-        canvas.circle((0, y), 0.68 * radius, white, 0.65)
+        canvas.circle((0, y), 0.6 * radius, white, 0.65)
         canvas.circle((-0.35 * radius, y + 0.35 * radius), 0.25 * radius, (255, 255, 255))
     else:
         canvas.circle((-0.3 * radius, y + 0.35 * radius), 0.3 * radius, white, 0.25)

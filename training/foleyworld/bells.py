@@ -1,12 +1,14 @@
-"""A tower bell that is swung and struck at irregular times and rings on for seconds."""
+"""A tower bell that is struck at irregular times and rings on for seconds."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from training.foleyworld.pictures import PALETTE, Canvas, mix
+from training.foleyworld.pictures import PALETTE, Canvas, Color, mix
+from training.foleyworld.rhythms import Miss, draw_misses, neighbours, short_of
 from training.foleyworld.sounds import CLIP_S, NUM_SAMPLES, SAMPLE_RATE_HZ
-from training.foleyworld.stage import Place, level_word, since
+from training.foleyworld.stage import Place, any_color, level_word, since
 
 PRIME_HZ = (820, 360)  # small to large
 # hum, prime, tierce (a minor third), quint, nominal and two above: a church bell's partials
@@ -15,12 +17,13 @@ GAINS = (0.35, 0.6, 0.7, 0.3, 0.9, 0.4, 0.3)
 METALS = {"bronze": (176, 116, 48), "brass": (224, 184, 70), "silver": (196, 202, 212)}
 MAX_STRIKES = 6
 PULL_S = 0.65
-MAX_ANGLE = 0.62
+MAX_ANGLE = 0.3
+REACH = 0.44  # of the clapper to either side
 
 
 @dataclass(frozen=True)
 class Bell:
-    """A bell in a frame; it glints at each strike and glows as long as it rings.
+    """A bell in a frame; its clapper swings against the rim, and it sways as long as it rings.
 
     `ring_s` is the time in which the prime falls to 1/e.
     """
@@ -29,6 +32,8 @@ class Bell:
     metal: str
     ring_s: float
     strikes_s: tuple[float, ...]
+    misses: tuple[Miss, ...]
+    iron: Color
     kind = "bell"
 
     @classmethod
@@ -40,7 +45,9 @@ class Bell:
                 break
             strikes.append(after)
         metal = str(rng.choice(list(METALS)))
-        return cls(place, metal, float(rng.uniform(0.6, 1.1)), tuple(strikes))
+        ring_s, unheard = float(rng.uniform(0.6, 1.1)), place.unheard()
+        misses = draw_misses(unheard, strikes)
+        return cls(place, metal, ring_s, tuple(strikes), misses, any_color(unheard))
 
     @property
     def events_s(self) -> tuple[float, ...]:
@@ -51,12 +58,22 @@ class Bell:
         return float(np.exp(-since(time_s, self.strikes_s) / self.ring_s))
 
     def angle(self, time_s: float) -> float:
-        """Of the bell, in radians: pulled aside before a strike, at rest on it, swinging after."""
-        ahead = [strike - time_s for strike in self.strikes_s if strike > time_s]
-        u = max(0.0, 1 - min(ahead, default=99.0) / PULL_S)
+        """Of the bell, in radians: it sways from each strike on, as long as it rings."""
         after = since(time_s, self.strikes_s)
-        sway = 0.55 * float(np.exp(-after / 0.7) * np.sin(2 * np.pi * 1.2 * after))
-        return MAX_ANGLE * (sway * (1 - u) - float(np.sin(np.pi * u**1.5)))
+        return -MAX_ANGLE * self.level(time_s) * math.sin(2 * math.pi * 1.2 * min(after, 50.0))
+
+    def clapper(self, time_s: float) -> float:
+        """-1..1: it draws back to one side, then swings to the other, strikes and springs back."""
+        _, ahead = neighbours(time_s, self.strikes_s)
+        u = 1 - (ahead - time_s) / PULL_S
+        drawn = 0.0
+        if u > 0.5:
+            drawn = 1.9 * (2 * u - 1) ** 2 - 0.9
+        elif u > 0:
+            drawn = -0.9 * math.sin(math.pi * u) ** 2
+        after = min(since(time_s, self.strikes_s), 5.0)
+        back = math.exp(-after / 0.13) * math.cos(2 * math.pi * 1.5 * after)
+        return drawn + back - 0.9 * short_of(time_s, self.misses)
 
     def attributes(self) -> dict[str, str | float]:
         return {
@@ -66,12 +83,11 @@ class Bell:
         }
 
     def paint(self, canvas: Canvas, time_s: float) -> None:
-        wood, grow = mix(PALETTE["brown"], (0, 0, 0), 0.35), 0.7 + 0.3 * self.place.size
+        wood, grow = mix(PALETTE["brown"], (0, 0, 0), 0.35), 0.55 + 0.45 * self.place.size
         pivot = (0.0, 1.42)
         for side in (-1.0, 1.0):
             canvas.line((0.78 * side, 0.0), (0.62 * side, 1.45), 0.09, wood)
         canvas.line((-0.7, 1.45), (0.7, 1.45), 0.12, wood)
-        ringing = self.level(time_s)
         angle = self.angle(time_s)
         down = (np.sin(angle), -np.cos(angle))
         right = (np.cos(angle), np.sin(angle))
@@ -85,10 +101,9 @@ class Bell:
             )
 
         metal = METALS[self.metal]
-        shell = mix(mix(metal, (0, 0, 0), 0.3), (255, 250, 210), 0.65 * ringing)
-        swing = -0.5 * self.angle(time_s - 0.05) / MAX_ANGLE
-        canvas.line(spot(0.0, 0.3), spot(0.24 * swing, 1.18), 0.07, (40, 40, 46))
-        canvas.circle(spot(0.24 * swing, 1.2), 0.1 * grow, (40, 40, 46))
+        shell, swing = mix(metal, (0, 0, 0), 0.2), REACH * self.clapper(time_s)
+        canvas.line(spot(0.0, 0.3), spot(swing, 1.2), 0.08, self.iron)
+        canvas.circle(spot(swing, 1.2), 0.13 * grow, self.iron)
         canvas.polygon(
             [spot(-0.2, 0.16), spot(0.2, 0.16), spot(0.34, 0.7), spot(-0.34, 0.7)], shell
         )
@@ -100,8 +115,6 @@ class Bell:
         canvas.line(
             spot(-0.12, 0.3), spot(-0.24, 0.85), 0.08 * grow, mix(metal, (255, 255, 255), 0.6)
         )
-        flash = float(np.exp(-since(time_s, self.strikes_s) / 0.12))
-        canvas.glow(spot(0.0, 0.8), 0.95, (255, 244, 190), 0.9 * flash)
 
     def sound(self, rng: np.random.Generator) -> np.ndarray:
         prime = self.place.between(*PRIME_HZ)

@@ -1,17 +1,22 @@
 """A pendulum clock that ticks, stops, and ticks on."""
 
+import math
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from training.foleyworld.pictures import PALETTE, Canvas, mix
-from training.foleyworld.rhythms import draw_rhythm, neighbours
+from training.foleyworld.pictures import PALETTE, Canvas, Color, mix
+from training.foleyworld.rhythms import Miss, draw_misses, draw_rhythm, neighbours, short_of
 from training.foleyworld.sounds import SAMPLE_RATE_HZ, play_hits, strike
-from training.foleyworld.stage import Place, flash, paint_burst, striking
+from training.foleyworld.stage import Place, any_color, since, striking
 
 SWING_S = 0.35
+SWING, LENGTH, PIVOT, BOB = 0.55, 0.76, 1.0, 0.16  # of the pendulum, in radians and units
+SPRING, SPRING_S = 0.5, 0.06  # back from the post
 HAND_STEPS = 12
+ROOT_HZ = (3100, 1500)  # small to large
 
 
 def ticks(rng: np.random.Generator) -> Iterator[float]:
@@ -25,55 +30,67 @@ def ticks(rng: np.random.Generator) -> Iterator[float]:
 
 @dataclass(frozen=True)
 class Clock:
-    """At each tick the hand jumps, the face lights up, the pendulum reaches its other side."""
+    """At each tick the pendulum strikes the post at its other side and springs back."""
 
     place: Place
     color: str
     start: int
     events_s: tuple[float, ...]
+    misses: tuple[Miss, ...]
+    brass: Color
+    inside: Color
     kind = "clock"
 
     @classmethod
     def draw(cls, rng: np.random.Generator, place: Place) -> "Clock":
         color = str(rng.choice(["red", "blue", "green", "purple", "brown"]))
-        return cls(place, color, int(rng.integers(HAND_STEPS)), draw_rhythm(rng, ticks))
+        start, events = int(rng.integers(HAND_STEPS)), draw_rhythm(rng, ticks)
+        unheard = place.unheard()
+        misses, inside = draw_misses(unheard, events), float(unheard.choice([30, 220]))
+        brass = mix(any_color(unheard), (250 - inside,) * 3, 0.4)
+        return cls(place, color, start, events, misses, brass, (inside, inside, inside))
 
     def level(self, time_s: float) -> float:
         """How far the pendulum is on its way to the other side; 0 while it rests."""
         return max(0.0, 1.0 - (neighbours(time_s, self.events_s)[1] - time_s) / SWING_S)
 
     def count(self, time_s: float) -> int:
-        return int(np.searchsorted(self.events_s, time_s + 1e-6, side="right"))
+        return bisect_right(self.events_s, time_s + 1e-6)
 
     def attributes(self) -> dict[str, str | float]:
-        return {"color": self.color, "material": "brass"}
+        pitch_hz = round(self.place.between(*ROOT_HZ), 1)
+        return {"color": self.color, "material": "brass", "pitch_hz": pitch_hz}
+
+    def side(self, time_s: float) -> float:
+        """Of the pendulum: +-1 at the posts; it springs back from the one it has struck."""
+        way = -1.0 if self.count(time_s) % 2 else 1.0
+        rest = SPRING * (1 - math.exp(-min(since(time_s, self.events_s) / SPRING_S, 50.0))) - 1
+        tried = 1.6 * short_of(time_s, self.misses)
+        return way * (rest + (1 - rest) * self.level(time_s) ** 2 + tried)
 
     def paint(self, canvas: Canvas, time_s: float) -> None:
         clock = canvas.at((0, 0), clock_scale(self.place))
-        case, dark = PALETTE[self.color], mix(PALETTE[self.color], (0, 0, 0), 0.55)
-        lit, count = flash(time_s, self.events_s), self.count(time_s)
-        clock.box((-0.46, 0.0), (0.46, 0.85), case)
-        clock.box((-0.38, 0.08), (0.38, 0.75), (30, 28, 34))
-        side = (-1) ** (count % 2) * (1 - 2 * self.level(time_s) ** 2)
-        bob = (0.42 * float(np.sin(0.62 * side)), 0.78 - 0.5 * float(np.cos(0.62 * side)))
-        clock.line((0, 0.78), bob, 0.05, (220, 190, 90))
-        clock.circle(bob, 0.11, (245, 205, 60))
-        face = (0.0, 1.05)
-        clock.circle(face, 0.52, dark)
-        clock.circle(face, 0.45, (176, 170, 158))
-        for i in range(4):
-            spoke = 0.5 * np.pi * i
-            x, y = float(np.sin(spoke)), float(np.cos(spoke))
-            clock.circle((0.37 * x, face[1] + 0.37 * y), 0.05, (60, 56, 60))
-        paint_burst(canvas, (0, clock_scale(self.place) * face[1]), (255, 225, 70), lit)
-        clock.circle(face, 0.45, (255, 250, 190), 0.9 * lit)
-        angle = 2 * np.pi * (self.start + count) / HAND_STEPS
-        tip = (0.4 * float(np.sin(angle)), face[1] + 0.4 * float(np.cos(angle)))
-        clock.line(face, tip, 0.1, (20, 18, 24))
-        clock.circle(face, 0.09, (190, 30, 30))
+        case = PALETTE[self.color]
+        clock.box((-0.7, 0.0), (0.7, 1.02), case)
+        clock.box((-0.64, 0.05), (0.64, 0.97), self.inside)
+        angle = SWING * self.side(time_s)
+        bob = (LENGTH * math.sin(angle), PIVOT - LENGTH * math.cos(angle))
+        post, high = LENGTH * math.sin(SWING) + BOB, PIVOT - LENGTH * math.cos(SWING)
+        for side in (-1.0, 1.0):
+            x = side * (post + 0.05)
+            clock.box((x - 0.05, high - 0.16), (x + 0.05, high + 0.16), case)
+        clock.line((0, PIVOT), bob, 0.08, self.brass)
+        clock.circle(bob, BOB, self.brass)
+        face = (0.0, 1.28)
+        clock.circle(face, 0.34, mix(case, (0, 0, 0), 0.55))
+        clock.circle(face, 0.28, (176, 170, 158))
+        turned = self.start + self.count(time_s) + self.level(time_s)
+        angle = 2 * math.pi * turned / HAND_STEPS
+        tip = (0.24 * math.sin(angle), face[1] + 0.24 * math.cos(angle))
+        clock.line(face, tip, 0.07, (20, 18, 24))
 
     def sound(self, rng: np.random.Generator) -> np.ndarray:
-        root = self.place.between(3100, 1500)
+        root = self.place.between(*ROOT_HZ)
         modes = (0.29 * root, root, 1.53 * root, 1.97 * root)
         tick = strike(modes, (0.35, 1, 0.8, 0.5), (0.012, 0.005, 0.005, 0.004), rng, (0.05, 0.002))
         both = np.zeros(len(tick) + SAMPLE_RATE_HZ // 20, np.float32)
@@ -93,4 +110,4 @@ class Clock:
 
 
 def clock_scale(place: Place) -> float:
-    return 0.82 + 0.22 * place.size
+    return 0.6 + 0.42 * place.size

@@ -1,12 +1,15 @@
 """Things that move silently in the background, at their own pace: clouds, a balloon, a car."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from training.foleyworld.pictures import PALETTE, Canvas, Color, mix
-from training.foleyworld.stage import Curve
+from training.foleyworld.sounds import CLIP_S
+from training.foleyworld.stage import Curve, any_color
 
+LEVER_SHARE = 0.35
 FORMS = ("cloud", "cloud", "balloon", "car")
 
 
@@ -19,6 +22,7 @@ class Distractor:
     y: Curve
     size: float
     color: Color
+    foot: float = 0.0
 
     @classmethod
     def draw(cls, rng: np.random.Generator, horizon: float) -> "Distractor":
@@ -40,7 +44,30 @@ class Distractor:
         x = float(rng.uniform(-0.9, 0.9))
         return cls(form, _journey(rng, x - far, x + far), _still(height), size, (grey, grey, grey))
 
+    @classmethod
+    def lever(cls, rng: np.random.Generator, horizon: float) -> "Distractor":
+        """A post with an arm that swings as a tool does, stops and turns back, silently.
+
+        `y` is the arm's angle; it stands beside the action.
+        """
+        side = float(rng.choice([-1.0, 1.0])) * float(rng.uniform(0.7, 0.95))
+        times, angles = [0.0], [float(rng.uniform(-0.6, 1.2))]
+        while times[-1] < CLIP_S:
+            pause = times[-1] + float(rng.uniform(0.05, 1.5))
+            times += [pause, pause + float(rng.uniform(0.12, 0.5))]
+            angles += [angles[-1], float(rng.uniform(-0.6, 1.2))]
+        angle = Curve(tuple(times), tuple(angles))
+        size, still = float(rng.uniform(0.3, 0.5)), _still(side)
+        return cls("lever", still, angle, size, any_color(rng), horizon - float(rng.random()) * 0.2)
+
     def paint(self, canvas: Canvas, time_s: float) -> None:
+        if self.form == "lever":
+            post = canvas.at((float(self.x(time_s)), self.foot), self.size)
+            angle = float(self.y(time_s))
+            tip = (math.copysign(math.cos(angle), -self.x.values[0]), 1 + math.sin(angle))
+            post.line((0, 0), (0, 1), 0.16, (70, 70, 76))
+            post.line((0, 1), tip, 0.2, self.color)
+            return
         at = canvas.at((float(self.x(time_s)), float(self.y(time_s))), self.size)
         if self.form == "cloud":
             for x, y, radius in ((-0.9, 0.0, 0.7), (0.0, 0.25, 0.95), (0.9, -0.05, 0.65)):
@@ -56,10 +83,15 @@ class Distractor:
                 at.circle((x, 0.15), 0.3, (24, 24, 28))
 
 
-def draw_distractors(rng: np.random.Generator, horizon: float) -> tuple[Distractor, ...]:
-    """None in two clips of five, else one or two."""
+def draw_distractors(
+    rng: np.random.Generator, horizon: float, unheard: np.random.Generator
+) -> tuple[Distractor, ...]:
+    """None in two clips of five, else one or two; and in LEVER_SHARE of the clips a lever."""
     count = int(rng.choice([0, 0, 1, 1, 2]))
-    return tuple(Distractor.draw(rng, horizon) for _ in range(count))
+    drawn = [Distractor.draw(rng, horizon) for _ in range(count)]
+    if unheard.random() < LEVER_SHARE:
+        drawn.append(Distractor.lever(unheard, horizon))
+    return tuple(drawn)
 
 
 def _journey(rng: np.random.Generator, start: float, end: float) -> Curve:

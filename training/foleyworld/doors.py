@@ -1,16 +1,18 @@
 """A fist that knocks at a door of wood, metal or glass."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from training.foleyworld.pictures import PALETTE, Canvas, Color, mix
-from training.foleyworld.rhythms import draw_rhythm, phase, raised
+from training.foleyworld.rhythms import Miss, draw_misses, draw_rhythm, phase, raised
 from training.foleyworld.sounds import SAMPLE_RATE_HZ, play_hits, strike
-from training.foleyworld.stage import Place, flash
+from training.foleyworld.stage import Place, any_color, since
 
 WORDS = ("striking the door", "pulled back", "waiting", "about to strike")
+EDGE = -0.02  # of the door, where the fist meets it
 RATTLE_S = (0.03, 0.047, 0.07, 0.1)
 
 
@@ -43,45 +45,51 @@ def knocks(rng: np.random.Generator) -> Iterator[float]:
 
 @dataclass(frozen=True)
 class Knock:
-    """The fist comes in from the right; the door shakes and lights up, its latch rattles."""
+    """The fist comes in from the right; the door quivers, its latch rattles."""
 
     place: Place
     material: str
     color: str
     events_s: tuple[float, ...]
+    misses: tuple[Miss, ...]
+    glove: Color
     kind = "knock"
 
     @classmethod
     def draw(cls, rng: np.random.Generator, place: Place) -> "Knock":
         material = str(rng.choice(list(PANELS)))
         color = str(rng.choice(["red", "blue", "green", "purple", "orange"]))
-        return cls(place, material, color, draw_rhythm(rng, knocks))
+        events, unheard = draw_rhythm(rng, knocks), place.unheard()
+        misses = draw_misses(unheard, events)
+        return cls(place, material, color, events, misses, any_color(unheard))
 
     def level(self, time_s: float) -> float:
         """How far the fist is from the door."""
-        return raised(time_s, self.events_s)
+        return raised(time_s, self.events_s, self.misses)
 
     def attributes(self) -> dict[str, str | float]:
-        return {"material": self.material, "color": self.color}
+        pitch_hz = round(self.place.between(*PANELS[self.material].hz), 1)
+        return {"material": self.material, "color": self.color, "pitch_hz": pitch_hz}
 
     def paint(self, canvas: Canvas, time_s: float) -> None:
-        lit, panel = flash(time_s, self.events_s), PANELS[self.material].color
-        half, top = 0.42 + 0.1 * self.place.size, 1.35 + 0.2 * self.place.size
-        dark, white = mix(panel, (0, 0, 0), 0.5), (255, 255, 255)
-        canvas.box((-half - 0.2, 0.0), (half - 0.02, top + 0.07), (46, 42, 44))
-        shake = -0.1 + 0.05 * lit * float(np.sin(2 * np.pi * 11 * time_s))
-        left, right = shake - half + 0.04, shake + half - 0.06
-        canvas.box((left, 0.0), (right, top), mix(panel, white, 0.75 * lit))
-        for low, high in ((0.12, 0.45 * top), (0.53 * top, top - 0.12)):
-            inset = mix(mix(panel, dark, 0.5), white, 0.85 * lit)
-            canvas.box((left + 0.1, low), (right - 0.1, high), inset)
-        canvas.circle((left + 0.07, 0.49 * top), 0.06, (240, 200, 70))
-        away, hit = self.level(time_s), (0.06, 0.8)
-        fist = (hit[0] + 0.58 * away, hit[1] + 0.12 * away)
-        canvas.glow(hit, 0.78, (255, 255, 255), 0.9 * lit)
-        canvas.line((0.7, 0.22), (fist[0] + 0.06, fist[1] - 0.1), 0.17, PALETTE[self.color])
-        canvas.circle(fist, 0.17, (120, 74, 50))
-        canvas.circle(fist, 0.14, (228, 170, 128))
+        """The door shows its edge to the fist, which comes in from the right."""
+        panel, size = PANELS[self.material].color, self.place.size
+        wide, top = 0.42 + 0.4 * size, 1.0 + 0.5 * size
+        after = since(time_s, self.events_s)
+        quiver = math.exp(-min(after / 0.12, 50.0)) * math.sin(2 * math.pi * 6 * after)
+        right, dark = EDGE - 0.06 * quiver, mix(panel, (0, 0, 0), 0.45)
+        left = right - wide
+        canvas.box((EDGE - wide - 0.1, 0.0), (EDGE - wide + 0.08, top + 0.07), (46, 42, 44))
+        canvas.box((left, 0.0), (right, top), panel)
+        for low, high in ((0.1, 0.42 * top), (0.52 * top, top - 0.12)):
+            canvas.box((left + 0.1, low), (right - 0.1, high), dark)
+        if self.material == "glass":
+            canvas.line((left + 0.2, 0.6 * top), (right - 0.2, 0.8 * top), 0.05, (240, 250, 250))
+        canvas.circle((right - 0.08, 0.47 * top), 0.06, (200, 170, 60))
+        away = self.level(time_s)
+        fist = (EDGE + 0.15 + 0.6 * away, 0.7 + 0.15 * away)
+        canvas.line((fist[0] + 0.04, fist[1] - 0.5), fist, 0.17, PALETTE[self.color])
+        canvas.circle(fist, 0.15, self.glove)
 
     def sound(self, rng: np.random.Generator) -> np.ndarray:
         panel = PANELS[self.material]

@@ -51,7 +51,7 @@ class Engine:
 
     def _paint_wheel(self, canvas: Canvas, speed: float, angle: float) -> None:
         """The spokes blur into a bright disc as it turns faster."""
-        radius = 0.3 + 0.1 * self.place.size
+        radius = 0.22 + 0.18 * self.place.size
         shade = PALETTE[self.color]
         center = (-0.3, 0.16 + radius)
         canvas.circle(center, radius, mix((34, 36, 44), (235, 235, 225), speed))

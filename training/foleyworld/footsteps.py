@@ -1,19 +1,23 @@
 """A walking figure, seen from the side, on gravel, wood, stone or snow."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from training.foleyworld.pictures import PALETTE, Canvas, Color, Point, mix
-from training.foleyworld.rhythms import draw_rhythm, neighbours
-from training.foleyworld.sounds import SAMPLE_RATE_HZ, band, play_hits
-from training.foleyworld.stage import Place, flash, striking
+from training.foleyworld.rhythms import Miss, draw_misses, draw_rhythm, neighbours, short_of
+from training.foleyworld.sounds import CLIP_S, SAMPLE_RATE_HZ, band, play_hits
+from training.foleyworld.stage import Place, any_color, jolt, striking
 
 STEP_S, DOWN_S = 0.5, 0.22
-STRIDE, LIFT = 0.3, 0.34
+STRIDE, LIFT = 0.34, 0.5
+DUST_S, GRAINS = 0.35, 3
+PITCH = (1.4, 0.75)  # small to large
 STEP_SAMPLES = SAMPLE_RATE_HZ // 4
 GRAIN_SAMPLES = 80
+THUMP_HZ = 85
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,6 @@ class Ground:
     """
 
     color: Color
-    dust: Color
     hz: tuple[float, float]
     decay_s: float
     thump: float
@@ -32,10 +35,10 @@ class Ground:
 
 
 GROUNDS = {
-    "gravel": Ground((120, 112, 104), (240, 190, 110), (1700, 5200), 0.02, 0.25, 0.55),
-    "wood": Ground((150, 88, 40), (255, 196, 70), (260, 800), 0.022, 0.9, 0.0),
-    "stone": Ground((92, 104, 126), (150, 195, 255), (1500, 4200), 0.007, 0.2, 0.08),
-    "snow": Ground((236, 240, 250), (200, 240, 255), (500, 1500), 0.03, 0.15, 0.7),
+    "gravel": Ground((120, 112, 104), (1700, 5200), 0.02, 0.25, 0.55),
+    "wood": Ground((150, 88, 40), (260, 800), 0.022, 0.9, 0.0),
+    "stone": Ground((92, 104, 126), (1500, 4200), 0.007, 0.2, 0.08),
+    "snow": Ground((236, 240, 250), (500, 1500), 0.03, 0.15, 0.7),
 }
 
 
@@ -48,19 +51,29 @@ def strides(rng: np.random.Generator) -> Iterator[float]:
 
 @dataclass(frozen=True)
 class Footsteps:
-    """A walker who lifts the rear foot and puts it down in front; dust flies where it lands."""
+    """A walker who lifts the rear foot and puts it down in front, knees giving way.
+
+    Gravel and snow fly up under some of the steps (`dust_s`), and at other times with the wind;
+    an arm is raised now and then (`gestures`), without a sound.
+    """
 
     place: Place
     material: str
     color: str
     events_s: tuple[float, ...]
+    gestures: tuple[Miss, ...]
+    dust_s: tuple[float, ...]
+    skin: Color
     kind = "footsteps"
 
     @classmethod
     def draw(cls, rng: np.random.Generator, place: Place) -> "Footsteps":
         material = str(rng.choice(list(GROUNDS)))
         color = str(rng.choice(["red", "blue", "green", "purple", "orange"]))
-        return cls(place, material, color, draw_rhythm(rng, strides))
+        events, unheard = draw_rhythm(rng, strides), place.unheard()
+        gestures, skin = draw_misses(unheard, events), any_color(unheard)
+        dust = draw_dust(unheard, events) if GROUNDS[material].crunch > 0.5 else ()
+        return cls(place, material, color, events, gestures, dust, skin)
 
     def progress(self, time_s: float) -> float:
         """Of the moving foot: 0 still behind, 1 landed in front."""
@@ -74,7 +87,8 @@ class Footsteps:
         return float(np.sin(0.5 * np.pi * min(1.0, self.progress(time_s) / (1 - DOWN_S / STEP_S))))
 
     def attributes(self) -> dict[str, str | float]:
-        return {"material": self.material, "color": self.color}
+        pitch_hz = round(THUMP_HZ * self.place.between(*PITCH), 1)
+        return {"material": self.material, "color": self.color, "pitch_hz": pitch_hz}
 
     def paint(self, canvas: Canvas, time_s: float) -> None:
         self._paint_ground(canvas, time_s)
@@ -82,18 +96,27 @@ class Footsteps:
         smooth = progress * progress * (3 - 2 * progress)
         moving = (STRIDE * (2 * smooth - 1), LIFT * lift)
         standing = (-STRIDE * (2 * smooth - 1), 0.0)
-        puff, ground = flash(time_s, self.events_s), GROUNDS[self.material]
-        walker = canvas.at((0, 0), 0.82 + 0.3 * self.place.size)
+        walker = canvas.at((0, 0), 0.65 + 0.5 * self.place.size)
         dark, light = mix(PALETTE[self.color], (0, 0, 0), 0.5), PALETTE[self.color]
-        hip, neck = (0.0, 0.62), (0.04, 1.05)
+        sunk = 0.06 * jolt(time_s, self.events_s, 0.1)
+        hip, neck = (0.0, 0.64 - sunk), (0.04, 1.05 - sunk)
         self._paint_leg(walker, hip, moving, dark)
-        canvas.ellipse((0.12, 0.26), (0.7, 0.4), ground.dust, 0.8 * puff)
-        canvas.ellipse((0, 0.06), (0.85, 0.2), ground.dust, 0.9 * puff)
         walker.line(hip, neck, 0.26, light)
-        walker.circle((0.06, 1.28), 0.14, (222, 172, 132))
+        walker.circle((0.06, 1.26 - sunk), 0.14, self.skin)
         self._paint_leg(walker, hip, standing, light)
-        arm = 0.28 * (1 - 2 * smooth)
-        walker.line((0.02, 1.02), (0.1 + arm, 0.72 + 0.3 * abs(arm)), 0.09, dark)
+        arm = 1.1 * smooth - 0.55 + 2.6 * short_of(time_s, self.gestures)
+        hand = (0.02 + 0.36 * math.sin(arm), 1.02 - sunk - 0.36 * math.cos(arm))
+        walker.line((0.02, 1.02 - sunk), hand, 0.1, dark)
+        self._paint_dust(walker, time_s)
+
+    def _paint_dust(self, canvas: Canvas, time_s: float) -> None:
+        """Grains fly up from the front foot's place and fall back."""
+        for n, start in enumerate(self.dust_s):
+            u = (time_s - start) / DUST_S
+            for i in range(GRAINS if 0 < u < 1 else 0):
+                way = (0.618 * (n + 3 * i)) % 1.0
+                spot = (STRIDE + (way - 0.4) * 0.6 * u, 0.02 + (0.3 + 0.5 * way) * u * (1 - u))
+                canvas.circle(spot, 0.05, GROUNDS[self.material].color)
 
     def _paint_ground(self, canvas: Canvas, time_s: float) -> None:
         ground = GROUNDS[self.material]
@@ -117,7 +140,7 @@ class Footsteps:
         canvas.line((foot[0] - 0.03, foot[1] + 0.05), (foot[0] + 0.14, foot[1] + 0.05), 0.1, color)
 
     def sound(self, rng: np.random.Generator) -> np.ndarray:
-        step = footfall(GROUNDS[self.material], self.place.between(1.4, 0.75), rng)
+        step = footfall(GROUNDS[self.material], self.place.between(*PITCH), rng)
         return play_hits(step, self.events_s, rng.uniform(0.8, 1.0, len(self.events_s)).tolist())
 
     def describe(self, time_s: float) -> str:
@@ -131,6 +154,12 @@ class Footsteps:
         return f"footsteps on {self.material}, {who}, foot {state}"
 
 
+def draw_dust(rng: np.random.Generator, events_s: Sequence[float]) -> tuple[float, ...]:
+    """Half of the steps and as many other times, sorted."""
+    steps = [time_s for time_s in events_s if rng.random() < 0.5]
+    return tuple(sorted([*steps, *rng.uniform(0.0, CLIP_S, len(steps)).tolist()]))
+
+
 def footfall(ground: Ground, pitch: float, rng: np.random.Generator) -> np.ndarray:
     """Heel, weight, grains, and the sole 0.1 s later. Peak 1, float32."""
     t = np.arange(STEP_SAMPLES, dtype=np.float32) / SAMPLE_RATE_HZ
@@ -140,6 +169,6 @@ def footfall(ground: Ground, pitch: float, rng: np.random.Generator) -> np.ndarr
     sole = 0.5 * (t > 0.1) * np.exp(-np.maximum(0, t - 0.1) / ground.decay_s)
     grains = np.repeat(rng.random(STEP_SAMPLES // GRAIN_SAMPLES) ** 3, GRAIN_SAMPLES)
     tail = ground.crunch * grains * (t > 0.035) * np.exp(-t / 0.1)
-    weight = ground.thump * 2.0 * np.sin(2 * np.pi * 85 * pitch * t) * np.exp(-t / 0.03)
+    weight = ground.thump * 2.0 * np.sin(2 * np.pi * THUMP_HZ * pitch * t) * np.exp(-t / 0.03)
     step = noise * (heel + sole + tail) * np.minimum(1.0, t / 0.001) + weight
     return (step / np.abs(step).max()).astype(np.float32)

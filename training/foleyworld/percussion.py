@@ -4,55 +4,67 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.foleyworld.pictures import PALETTE, Canvas, mix
-from training.foleyworld.rhythms import draw_rhythm, irregular, phase, raised
+from training.foleyworld.pictures import PALETTE, Canvas, Color, mix
+from training.foleyworld.rhythms import (
+    Miss,
+    draw_misses,
+    draw_rhythm,
+    irregular,
+    phase,
+    raised,
+)
 from training.foleyworld.sounds import play_hits, strike
-from training.foleyworld.stage import Place, flash, paint_burst
+from training.foleyworld.stage import Place, any_color, jolt
 
 WORDS = ("rising", "raised", "about to strike")
+DRUM_HZ = (280, 115)  # small to large
+ANVIL_HZ = (1300, 800)
 
 
 @dataclass(frozen=True)
 class Drum:
-    """A stick on a drum: a low membrane, which lights up at each blow."""
+    """A stick on a drum: a low membrane, which dips under each blow."""
 
     place: Place
     color: str
     events_s: tuple[float, ...]
+    misses: tuple[Miss, ...]
+    stick: Color
+    skin: Color
     kind = "drum"
 
     @classmethod
     def draw(cls, rng: np.random.Generator, place: Place) -> "Drum":
         color = str(rng.choice(["red", "blue", "green", "purple", "orange"]))
-        return cls(place, color, draw_rhythm(rng, irregular))
+        events, unheard = draw_rhythm(rng, irregular), place.unheard()
+        misses = draw_misses(unheard, events)
+        return cls(place, color, events, misses, any_color(unheard), any_color(unheard))
 
     def level(self, time_s: float) -> float:
-        return raised(time_s, self.events_s)
+        return raised(time_s, self.events_s, self.misses)
 
     def attributes(self) -> dict[str, str | float]:
-        return {"color": self.color, "material": "skin"}
+        pitch_hz = round(self.place.between(*DRUM_HZ), 1)
+        return {"color": self.color, "material": "skin", "pitch_hz": pitch_hz}
 
     def paint(self, canvas: Canvas, time_s: float) -> None:
-        half, top = 0.34 + 0.2 * self.place.size, 0.4 + 0.2 * self.place.size
+        half, top = 0.28 + 0.28 * self.place.size, 0.32 + 0.3 * self.place.size
+        top -= 0.05 * jolt(time_s, self.events_s)
         shell, white = PALETTE[self.color], PALETTE["white"]
         canvas.ellipse((0, 0), (half, 0.1), mix(shell, (0, 0, 0), 0.5))
         canvas.box((-half, 0), (half, top), shell)
         for x in (-0.6, 0.0, 0.6):
             canvas.line((x * half, 0), (x * half + 0.1, top), 0.035, white, 0.8)
         canvas.ellipse((0, top), (half + 0.03, 0.13), mix(shell, (0, 0, 0), 0.55))
-        canvas.ellipse((0, top), (half - 0.03, 0.1), mix((205, 195, 170), (0, 0, 0), 0.12))
-        hit = flash(time_s, self.events_s)
-        paint_burst(canvas, (0, top), (255, 250, 110), hit)
-        canvas.ellipse((0, top), (half - 0.03, 0.1), (255, 250, 225), hit)
-        lift = self.level(time_s)
-        angle = 0.16 + 0.95 * lift
-        grip = (0.72, top + 0.14)
+        canvas.ellipse((0, top), (half - 0.03, 0.1), self.skin)
+        angle = 0.16 + 1.0 * self.level(time_s)
+        grip = (0.74, top + 0.14)
         tip = (grip[0] - 0.78 * np.cos(angle), top + 0.07 + 0.8 * np.sin(angle) - 0.127)
-        canvas.line(grip, tip, 0.075, PALETTE["brown"])
-        canvas.circle(tip, 0.1, mix(PALETTE["brown"], (0, 0, 0), 0.5))
+        canvas.line(grip, tip, 0.09, self.stick)
+        canvas.circle(tip, 0.12, mix(self.stick, (0, 0, 0), 0.4))
 
     def sound(self, rng: np.random.Generator) -> np.ndarray:
-        root = self.place.between(280, 115)
+        root = self.place.between(*DRUM_HZ)
         ratios = (1.0, 1.59, 2.14, 2.65, 3.5)
         decays = (0.14, 0.1, 0.08, 0.06, 0.04)
         gains = (1.0, 0.6, 0.45, 0.3, 0.2)
@@ -68,44 +80,49 @@ class Drum:
 
 @dataclass(frozen=True)
 class Hammer:
-    """A smith's hammer on an anvil; sparks fly at each blow."""
+    """A smith's hammer on an anvil, which springs it back."""
 
     place: Place
     color: str
     events_s: tuple[float, ...]
+    misses: tuple[Miss, ...]
+    shaft: Color
+    iron: Color
     kind = "hammer"
 
     @classmethod
     def draw(cls, rng: np.random.Generator, place: Place) -> "Hammer":
         color = str(rng.choice(["red", "blue", "yellow", "green"]))
-        return cls(place, color, draw_rhythm(rng, irregular))
+        events, unheard = draw_rhythm(rng, irregular), place.unheard()
+        misses, grey = draw_misses(unheard, events), float(unheard.uniform(25, 150))
+        return cls(place, color, events, misses, any_color(unheard), (grey, grey, grey + 8))
 
     def level(self, time_s: float) -> float:
-        return raised(time_s, self.events_s)
+        return raised(time_s, self.events_s, self.misses)
 
     def attributes(self) -> dict[str, str | float]:
-        return {"color": self.color, "material": "iron"}
+        pitch_hz = round(self.place.between(*ANVIL_HZ), 1)
+        return {"color": self.color, "material": "iron", "pitch_hz": pitch_hz}
 
     def paint(self, canvas: Canvas, time_s: float) -> None:
-        grow = 0.8 + 0.35 * self.place.size
-        iron, top = (58, 60, 68), 0.42 * grow
+        grow, iron = 0.6 + 0.6 * self.place.size, self.iron
+        top = 0.42 * grow - 0.03 * jolt(time_s, self.events_s)
         canvas.box((-0.3 * grow, 0), (0.3 * grow, 0.1), iron)
         canvas.box((-0.14 * grow, 0.1), (0.14 * grow, top - 0.14), iron)
         canvas.box((-0.36 * grow, top - 0.16), (0.36 * grow, top), iron)
         canvas.polygon([(-0.36 * grow, top), (-0.36 * grow, top - 0.14), (-0.66 * grow, top)], iron)
         canvas.line((-0.36 * grow, top - 0.02), (0.36 * grow, top - 0.02), 0.03, (150, 152, 160))
-        paint_burst(canvas, (0, top), (255, 160, 30), flash(time_s, self.events_s))
-        angle = 1.15 * self.level(time_s)
+        angle = 1.2 * self.level(time_s)
         grip, reach = (0.78, top + 0.16 * grow), 0.78
         head = (grip[0] - reach * np.cos(angle), grip[1] + reach * np.sin(angle))
-        canvas.line(grip, head, 0.07, PALETTE["brown"])
+        canvas.line(grip, head, 0.08, self.shaft)
         down, up = 0.06 * grow, 0.12 * grow
         a = (head[0] - down * np.sin(angle), head[1] - down * np.cos(angle))
         b = (head[0] + up * np.sin(angle), head[1] + up * np.cos(angle))
         canvas.line(a, b, 0.2 * grow, PALETTE[self.color])
 
     def sound(self, rng: np.random.Generator) -> np.ndarray:
-        root = self.place.between(1300, 800)
+        root = self.place.between(*ANVIL_HZ)
         ratios = (0.37, 1.0, 1.13, 1.71, 1.83, 2.36, 2.9, 3.12, 3.77)
         gains = (0.35, 0.7, 0.4, 0.55, 0.35, 0.5, 0.45, 0.3, 0.3)
         decays = (0.05, 0.16, 0.13, 0.11, 0.13, 0.1, 0.08, 0.09, 0.07)

@@ -1,5 +1,6 @@
 """An antialiased rasteriser: signed distances to coverage, in world coordinates, y up."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -37,7 +38,7 @@ class View(NamedTuple):
 
 
 class Canvas:
-    """A picture under work: `image` float32 [H, W, 3] in 0..255, and its coordinate grid.
+    """A picture under work: `image` float32 [3, H, W] in 0..255, and its coordinate grid.
 
     The central square of the picture spans [-1, 1]^2, so a wider picture only shows more to the
     sides. `at` gives the same picture with moved and scaled coordinates.
@@ -53,7 +54,7 @@ class Canvas:
         pixel = pixel or 2.0 / height
         xs = (np.arange(width) + 0.5 - width / 2) * pixel
         ys = (height / 2 - 0.5 - np.arange(height)) * pixel
-        image = np.zeros((height, width, 3), np.float32)
+        image = np.zeros((3, height, width), np.float32)
         return cls(image, xs.astype(np.float32), ys.astype(np.float32), pixel)
 
     def at(self, origin: Point, scale: float, haze: tuple[Color, float] | None = None) -> "Canvas":
@@ -83,8 +84,7 @@ class Canvas:
             return
         rows, cols = window
         d = distance(self.xs[None, cols], self.ys[rows, None])
-        coverage = np.minimum(np.maximum(0.5 - d / self.pixel, 0.0), 1.0) * np.float32(alpha)
-        self._blend(rows, cols, coverage, color)
+        self._blend(rows, cols, 0.5 - d / self.pixel, color, alpha)
 
     def _window(self, bounds: tuple[float, float, float, float]) -> tuple[slice, slice] | None:
         left, top, pixel = float(self.xs[0]), float(self.ys[0]), self.pixel
@@ -94,23 +94,34 @@ class Canvas:
         r1 = min(len(self.ys), int((top - bounds[1]) / pixel + 3))
         return (slice(r0, r1), slice(c0, c1)) if r0 < r1 and c0 < c1 else None
 
-    def _blend(self, rows: slice, cols: slice, coverage: np.ndarray, color: Color) -> None:
+    def _blend(
+        self, rows: slice, cols: slice, inside: np.ndarray, color: Color, alpha: float = 1.0
+    ) -> None:
+        """Paint by how far inside a pixel lies, in pixels: 0.5 is its edge's middle."""
         if self.haze is not None:
             color = mix(color, *self.haze)
-        patch = self.image[rows, cols]
-        patch += coverage[..., None] * (np.asarray(color, np.float32) - patch)
+        coverage = np.minimum(np.maximum(inside, 0.0), 1.0)
+        if alpha != 1.0:
+            coverage *= alpha
+        patch = self.image[:, rows, cols]
+        change = np.array(color, np.float32)[:, None, None] - patch
+        change *= coverage
+        patch += change
 
     def circle(self, center: Point, radius: float, color: Color, alpha: float = 1.0) -> None:
         self.ellipse(center, (radius, radius), color, alpha)
 
     def ellipse(self, center: Point, radii: Point, color: Color, alpha: float = 1.0) -> None:
-        (cx, cy), (rx, ry) = center, radii
-        unit = min(rx, ry)
-
-        def distance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-            return (np.sqrt(((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2) - 1) * unit
-
-        self.fill((cx - rx, cy - ry, cx + rx, cy + ry), distance, color, alpha)
+        cx, cy, rx, ry = map(float, (*center, *radii))
+        window = self._window((cx - rx, cy - ry, cx + rx, cy + ry))
+        if window is None:
+            return
+        rows, cols = window
+        x, y = (self.xs[cols] - cx) / rx, (self.ys[rows] - cy) / ry
+        out = np.sqrt((x * x)[None, :] + (y * y)[:, None])
+        out *= -min(rx, ry) / self.pixel
+        out += 0.5 + min(rx, ry) / self.pixel
+        self._blend(rows, cols, out, color, alpha)
 
     def ring(
         self, center: Point, radius: float, width: float, color: Color, alpha: float = 1.0
@@ -124,41 +135,54 @@ class Canvas:
 
     def line(self, a: Point, b: Point, width: float, color: Color, alpha: float = 1.0) -> None:
         """A segment with round ends."""
-        (ax, ay), (bx, by), half = a, b, width / 2
+        ax, ay, bx, by, half = map(float, (*a, *b, width / 2))
+        bounds = (min(ax, bx) - half, min(ay, by) - half, max(ax, bx) + half, max(ay, by) + half)
+        window = self._window(bounds)
+        if window is None:
+            return
+        rows, cols = window
         dx, dy = bx - ax, by - ay
         length2 = dx * dx + dy * dy + 1e-9
-
-        def distance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-            along = np.minimum(np.maximum(((x - ax) * dx + (y - ay) * dy) / length2, 0), 1)
-            return np.sqrt((x - ax - along * dx) ** 2 + (y - ay - along * dy) ** 2) - half
-
-        bounds = (min(ax, bx) - half, min(ay, by) - half, max(ax, bx) + half, max(ay, by) + half)
-        self.fill(bounds, distance, color, alpha)
+        x, y = self.xs[None, cols] - ax, self.ys[rows, None] - ay
+        along = np.minimum(np.maximum(x * (dx / length2) + y * (dy / length2), 0.0), 1.0)
+        across_x, across_y = x - along * dx, y - along * dy
+        across_x *= across_x
+        across_y *= across_y
+        across_x += across_y
+        out = np.sqrt(across_x, out=across_x)
+        out *= -1.0 / self.pixel
+        out += 0.5 + half / self.pixel
+        self._blend(rows, cols, out, color, alpha)
 
     def box(self, low: Point, high: Point, color: Color, alpha: float = 1.0) -> None:
-        (x0, y0), (x1, y1) = low, high
-        cx, cy, hx, hy = (x0 + x1) / 2, (y0 + y1) / 2, (x1 - x0) / 2, (y1 - y0) / 2
-
-        def distance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-            return np.maximum(np.abs(x - cx) - hx, np.abs(y - cy) - hy)
-
-        self.fill((x0, y0, x1, y1), distance, color, alpha)
+        x0, y0, x1, y1 = map(float, (*low, *high))
+        window = self._window((x0, y0, x1, y1))
+        if window is None:
+            return
+        rows, cols = window
+        hx, hy = 0.5 * (x1 - x0), 0.5 * (y1 - y0)
+        x = hx - np.abs(self.xs[None, cols] - (x0 + hx))
+        y = hy - np.abs(self.ys[rows, None] - (y0 + hy))
+        self._blend(rows, cols, 0.5 + np.minimum(x, y) / self.pixel, color, alpha)
 
     def polygon(self, points: Sequence[Point], color: Color, alpha: float = 1.0) -> None:
         """A convex polygon, corners in either direction of turn."""
-        area = sum(a[0] * b[1] - b[0] * a[1] for a, b in _edges(points))
-        turn = 1.0 if area > 0 else -1.0
-
-        def distance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-            sides = []
-            for (ax, ay), (bx, by) in _edges(points):
-                dx, dy = bx - ax, by - ay
-                norm = turn / (np.hypot(dx, dy) + 1e-9)
-                sides.append((x - ax) * (dy * norm) - (y - ay) * (dx * norm))
-            return np.maximum.reduce(sides)
-
-        px, py = zip(*points, strict=True)
-        self.fill((min(px), min(py), max(px), max(py)), distance, color, alpha)
+        corners = [(float(x), float(y)) for x, y in points]
+        px, py = zip(*corners, strict=True)
+        window = self._window((min(px), min(py), max(px), max(py)))
+        if window is None:
+            return
+        rows, cols = window
+        area = sum(a[0] * b[1] - b[0] * a[1] for a, b in _edges(corners))
+        xs, ys = self.xs[None, cols], self.ys[rows, None]
+        out: np.ndarray | None = None
+        for (ax, ay), (bx, by) in _edges(corners):
+            dx, dy = bx - ax, by - ay
+            norm = math.copysign(1.0 / (math.hypot(dx, dy) + 1e-9), area) / self.pixel
+            side = ys * (dx * norm) + (xs * (-dy * norm) + (ax * dy - ay * dx) * norm)
+            out = side if out is None else np.minimum(out, side, out=out)
+        assert out is not None
+        self._blend(rows, cols, out + 0.5, color, alpha)
 
     def glow(self, center: Point, radius: float, color: Color, alpha: float) -> None:
         """A soft light: alpha at the centre, 2 % of it at `radius`."""
@@ -173,14 +197,12 @@ class Canvas:
 
     def below(self, heights: np.ndarray, color: Color, alpha: float = 1.0) -> None:
         """Everything below a curve: heights [W] over `xs`."""
-        coverage = np.clip(0.5 - (self.ys[:, None] - heights[None, :]) / self.pixel, 0, 1) * alpha
-        everything = slice(None)
-        self._blend(everything, everything, coverage.astype(np.float32), color)
+        inside = 0.5 - (self.ys[:, None] - heights[None, :]) / self.pixel
+        self._blend(slice(None), slice(None), inside, color, alpha)
 
     def cover(self, coverage: np.ndarray, color: Color) -> None:
         """Paint the whole picture by a coverage [H, W] in 0..1."""
-        everything = slice(None)
-        self._blend(everything, everything, coverage, color)
+        self._blend(slice(None), slice(None), coverage, color)
 
 
 def _edges(points: Sequence[Point]) -> list[tuple[Point, Point]]:

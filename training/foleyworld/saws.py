@@ -74,7 +74,7 @@ class Saw:
         return {"color": self.color, "formant_hz": round(self.place.between(*FORMANT_HZ), 1)}
 
     def paint(self, canvas: Canvas, time_s: float) -> None:
-        grow, speed = 0.8 + 0.35 * self.place.size, float(self.speed(time_s))
+        grow, speed = 0.65 + 0.5 * self.place.size, float(self.speed(time_s))
         radius = 0.36 * grow
         log = (0.0, 0.2 + radius)
         cut = log[1] + 0.35 * radius

@@ -16,6 +16,7 @@ from training.foleyworld.doors import Knock
 from training.foleyworld.engines import Engine
 from training.foleyworld.fires import Fire
 from training.foleyworld.footsteps import Footsteps
+from training.foleyworld.holdouts import held_out_kinds
 from training.foleyworld.percussion import Drum, Hammer
 from training.foleyworld.pictures import Canvas
 from training.foleyworld.saws import Saw
@@ -65,12 +66,15 @@ SOURCES: dict[str, tuple[str, Callable[[np.random.Generator, Place], Source]]] =
 }
 CLASSES: tuple[str, ...] = tuple(SOURCES)
 FAMILIES: dict[str, str] = {kind: family for kind, (family, _) in SOURCES.items()}
+IMPACTS = frozenset(kind for kind, family in FAMILIES.items() if family == "impact")
 
-VERSION = 2  # of what a seed stands for; clips rendered by another version are not reused
+VERSION = 3  # of what a seed stands for; clips rendered by another version are not reused
+HELD_OUT = "held-out"
 SPLITS: dict[str, range] = {
     "train": range(100_000_000),
     "validation": range(100_000_000, 110_000_000),
     "test": range(110_000_000, 120_000_000),
+    HELD_OUT: range(120_000_000, 130_000_000),
 }
 AMBIENT_RMS = 0.001
 PAIR_SHARE = 0.15
@@ -98,11 +102,12 @@ class Scene:
         blank = Canvas.blank(width, height)
         frames = np.empty((len(times_s), height, width, 3), np.uint8)
         views = self.camera.views(times_s)
-        lights = self.camera.light(times_s).tolist()
+        lights = (self.camera.light(times_s) * flicker(times_s, self.seed)).tolist()
         for frame, time_s, view, light in zip(frames, times_s.tolist(), views, lights, strict=True):
             still.look(blank, view)
             self._paint(blank.through(view), time_s)
-            np.clip(blank.image * np.float32(light) + 0.5, 0, 255, out=frame, casting="unsafe")
+            lit = np.clip(blank.image * np.float32(light) + 0.5, 0, 255)
+            np.copyto(frame.transpose(2, 0, 1), lit, casting="unsafe")
         return frames
 
     def _paint(self, canvas: Canvas, time_s: float) -> None:
@@ -128,9 +133,15 @@ class Scene:
         return tuple(source.kind for source in self.sources)
 
     @property
+    def held_out(self) -> tuple[str, ...]:
+        """Which of `holdouts.KINDS` it has: none outside the split `held-out`."""
+        return held_out_kinds(self.sources, self.backdrop.kind, IMPACTS)
+
+    @property
     def truth(self) -> Truth:
         return Truth(
             seed=self.seed,
+            held_out=self.held_out,
             classes=self.classes,
             events={source.kind: source.events_s for source in self.sources},
             levels={source.kind: _levels(source) for source in self.sources},
@@ -141,6 +152,14 @@ class Scene:
         """What one frame shows, in English."""
         parts = [f"{s.describe(time_s)}, {s.place.distance_word}" for s in self.sources]
         return " and ".join(parts)
+
+
+def flicker(times_s: np.ndarray, seed: int) -> np.ndarray:
+    """The exposure's restlessness, a factor of 1 +- 0.015, beside which small motion drowns."""
+    rng = np.random.default_rng((seed, 4))
+    hz, phase = rng.uniform(6.0, 12.0, 3), rng.uniform(0.0, 2 * np.pi, 3)
+    waves = np.sin(2 * np.pi * np.asarray(times_s)[:, None] * hz + phase)
+    return 1 + 0.005 * waves.sum(axis=1)
 
 
 def _levels(source: Source) -> tuple[float, ...]:
@@ -168,10 +187,22 @@ def make_scene(seed: int, kind: str | None = None, num_sources: int | None = Non
     """The clip of a seed; its class is drawn from the seed unless given.
 
     A share PAIR_SHARE of the seeds has two sources; with `kind` there is one unless
-    `num_sources` says 2, and `kind` is the nearer. Raises OptionError.
+    `num_sources` says 2, and `kind` is the nearer. Seeds of the split `held-out` draw again
+    until something is held out, all others until nothing is; class and number of sources stay.
+    Raises OptionError.
     """
     _check(seed, kind, num_sources)
-    rng = np.random.default_rng((seed, 0))
+    scene = _draw_scene(seed, 0, kind, num_sources)
+    kind, num_sources = scene.classes[0], len(scene.sources)
+    for attempt in range(1, 1000):
+        if bool(scene.held_out) == (seed in SPLITS[HELD_OUT]):
+            return scene
+        scene = _draw_scene(seed, attempt, kind, num_sources)
+    raise AssertionError(f"no scene of seed {seed} as it is asked for")
+
+
+def _draw_scene(seed: int, attempt: int, kind: str | None, num_sources: int | None) -> Scene:
+    rng = np.random.default_rng((seed, 0, attempt) if attempt else (seed, 0))
     drawn = CLASSES[int(rng.integers(len(CLASSES)))]
     paired = bool(rng.random() < PAIR_SHARE) and kind is None
     if num_sources is not None:
@@ -180,9 +211,9 @@ def make_scene(seed: int, kind: str | None = None, num_sources: int | None = Non
     kind = kind or drawn
     camera = Camera.draw(rng)
     backdrop = Backdrop.draw(rng)
-    distractors = draw_distractors(rng, backdrop.horizon)
+    distractors = draw_distractors(rng, backdrop.horizon, np.random.default_rng((seed, 3)))
     kinds = (kind, _partner(rng, kind)) if paired and kind not in ALONE else (kind,)
-    places = _two_places(rng) if len(kinds) == 2 else (_place(rng),)
+    places = _two_places(rng, seed) if len(kinds) == 2 else (_place(rng, seed),)
     sources = tuple(SOURCES[k][1](rng, place) for k, place in zip(kinds, places, strict=True))
     return Scene(seed, backdrop, distractors, camera, sources)
 
@@ -213,19 +244,22 @@ def _partner(rng: np.random.Generator, kind: str) -> str:
     return str(rng.choice(fitting))
 
 
-def _place(rng: np.random.Generator) -> Place:
+def _place(rng: np.random.Generator, seed: int) -> Place:
     size, side = float(rng.random()), float(rng.uniform(-1.0, 1.0))
-    return Place(size, float(rng.uniform(NEAREST, FARTHEST)), side)
+    return Place(size, float(rng.uniform(NEAREST, FARTHEST)), side, look=2 * seed)
 
 
-def _two_places(rng: np.random.Generator) -> tuple[Place, Place]:
+def _two_places(rng: np.random.Generator, seed: int) -> tuple[Place, Place]:
     """Left and right of each other, the first nearer."""
     left = 1.0 if rng.random() < 0.5 else -1.0
     near = float(rng.uniform(NEAREST, 1.5))
     far = near + float(rng.uniform(0.15, 0.7))
     one, two = (
-        Place(float(rng.random()), distance, 0.0, center=center, share=0.56)
-        for distance, center in ((near, 0.47 * left), (far, -0.47 * left))
+        Place(float(rng.random()), distance, 0.0, center=center, share=0.56, look=look)
+        for distance, center, look in (
+            (near, 0.47 * left, 2 * seed),
+            (far, -0.47 * left, 2 * seed + 1),
+        )
     )
     return one, two
 

@@ -1,5 +1,6 @@
-"""Tonal signals: a siren with its light, a singing bird."""
+"""Tonal signals: a siren with its turning reflector, a singing bird."""
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ from training.foleyworld.sounds import CLIP_S, NUM_SAMPLES, SAMPLE_RATE_HZ, clip
 from training.foleyworld.stage import Place, level_word
 
 RAMP_S = 0.03
+PARK_S = 0.25  # in which the reflector falls back
 SIREN_HZ = (650, 350)  # small to large, at the bottom of the sweep
 BIRD_HZ = (2800, 1600)
 BEAK_COLORS = ((250, 170, 30), (225, 130, 20))
@@ -16,7 +18,7 @@ BEAK_COLORS = ((250, 170, 30), (225, 130, 20))
 
 @dataclass(frozen=True)
 class Siren:
-    """A wail whose pitch follows the brightness of a turning light; silent while it is dark.
+    """A wail that is highest while its beam points up; silent while the beam hangs down.
 
     `on_s` are the (start, end) spans in which it sounds; each starts a new cycle.
     """
@@ -45,6 +47,14 @@ class Siren:
         """0 at the lowest pitch, 1 at the highest."""
         return 0.5 - 0.5 * np.cos(2 * np.pi * self.turns(times_s))
 
+    def heading(self, time_s: float) -> float:
+        """Of the reflector, in turns: 0 down, 0.5 up. It falls back once the siren is silent."""
+        starts = self.events_s
+        i = max(0, bisect_right(starts, time_s) - 1)
+        turned = max(0.0, min(time_s, self.on_s[i][1]) - starts[i]) / self.period_s
+        off = turned - round(turned)
+        return off * max(0.0, 1 - max(0.0, time_s - self.on_s[i][1]) / PARK_S)
+
     def turns(self, times_s: np.ndarray | float) -> np.ndarray:
         starts = np.asarray(self.events_s)
         i = np.maximum(np.searchsorted(starts, times_s, side="right") - 1, 0)
@@ -59,7 +69,7 @@ class Siren:
         return gain
 
     def level(self, time_s: float) -> float:
-        """Brightness: the sweep while it sounds, else 0."""
+        """How far up the beam points: the sweep while it sounds, else 0."""
         return float(self.sweep(time_s) * self.sounding(time_s))
 
     def attributes(self) -> dict[str, str | float]:
@@ -70,29 +80,21 @@ class Siren:
         }
 
     def paint(self, canvas: Canvas, time_s: float) -> None:
-        grow = 0.75 + 0.35 * self.place.size
-        light, on = PALETTE[self.color], float(self.sounding(time_s))
-        level = self.level(time_s)
-        lamp = (0.0, 0.95 * grow)
+        grow = 0.6 + 0.5 * self.place.size
+        light, lamp = PALETTE[self.color], (0.0, 0.95 * grow)
         canvas.box((-0.06, 0.0), (0.06, 0.6 * grow), (60, 62, 70))
         canvas.box((-0.34 * grow, 0.0), (0.34 * grow, 0.14 * grow), (60, 62, 70))
         canvas.box((-0.26 * grow, 0.58 * grow), (0.26 * grow, 0.72 * grow), (36, 38, 44))
-        canvas.glow(lamp, 1.0, mix(light, (255, 255, 255), 0.35), on * (0.15 + 0.75 * level))
-        if on:
-            self._paint_beam(canvas, lamp, 2 * np.pi * float(self.turns(time_s)), level)
-        bulb = mix(mix(light, (0, 0, 0), 0.65), mix(light, (255, 255, 255), 0.55), level)
         canvas.circle(lamp, 0.27 * grow, mix(light, (0, 0, 0), 0.75))
-        canvas.circle(lamp, 0.23 * grow, bulb)
-        canvas.circle(lamp, 0.13 * grow, (255, 255, 235), level)
+        canvas.circle(lamp, 0.23 * grow, light)
+        self._paint_beam(canvas, lamp, 2 * np.pi * self.heading(time_s) - 0.5 * np.pi)
 
-    def _paint_beam(
-        self, canvas: Canvas, lamp: tuple[float, float], angle: float, level: float
-    ) -> None:
+    def _paint_beam(self, canvas: Canvas, lamp: tuple[float, float], angle: float) -> None:
+        """Of even brightness; its direction is what tells the pitch."""
         color = mix(PALETTE[self.color], (255, 255, 210), 0.5)
-        for side in (0.0, np.pi):
-            a, b = angle + side - 0.22, angle + side + 0.22
-            corners = [(lamp[0] + 0.75 * np.cos(v), lamp[1] + 0.75 * np.sin(v)) for v in (a, b)]
-            canvas.polygon([lamp, *corners], color, 0.3 + 0.4 * level)
+        ends = (angle - 0.24, angle + 0.24)
+        corners = [(lamp[0] + 0.75 * np.cos(v), lamp[1] + 0.75 * np.sin(v)) for v in ends]
+        canvas.polygon([lamp, *corners], color, 0.75)
 
     def sound(self, rng: np.random.Generator) -> np.ndarray:
         grid = np.arange(0.0, CLIP_S + 0.002, 0.001)
@@ -103,10 +105,10 @@ class Siren:
         return (tone(np.interp(times, grid, pitch), partials) * gain).astype(np.float32)
 
     def describe(self, time_s: float) -> str:
-        state = "with its light off"
+        state = "silent, its beam hanging down"
         if float(self.sounding(time_s)) > 0:
-            words = ("dim", "half bright", "bright", "at full brightness")
-            state = f"with its light {level_word(self.level(time_s), words)}"
+            words = ("down", "below level", "above level", "up")
+            state = f"wailing, its beam pointing {level_word(self.level(time_s), words)}"
         return f"a {self.place.size_word} {self.color} siren {state}"
 
 
@@ -155,7 +157,7 @@ class Bird:
 
     def paint(self, canvas: Canvas, time_s: float) -> None:
         gape = self.level(time_s)
-        grow = 0.8 + 0.4 * self.place.size
+        grow = 0.65 + 0.55 * self.place.size
         coat, belly = PALETTE[self.color], mix(PALETTE[self.color], (255, 255, 255), 0.55)
         canvas.line((-0.85, 0.1), (0.85, 0.04), 0.09, mix(PALETTE["brown"], (0, 0, 0), 0.35))
         bird = canvas.at((-0.16, 0.1), grow)

@@ -1,21 +1,26 @@
 """Where things stand and how values move: placements, curves, words for quantities."""
 
+import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from training.foleyworld.pictures import Canvas, Color, Point, View
+from training.foleyworld.pictures import Color, Point, View
 from training.foleyworld.sounds import CLIP_S
 
 NEAREST, FARTHEST = 1.0, 3.0
-FLASH_S, STRIKING_S = 0.12, 0.1
+STRIKING_S = 0.1
+LOW, HIGH = 40.0, 215.0
+VIVID = np.array([(r, g, b) for r in (LOW, HIGH) for g in (LOW, HIGH) for b in (LOW, HIGH)])
 
 
 @dataclass(frozen=True)
 class Place:
     """Where a source stands: `size` 0..1 within its class, `distance` 1..3, `side` -1..1.
 
+    `look` seeds what is seen and never heard: the colours of tools, strokes that miss.
     Two sources share the picture: each has its own `center` and is drawn at `share` of its scale.
     """
 
@@ -24,6 +29,11 @@ class Place:
     side: float
     center: float = 0.0
     share: float = 1.0
+    look: int = 0
+
+    def unheard(self) -> np.random.Generator:
+        """The draws that no sound depends on; the same ones at each call."""
+        return np.random.default_rng((self.look, 2))
 
     @property
     def scale(self) -> float:
@@ -132,22 +142,21 @@ def level_word(value: float, words: Sequence[str]) -> str:
 
 def since(time_s: float, beats_s: Sequence[float]) -> float:
     """Seconds since the last beat; large before the first."""
-    i = int(np.searchsorted(beats_s, time_s + 1e-6, side="right"))
+    i = bisect_right(beats_s, time_s + 1e-6)
     return time_s - beats_s[i - 1] if i else 99.0
 
 
-def flash(time_s: float, events_s: Sequence[float]) -> float:
-    """The light of an impact: 1 at each event, gone with a time constant of 0.12 s."""
-    return float(np.exp(-since(time_s, events_s) / FLASH_S))
+def jolt(time_s: float, events_s: Sequence[float], decay_s: float = 0.06) -> float:
+    """How far something struck gives way: 1 at each event, then springing back."""
+    return math.exp(-min(since(time_s, events_s) / decay_s, 50.0))
+
+
+def any_color(rng: np.random.Generator) -> Color:
+    """A vivid colour: each channel low or high."""
+    r, g, b = (VIVID[int(rng.integers(len(VIVID)))] + rng.uniform(-30, 30, 3)).tolist()
+    return r, g, b
 
 
 def striking(time_s: float, events_s: Sequence[float]) -> bool:
     """Whether an event began within the last tenth of a second."""
     return since(time_s, events_s) < STRIKING_S
-
-
-def paint_burst(canvas: Canvas, center: Point, color: Color, light: float) -> None:
-    """The flash of an impact, within 0.85 of its centre: a disc in a soft light."""
-    canvas.glow(center, 0.85, color, 0.8 * light)
-    if light > 0.01:
-        canvas.circle(center, 0.58, color, 0.75 * light)

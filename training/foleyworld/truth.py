@@ -13,12 +13,13 @@ class Truth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is in a clip: `events` are onset times in seconds per class, sorted.
 
     Continuous classes may have no events. `levels` are per class: the visible state, 0..1, at
-    (i + 0.5) / LEVEL_RATE_HZ: height of the ball or tool, density, swell, speed, light, beak.
-    `attributes` are per class: size and distance in words and numbers, material, colour and
-    whatever else the class adds.
+    (i + 0.5) / LEVEL_RATE_HZ: height of the ball or tool, density, swell, speed, beam, beak.
+    `attributes` are per class: size and distance in words and numbers, material, colour, pitch
+    and whatever else the class adds. `held_out` says what of the clip training never sees.
     """
 
     seed: int
+    held_out: tuple[str, ...]
     classes: tuple[str, ...]
     events: dict[str, tuple[float, ...]]
     levels: dict[str, tuple[float, ...]]
