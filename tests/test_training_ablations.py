@@ -13,12 +13,13 @@ from checkpoints import SETTINGS, tiny_checkpoint, tiny_config
 
 from training import evaluate
 from training.ablations import __main__ as command
-from training.ablations.markdown import NOT_RUN, markdown, uncertainty, verdict
+from training.ablations.markdown import NOT_RUN, markdown, verdict
 from training.ablations.rows import digest, read_ablations
 from training.ablations.stages import at_rate
 from training.ablations.tables import TABLES, claim
 from training.datasets.clips import TokenisedClips
 from training.evaluation.judge import AudioClassifier
+from training.evaluation.verdicts import half_width
 from training.foleyworld import CLASSES
 from vab_rt.errors import OptionError
 
@@ -308,31 +309,44 @@ def test_before_any_run_the_tables_hold_the_papers_figures_alone():
     assert min(widths) > 3
 
 
-def figures_of(**fad):
-    return {row: {"generation": {"fad": value}} for row, value in fad.items()}
+def measured(width=None, **rows):
+    """Figures of rows, each with an interval that is `width` on either side, or with none."""
+
+    def figure(value):
+        if width is None:
+            return {"share": value}
+        return {"share": value, "share_95": [value - width, value + width]}
+
+    return {row.replace("_", "-"): {"x": figure(value)} for row, value in rows.items()}
 
 
-def test_a_finding_holds_only_beyond_what_chance_does():
-    said = claim("", "generation.fad", "a", "b")
-    assert verdict(said, figures_of(a=3.0)) == NOT_RUN
-    assert verdict(said, figures_of(a=3.0, b=2.0)).startswith("confirmed")
-    assert verdict(said, figures_of(a=2.0, b=3.0)).startswith("the opposite")
-    twice = {"base": {"generation": {"fad": 1.0}}, "base-again": {"generation": {"fad": 2.5}}}
-    assert verdict(said, figures_of(a=3.0, b=2.0) | twice).startswith("not told apart")
+TWICE = {"base": 0.1, "base_again": 0.35}  # a seed moves the figure by 0.25
+A_OVER_B, A_LIKE_B = claim("", "x.share", "a", "b"), claim("", "x.share", "a", "b", alike=True)
 
 
-def test_intervals_decide_where_there_are_some():
-    def share(value):
-        return {"x": {"share": value, "share_95": [value - 0.1, value + 0.1]}}
+@pytest.mark.parametrize(
+    ("said", "figures", "expected"),
+    [
+        (A_OVER_B, measured(0.01, a=0.8), NOT_RUN),
+        (A_OVER_B, measured(0.01, a=0.8, b=0.5), "confirmed (0.8 and 0.5)"),
+        (A_OVER_B, measured(0.01, a=0.5, b=0.8), "the opposite (0.5 and 0.8)"),
+        (A_OVER_B, measured(None, a=0.8, b=0.5), "not told apart (0.8 and 0.5)"),
+        (A_OVER_B, measured(0.2, a=0.6, b=0.4), "not told apart (0.6 and 0.4)"),
+        (A_OVER_B, measured(0.01, a=0.6, b=0.4, **TWICE), "not told apart (0.6 and 0.4)"),
+        (A_OVER_B, measured(0.01, a=0.8, b=0.5, **TWICE), "confirmed (0.8 and 0.5)"),
+        (A_LIKE_B, measured(0.01, a=0.8, b=0.79), "confirmed (0.8 and 0.79)"),
+        (A_LIKE_B, measured(None, a=0.8, b=0.8), "not told apart (0.8 and 0.8)"),
+        (A_LIKE_B, measured(0.1, a=0.8, b=0.8), "not told apart (0.8 and 0.8)"),
+        (A_LIKE_B, measured(0.01, a=0.8, b=0.5), "not confirmed (0.8 and 0.5)"),
+    ],
+)
+def test_a_verdict_is_given_only_where_intervals_allow_one(said, figures, expected):
+    assert verdict(said, figures) == expected
 
-    said = claim("", "x.share", "a", "b")
-    near, far = {"a": share(0.6), "b": share(0.5)}, {"a": share(0.8), "b": share(0.5)}
-    assert uncertainty(said, near) == pytest.approx(0.02**0.5)
-    assert verdict(said, near).startswith("not told apart")
-    assert verdict(said, far).startswith("confirmed (0.8 and 0.5)")
-    alike = claim("", "x.share", "a", "b", alike=True)
-    assert verdict(alike, near).startswith("confirmed")
-    assert verdict(alike, far).startswith("not confirmed")
+
+def test_the_interval_of_a_difference_is_that_of_two_independent_figures():
+    assert half_width((0.4, 0.6), (0.1, 0.7)) == pytest.approx((0.1**2 + 0.3**2) ** 0.5)
+    assert half_width((0.4, 0.6), None) is None
 
 
 def test_tables_go_between_the_marks_of_the_document(finished, tmp_path, capsys, monkeypatch):

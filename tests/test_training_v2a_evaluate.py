@@ -72,7 +72,12 @@ def test_variability_is_the_mean_distance_of_draws():
     clips = [HeardClip(0, {}, {}, {"prior": drawn}, {"prior": [drawn[0]] * 2})]
     clips.append(HeardClip(1, {}, {}, {"prior": []}, {"prior": []}))
     found = variability(clips, "prior")
-    assert found == {"vector": pytest.approx(2**0.5, abs=1e-4), "sound": 0.0}
+    assert found == {
+        "vector": pytest.approx(2**0.5, abs=1e-4),
+        "vector_95": pytest.approx([2**0.5] * 2, abs=1e-4),
+        "sound": 0.0,
+        "sound_95": [0.0, 0.0],
+    }
     assert variability(clips[1:], "prior") == {"vector": None, "sound": None}
 
 
@@ -139,11 +144,14 @@ FIGURES = {
     "gap": {"none": {"matched": 0.01, "unmatched": 0.02}},
     "sounds": {
         "none": {"fd": 0.9, "cs": 1.0, "onset_f1_100ms": 0.1},
-        "regression": {"fd": 0.4, "cs": 40.0, "onset_f1_100ms": 0.1},
-        "prior": {"fd": 0.3, "cs": 35.0, "onset_f1_100ms": 0.1, "class_agreement": 0.5},
+        "regression": {"fd": 0.4, "cs": 40.0, "cs_95": [39.0, 41.0], "onset_f1_100ms": 0.1},
+        "prior": {"fd": 0.3, "cs": 35.0, "cs_95": [34.0, 36.0], "class_agreement": 0.5},
         "vab": {"fd": 0.2, "cs": 50.0, "onset_f1_100ms": None},
     },
-    "variability": {"regression": {"sound": 0.2}, "prior": {"sound": 0.1}},
+    "variability": {
+        "regression": {"sound": 0.2, "sound_95": [0.19, 0.21]},
+        "prior": {"sound": 0.1, "sound_95": [0.09, 0.11]},
+    },
     "cost": {"vab": {"stages_s": {"visual": 0.12}, "seconds": 1.5, "megabytes": 20.0}},
     "parameters": {"mapper": 1_200_000},
 }
@@ -151,7 +159,7 @@ FIGURES = {
 
 def test_findings_say_which_way_it_came_out():
     found = dict(findings(FIGURES))
-    assert found["the prior is better than the regression, FD"] == "yes (0.3 and 0.4)"
+    assert found["the prior is better than the regression, FD"] == "not told apart (0.3 and 0.4)"
     assert found["the regression is better than the prior, CS"] == "yes (35 and 40)"
     assert found["the prior varies more with the seed, sound"] == "no (0.2 and 0.1)"
     assert found["V2A-Mapper knows no time: VAB's onsets are better"] == NOT_RUN
@@ -162,13 +170,13 @@ def test_tables_are_written_between_the_marks(tmp_path, monkeypatch, capsys):
     (tmp_path / command.RESULT).write_text(json.dumps(FIGURES))
     paper = tmp_path / "PAPER.md"
     begin, end = documents.marks("v2a-mapper")
-    paper.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
+    paper.write_text(f"before\n{begin}\nformer tables\n{end}\nafter\n")
     monkeypatch.setattr(command, "PAPER", paper)
     command.main(["--run", str(tmp_path), "--table", "--write"])
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == FIGURES
     text = paper.read_text()
-    assert "old" not in text and text.startswith("before") and text.endswith("after\n")
-    assert "| diffusion prior | 0.3 | not run yet | 35 | 50.0 | 0.1 |" in text
+    assert "former" not in text and text.startswith("before") and text.endswith("after\n")
+    assert "| diffusion prior | 0.3 | not run yet | 35 | 50.0 | not run yet |" in text
     assert "| VAB | 1.50 | visual 0.12 | 20.0 |" in text and "mapper 1.20" in text
     paper.write_text("no marks")
     with pytest.raises(DataError, match="lacks <!-- v2a-mapper: begin"):

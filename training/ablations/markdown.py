@@ -1,14 +1,16 @@
 """The tables in Markdown, the paper's figures beside ours, and whether its findings hold."""
 
+import math
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from typing import Any
 
 from training.ablations.tables import TABLES, Claim, Column, Figure, Table
+from training.evaluation.verdicts import UNDECIDED, half_width
 
 NOT_RUN = "not run yet"
 TRAINED_TWICE = ("base", "base-again")
-ALIKE_WITHIN = 0.1
+ALIKE_WITHIN = 0.1  # of the larger figure
 
 Figures = Mapping[str, Mapping[str, Any]]
 """Of each row that was run, by its name: figures by measure."""
@@ -50,33 +52,35 @@ def our_cell(column: Column, rows: tuple[str, ...], figures: Figures) -> str:
 
 
 def verdict(claim: Claim, figures: Figures) -> str:
-    """Whether ours say the same: only where they differ by more than they are uncertain."""
+    """Whether ours say the same: only where both have an interval over clips, and differ by more
+    than these allow and than two trainings did that differ in their seed alone."""
     higher, lower = look_up(figures, claim.higher), look_up(figures, claim.lower)
     if higher is None or lower is None:
         return NOT_RUN
-    apart = abs(higher - lower) > uncertainty(claim, figures)
-    figures_text = f"({higher:.3g} and {lower:.3g})"
+    uncertain, gap = uncertainty(claim, figures), abs(higher - lower)
     if claim.alike:
-        return f"{'not confirmed' if apart else 'confirmed'} {figures_text}"
-    if not apart:
-        return f"not told apart {figures_text}"
-    return f"{'confirmed' if higher > lower else 'the opposite'} {figures_text}"
+        allowed = ALIKE_WITHIN * max(higher, lower)
+        found = "confirmed" if gap + uncertain <= allowed else UNDECIDED
+        found = "not confirmed" if gap - uncertain > allowed else found
+    elif gap <= uncertain:
+        found = UNDECIDED
+    else:
+        found = "confirmed" if higher > lower else "the opposite"
+    return f"{found} ({higher:.3g} and {lower:.3g})"
 
 
 def uncertainty(claim: Claim, figures: Figures) -> float:
-    """By how much two figures may differ by chance: by their 95 % intervals, or as two trainings
-    did that differ in their seed alone. What should be alike may differ by a tenth in any case."""
-    found = [0.0]
-    widths = [look_up(figures, Figure(x.row, f"{x.key}_95")) for x in (claim.higher, claim.lower)]
-    if None not in widths:
-        found.append(sum(((high - low) / 2) ** 2 for low, high in widths) ** 0.5)
-    if claim.higher.key == claim.lower.key:
-        twice = [look_up(figures, Figure(row, claim.higher.key)) for row in TRAINED_TWICE]
-        if None not in twice:
-            found.append(abs(twice[0] - twice[1]))
-    if claim.alike:
-        found.append(ALIKE_WITHIN * max(look_up(figures, x) for x in (claim.higher, claim.lower)))
-    return max(found)
+    """By how much two figures may differ by chance; infinite where one has no interval."""
+    intervals = [
+        look_up(figures, Figure(x.row, f"{x.key}_95")) for x in (claim.higher, claim.lower)
+    ]
+    over_clips = half_width(*intervals)
+    if over_clips is None:
+        return math.inf
+    twice = [look_up(figures, Figure(row, claim.higher.key)) for row in TRAINED_TWICE]
+    if claim.higher.key != claim.lower.key or None in twice:
+        return over_clips
+    return max(over_clips, abs(twice[0] - twice[1]))
 
 
 def look_up(figures: Figures, figure: Figure) -> Any:

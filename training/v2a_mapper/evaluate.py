@@ -21,7 +21,7 @@ from training.datasets.shard_format import write_whole
 from training.documents import PAPER, write_between
 from training.evaluate import trained_judge
 from training.evaluation.generation import Reference
-from training.evaluation.measures import frechet_distance
+from training.evaluation.measures import bootstrap, frechet_distance
 from training.finetuning import run_command, shown
 from training.v2a_mapper.checkpoint import V2ACheckpoint, read_v2a_checkpoint
 from training.v2a_mapper.clap import load_clap, text_vectors
@@ -101,7 +101,8 @@ def sound_figures(
 ) -> dict[str, dict]:
     """By system and bound: what `training.evaluate generation` measures, with `fd`, the distance of
     CLAP's vectors from those of the true sounds, and `cs`, 100 times the mean cosine of CLAP's
-    vectors of a sound and of the name of the class that is seen (the nearer of two)."""
+    vectors of a sound and of the name of the class that is seen (the nearer of two), with its
+    95 % interval over the clips."""
     scenes = [foleyworld.make_scene(seed) for seed in seeds]
     reference = Reference(scenes, [clip.sounds["ground_truth"].heard for clip in clips])
     kinds = [foleyworld.CLASSES.index(scene.classes[0]) for scene in scenes]
@@ -109,24 +110,33 @@ def sound_figures(
     figures = {}
     for name in clips[0].sounds:
         vectors = np.stack([clip.sounds[name].vector for clip in clips])
+        cosines = 100 * (vectors * texts[kinds]).sum(1)  # [N]
         figures[name] = reference.measure([clip.sounds[name].heard for clip in clips]) | {
             "fd": round(frechet_distance(true, vectors.astype(np.float64)), 4),
-            "cs": round(100 * float((vectors * texts[kinds]).sum(1).mean()), 2),
+            **mean_of_clips("cs", cosines, 2),
         }
     return figures
 
 
-def variability(clips: list[HeardClip], name: str) -> dict[str, float | None]:
+def variability(clips: list[HeardClip], name: str) -> dict:
     """Mean distance between two draws for the same clip: of the vectors that its pictures are
-    mapped to, and of CLAP's vectors of the sounds."""
+    mapped to, and of CLAP's vectors of the sounds, with 95 % intervals over the clips."""
 
-    def over_clips(draws: list[list[NDArray[np.float32]]]) -> float | None:
+    def over_clips(key: str, draws: list[list[NDArray[np.float32]]]) -> dict:
         spreads = [spread(torch.from_numpy(np.stack(x))) for x in draws if len(x) > 1]
-        return round(float(np.mean(spreads)), 4) if spreads else None
+        return mean_of_clips(key, np.array(spreads), 4) if spreads else {key: None}
 
+    return over_clips("vector", [clip.again_mapped[name] for clip in clips]) | over_clips(
+        "sound", [clip.again_heard[name] for clip in clips]
+    )
+
+
+def mean_of_clips(name: str, values: NDArray[np.floating], digits: int) -> dict:
+    """The mean of values [N], and its 95 % interval under NAME_95."""
+    low, high = bootstrap(lambda drawn: float(drawn.mean()), values, np.random.default_rng(0))
     return {
-        "vector": over_clips([clip.again_mapped[name] for clip in clips]),
-        "sound": over_clips([clip.again_heard[name] for clip in clips]),
+        name: round(float(values.mean()), digits),
+        f"{name}_95": [round(low, digits), round(high, digits)],
     }
 
 

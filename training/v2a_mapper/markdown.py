@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from training.evaluation.verdicts import UNDECIDED, half_width
+
 NOT_RUN = "not run yet"
 NAME = "v2a-mapper"
 MAPPERS = {"none": "no mapper", "regression": "regression", "prior": "diffusion prior"}
@@ -117,8 +119,15 @@ def compare(figures: Figures | None, higher: str, lower: str) -> str:
 
 
 def less(figures: Figures, lower: str, higher: str, column: str) -> str:
-    """Whether one row has less of a column than another."""
-    a, b = (figures.get(row, {}).get(column) for row in (lower, higher))
+    """Whether one row has less of a column than another: only where both have intervals over clips
+    that allow to say so."""
+    one, other = (figures.get(row, {}) for row in (lower, higher))
+    a, b = one.get(column), other.get(column)
     if a is None or b is None:
         return NOT_RUN
-    return f"{'yes' if a < b else 'no'} ({a:.3g} and {b:.3g})"
+    uncertain = half_width(one.get(f"{column}_95"), other.get(f"{column}_95"))
+    if uncertain is None or abs(a - b) <= uncertain:
+        found = UNDECIDED
+    else:
+        found = "yes" if a < b else "no"
+    return f"{found} ({a:.3g} and {b:.3g})"
