@@ -13,6 +13,7 @@ from training import ranks
 from training.datasets.rendered import Clips
 from training.fitting import Average, fit, half_cosine, set_rate
 from training.image_encoder import ImageEncoder, build_clip
+from training.pretrain import wants_bfloat16
 from vab_rt.config import ModelConfig
 
 BATCH = 128
@@ -30,6 +31,7 @@ def train_clip(
     average = Average(clip)
     optimizer = torch.optim.AdamW(clip.parameters(), betas=(0.9, 0.98), weight_decay=0.05)
     captions = CaptionTable(clips, clip.context_length)
+    half = wants_bfloat16("auto", device)
 
     def step(i: int, progress: float) -> dict[str, Tensor]:
         set_rate(optimizer, half_cosine(progress, PEAK_RATE))
@@ -40,9 +42,10 @@ def train_clip(
             np.stack([clips.frames[r, t] for r, t in zip(rows, times, strict=True)])
         )
         ids = captions.ids[rows, times]
-        text = F.normalize(clip.encode_text(captions.tokens[ids].to(device)), dim=-1)
-        seen = encoder(jitter(frames, random).to(device))
-        loss = matching_loss(seen, text, clip.logit_scale.exp(), ids)
+        with torch.autocast(device.type, torch.bfloat16, half):
+            text = F.normalize(clip.encode_text(captions.tokens[ids].to(device)), dim=-1)
+            seen = encoder(jitter(frames, random).to(device))
+        loss = matching_loss(seen.float(), text.float(), clip.logit_scale.exp(), ids)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(clip.parameters(), 1.0)

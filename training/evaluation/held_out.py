@@ -47,11 +47,13 @@ def film(seed: int, config: ModelConfig, kept: Path | None = None) -> NDArray[np
 
 
 class ClipJob(msgspec.Struct, frozen=True):
-    """One clip to be encoded."""
+    """One clip to be encoded. frames: its own, where they were rendered before: a folder that
+    `rendered_clips` filled, and its row there."""
 
     seed: int
     checkpoint: Path
     device: str
+    frames: tuple[Path, int] | None = None
 
 
 class EncodedClip(msgspec.Struct, frozen=True):
