@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from training.masking import mask_ratios, mask_tokens, temporal_mixup, temporal_roll
+from training.masking import (
+    mask_ratios,
+    mask_tokens,
+    temporal_freeze,
+    temporal_mixup,
+    temporal_roll,
+)
 
 
 def test_ratios_follow_the_truncated_normal():
@@ -52,3 +58,15 @@ def test_roll_turns_both_streams_together():
     rolled, rolled_features = temporal_roll(tokens, features, np.random.default_rng(0), 1.0)
     assert (rolled[:, 0, 0] // 10 == rolled_features[:, 0, 0]).all()
     assert len(set(rolled[:, 0, 0].tolist())) > 5
+
+
+def test_from_one_frame_on_a_frozen_clip_shows_its_last_one():
+    _, features = batch()
+    features = features + np.arange(10, dtype=np.float32)[:, None] / 100
+    frozen = temporal_freeze(features, np.random.default_rng(0), 0.5)
+    changed = (frozen != features).any((1, 2))
+    assert 0.3 < changed.mean() < 0.7
+    for before, after in zip(features[changed], frozen[changed], strict=True):
+        first = int((before != after).any(1).argmax())
+        assert first >= 1 and (after[:first] == before[:first]).all()
+        assert (after[first:] == before[first - 1]).all()

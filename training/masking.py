@@ -53,6 +53,18 @@ def temporal_mixup(
     return tokens, features
 
 
+def temporal_freeze(
+    features: NDArray[np.float32], random: np.random.Generator, probability: float = 0.0
+) -> NDArray[np.float32]:
+    """The last feature repeats from one random frame on, as the runtime fills up a video that ends
+    before its window does; the tokens go on."""
+    features = features.copy()
+    for b in np.flatnonzero(random.random(len(features)) < probability):
+        frame = random.integers(1, features.shape[1]) if features.shape[1] > 1 else 1
+        features[b, frame:] = features[b, frame - 1]
+    return features
+
+
 def temporal_roll(
     tokens: NDArray[np.int32],
     features: NDArray[np.float32],

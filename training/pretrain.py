@@ -13,7 +13,13 @@ from torch.nn import functional as F
 from training import ranks
 from training.datasets.clips import ClipSource, TokenisedClips
 from training.fitting import Average, fit, half_cosine
-from training.masking import MASK_MEAN, mask_tokens, temporal_mixup, temporal_roll
+from training.masking import (
+    MASK_MEAN,
+    mask_tokens,
+    temporal_freeze,
+    temporal_mixup,
+    temporal_roll,
+)
 from training.model import VAB
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
@@ -42,6 +48,7 @@ class PretrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     mask_mean: float = MASK_MEAN
     mixup: float = 0.5
     roll: float = 0.1
+    freeze: float = 0.0
     visual_dropout: float = 0.1
     crop_s: float | None = None
     crop_share: float = 0.75
@@ -151,6 +158,7 @@ def training_batch(
         tokens, features, first_frame = random_part(tokens, features, config, share, random)
     tokens, features = temporal_mixup(tokens, features, random, s.mixup)
     tokens, features = temporal_roll(tokens, features, random, s.roll)
+    features = temporal_freeze(features, random, s.freeze)
     conditional = (random.random(count) >= s.visual_dropout).astype(np.float32)
     masked = mask_tokens(tokens, config.mask_id, random, s.mask_mean, config.given_codebooks)
     return to_device(tokens, *masked, features, conditional, first_frame)
