@@ -17,7 +17,7 @@ from export.typed_graphs import write_typed
 from export.wanted import Precision
 from training.checkpoint import Checkpoint
 from vab_rt.bundle import write_manifest
-from vab_rt.config import ModelConfig
+from vab_rt.config import ModelConfig, Tuning
 from vab_rt.contract import BACKBONES, STREAMS, GraphContract, contract_of, pair_contract_of
 from vab_rt.errors import ExportError
 from vab_rt.kinds import Variant, check_pair
@@ -48,6 +48,11 @@ class Models(NamedTuple):
     def licence(self) -> str:
         licences = [m.header.licence for m in (self.coarse, self.fine) if m is not None]
         return "; ".join(dict.fromkeys(licences))
+
+    def options(self) -> Tuning:
+        """How the models want to be decoded: as the coarse one says, and the fine one of itself."""
+        of_fine = Tuning() if self.fine is None else self.fine.header.options
+        return Tuning(**of_fine.named() | self.coarse.header.options.named())
 
     def provenance(self, store: Store) -> dict[str, str]:
         """Of the fine model's own, under names that begin with `fine_`."""
@@ -110,7 +115,8 @@ def build_bundle(
             graph = build_variant(name, models.owner(name), folder, width, store, calibration)
             provenance |= graph.measured
             yield graph
-        more = {} if models.fine is None else {"fine": models.fine.config}
+        more: dict[str, object] = {} if models.fine is None else {"fine": models.fine.config}
+        more |= {"options": models.options()}
         licence = models.licence()
         write_manifest(folder, models.coarse.config, precision, licence, provenance, **more)
 

@@ -27,7 +27,7 @@ from export.verify import (
 )
 from training.checkpoint import Checkpoint, read_checkpoint
 from vab_rt.bundle import open_bundle
-from vab_rt.config import TokenOptions
+from vab_rt.config import TokenOptions, Tuning
 from vab_rt.contract import GRAPHS, contract_of
 from vab_rt.decoding import decode_masked
 from vab_rt.errors import BundleError, ExportError
@@ -37,7 +37,8 @@ from vab_rt.sampling import sample_step
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     path = tmp_path_factory.mktemp("run") / "ckpt.pt"
-    torch.save(tiny_checkpoint(tiny_config()), path)
+    options = {"options": {"guidance": 5.0, "mask_temperature": 25.5}}
+    torch.save(tiny_checkpoint(tiny_config()) | options, path)
     return read_checkpoint(path)
 
 
@@ -58,6 +59,8 @@ def test_the_runtime_accepts_the_bundle(bundle: Path, checkpoint: Checkpoint) ->
     assert manifest.provenance["data"] == "none, random weights"
     assert manifest.provenance["weights_stored_as"] == "fp32"
     assert len(manifest.provenance["checkpoint_sha256"]) == 64
+    assert manifest.options == Tuning(guidance=5, mask_temperature=25.5)
+    assert manifest.defaults == TokenOptions(guidance=5, mask_temperature=25.5)
     assert all(f"verified_{name}" in manifest.provenance for name in GRAPHS)
     assert sorted(p.name for p in bundle.iterdir()) == sorted(
         ["README.md", "vab.json", *(f"{name}.onnx" for name in GRAPHS)]

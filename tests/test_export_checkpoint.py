@@ -41,6 +41,19 @@ def test_pt_round_trip(content: dict[str, Any], tmp_path: Path) -> None:
     assert torch.equal(vab.heads.weight, content["vab"]["heads.weight"])
 
 
+def test_a_checkpoint_whose_codebooks_share_a_projection_computes_as_it_did(
+    content: dict[str, Any], tmp_path: Path
+) -> None:
+    config, own = tiny_config(), content["vab"]["audio_in.weight"]
+    shared = own[:, : config.code_dim].clone()  # [D, code_dim], as it was before
+    old = changed(content, "vab", "audio_in.weight", shared)
+    vab = read_checkpoint(written(old, tmp_path / "ckpt.pt")).vab()
+    tokens = torch.randint(0, config.codebook_size, (2, 3, config.num_token_steps))
+    each = [torch.nn.functional.embedding(tokens[:, k], vab.codebooks[k]) for k in range(3)]
+    expected = sum(each) @ shared.T + vab.audio_in.bias + vab.modality[1]
+    torch.testing.assert_close(vab.embed(tokens, None, None), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_safetensors_holds_the_same(content: dict[str, Any], tmp_path: Path) -> None:
     header = {key: value for key, value in content.items() if key not in PARTS}
     tensors = {f"{part}.{name}": t for part in PARTS for name, t in content[part].items()}

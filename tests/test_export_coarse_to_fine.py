@@ -17,7 +17,6 @@ from export.modules import TYPED_GRAPHS
 from export.vab_bundle import build_graph, build_variant, has_variant
 from training.checkpoint import read_checkpoint
 from training.model import VAB
-from vab_rt import GenerateOptions
 from vab_rt.bundle import open_bundle
 from vab_rt.config import CoarseToFineOptions, ModelConfig
 from vab_rt.contract import BACKBONES, contract_of
@@ -48,6 +47,7 @@ def write_pair(folder: Path, **changes: Any) -> tuple[Path, Path]:
     codebooks = fine["vab"]["codebooks"]
     coarse["vab"]["codebooks"] = codebooks[:4].clone()
     coarse["image_encoder"] = fine["image_encoder"]
+    coarse["options"], fine["options"] = {"guidance": 5.0}, {"fine_steps": 7}
     paths = folder / "coarse.pt", folder / "fine.pt"
     for path, content in zip(paths, (coarse, fine), strict=True):
         torch.save(content, path)
@@ -76,6 +76,7 @@ def test_the_bundle_holds_both_and_the_fine_ones_codec(bundle, pair):
     assert manifest.graphs["codec_encoder"].contract.outputs[0].shape == ("B", 12, 100)
     assert all(f"verified_{name}" in manifest.provenance for name in GRAPHS)
     assert manifest.licence == "Apache-2.0", "said once"
+    assert manifest.defaults == CoarseToFineOptions(guidance=5, fine_steps=7)
     of_fine = {name for name in manifest.provenance if name.startswith("fine_")}
     assert of_fine == {"fine_data", "fine_checkpoint_sha256"}
     assert manifest.provenance["fine_checkpoint_sha256"] != manifest.provenance["checkpoint_sha256"]
@@ -122,7 +123,7 @@ def test_the_tokens_of_all_52_steps_are_torchs(bundle, pair):
     features = rng.standard_normal((1, c.num_frames, c.visual_dim)).astype(np.float32)
     features /= np.linalg.norm(features, axis=-1, keepdims=True)
     window = Window(0, features[0], c.num_frames, slice(0, c.num_samples), is_last=True)
-    found = list(pipeline.system.decode(window, None, GenerateOptions(seed=11)))
+    found = list(pipeline.system.decode(window, None, options))
     expected = list(decoded_by_torch(pair, features, options, seed=11))
     assert len(found) == len(expected) == 52
     for (step, ours), theirs in zip(found, expected, strict=True):

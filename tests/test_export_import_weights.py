@@ -30,6 +30,7 @@ from training import extract
 from training.checkpoint import read_checkpoint
 from training.datasets.shards import ShardedClips
 from training.recipes import read_recipe
+from vab_rt.config import Tuning
 from vab_rt.errors import ExportError, OutputError
 
 CHECKOUT = Path(__file__).parents[1]
@@ -69,7 +70,10 @@ def sources(tmp_path_factory):
         codec = write_audiocraft(folder / "compression_state_dict.bin", weights)
         (folder / "clip").mkdir()
         clip = write_clip(folder / "clip", open_clip.create_model(CLIP_NAME).state_dict())
-        yield recipe_file(folder / "small.toml", CONFIG), codec, clip
+        recipe = recipe_file(folder / "small.toml", CONFIG)
+        with recipe.open("a") as file:
+            file.write("[options]\nguidance = 5\n")
+        yield recipe, codec, clip
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +89,7 @@ def start(sources, tmp_path_factory):
 def test_two_commands_make_a_checkpoint(start, sources):
     checkpoint = read_checkpoint(start)
     assert checkpoint.config == CONFIG
+    assert checkpoint.header.options == Tuning(guidance=5)
     expected = "codec: CC-BY-NC-4.0; image_encoder: MIT; transformer: Apache-2.0"
     assert checkpoint.header.licence == expected
     assert checkpoint.header.provenance["codec"].startswith("encodec, imported from compression_s")

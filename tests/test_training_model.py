@@ -96,6 +96,27 @@ def test_the_unconditional_branch_does_not_see_the_features(model, inputs):
     assert (model(tokens, features, on) - model(tokens, -features, on)).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize(("is_shared", "least", "most"), [(False, 0.9, 1), (True, 0, 0.4)])
+def test_a_model_can_read_codes_of_few_numbers(config, is_shared, least, most):
+    """Its own four tokens a step, of 4 numbers each; by one projection of their sum it cannot."""
+    torch.manual_seed(0)
+    few = {"codebook_size": 32, "code_dim": 4, "layers": 1, "expert_layers": 0, "clip_s": 0.5}
+    model = VAB(msgspec.structs.replace(config, **few))
+    model.use_codebooks(torch.randn_like(model.codebooks))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    features, off = torch.zeros(16, model.config.num_frames, 12), torch.zeros(16)
+    levels = model.audio_in.weight.data.unflatten(1, (4, 4))  # [D, K, code_dim]
+    for _ in range(120):
+        if is_shared:
+            levels.copy_(levels.mean(1, keepdim=True).expand_as(levels))
+        tokens = torch.randint(0, 32, (16, 4, 25))
+        logits = model(tokens, features, off)
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(logits.flatten(0, 2), tokens.flatten()).backward()
+        optimizer.step()
+    assert least <= (logits.argmax(-1) == tokens).float().mean() <= most
+
+
 def test_a_masked_token_reads_the_mask_vector_of_its_codebook(model, inputs):
     tokens, features, on = inputs
     masked = tokens.clone()

@@ -19,6 +19,7 @@ from training.stages import hold_recipe, is_measured
 from training.v2a_mapper.recipes import is_v2a_recipe, read_v2a_recipe
 from vab_rt.bundle import open_bundle
 from vab_rt.card import read_card
+from vab_rt.config import Tuning
 from vab_rt.errors import BundleError, DataError, OptionError
 
 
@@ -77,6 +78,45 @@ def test_a_file_that_is_no_recipe_is_named(content, message, tmp_path):
 def test_counts_and_minutes_are_checked_before_any_work(line, message, tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(f"{line}\n{TINY[TINY.index('[model]') :]}")
+    with pytest.raises(OptionError, match=message):
+        read_recipe(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "mask_temperature"), [("vab-encodec", 25.5), ("vab-dac", 10.5), ("vab-dac-test", 10.5)]
+)
+def test_presets_of_the_paper_are_decoded_as_the_paper_does(name, mask_temperature):
+    recipe = read_recipe(name)
+    expected = {"steps": 16, "guidance": 5, "temperature": 1, "top_k": 0}
+    found = recipe.options_of(recipe.model).named()
+    assert found == expected | {"mask_temperature": mask_temperature}
+    fine = read_recipe("vab-dac-coarse2fine")
+    assert fine.options_of(fine.model).named() == {"fine_steps": 36}
+
+
+def test_fine_steps_are_of_the_fine_model():
+    recipe = msgspec.structs.replace(
+        read_recipe("vab-dac-small"), options=Tuning(steps=8, fine_steps=24)
+    )
+    assert recipe.options_of(recipe.model) == Tuning(steps=8)
+    assert recipe.options_of(recipe.fine) == Tuning(fine_steps=24)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("default", "fine_steps = 36", "fine_steps is 36, which vab-tiny has no use for"),
+        ("default", "guidence = 2", "guidence"),
+        ("default", "steps = 0", "steps is 0, expected 1 to 1024"),
+        ("vab-dac-coarse2fine", "guidance = 2", "options has guidance, expected fine_steps alone"),
+    ],
+)
+def test_options_that_a_model_has_no_use_for_are_refused(name, options, message, tmp_path):
+    path = tmp_path / "mine.toml"
+    text = (CONFIGS / f"{name}.toml").read_text().replace("fine_steps = 36\n", "")
+    table = "[options]" if "[options]" not in text else "[options]  # section"
+    text = text if table in text else f"{text}\n{table}\n"
+    path.write_text(text.replace(table, f"[options]\n{options}\n#", 1))
     with pytest.raises(OptionError, match=message):
         read_recipe(str(path))
 
@@ -224,6 +264,7 @@ def test_minutes_may_change_and_a_mistake_may_be_mended(tmp_path):
     hold_recipe(tmp_path / "run", recipe)  # nothing was made yet
     (tmp_path / "run" / "codec.pt").touch()
     hold_recipe(tmp_path / "run", msgspec.structs.replace(recipe, pretrain_minutes=1))
+    hold_recipe(tmp_path / "run", msgspec.structs.replace(recipe, options=Tuning(steps=3)))
     with pytest.raises(OptionError, match="clip_minutes 11.0, expected that and not 1"):
         hold_recipe(tmp_path / "run", msgspec.structs.replace(recipe, clip_minutes=1.0))
     with pytest.raises(OptionError, match=r"licence 'Apache-2\.0', expected that and not 'MIT'"):

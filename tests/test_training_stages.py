@@ -9,7 +9,10 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 from checkpoints import tiny_checkpoint, tiny_config
 
 from training import stages
+from training.checkpoint import read_checkpoint
 from training.recipes import Recipe
+from vab_rt.bundle import open_bundle
+from vab_rt.config import TokenOptions, Tuning
 from vab_rt.errors import OptionError
 
 CONFIG = tiny_config(layers=1, expert_layers=1)
@@ -52,3 +55,22 @@ def test_a_start_of_other_pictures_is_refused(folder):
     other = Recipe(model=tiny_config(layers=1, expert_layers=1, visual_dim=32))
     with pytest.raises(OptionError, match="has visual_dim 24, expected 32"):
         stages.train_encoders(other, folder)
+
+
+def test_other_options_are_written_into_a_checkpoint_and_its_bundle(folder):
+    """Weights and their date stay: nothing is trained again."""
+    path, bundle = folder / "start.pt", folder / "bundle"
+    before = path.stat().st_mtime_ns
+    stages.export(path, bundle)
+    made = (bundle / "vab.json").stat().st_mtime_ns
+    stages.recommend(path, Tuning())
+    stages.export(path, bundle)
+    assert (bundle / "vab.json").stat().st_mtime_ns == made
+    stages.recommend(path, Tuning(steps=8))
+    stages.export(path, bundle)
+    assert path.stat().st_mtime_ns == before
+    assert read_checkpoint(path).header.options == Tuning(steps=8)
+    assert open_bundle(str(bundle)).manifest.defaults == TokenOptions(steps=8)
+    expected = tiny_checkpoint(CONFIG)["vab"]
+    found = read_checkpoint(path).vab().state_dict()
+    assert all(torch.equal(x, found[name]) for name, x in expected.items())

@@ -16,7 +16,7 @@ from training.image_encoder import ImageEncoder
 from training.model import VAB
 from training.saving import DAMAGE, save_whole
 from training.visual_encoder import MotionEncoder, VisualEncoder
-from vab_rt.config import ModelConfig
+from vab_rt.config import ModelConfig, Tuning
 from vab_rt.errors import ExportError
 
 PARTS = ("vab", "codec", "image_encoder")
@@ -26,10 +26,11 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Everything in a checkpoint but its weights."""
+    """Everything in a checkpoint but its weights. options: how the model wants to be decoded."""
 
     config: ModelConfig
     codec_settings: dict[str, Any] = {}
+    options: Tuning = Tuning()
     provenance: dict[str, str]
     licence: str
 
@@ -49,7 +50,8 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
         return self.header.config
 
     def vab(self) -> VAB:
-        vab = self._load("vab", VAB(self.config))
+        found = a_projection_each(self.weights["vab"], self.config.num_codebooks)
+        vab = load_weights(f"{self.path}: vab", found, VAB(self.config))
         if not torch.equal(vab.codebooks, self.codec().codebooks):
             raise ExportError(
                 f"{self.path}: the codebooks of vab are not those of codec; "
@@ -142,6 +144,14 @@ def check_weights(where: str, found: dict[str, Tensor], expected: dict[str, Tens
             )
         if not torch.isfinite(found[name]).all():
             raise ExportError(f"{where}: {name} holds NaN or infinity, expected finite weights")
+
+
+def a_projection_each(weights: dict[str, Tensor], num_codebooks: int) -> dict[str, Tensor]:
+    """Older checkpoints have one for all codebooks: a copy for each of them computes the same."""
+    shared, codebooks = weights.get("audio_in.weight"), weights.get("codebooks")
+    if shared is None or codebooks is None or shared.shape[1:] != codebooks.shape[2:]:
+        return weights
+    return weights | {"audio_in.weight": shared.repeat(1, num_codebooks)}
 
 
 def _check_names(where: object, found: Any, expected: Any) -> None:

@@ -41,13 +41,15 @@ def run(recipe: Recipe, folder: Path, images: Path | None = None) -> None:
         first_codebooks(validation, num_coarse),
         recipe.pretrain,
         recipe.pretrain_minutes,
+        recipe.options_of(recipe.model),
     )
     begin, settings, minutes = (
         read_checkpoint(fine_start),
         recipe.fine_pretrain,
         recipe.fine_minutes,
     )
-    fine = train_model(fine_folder, begin, clips, validation, settings, minutes)
+    options = recipe.options_of(recipe.fine)
+    fine = train_model(fine_folder, begin, clips, validation, settings, minutes, options)
     if ranks.rank() == 0:
         export(coarse, folder / "bundle", fine)
         evaluate_bundle(recipe, folder)

@@ -25,7 +25,7 @@ class VAB(nn.Module):
         c = self.config = config
         self.register_buffer("codebooks", torch.zeros(c.num_codebooks, c.codebook_size, c.code_dim))
         self.mask_codes = nn.Parameter(torch.randn(c.num_codebooks, 1, c.code_dim) * 0.02)
-        self.audio_in = nn.Linear(c.code_dim, c.width)
+        self.audio_in = nn.Linear(c.num_codebooks * c.code_dim, c.width)  # a part for each level
         self.visual_in = nn.Linear(c.visual_dim, c.width)
         self.visual_beside = AlignedFrames(c) if c.aligned_visual else None
         self.modality = nn.Parameter(torch.randn(2, c.width) * 0.02)
@@ -58,7 +58,7 @@ class VAB(nn.Module):
         self.codebooks.copy_(codebooks)
         per_codebook = codebooks.std((1, 2), keepdim=True)  # [K, 1, 1]
         self.mask_codes.copy_(torch.randn_like(self.mask_codes) * per_codebook)
-        self.audio_in.weight /= per_codebook.square().sum().sqrt()
+        self.audio_in.weight /= per_codebook.square().mean().sqrt()
 
     def forward(
         self, tokens: Tensor, features: Tensor, conditional: Tensor, first_frame: int = 0
@@ -112,13 +112,22 @@ class VAB(nn.Module):
             positions = features.unflatten(1, (-1, self.config.image_stride)).mean(2)
             parts.append(self.visual_in(positions) * seen + self.modality[0])
         if tokens is not None:
-            codes = torch.cat([self.codebooks, self.mask_codes], 1)  # [K, V + 1, code_dim]
+            codes = self.projected_codes()
             summed = sum(F.embedding(tokens[:, k], codes[k]) for k in range(tokens.shape[1]))
-            audio = self.audio_in(summed) + self.modality[1]  # [B, T, D]
+            audio = summed + self.audio_in.bias + self.modality[1]  # [B, T, D]
             if features is not None and self.visual_beside is not None:
                 audio = audio + self.visual_beside(features, tokens.shape[2]) * seen
             parts.append(audio)
         return torch.cat(parts, 1)
+
+    def projected_codes(self) -> Tensor:
+        """Every code by its own level's projection [K, V + 1, D]; runtimes fold it at load.
+
+        One projection of the sum would leave the levels of DAC, of 8 numbers each, mixed up.
+        """
+        codes = torch.cat([self.codebooks, self.mask_codes], 1)  # [K, V + 1, code_dim]
+        levels = self.audio_in.weight.unflatten(1, (len(codes), -1))  # [D, K, code_dim]
+        return codes @ levels.permute(1, 2, 0)
 
     def _rows(self, num_visual: int, num_audio: int, first_frame: int) -> slice | Tensor:
         """Which positions of the whole clip's stream these are."""

@@ -54,7 +54,8 @@ def run(recipe: Recipe, folder: Path, images: Path | None = None) -> None:
         )
     settings, minutes = recipe.pretrain, recipe.pretrain_minutes
     begin = read_checkpoint(start)
-    checkpoint = train_model(folder, begin, clips, validation, settings, minutes)
+    options = recipe.options_of(recipe.model)
+    checkpoint = train_model(folder, begin, clips, validation, settings, minutes, options)
     if ranks.rank() == 0:
         finetune(recipe, folder, checkpoint, clips)
         export(checkpoint, folder / "bundle")
@@ -82,8 +83,9 @@ def run_on_shards(recipe: Recipe, folder: Path, start: Path, shards: str, held_o
     validation = open_shards(held_out, begin).in_memory() if held_out else None
     own = {"transformer_data": f"{len(clips)} clips of {begin.config.clip_s:g} s of one's own"}
     begin = msgspec.structs.replace(begin, header=begin.header.with_provenance(own))
+    options = recipe.options_of(recipe.model)
     checkpoint = train_model(
-        folder, begin, clips, validation, recipe.pretrain, recipe.pretrain_minutes
+        folder, begin, clips, validation, recipe.pretrain, recipe.pretrain_minutes, options
     )
     if ranks.rank() == 0 and not recipe.model.given_codebooks:
         finetune(recipe, folder, checkpoint, clips)

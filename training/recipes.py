@@ -10,7 +10,7 @@ from training.classification import ClassificationSettings
 from training.contrastive import ContrastiveSettings
 from training.motion_training import MotionSettings
 from training.pretrain import PretrainSettings
-from vab_rt.config import ModelConfig
+from vab_rt.config import CoarseToFineOptions, ModelConfig, TokenOptions, Tuning, fill_in
 from vab_rt.errors import OptionError, VabError
 from vab_rt.kinds import check_pair
 
@@ -23,10 +23,12 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     codec, codec_training: see `build_codec` and `codecs/settings.py`. rendered_clips: what
     codec and image encoder learn from; clips: what the transformer learns from. fine: a second
     transformer, which goes on from the tokens of the first; the codec is then the one of both.
+    options: how the model wants to be decoded; what is left out is as `TokenOptions` has it.
     """
 
     model: ModelConfig
     fine: ModelConfig | None = None
+    options: Tuning = Tuning()
     codec: dict[str, Any] = {}
     codec_training: dict[str, Any] = {}
     pretrain: PretrainSettings = PretrainSettings()
@@ -51,11 +53,18 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         check_budgets(self)
         if self.fine is not None:
             check_pair(self.model, self.fine)
+        check_options(self)
 
     @property
     def codec_model(self) -> ModelConfig:
         """The model that has all the codec's codebooks."""
         return self.fine or self.model
+
+    def options_of(self, config: ModelConfig) -> Tuning:
+        """What the checkpoint of one of the models carries: fine_steps are of the fine one."""
+        if config.given_codebooks:
+            return Tuning(fine_steps=self.options.fine_steps)
+        return msgspec.structs.replace(self.options, fine_steps=None)
 
     def with_minutes(self, pretrain: float) -> Self:
         """The same with so many minutes of pre-training, of both transformers where there are two
@@ -75,6 +84,20 @@ def check_budgets(recipe: msgspec.Struct) -> None:
         least = 2 if name == "evaluated_clips" else 1
         if name.endswith("clips") and value < least:
             raise OptionError(f"{name} is {value}, expected at least {least}")
+
+
+def check_options(recipe: Recipe) -> None:
+    """Raises OptionError for an option that what the recipe trains has no use for."""
+    if recipe.model.given_codebooks:
+        others = recipe.options.named().keys() - {"fine_steps"}
+        if others:
+            raise OptionError(
+                f"options has {', '.join(sorted(others))}, expected fine_steps alone: "
+                f"{recipe.model.name} is decoded with the rest as its coarse model has them"
+            )
+        return
+    defaults = TokenOptions() if recipe.fine is None else CoarseToFineOptions()
+    fill_in(recipe.options, defaults, recipe.model.name)
 
 
 def recipe_names() -> list[str]:

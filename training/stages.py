@@ -2,6 +2,7 @@
 second run finds it."""
 
 import datetime
+import hashlib
 import json
 import os
 import shutil
@@ -36,16 +37,18 @@ from training.motion_training import motion_weights, train_motion
 from training.names import readable
 from training.pretrain import PretrainSettings, pretrain
 from training.recipes import Recipe
+from training.saving import save_whole
 from training.visual_encoder import MotionEncoder
-from vab_rt.config import ModelConfig
-from vab_rt.errors import DataError, OptionError
+from vab_rt.bundle import read_manifest
+from vab_rt.config import ModelConfig, Tuning
+from vab_rt.errors import BundleError, DataError, OptionError
 from vab_rt.manifest import MANIFEST
 from vab_rt.output import UNFINISHED, writing
 
 CHECKOUT = Path(__file__).parents[1]
 FREE = (
     *("pretrain_minutes", "fine_minutes", "contrastive_minutes", "classification_minutes"),
-    *("denoiser_minutes", "evaluated_clips"),
+    *("denoiser_minutes", "evaluated_clips", "options"),
 )
 """What may change between runs in one folder: no other network learns from what comes of it."""
 OF_IMAGES = ("image_encoder", "image_size", "visual_dim", "motion_dim", "motion_reach")
@@ -88,9 +91,11 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """A.B.C: value of nested tables, without what may change between runs."""
     found: dict[str, Any] = {}
     for name, value in values.items():
+        if name in FREE:
+            continue
         if isinstance(value, dict):
             found |= flat(value, f"{prefix}{name}.")
-        elif name not in FREE:
+        else:
             found[prefix + name] = value
     return found
 
@@ -193,6 +198,7 @@ def header_of(recipe: Recipe, config: ModelConfig, folder: Path) -> Header:
     return Header(
         config=config,
         codec_settings=recipe.codec,
+        options=recipe.options_of(config),
         licence=recipe.licence,
         provenance=trained_by | steps,
     )
@@ -230,8 +236,10 @@ def train_model(
     validation: TokenisedClips | None,
     settings: PretrainSettings,
     minutes: float | None,
+    options: Tuning,
 ) -> Path:
-    """Pre-train the transformer of `start`; the path of the finished checkpoint."""
+    """Pre-train the transformer of `start`; the path of the finished checkpoint, whose model wants
+    to be decoded with these `options`."""
     report(
         f"pretrain {start.config.name}",
         pretrain(folder, clips, validation, start.vab(), settings, minutes),
@@ -245,9 +253,22 @@ def train_model(
             "date": datetime.date.today().isoformat(),
             "pretraining_steps": str(steps_made(folder / "vab.pt")),
         }
-        write_checkpoint(path, start.header.with_provenance(made), modules)
+        header = msgspec.structs.replace(start.header.with_provenance(made), options=options)
+        write_checkpoint(path, header, modules)
+    elif ranks.rank() == 0:
+        recommend(path, options)
     ranks.wait()
     return path
+
+
+def recommend(path: Path, options: Tuning) -> None:
+    """Write other options into a checkpoint, which stays as old as its weights."""
+    checkpoint = read_checkpoint(path)
+    if checkpoint.header.options == options:
+        return
+    times, header = path.stat(), msgspec.structs.replace(checkpoint.header, options=options)
+    save_whole(path, msgspec.to_builtins(header) | checkpoint.weights)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def evaluate_bundle(recipe: Recipe, folder: Path) -> None:
@@ -292,11 +313,26 @@ def describe(folder: Path) -> None:
 
 
 def export(checkpoint: Path, bundle: Path, fine: Path | None = None) -> None:
-    """Into `bundle`, unless it is newer. The layer above this one, so it is run, not imported."""
-    if not is_older(bundle / MANIFEST, *filter(None, (checkpoint, fine))):
+    """Into `bundle`, unless it is made of the same. The layer above this one, so it is run, not
+    imported."""
+    if is_exported(bundle, checkpoint_sha256=checkpoint, fine_checkpoint_sha256=fine):
         return
     pair = [] if fine is None else ["--fine", str(fine.resolve())]
     command = [sys.executable, "-m", "export.build_engines", str(checkpoint.resolve())]
     options = ["--out", str(bundle.resolve()), "--store", "fp16", "--force"]
     if subprocess.run([*command, *pair, *options], cwd=CHECKOUT, check=False).returncode:
         raise DataError(f"{checkpoint} was not exported, see above; expected {bundle}")
+
+
+def is_exported(bundle: Path, **checkpoints: Path | None) -> bool:
+    """Whether `bundle` names the hash of each checkpoint in its provenance."""
+    try:
+        named = read_manifest(bundle / MANIFEST).provenance
+    except BundleError:  # there is none, or a damaged one
+        return False
+    return named == named | {key: sha256(path) for key, path in checkpoints.items() if path}
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,7 @@
 """The two kinds of settings: facts of a model, and wishes of a caller. Never mixed."""
 
 import sys
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -190,6 +190,10 @@ class Tuning(
         _require_if_given(int, "top_k", self.top_k, 0, 2**31 - 1, "0 (keep all) or more")
         _require_if_given(float, "mask_temperature", self.mask_temperature, 0, 1000, "0 to 1000")
 
+    def named(self) -> dict[str, Any]:
+        """What is not left to the model."""
+        return {key: x for key, x in msgspec.structs.asdict(self).items() if x is not None}
+
 
 class GenerateOptions(
     Tuning, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=False
@@ -239,8 +243,7 @@ def fill_in(wishes: Tuning, defaults: Options, system: str) -> Options:
 
     Raises OptionError for a wish that the system does not know: it has no default for it.
     """
-    wished = msgspec.structs.asdict(wishes)
-    named = {key: value for key, value in wished.items() if value is not None}
+    named = wishes.named()
     known = [key for key in Tuning.__struct_fields__ if getattr(defaults, key) is not None]
     for key in Tuning.__struct_fields__:
         if key in named and key not in known:

@@ -63,16 +63,18 @@ def begun(path: Path, recipe: Recipe) -> dict[str, Any]:
     """What `path` holds so far. Raises ExportError for what was not begun with this config."""
     config = msgspec.to_builtins(recipe.model)
     if not path.exists():
-        return {"config": config, "codec_settings": {}, "licence": "", "provenance": {}}
+        options = msgspec.to_builtins(recipe.options_of(recipe.model))
+        facts = {"config": config, "codec_settings": {}, "options": options}
+        return facts | {"licence": "", "provenance": {}}
     content = read_torch(path, ADVICE)
     keys = {*Header.__struct_fields__}
-    if not keys <= content.keys() or not content.keys() <= keys | {*PARTS}:
+    if not content.keys() <= keys | {*PARTS}:
         raise ExportError(
             f"{path} holds {', '.join(map(repr, list(content)[:5]))}, expected a checkpoint that "
             f"an import has begun; {ADVICE}"
         )
     try:
-        found = msgspec.convert({key: content[key] for key in keys}, Header).config
+        found = msgspec.convert({key: content[key] for key in keys & content.keys()}, Header).config
     except msgspec.ValidationError as error:
         raise ExportError(
             f"{path}: {error}, expected a checkpoint that an import has begun; {ADVICE}"
