@@ -1,5 +1,7 @@
 """The spectral codec: an exact transform, and tokens as the contract wants them."""
 
+import math
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch")
@@ -9,7 +11,14 @@ import msgspec
 from training.codecs.codebooks import fit_codebooks
 from training.codecs.codec import build_codec
 from training.codecs.spectra import NAMES, MultiScaleSpectra
-from training.codecs.spectral import Spectrum
+from training.codecs.spectral import (
+    ENVELOPE_POINTS,
+    FINE_BANDS,
+    LEVEL_BANDS,
+    Spectrum,
+    fine_bands,
+    level_bands,
+)
 from training.codecs.transform import Transform
 from training.recipes import read_recipe
 from vab_rt.errors import OptionError
@@ -62,10 +71,53 @@ def test_tokens_and_samples_have_the_contracts_shapes(codec):
 
 def test_decoding_tokens_is_rendering_the_quantised_latents(codec):
     audio = torch.randn(1, 6400) * 0.1
-    latents = codec.latents(audio).transpose(1, 2)
-    quantised = codec.quantizer.vq.decode(codec.quantizer.vq.encode(latents)).transpose(1, 2)
+    tokens = codec.encode(audio)
+    quantised = codec.quantizer.vq.decode(tokens.transpose(0, 1)).transpose(1, 2)
     rendered = codec.render(codec.spectrum(quantised))
-    torch.testing.assert_close(codec.decode(codec.encode(audio)), rendered)
+    torch.testing.assert_close(codec.decode(tokens), rendered)
+
+
+def test_the_nearest_codes_are_the_tokens(codec):
+    """The first codebook looks at levels and envelope alone."""
+    audio = torch.randn(1, 6400) * 0.1
+    latents, tokens = codec.latents(audio)[0], codec.encode(audio)[0]
+    for k in range(4):
+        assert torch.equal(codec.distances(latents, tokens[:k]).argmin(1), tokens[k].long())
+    other = latents + 9 * (torch.arange(288) < FINE_BANDS)
+    none = tokens[:0]
+    torch.testing.assert_close(codec.distances(other, none), codec.distances(latents, none))
+
+
+def test_bands_share_each_bin_out_and_none_is_empty():
+    for bands, count in ((fine_bands(481), FINE_BANDS), (level_bands(481), LEVEL_BANDS)):
+        assert bands.shape == (481, count) and bands.sum(0).min() >= 1 - 1e-6
+        torch.testing.assert_close(bands.sum(1), torch.ones(481))
+
+
+def test_a_band_has_the_level_of_its_codes_whatever_the_decoder_says_of_its_bins(codec):
+    """Ten times as loud or as faint in fine bands: the level stands."""
+    audio = torch.randn(1, 32_000) * 0.1
+    spectrum = codec.spectrum(codec.latents(audio))
+    logs = codec.latents(audio) / codec.weight
+    _, level, envelope = logs.split([FINE_BANDS, LEVEL_BANDS, ENVELOPE_POINTS], 2)
+    for change in (-1.2, 0.0, 1.2):
+        told = msgspec.structs.replace(
+            spectrum,
+            log_magnitude=logs[..., :FINE_BANDS] @ codec.spread + change,
+            level=level,
+            envelope=envelope,
+        )
+        found = codec.latents(codec.render(told)) / codec.weight
+        error = (found[..., FINE_BANDS : FINE_BANDS + LEVEL_BANDS] - level)[:, 2:-2].mean()
+        assert 8.7 * error.abs() < 0.7
+
+
+def test_frames_that_move_begin_the_codebooks_and_few_of_the_rest(codec):
+    audio = torch.full((1, 64_000), 1e-4) * torch.randn(1, 64_000)
+    audio[:, 32_000:] += 0.1 * torch.sin(torch.arange(32_000) * 0.4)
+    shares = codec.fit_shares(codec.latents(audio)[0])
+    assert shares[:90].max() < 0.1 and (shares[98:102] == 1).any()
+    assert (shares[110:190] < 0.2).all() and (shares[110:190] > 0.1).all()
 
 
 def test_each_codebook_takes_error_away():
@@ -121,8 +173,9 @@ def test_a_tone_runs_on_through_all_frames(codec):
     silence = torch.full((1, frames, codec.bins), -20.0)
     silence[..., k] = 3.7
     offset = still + torch.pi * (torch.arange(codec.bins) % 2)
-    flat = torch.zeros(1, frames, 8)
-    audio = codec.render(Spectrum(silence, still, offset, still + 1, flat))[0, 3200:-3200]
+    level = ((2 * silence).exp() @ codec.level + 4e-4).log() / 2
+    flat = torch.full((1, frames, ENVELOPE_POINTS), math.log(math.exp(3.7) / 240 / 2**0.5))
+    audio = codec.render(Spectrum(silence, still, offset, still + 1, level, flat))[0, 3200:-3200]
     power = torch.fft.rfft(audio * torch.hann_window(len(audio))).abs().square()
     line = round(1000 * len(audio) / 16_000)
     assert power[line - 3 : line + 4].sum() / power.sum() > 0.99
@@ -152,10 +205,19 @@ def test_a_band_holds_the_mean_of_its_magnitudes():
         )
 
 
+def test_level_tells_a_gain_and_hardly_another_noise():
+    """Of noise against noise 6 dB louder it is that, in nepers squared."""
+    distance = MultiScaleSpectra(16_000, (256, 1024), 40, torch.device("cpu"))
+    one, other = torch.randn(2, 4, 64_000) * 0.1
+    found = [distance(other * g, one, frozenset({"level"}))["level"].item() for g in (0.5, 1, 2)]
+    assert found[1] < 0.03
+    assert found[0] == pytest.approx(found[2], rel=0.2) == pytest.approx(0.48, rel=0.1)
+
+
 def test_unknown_codec_settings_are_named():
     with pytest.raises(OptionError, match="decoder_widht.*expected some of: n_fft, decoder_width"):
         build_codec(read_recipe("default").model, {"decoder_widht": 8})
-    with pytest.raises(OptionError, match="code_dim is 288, expected 218"):
-        build_codec(read_recipe("default").model, {"n_fft": 720})
+    with pytest.raises(OptionError, match="code_dim is 8, expected 288"):
+        build_codec(msgspec.structs.replace(read_recipe("default").model, code_dim=8))
     with pytest.raises(OptionError, match="ratio.*expected some of: encoder_width, decoder_width"):
         build_codec(read_recipe("vab-dac").model, {"ratio": 8})

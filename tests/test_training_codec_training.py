@@ -98,7 +98,7 @@ def test_losses_fall(tmp_path, codec, how):
     early, late = (np.mean([x[name] for x in part]) for part in (found[:4], found[-4:]))
     assert late < 0.85 * early
     expected = {"encodec": {"waveform", "mel", "commitment"}, "dac": {"mel", "commitment"}}
-    spectral = {"log_mel", "convergence", "magnitude", "frequency"}
+    spectral = {"log_mel", "convergence", "level", "magnitude", "frequency"}
     assert found[0].keys() == expected.get(codec, spectral)
 
 

@@ -126,13 +126,14 @@ def frames_to_fit(
     random: np.random.Generator,
     device: torch.device,
 ) -> Tensor:
-    """Latents [points, code_dim] of `count` clips of audio [N, S]; a tenth of those of silence."""
+    """Latents [points, code_dim] of `count` clips of audio [N, S], as many as `Codec.fit_shares`
+    asks for."""
     kept = []
     for row in random.permutation(len(audio))[:count]:
         gain = np.float32(10 ** random.uniform(-0.3, 0.1) / 32767)
         latents = codec.latents(torch.from_numpy(audio[row] * gain)[None].to(device))[0]
-        some = torch.from_numpy(random.random(len(latents)) < 0.1).to(device)
-        kept.append(latents[codec.heard(latents) | some])
+        drawn = torch.from_numpy(random.random(len(latents), np.float32)).to(device)
+        kept.append(latents[drawn < codec.fit_shares(latents)])
     return torch.cat(kept)
 
 

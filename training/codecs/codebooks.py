@@ -6,7 +6,7 @@ in its training mode codes that nothing falls to are never replaced
 k-means, and the encoder commits to the first codebook alone (.../issues/25).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from encodec.quantization import ResidualVectorQuantizer
@@ -17,13 +17,20 @@ from torch.nn import functional as F
 
 @torch.no_grad()
 def fit_codebooks(
-    quantizer: ResidualVectorQuantizer, points: Tensor, rounds: int = 20
+    quantizer: ResidualVectorQuantizer,
+    points: Tensor,
+    rounds: int = 20,
+    seen: Sequence[int] | None = None,
 ) -> Iterator[None]:
-    """Residual k-means on points [N, D]; one codebook after the other, each yields."""
+    """Residual k-means on points [N, D]; one codebook after the other, each yields.
+
+    seen: from which of the D numbers on each codebook looks to choose a code; None: at all.
+    """
     residual = points
-    for layer in quantizer.vq.layers:
-        centres = kmeans(residual, quantizer.bins, rounds)
-        owner = nearest(residual, centres)
+    for layer, first in zip(quantizer.vq.layers, seen or [0] * quantizer.n_q, strict=True):
+        centres = kmeans(residual[:, first:], quantizer.bins, rounds)
+        owner = nearest(residual[:, first:], centres)
+        centres = means_of(residual, owner, quantizer.bins)
         shares = owner.bincount(minlength=quantizer.bins) / len(points)
         book = layer._codebook
         book.embed.copy_(centres)
@@ -87,36 +94,48 @@ def follow(
     book.embed.copy_(book.embed_avg / book.cluster_size[:, None])
 
 
+def means_of(points: Tensor, owner: Tensor, count: int) -> Tensor:
+    """Mean of the points [N, D] of each owner [count, D], 0 where one has none."""
+    sums = points.new_zeros(count, points.shape[1]).index_add_(0, owner, points)
+    return sums / owner.bincount(minlength=count).clamp(min=1)[:, None]
+
+
 def kmeans(points: Tensor, count: int, rounds: int) -> Tensor:
-    """Centres [count, D] of points [N, D]. A centre that lost its points takes a random one."""
+    """Centres [count, D] of points [N, D]. A centre that lost its points takes a random one.
+
+    While centres still move, distances are of bfloat16 about the mean: processors made for it are
+    several times faster, and what falls to the wrong one of two near centres moves neither.
+    """
+    middle = points.mean(0)
+    points = points - middle
     random = torch.Generator().manual_seed(0)
     drawn = torch.randperm(len(points), generator=random)[:count]
     if len(drawn) < count:
         drawn = torch.randint(len(points), (count,), generator=random)
     centres = points[drawn.to(points.device)].clone()
     for _ in range(rounds):
-        owner = nearest(points, centres)
-        sums = torch.zeros_like(centres).index_add_(0, owner, points)
-        sizes = owner.bincount(minlength=count)
+        owner = nearest(points, centres, torch.bfloat16)
+        used = owner.bincount(minlength=count) > 0
         spare = torch.randint(len(points), (count,), generator=random).to(points.device)
-        means = sums / sizes.clamp(min=1)[:, None]
-        centres = torch.where((sizes > 0)[:, None], means, points[spare])
-    return centres
+        centres = torch.where(used[:, None], means_of(points, owner, count), points[spare])
+    return centres + middle
 
 
-def distances(codebooks: Tensor, latents: Tensor, tokens: Tensor) -> Tensor:
+def distances(codebooks: Tensor, latents: Tensor, tokens: Tensor, seen: int = 0) -> Tensor:
     """What `Codec.distances` promises, of codebooks [K, V, D] that share the space of the latents:
-    squared, as a share of the squared length of what is left."""
+    squared, as a share of the squared length of what is left, from number `seen` of D on."""
     residual = latents
     for codes, owner in zip(codebooks, tokens, strict=False):
         residual = residual - codes[owner]
+    residual = residual[:, seen:]
     length = residual.square().sum(1, keepdim=True).clamp(min=torch.finfo(residual.dtype).tiny)
-    exact = (residual[:, None] - codebooks[len(tokens)]).square().sum(2)  # [N, V]
+    exact = (residual[:, None] - codebooks[len(tokens), :, seen:]).square().sum(2)  # [N, V]
     return exact / length
 
 
-def nearest(points: Tensor, centres: Tensor) -> Tensor:
+def nearest(points: Tensor, centres: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Index of the nearest centre of each point [N]."""
     half_norms = centres.square().sum(1) / 2
     chunks = points.split(8192)
-    return torch.cat([(chunk @ centres.T - half_norms).argmax(1) for chunk in chunks])
+    turned = centres.T.to(dtype)
+    return torch.cat([(chunk.to(dtype) @ turned - half_norms).argmax(1) for chunk in chunks])

@@ -42,8 +42,9 @@ class Codec(Protocol):
         """Begin with codebooks that suit these latents [N, width]; yields after each of them."""
         ...
 
-    def heard(self, latents: Tensor) -> Tensor:
-        """Frames of one clip's latents [T, code_dim] that hold more than silence, bool [T]."""
+    def fit_shares(self, latents: Tensor) -> Tensor:
+        """How likely each frame of one clip's latents [T, code_dim] is to be one that the codebooks
+        begin with, 0 to 1 [T]."""
         ...
 
     def reconstruct(

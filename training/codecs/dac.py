@@ -90,9 +90,9 @@ class DacCodec(nn.Module):
             residual = residual - level.out_proj(codes)
             yield
 
-    def heard(self, latents: Tensor) -> Tensor:
-        """Frames that hold more than silence [T], of one clip's [T, width]: nobody knows yet."""
-        return torch.ones(len(latents), dtype=torch.bool, device=latents.device)
+    def fit_shares(self, latents: Tensor) -> Tensor:
+        """All frames alike [T], of one clip's [T, width]: nobody knows yet what they hold."""
+        return torch.ones(len(latents), device=latents.device)
 
     def reconstruct(
         self, audio: Tensor, random: torch.Generator, dead_below: float, bfloat16: bool

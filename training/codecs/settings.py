@@ -7,7 +7,7 @@ import msgspec
 from training.codecs.codec import read_settings
 from vab_rt.errors import OptionError
 
-OF_OUTPUT = ("waveform", "mel", "log_mel", "convergence", "adversarial", "features")
+OF_OUTPUT = ("waveform", "mel", "log_mel", "convergence", "level", "adversarial", "features")
 BEFORE_OUTPUT = ("magnitude", "frequency", "commitment")
 SHORTEST_CROP_S = 0.2  # longer than the longest window of spectra and discriminator
 
@@ -28,6 +28,7 @@ class CodecTraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     mel: float = 1.0
     log_mel: float = 0.0
     convergence: float = 0.0
+    level: float = 0.0
     adversarial: float = 3.0
     features: float = 3.0
     magnitude: float = 0.0
@@ -56,10 +57,10 @@ class CodecTraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
             raise OptionError(f"crop_s is {self.crop_s}, expected at least {SHORTEST_CROP_S}")
         if not 0 < self.dead_below < 1:
             raise OptionError(f"dead_below is {self.dead_below}, expected more than 0, less than 1")
-        if min(self.weights.values()) < 0 or not any(self.weights[n] for n in OF_OUTPUT[:4]):
+        if min(self.weights.values()) < 0 or not any(self.weights[n] for n in OF_OUTPUT[:5]):
             raise OptionError(
                 f"the weights of the losses are {self.weights}, expected 0 or more, and one of "
-                f"{', '.join(OF_OUTPUT[:4])} above 0"
+                f"{', '.join(OF_OUTPUT[:5])} above 0"
             )
 
     @property
@@ -79,6 +80,7 @@ class SpectralTraining(CodecTraining, frozen=True, forbid_unknown_fields=True, k
     mel: float = 0.0
     log_mel: float = 2.0
     convergence: float = 1.0
+    level: float = 2.0
     adversarial: float = 0.1
     features: float = 0.2
     magnitude: float = 1.0

@@ -7,6 +7,8 @@ from torchaudio.functional import melscale_fbanks
 
 FLOOR = 1e-3  # of a band's mean magnitude, where noise of deviation 1 has 0.89
 
+LEVEL_SAMPLES = 4096
+
 
 class MultiScaleSpectra:
     """Distances of audio [B, S] from a target [B, S], each a mean over `sizes`.
@@ -14,7 +16,8 @@ class MultiScaleSpectra:
     mel: L1 of mel magnitudes and mean square of their logarithms (arXiv:2210.13438 section 3.4; the
     logarithm is audiocraft's). log_mel: L1 of the logarithms. convergence: of the spectra before
     mel (arXiv:1808.06719), normalised over the batch: per sample it explodes on near-silent crops
-    and drives the output to zero.
+    and drives the output to zero. level: mean square of the logarithms of energies of bands over
+    LEVEL_SAMPLES, in which noise evens out, so that it is least where no level is lost.
     sizes: window lengths in samples, hops a quarter. bands: of the longest window; a short one has
     fewer, so that each holds a bin.
     """
@@ -35,6 +38,8 @@ class MultiScaleSpectra:
             a, b = self._magnitude(output, n), self._magnitude(target, n)  # [B, frames, bins]
             if "convergence" in parts:
                 parts["convergence"].append((a - b).norm() / b.norm().clamp(min=FLOOR))
+            if "level" in parts:
+                parts["level"].append(self._level_distance(a, b, n))
             a, b = a @ self.filters[n], b @ self.filters[n]  # [B, frames, bands]
             log_a, log_b = (a + FLOOR).log(), (b + FLOOR).log()
             if "mel" in parts:
@@ -43,6 +48,14 @@ class MultiScaleSpectra:
                 parts["log_mel"].append(F.l1_loss(log_a, log_b))
         return {name: torch.stack(values).mean() for name, values in parts.items()}
 
+    def _level_distance(self, output: Tensor, target: Tensor, n: int) -> Tensor:
+        frames = min(LEVEL_SAMPLES * 4 // n, output.shape[1])
+        logs = [
+            (F.avg_pool1d((x.square() @ self.filters[n]).transpose(1, 2), frames) + FLOOR**2).log()
+            for x in (output, target)
+        ]  # [B, bands, blocks]
+        return F.mse_loss(logs[0] / 2, logs[1] / 2)
+
     def _magnitude(self, audio: Tensor, n: int) -> Tensor:  # [B, S] -> [B, frames, bins]
         window = self.windows[n]
         spectrum = torch.stft(audio, n, n // 4, window=window, return_complex=True)
@@ -50,7 +63,7 @@ class MultiScaleSpectra:
         return (power / window.square().sum() + 1e-12).sqrt().transpose(1, 2)
 
 
-NAMES = frozenset({"mel", "log_mel", "convergence"})
+NAMES = frozenset({"mel", "log_mel", "convergence", "level"})
 
 
 def band_means(n: int, bands: int, sample_rate_hz: int) -> Tensor:

@@ -22,13 +22,20 @@ from training.codecs.transform import Transform
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
 
-FLOOR = 0.05  # of STFT magnitudes: below it lies the noise of any recording, not worth a token
-ENERGY_FLOOR = 0.003
+FLOOR = 0.02  # of STFT magnitudes: that of noise of RMS 0.001
+ENERGY_FLOOR = 0.002
+MOVES = 1.0  # nepers from frame to frame
 HEARD = 2.0  # nepers between the faintest band of a clip and the loudest of a frame
 MAX_LOG_MAGNITUDE = 6.0
 ENVELOPE_POINTS = 8  # per hop
-MAX_LOG_GAIN = 3.0
-POOL = 6  # bins of the upper half that share a band
+GAINS = (-2.0, 1.0)  # in nepers, by which the envelope may be mended
+TOLERANCE = 0.5  # nepers above the envelope that are left
+FINE_BANDS, LEVEL_BANDS = 256, 24
+MASKED, MASKED_ENVELOPE = 1e-4, 3e-3  # of the power of the loudest: what lies below is not heard
+ENVELOPE_WEIGHT = 2.0
+LEVEL_WEIGHT = 4.0  # of a level beside a fine band when codes are chosen
+MAX_LOG_LEVEL = 2.0  # by which a band's level may be mended
+CODE_DIM = FINE_BANDS + LEVEL_BANDS + ENVELOPE_POINTS
 BAND_BINS, BAND_CHANNELS = 12, 48
 NUM_TURNS = 4093  # a prime, so that rows of the table do not line up
 
@@ -51,14 +58,16 @@ class Spectrum(msgspec.Struct, frozen=True):
     """What the decoder says of each frame.
 
     log_magnitude, deviation (radians a frame, from the bin's own advance), offset (radians),
-    coherence (1 tonal, 0 noise): [B, T, bins]; log_gain [B, T, ENVELOPE_POINTS].
+    coherence (1 tonal, 0 noise): [B, T, bins]. What the sound is brought to, logarithms like those
+    of the latents: level [B, T, LEVEL_BANDS], envelope [B, T, ENVELOPE_POINTS].
     """
 
     log_magnitude: Tensor
     deviation: Tensor
     offset: Tensor
     coherence: Tensor
-    log_gain: Tensor
+    level: Tensor
+    envelope: Tensor
 
 
 class SpectralCodec(nn.Module):
@@ -74,24 +83,36 @@ class SpectralCodec(nn.Module):
                 f"least_codebooks is {s.least_codebooks}, expected 0 (all) to "
                 f"{config.num_codebooks}, the codec's"
             )
-        self.low = self.bins // 2  # bins that are a band each
-        code_dim = self.low + self.low // POOL + ENVELOPE_POINTS
-        if config.code_dim != code_dim:
+        if config.code_dim != CODE_DIM:
             raise OptionError(
-                f"code_dim is {config.code_dim}, expected {code_dim} for n_fft {s.n_fft}"
+                f"code_dim is {config.code_dim}, expected {CODE_DIM} for the spectral codec"
             )
         self.transform = Transform(s.n_fft, config.hop_samples)
         self.quantizer = ResidualVectorQuantizer(
-            dimension=code_dim, n_q=config.num_codebooks, bins=config.codebook_size
+            dimension=CODE_DIM, n_q=config.num_codebooks, bins=config.codebook_size
         )
         self.decoder = nn.Sequential(
-            nn.Linear(code_dim, s.decoder_width),
+            nn.Linear(CODE_DIM, s.decoder_width),
             *[ConvNeXtBlock(s.decoder_width, s.expansion) for _ in range(s.decoder_blocks)],
             nn.LayerNorm(s.decoder_width),
             BandsOut(s.decoder_width, self.bins),
         )
+        fine, level = fine_bands(self.bins), level_bands(self.bins)
+        self.register_buffer("fine", fine / fine.sum(0), persistent=False)  # [bins, FINE_BANDS]
+        self.register_buffer("spread", (fine / fine.sum(1, True)).T, persistent=False)
+        self.register_buffer("level", level / level.sum(0), persistent=False)
+        self.register_buffer("member", level.T, persistent=False)  # [LEVEL_BANDS, bins]
+        parts = ((FINE_BANDS, 1.0), (LEVEL_BANDS, LEVEL_WEIGHT), (ENVELOPE_POINTS, ENVELOPE_WEIGHT))
+        weight = torch.cat([torch.full((n,), w) for n, w in parts])
+        self.register_buffer("weight", weight, persistent=False)  # [code_dim]
         turns = torch.rand(NUM_TURNS, generator=torch.Generator().manual_seed(0))
         self.register_buffer("turns", (2 * turns - 1) * math.pi, persistent=False)
+
+    @property
+    def seen(self) -> list[int]:
+        """From which number of the latents on each codebook looks: the first at levels and envelope
+        alone, so that it says when and how loud, and the others of what."""
+        return [FINE_BANDS] + [0] * (len(self.quantizer.vq.layers) - 1)
 
     @property
     def codebooks(self) -> Tensor:
@@ -99,30 +120,40 @@ class SpectralCodec(nn.Module):
         return torch.stack([layer.codebook for layer in self.quantizer.vq.layers])
 
     def latents(self, audio: Tensor) -> Tensor:
-        """What is quantised: log-magnitude bands, then the envelope [B, T, code_dim]."""
+        """What is quantised [B, T, code_dim]: logarithms of fine bands, of levels and of the
+        envelope, each times its weight."""
         real, imaginary = self.transform.analyse(audio)  # [B, T, bins]
         power = real.square() + imaginary.square()
-        pooled = power[..., self.low : -1].unflatten(2, (-1, POOL)).mean(3)
-        bands = torch.cat([power[..., : self.low], pooled], -1)
-        envelope = audio.unflatten(1, (-1, ENVELOPE_POINTS, self.hop // ENVELOPE_POINTS))
-        energy = envelope.square().mean(3)  # [B, T, ENVELOPE_POINTS]
-        return torch.cat([(bands + FLOOR**2).log(), (energy + ENERGY_FLOOR**2).log()], -1) / 2
+        fine = masked(power @ self.fine, FLOOR, MASKED)
+        level = masked(power @ self.level, FLOOR, MASKED)
+        energy = masked(self._energy(audio), ENERGY_FLOOR, MASKED_ENVELOPE)
+        return torch.cat([fine, level, energy], -1).log() / 2 * self.weight
+
+    def _energy(self, audio: Tensor) -> Tensor:
+        """Mean square around each point of the envelope [B, T, ENVELOPE_POINTS]."""
+        parts = audio.unflatten(1, (-1, self.hop // ENVELOPE_POINTS)).square().mean(2)
+        before = torch.cat([parts[:, :1], parts[:, :-1]], 1)
+        after = torch.cat([parts[:, 1:], parts[:, -1:]], 1)
+        return (parts / 2 + (before + after) / 4).unflatten(1, (-1, ENVELOPE_POINTS))
 
     def spectrum(self, latents: Tensor) -> Spectrum:
-        return self._spectrum(latents, *self.decoder(latents))
+        logs = latents / self.weight
+        return self._spectrum(logs, *self.decoder(logs))
 
-    def _spectrum(self, latents: Tensor, of_bins: Tensor, log_gain: Tensor) -> Spectrum:
+    def _spectrum(
+        self, logs: Tensor, of_bins: Tensor, of_level: Tensor, of_envelope: Tensor
+    ) -> Spectrum:
         correction, deviation, offset, coherence = of_bins.unbind(2)  # [B, T, bins] each
-        low, pooled, _ = latents.split([self.low, self.low // POOL, ENVELOPE_POINTS], -1)
-        upper = pooled[..., None].expand(-1, -1, -1, POOL).flatten(2)
-        log_magnitude = torch.cat([low, upper, upper[..., -1:]], -1) + correction
-        k = torch.arange(self.bins, device=latents.device)
+        fine, level, envelope = logs.split([FINE_BANDS, LEVEL_BANDS, ENVELOPE_POINTS], -1)
+        log_magnitude = (fine @ self.spread + correction).clamp(max=MAX_LOG_MAGNITUDE)
+        k = torch.arange(self.bins, device=logs.device)
         return Spectrum(
-            log_magnitude=log_magnitude.clamp(max=MAX_LOG_MAGNITUDE),
+            log_magnitude=log_magnitude,
             deviation=deviation,
             offset=offset + math.pi * (k % 2),  # zero is a pulse in the middle of the frame
             coherence=coherence.sigmoid(),
-            log_gain=MAX_LOG_GAIN * (log_gain / MAX_LOG_GAIN).tanh(),
+            level=level + of_level.tanh(),
+            envelope=envelope + of_envelope.tanh(),
         )
 
     def centre_phase(self, num_frames: int) -> Tensor:
@@ -144,7 +175,25 @@ class SpectralCodec(nn.Module):
         phase = phase + (1 - s.coherence) * noise
         magnitude = s.log_magnitude.exp()
         audio = self.transform.synthesise(magnitude * phase.cos(), magnitude * phase.sin())
-        return audio * self._gain(s.log_gain)
+        audio = audio * self._gain(self._lacking(audio, s.envelope).clamp(*GAINS))
+        audio = self._with_level(audio, s.level)
+        excess = (self._lacking(audio, s.envelope) + TOLERANCE).clamp(GAINS[0], 0)
+        return audio * self._gain(excess)
+
+    def _lacking(self, audio: Tensor, envelope: Tensor) -> Tensor:
+        """Nepers that audio [B, S] lacks to have an envelope [B, T, ENVELOPE_POINTS]."""
+        return envelope - masked(self._energy(audio), ENERGY_FLOOR, MASKED_ENVELOPE).log() / 2
+
+    def _with_level(self, audio: Tensor, level: Tensor) -> Tensor:
+        """Audio [B, S] with a level [B, T, LEVEL_BANDS]: where phases of bins and frames do not
+        agree, as tokens cannot say them, what is rendered is fainter than its spectrum."""
+        real, imaginary = self.transform.analyse(audio)  # [B, T, bins]
+        found = (real.square() + imaginary.square()) @ self.level
+        wanted = (2 * level).exp()
+        wanted = (wanted - FLOOR**2 - MASKED * wanted.amax(2, keepdim=True)).clamp(min=0)
+        ratio = (wanted + FLOOR**2 / 16) / (found + FLOOR**2 / 16)
+        gain = (ratio.log() / 2).clamp(-MAX_LOG_LEVEL, MAX_LOG_LEVEL).exp() @ self.member
+        return self.transform.synthesise(real * gain, imaginary * gain)
 
     def _gain(self, log_gain: Tensor) -> Tensor:  # [B, T, ENVELOPE_POINTS] -> [B, S], by lines
         points = log_gain.exp().flatten(1)[..., None]  # [B, T * ENVELOPE_POINTS, 1]
@@ -154,9 +203,13 @@ class SpectralCodec(nn.Module):
         return (points + (following - points) * ramp).flatten(1)
 
     def encode(self, audio: Tensor) -> Tensor:
-        latents = self.latents(audio).transpose(1, 2)  # [B, code_dim, T]
-        codes = self.quantizer.vq.encode(latents)  # [K, B, T]
-        return codes.transpose(0, 1).to(torch.int32)
+        residual, tokens = self.latents(audio), []
+        for seen, codes in zip(self.seen, self.codebooks, strict=True):
+            centres = codes[:, seen:]
+            scores = residual[..., seen:] @ centres.T - centres.square().sum(1) / 2
+            tokens.append(scores.argmax(-1))  # [B, T]
+            residual = residual - F.embedding(tokens[-1], codes)
+        return torch.stack(tokens, 1).to(torch.int32)
 
     def decode(self, tokens: Tensor) -> Tensor:
         """Also of fewer than K codebooks."""
@@ -193,8 +246,8 @@ class SpectralCodec(nn.Module):
             tokens = self.encode(audio)
             quantised = self.dequantise(tokens, self._num_kept(len(audio), random))
         with torch.autocast(audio.device.type, torch.bfloat16, bfloat16):
-            of_bins, log_gain = self.decoder(quantised)
-        return self._spectrum(quantised, of_bins.float(), log_gain.float())
+            decoded = self.decoder(quantised / self.weight)
+        return self._spectrum(quantised / self.weight, *(x.float() for x in decoded))
 
     def reconstruct(
         self, audio: Tensor, random: torch.Generator, dead_below: float, bfloat16: bool
@@ -224,18 +277,56 @@ class SpectralCodec(nn.Module):
         return {"magnitude": magnitude, "frequency": frequency}
 
     def distances(self, latents: Tensor, tokens: Tensor) -> Tensor:
-        return distances(self.codebooks, latents, tokens)
+        return distances(self.codebooks, latents, tokens, self.seen[len(tokens)])
 
     def fit(self, latents: Tensor) -> Iterator[None]:
-        return fit_codebooks(self.quantizer, latents)
+        return fit_codebooks(self.quantizer, latents, seen=self.seen)
 
-    def heard(self, latents: Tensor) -> Tensor:
-        """Frames that hold more than silence [T], of one clip's latents [T, code_dim]."""
-        return latents.amax(1) > latents.amin() + HEARD
+    def fit_shares(self, latents: Tensor) -> Tensor:
+        """Of one clip's latents [T, code_dim]: all frames in which levels move, as blows are rare
+        and what goes on is not; a few of the rest, fewer of silence."""
+        logs = (latents / self.weight)[:, FINE_BANDS:]
+        level = logs[:, :LEVEL_BANDS].amax(1)
+        heard = level > logs[:, :LEVEL_BANDS].amin() + HEARD
+        moves = (logs[1:] - logs[:-1]).abs().amax(1) > MOVES
+        moves = F.pad(moves, (1, 0)) | F.pad(moves, (0, 1))
+        return torch.where(heard & moves, 1.0, torch.where(heard, 0.15, 0.05))
+
+
+def masked(power: Tensor, floor: float, share: float) -> Tensor:
+    """Power [B, T, bands] over a floor of what cannot be heard beside the loudest band."""
+    return power + floor**2 + share * power.amax(2, keepdim=True)
+
+
+def fine_bands(bins: int) -> Tensor:
+    """Overlapping triangles [bins, FINE_BANDS]: a bin each to a quarter of the spectrum, wider and
+    wider above. They add up to 1 at every bin."""
+    single = bins // 4
+    rest = torch.linspace(0, 1, FINE_BANDS - single + 1, dtype=torch.float64)[1:]
+    growth = bins - 1 - (single - 1) - (FINE_BANDS - single)
+    centres = torch.arange(single, bins, dtype=torch.float64)[: FINE_BANDS - single]
+    centres = torch.cat([torch.arange(single, dtype=torch.float64), centres + growth * rest**2])
+    k = torch.arange(bins, dtype=torch.float64)[:, None]
+    gaps = centres.diff()
+    left = torch.cat([gaps.new_ones(1), gaps])
+    right = torch.cat([gaps, gaps.new_ones(1)])
+    rising, falling = 1 + (k - centres) / left, 1 - (k - centres) / right
+    return torch.minimum(rising, falling).clamp(min=0).float()
+
+
+def level_bands(bins: int) -> Tensor:
+    """Which bins share a level [bins, LEVEL_BANDS], 0 or 1: of equal width on the ERB scale
+    (Glasberg and Moore 1990), at 16 kHz, as ever wider as the ear's."""
+    low, high = (21.4 * math.log10(1 + 0.00437 * hz) for hz in (40.0, 8000.0))
+    erbs = torch.linspace(low, high, LEVEL_BANDS + 1, dtype=torch.float64)
+    edges = (10 ** (erbs / 21.4) - 1) / 0.00437 * (bins - 1) / 8000.0
+    band = torch.bucketize(torch.arange(bins, dtype=torch.float64), edges[1:-1])
+    return F.one_hot(band, LEVEL_BANDS).float()
 
 
 class BandsOut(nn.Module):
-    """[B, T, width] -> four values a bin [B, T, 4, bins], envelope [B, T, ENVELOPE_POINTS]."""
+    """[B, T, width] -> four values a bin [B, T, 4, bins], one a level [B, T, LEVEL_BANDS], and the
+    envelope [B, T, ENVELOPE_POINTS]."""
 
     def __init__(self, width: int, bins: int) -> None:
         super().__init__()
@@ -251,13 +342,14 @@ class BandsOut(nn.Module):
             nn.GELU(),
             nn.Conv1d(16, 4, 5, padding=2),
         )
+        self.level = nn.Linear(width, LEVEL_BANDS)
         self.envelope = nn.Linear(width, ENVELOPE_POINTS)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         bands = self.bands(x).flatten(0, 1).unflatten(1, (BAND_CHANNELS, self.num_bands))
         of_bins = self.over_frequency(bands)  # [B * T, 4, bins - 1]
         of_bins = torch.cat([of_bins, of_bins[..., -1:]], -1).unflatten(0, x.shape[:2])
-        return of_bins, self.envelope(x)
+        return of_bins, self.level(x), self.envelope(x)
 
 
 class ConvNeXtBlock(nn.Module):
