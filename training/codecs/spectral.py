@@ -177,7 +177,7 @@ class SpectralCodec(nn.Module):
         audio = self.transform.synthesise(magnitude * phase.cos(), magnitude * phase.sin())
         audio = audio * self._gain(self._lacking(audio, s.envelope).clamp(*GAINS))
         audio = self._with_level(audio, s.level)
-        excess = (self._lacking(audio, s.envelope) + TOLERANCE).clamp(GAINS[0], 0)
+        excess = (self._lacking(audio, s.envelope) + TOLERANCE).clamp(GAINS[0], 0.0)
         return audio * self._gain(excess)
 
     def _lacking(self, audio: Tensor, envelope: Tensor) -> Tensor:
