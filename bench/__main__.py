@@ -16,6 +16,7 @@ BENCHES = {
     "profile": "bench.profiling",
     "installed": "bench.installed",
     "record": "bench.record",
+    "figures": "bench.figures",
 }
 OURS = ("bench", "export", "training", "vab_rt")
 

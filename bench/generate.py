@@ -76,7 +76,10 @@ def measure(subject: Subject, num_runs: int, hour: bool) -> dict[str, Any]:
     peer = measure_torch(subject, num_runs)
     runs = [subject.generate("timed.wav") for _ in range(num_runs)]
     figures = summarise(runs) | measure_installation() | ratios(peer)
-    print_stages(figures["stage_s"], ceilings(bundle, roofline, peer["flops"]))
+    least_s = ceilings(bundle, roofline, peer["flops"])
+    print_stages(figures["stage_s"], least_s)
+    figures["ceiling_s"] = {stage: round(seconds, 4) for stage, seconds in least_s.items()}
+    figures |= {"runs": num_runs, "steps": bundle.manifest.defaults.steps}
     figures["one_hour"] = measure_hour(subject, figures["peak_rss_mb"]) if hour else None
     print_figures(figures)
     return figures | {"roofline": vars(roofline), "torch": peer} | facts
@@ -187,7 +190,8 @@ def loop_clip(clip: Path, out: Path, length_s: float) -> float:
 def ceilings(bundle: Bundle, roofline: Roofline, flops: dict[str, int]) -> dict[str, float]:
     """The least seconds of each stage that does arithmetic, and of reading the bundle."""
     size_bytes = sum(entry.size_bytes for entry in bundle.manifest.files.values())
-    step_s = roofline.seconds(backbone_flops(bundle.config, batch=2))
+    branches = 1 if bundle.manifest.defaults.guidance == 1 else 2
+    step_s = roofline.seconds(backbone_flops(bundle.config, batch=branches))
     return {
         "load": roofline.seconds(0, size_bytes),
         "visual": roofline.seconds(flops["visual"]),
@@ -225,7 +229,7 @@ def print_stages(stage_s: dict[str, float], least_s: dict[str, float]) -> None:
 def print_figures(figures: dict[str, Any]) -> None:
     table = Table("figure", "value")
     for name, value in figures.items():
-        if name != "stage_s":
+        if name not in ("stage_s", "ceiling_s"):
             table.add_row(name, str(value))
     console.print(table)
 

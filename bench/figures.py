@@ -1,0 +1,172 @@
+"""`python -m bench figures`: docs/figures.json, and what README and the shipped card say from it.
+
+The file holds, for each command that takes figures of the shipped model, the command, the day, the
+machine and the JSON object that it printed: every number with its interval under NAME_95. README
+and card are written from it alone, and a test holds the three together.
+"""
+
+import argparse
+import datetime
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench.machine import machine
+from export.card import card_of, write_card
+from training.datasets.shard_format import write_whole
+from training.documents import write_between
+from vab_rt.bundle import open_bundle
+from vab_rt.errors import DataError, OptionError
+
+ROOT = Path(__file__).parent.parent
+FIGURES, README = ROOT / "docs" / "figures.json", ROOT / "README.md"
+MARK = "figures"
+COMMANDS = {
+    "generation": "python -m training.evaluate generation --clips {clips} --json",
+    "held_out": "python -m training.evaluate generation --split held_out --clips {clips} --json",
+    "generate": "python -m bench generate --runs {runs} --json",
+    "peers": "python -m bench peers --json",
+}
+ON_THE_CARD = {"generation": "generation", "held_out": "generation --split held_out"}
+QUALITY = (
+    ("right in kind", "class_agreement", "%"),
+    ("both of two sources", "both_sources", "%"),
+    ("onset F1 within 100 ms", "onset_f1_100ms", ""),
+    ("its precision", "onset_precision_100ms", ""),
+    ("its recall", "onset_recall_100ms", ""),
+    ("onset F1 within 50 ms", "onset_f1_50ms", ""),
+    ("own truth nearest of seven of the class", "own_nearest", "%"),
+    ("a blow nearer to its own truth than to others'", "blow_margin_db", "dB"),
+    ("two blows of one object apart", "blow_steadiness_db", "dB"),
+    ("envelope follows that of the truth", "envelope_correlation", ""),
+    ("level, mean error", "level_error_db", "dB"),
+)
+BOUNDS = {"reconstruction": "codec alone", "shuffled": "another clip's", "metronome": "metronome"}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench figures", description=__doc__)
+    for name, command in COMMANDS.items():
+        help_text = f"what `{command.format(clips='N', runs='N')}` printed"
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=Path, metavar="FILE", help=help_text
+        )
+    parser.add_argument("--write", action="store_true", help="README and the shipped card too")
+    options = parser.parse_args(arguments)
+    given = {name: getattr(options, name) for name in COMMANDS}
+    figures = read_figures() | {n: taken(n, path) for n, path in given.items() if path is not None}
+    write_whole(FIGURES, (json.dumps(figures, indent=1) + "\n").encode())
+    if options.write:
+        write_between(README, MARK, block(figures))
+        write_card(open_bundle(None).folder, shipped_card(figures))
+    print(block(figures), end="")
+
+
+def read_figures() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(FIGURES.read_text())
+    return found
+
+
+def taken(name: str, path: Path) -> dict[str, Any]:
+    """An entry of the file, from the last line of what a command printed. Raises DataError."""
+    try:
+        result = json.loads(path.read_text().strip().rpartition("\n")[2])
+        command = COMMANDS[name].format_map(result)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}), expected what `{COMMANDS[name]}` printed; run it "
+            "again, with its output in this file"
+        ) from error
+    day = datetime.date.fromtimestamp(path.stat().st_mtime)
+    here = result.pop("machine", None) or machine()
+    return {"command": command, "date": f"{day}", "machine": here, "result": result}
+
+
+def shipped_card(figures: dict[str, Any]) -> str:
+    evaluations = {t: figures[n]["result"] for n, t in ON_THE_CARD.items() if n in figures}
+    return card_of(open_bundle(None).manifest, evaluations)
+
+
+def block(figures: dict[str, Any]) -> str:
+    """What stands in README between the marks."""
+    for name in ("generation", "generate", "peers"):
+        if name not in figures:
+            raise OptionError(f"{FIGURES} has no {name}, expected it; give --{name} FILE")
+    parts = (speed(figures["generate"]), peers(figures["peers"]), quality(figures))
+    return "".join(f"{line}\n" for part in parts for line in part)
+
+
+def speed(taken: dict[str, Any]) -> Iterator[str]:
+    r, where = taken["result"], taken["machine"]
+    cores = f"{where['cores']} CPU cores"
+    yield f"The default model, a 10-s clip of 480x270 (`{taken['command']}`, {taken['date']}):"
+    yield ""
+    yield (
+        "| measured on | whole command, process start included | model load | peak memory "
+        "| installed | PyTorch loop / ours |"
+    )
+    yield "|---|---|---|---|---|---|"
+    yield (
+        f"| {where['cpu']}, {cores}, no GPU | {r['wall_s']:.1f} s (worst of {r['runs']}: "
+        f"{r['wall_s_worst']:.1f} s) | {r['load_s']:.2f} s | {r['peak_rss_mb']:.0f} MB "
+        f"| {r['install_mb']:.0f} MB | {r['ratio_to_torch']:.1f} |"
+    )
+    yield ""
+    tokens_s, least_s = r["stage_s"]["tokens"], r["ceiling_s"]["tokens"]
+    yield (
+        f"Its {r['steps']} steps take {tokens_s:.1f} s, {least_s / tokens_s:.0%} of what a large "
+        "matrix product reaches on those cores."
+    )
+
+
+def peers(taken: dict[str, Any]) -> Iterator[str]:
+    seconds = {name: f"{peer['ms'] / 1e3:.1f} s" for name, peer in taken["result"]["peers"].items()}
+    yield (
+        f"From features to tokens in 16 steps, at the same size and with random weights "
+        f"(`{taken['command']}`):"
+    )
+    yield (
+        f"ours {seconds['ours']}, the same VAB in PyTorch {seconds['eager']}, compiled "
+        f"{seconds['compiled']}; FoleyGen's one token at a time"
+    )
+    yield f"{seconds['autoregressive_eager']}, compiled {seconds['autoregressive_compiled']}."
+    yield ""
+
+
+def quality(figures: dict[str, Any]) -> Iterator[str]:
+    entry = figures["generation"]
+    result = entry["result"]
+    bounds = {name: result["bounds"].get(name, {}) for name in BOUNDS}
+    yield (
+        f"On {result['clips']} clips of its world that it never saw, as H.264 "
+        f"(`{entry['command']}`, {entry['date']}):"
+    )
+    yield ""
+    yield f"| | the model | 95 % | {' | '.join(BOUNDS.values())} |"
+    yield "|---" * (3 + len(BOUNDS)) + "|"
+    for label, key, unit in QUALITY:
+        if result.get(key) is not None:
+            low, high = (shown(x, unit) for x in result[f"{key}_95"])
+            cells = [shown(result[key], unit), f"{low} to {high}"]
+            cells += [shown(bound.get(key), unit) for bound in bounds.values()]
+            yield f"| {label} | {' | '.join(cells)} |"
+    if "held_out" in figures:
+        yield ""
+        yield held_out(figures["held_out"])
+
+
+def held_out(entry: dict[str, Any]) -> str:
+    r = entry["result"]
+    low, high = r["onset_f1_100ms_95"]
+    return (
+        f"With sizes, tempi and pairs that training never had (`--split held_out`, {r['clips']} "
+        f"clips): onset F1 within 100 ms\n{r['onset_f1_100ms']:.2f} ({low:.2f} to {high:.2f}), "
+        f"right in kind {shown(r['class_agreement'], '%')}."
+    )
+
+
+def shown(value: float | None, unit: str) -> str:
+    if value is None:
+        return ""
+    return f"{100 * value:.0f} %" if unit == "%" else f"{value:.2f} {unit}".strip()
