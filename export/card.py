@@ -31,6 +31,10 @@ TITLES = {
     "": "the model",
     "onset_f1_100ms": "onset F1 within 100 ms",
     "onset_f1_50ms": "onset F1 within 50 ms",
+    "ground_truth": "true sound",
+    "reconstruction": "codec",
+    "shuffled": "another clip's",
+    "shuffled_in_class": "another clip's of the class",
     "fad": "FAD",
     "kld": "KLD",
     "r1": "R@1",
@@ -42,6 +46,7 @@ TITLES = {
     "av": "both",
 }
 """What people call rows and columns of the measures, where it is not their name."""
+BY_CLASS = {"by_class": "By class", "envelope_by_class": "Envelope correlation by class"}
 
 
 def write_card(folder: Path, text: str) -> None:
@@ -105,13 +110,16 @@ def _measures(evaluations: Mapping[str, dict[str, Any]]) -> list[str]:
 def _of_task(task: str, result: dict[str, Any]) -> Iterator[str]:
     counts = [f"{v} {k.replace('_', ' ')}" for k, v in result.items() if type(v) is int]
     yield from (", ".join([f"`python -m training.evaluate {task}`", *counts]), "")
-    bounds, of_classes = (_object(result.get(key)) for key in ("bounds", "by_class"))
-    rows = {"": result, **result, **bounds, "by_class": None}
-    tables = {name: _figures(row) for name, row in rows.items() if isinstance(row, dict)}
-    yield from (*_table({name: row for name, row in tables.items() if row}), "")
-    if of_classes:
-        shares = ", ".join(f"{kind} {share}" for kind, share in _figures(of_classes).items())
-        yield from (f"By class: {shares}.", "")
+    bounds = _object(result.get("bounds"))
+    columns = {"": result, **result, **bounds} | dict.fromkeys(BY_CLASS)
+    tables = {
+        name: _figures(column) for name, column in columns.items() if isinstance(column, dict)
+    }
+    yield from (*_table({name: column for name, column in tables.items() if column}), "")
+    for name, what in BY_CLASS.items():
+        if of_classes := _figures(_object(result.get(name))):
+            shares = ", ".join(f"{kind} {share}" for kind, share in of_classes.items())
+            yield from (f"{what}: {shares}.", "")
 
 
 def _object(value: Any) -> dict[str, Any]:
@@ -132,12 +140,13 @@ def _figures(row: dict[str, Any]) -> dict[str, str]:
     return found
 
 
-def _table(rows: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
-    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-    yield f"| of | {' | '.join(columns)} |"
+def _table(columns: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    """A row a measure: there are many more of these than of what is measured."""
+    measures = list(dict.fromkeys(name for column in columns.values() for name in column))
+    yield f"| of | {' | '.join(map(_title, columns))} |"
     yield "|---" * (len(columns) + 1) + "|"
-    for name, row in rows.items():
-        yield f"| {_title(name)} | {' | '.join(row.get(column, '') for column in columns)} |"
+    for name in measures:
+        yield f"| {name} | {' | '.join(column.get(name, '') for column in columns.values())} |"
 
 
 def _title(name: str) -> str:

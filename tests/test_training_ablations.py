@@ -11,14 +11,12 @@ import msgspec
 import numpy as np
 from checkpoints import SETTINGS, tiny_checkpoint, tiny_config
 
-from training import evaluate
 from training.ablations import __main__ as command
 from training.ablations.markdown import NOT_RUN, markdown, verdict
 from training.ablations.rows import digest, read_ablations
 from training.ablations.stages import at_rate
 from training.ablations.tables import TABLES, claim
 from training.datasets.clips import TokenisedClips
-from training.evaluation.judge import AudioClassifier
 from training.evaluation.verdicts import half_width
 from training.foleyworld import CLASSES
 from vab_rt.errors import OptionError
@@ -70,7 +68,7 @@ def write_rows(folder, text=ROWS):
 
 
 def make_run(folder):
-    """What a recipe leaves: encoders, tokens, and a judge that has heard nothing."""
+    """What a recipe leaves: encoders and tokens."""
     folder.mkdir()
     torch.save(tiny_checkpoint(CONFIG), folder / "start.pt")
     random, shape = np.random.default_rng(0), (6, CONFIG.num_codebooks, CONFIG.num_token_steps)
@@ -79,9 +77,6 @@ def make_run(folder):
         features=random.standard_normal((6, 20, 8)).astype(np.float16),
         labels=np.eye(len(CLASSES), dtype=np.float32)[:6],
     ).save(folder / "train.npz")
-    torch.manual_seed(0)
-    weights = {"average": {"weights": AudioClassifier().state_dict()}}
-    torch.save(weights, folder / "judge.pt")
 
 
 def run(folder, *words):
@@ -96,20 +91,13 @@ def failing(folder, capsys, *words):
     return capsys.readouterr().err
 
 
-@pytest.fixture(autouse=True)
-def quick_judge(monkeypatch):
-    monkeypatch.setattr(evaluate, "trained_judge", lambda path: path)
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A folder with a run in which all rows are done."""
     folder = tmp_path_factory.mktemp("ablations")
     write_rows(folder)
     make_run(folder / "run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "trained_judge", lambda path: path)
-        run(folder)
+    run(folder)
     return folder
 
 

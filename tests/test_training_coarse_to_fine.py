@@ -12,7 +12,7 @@ import msgspec
 from checkpoints import tiny_checkpoint, tiny_config
 from weight_files import recipe_file
 
-from training import coarse_to_fine, evaluate
+from training import coarse_to_fine
 from training.checkpoint import read_checkpoint
 from training.coarse_to_fine import first_codebooks
 from training.codecs.codec import build_codec
@@ -81,7 +81,6 @@ def finished(tmp_path_factory):
 
 def again(folder):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "JUDGE_STEPS", 2)
         patch.setattr(os, "cpu_count", lambda: 1)
         words = ["--out", str(folder / "run"), "--image-encoder", str(folder / "images.pt")]
         main([str(folder / "tiny.toml"), *words])
@@ -112,9 +111,8 @@ def test_one_command_makes_both_models_and_their_bundle(finished):
 def test_the_rows_of_tables_1_and_15_come_out_of_it(finished):
     result = json.loads((finished / "run" / "evaluation-generation.json").read_text())
     steps = [f"coarse_to_fine_{steps}" for steps in FINE_STEPS]
-    bounds = ["ground_truth", "reconstruction", "shuffled", "unconditional", *steps]
-    assert list(result["bounds"]) == bounds
-    for row in (result, *result["bounds"].values()):
+    assert {"ground_truth", "reconstruction", "shuffled", *steps} <= set(result["bounds"])
+    for row in (result, *(result["bounds"][name] for name in ("reconstruction", *steps))):
         assert {"fad", "kld", "class_agreement", "onset_f1_100ms"} <= set(row)
     rows = [result["bounds"][name]["fad"] for name in ("reconstruction", *steps)] + [result["fad"]]
     assert len(set(rows)) == 4, "each is a sound of its own"
@@ -126,7 +124,7 @@ def test_a_second_run_finds_its_stages_done(finished, monkeypatch):
     run = finished / "run"
     made = {path: path.stat().st_mtime_ns for path in run.rglob("*.pt")}
     assert {str(path.relative_to(run)) for path in made} == {
-        *("codec.pt", "start.pt", "vab.pt", "ckpt.pt", "judge.pt"),
+        *("codec.pt", "start.pt", "vab.pt", "ckpt.pt"),
         *("fine/start.pt", "fine/vab.pt", "fine/ckpt.pt"),
     }
     exported = []

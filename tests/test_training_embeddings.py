@@ -7,26 +7,26 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch")
 
+from training.evaluation.classifier import AudioClassifier
 from training.evaluation.embeddings import (
-    Judge,
+    ClassifierEmbedding,
     VGGish,
     open_embedding,
     vggish_log_mel,
     vggish_network,
 )
-from training.evaluation.judge import AudioClassifier
 from vab_rt.errors import BackendError, DataError, ExportError, OptionError
 
 
 @pytest.fixture(scope="module")
-def judge():
+def classifier():
     torch.manual_seed(0)
     return AudioClassifier().eval()
 
 
-def test_the_judge_gives_a_vector_and_probabilities(judge):
-    embedding = open_embedding("judge", judge)
-    assert isinstance(embedding, Judge) and "FoleyWorld" in embedding.name
+def test_the_classifier_gives_a_vector_and_probabilities(classifier):
+    embedding = open_embedding("classifier", classifier)
+    assert isinstance(embedding, ClassifierEmbedding) and "FoleyWorld" in embedding.name
     vectors, probabilities = embedding(np.zeros(16_000, np.float32))
     assert vectors.shape == (1, 256) and probabilities.shape == (16,)
     assert probabilities.sum() == pytest.approx(1)
@@ -69,49 +69,49 @@ def test_vggish_gives_a_vector_for_each_patch():
         Shortened()(sound[:10_000])
 
 
-@pytest.mark.parametrize("text", ["vgg", "vggish", "judge:file", "panns:file.pt", ""])
-def test_unknown_embeddings_are_refused(text, judge):
-    with pytest.raises(OptionError, match="expected judge, vggish:FILE, passt:FILE or clap:FOLD"):
-        open_embedding(text, judge)
+@pytest.mark.parametrize("text", ["vgg", "vggish", "classifier:file", "panns:file.pt", ""])
+def test_unknown_embeddings_are_refused(text, classifier):
+    with pytest.raises(OptionError, match="expected classifier, vggish:FILE, passt:FILE"):
+        open_embedding(text, classifier)
 
 
-def test_weights_that_do_not_fit_are_refused(judge, tmp_path):
+def test_weights_that_do_not_fit_are_refused(classifier, tmp_path):
     with pytest.raises(DataError, match=r"none\.pth cannot be read"):
-        open_embedding(f"vggish:{tmp_path / 'none.pth'}", judge)
+        open_embedding(f"vggish:{tmp_path / 'none.pth'}", classifier)
     torch.save(torch.zeros(3), tmp_path / "tensor.pth")
     with pytest.raises(DataError, match="holds a Tensor, expected a state_dict"):
-        open_embedding(f"vggish:{tmp_path / 'tensor.pth'}", judge)
+        open_embedding(f"vggish:{tmp_path / 'tensor.pth'}", classifier)
     torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(ExportError, match=r"embeddings\.0\.bias is missing"):
-        open_embedding(f"vggish:{tmp_path / 'other.pth'}", judge)
+        open_embedding(f"vggish:{tmp_path / 'other.pth'}", classifier)
 
 
 @pytest.mark.parametrize(
     ("text", "library"), [("passt:x.pt", "hear21passt"), ("clap:x", "transformers")]
 )
-def test_a_missing_library_is_named_with_its_pip_line(text, library, judge, monkeypatch):
+def test_a_missing_library_is_named_with_its_pip_line(text, library, classifier, monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == library]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(BackendError, match=f"pip install {library}"):
-        open_embedding(text, judge)
+        open_embedding(text, classifier)
 
 
-def test_a_folder_without_a_clap_is_refused(judge, tmp_path):
+def test_a_folder_without_a_clap_is_refused(classifier, tmp_path):
     pytest.importorskip("transformers", reason="CLAP needs transformers")
     with pytest.raises(DataError, match=r"has no config\.json"):
-        open_embedding(f"clap:{tmp_path}", judge)
+        open_embedding(f"clap:{tmp_path}", classifier)
 
 
-def test_a_damaged_clap_is_refused_in_one_line(judge, tmp_path):
+def test_a_damaged_clap_is_refused_in_one_line(classifier, tmp_path):
     pytest.importorskip("transformers", reason="CLAP needs transformers")
     (tmp_path / "config.json").write_bytes(b"{")
     with pytest.raises(DataError, match="expected a whole CLAP") as error:
-        open_embedding(f"clap:{tmp_path}", judge)
+        open_embedding(f"clap:{tmp_path}", classifier)
     assert "\n" not in str(error.value)
 
 
-def test_a_clap_without_ears_is_refused(judge, tmp_path):
+def test_a_clap_without_ears_is_refused(classifier, tmp_path):
     transformers = pytest.importorskip("transformers", reason="CLAP needs transformers")
     text = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
     sound = {"patch_embeds_hidden_size": 8, "hidden_size": 16, "depths": [1, 1]}
@@ -123,9 +123,9 @@ def test_a_clap_without_ears_is_refused(judge, tmp_path):
     model = transformers.ClapModel(config)
     transformers.ClapFeatureExtractor().save_pretrained(tmp_path)
     model.save_pretrained(tmp_path)
-    assert open_embedding(f"clap:{tmp_path}", judge).name == f"CLAP ({tmp_path.name})"
+    assert open_embedding(f"clap:{tmp_path}", classifier).name == f"CLAP ({tmp_path.name})"
     weights = model.state_dict()
     lacking = sorted(name for name in weights if name.startswith("audio_projection"))
     model.save_pretrained(tmp_path, state_dict={k: weights[k] for k in weights if k not in lacking})
     with pytest.raises(DataError, match=rf"lacks {lacking[0]} \({len(lacking)} in all\)"):
-        open_embedding(f"clap:{tmp_path}", judge)
+        open_embedding(f"clap:{tmp_path}", classifier)

@@ -10,31 +10,43 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 from checkpoints import tiny_checkpoint, tiny_config
 
 from training import foleyworld
+from training.checkpoint import read_checkpoint
 from training.classification import Classifier, weights_path
 from training.contrastive import Retriever
 from training.datasets.rendered import frame_times
 from training.evaluate import evaluate_generation, main
 from training.evaluation import generation
-from training.evaluation.embeddings import Judge
+from training.evaluation.classifier import (
+    KEPT,
+    classifier_result,
+    colour,
+    load_classifier,
+)
 from training.evaluation.generation import (
-    SOUNDS,
-    Heard,
+    EMPTY,
+    OTHER,
+    RETAKE,
     HeardClip,
-    Listener,
-    Reference,
     generation_result,
     heard_clips,
+    measure_tokens,
+    true_reference,
 )
-from training.evaluation.held_out import film
-from training.evaluation.judge import AudioClassifier, colour, listen, present_classes
-from training.evaluation.trial import Trial
+from training.evaluation.heard import Heard, Listener
+from training.evaluation.held_out import film, seen_scenes
+from training.evaluation.reference import RIVALS, Reference, none_drawn
+from training.evaluation.spectra import BANDS
+from training.evaluation.table import comparison
+from training.evaluation.trial import Trial, open_model
+from training.extract import Source, extract
 from training.model import VAB
 from vab_rt.bundle import open_bundle
 from vab_rt.config import GenerateOptions
-from vab_rt.errors import OutputError
+from vab_rt.errors import DataError, OutputError
 
 MEASURES = {"class_agreement", "onset_f1_100ms", "onset_f1_50ms", "fad", "kld"}
-BOUNDS = {"ground_truth", "reconstruction", "shuffled", "unconditional"}
+BOUNDS = {"ground_truth", "reconstruction", "floor", "shuffled", "shuffled_in_class", "silence"}
+RHYTHMS = {"metronome", "metronome_0.2s"}
 SEEDS = foleyworld.clip_seeds("validation", 0, 2)
 
 
@@ -51,7 +63,6 @@ def run(tmp_path_factory):
     torch.save(tiny_checkpoint(config), folder / "ckpt.pt")
     vab = VAB(config)
     vab.load_state_dict(torch.load(folder / "ckpt.pt", weights_only=True)["vab"])
-    save_average(folder / "judge.pt", AudioClassifier())
     save_average(folder / "contrastive.pt", Retriever(vab))
     for modality in ("a", "v", "av"):
         save_average(weights_path(folder, modality), Classifier(vab, modality, 16))
@@ -60,7 +71,7 @@ def run(tmp_path_factory):
 
 def trial(run, **changes):
     options = GenerateOptions(steps=1)
-    return Trial(judge=run / "judge.pt", options=options, films=run / "films", **changes)
+    return Trial(options=options, films=run / "films", varied=1, **changes)
 
 
 def test_a_film_read_back_is_what_training_rendered(run):
@@ -72,7 +83,7 @@ def test_a_film_read_back_is_what_training_rendered(run):
     assert read.shape == rendered.shape
     assert np.abs(read.astype(int) - rendered).mean() < 8  # levels of 255: H.264 and resizing
     again = film(SEEDS[0], config, run / "films")
-    assert np.array_equal(read, again) and len(list(run.glob("films/*/*.npy"))) == 1
+    assert np.array_equal(read, again) and len(list(run.glob("films/*/*.mp4"))) == 1
 
 
 def test_a_place_for_films_that_cannot_be_written_is_named(tmp_path):
@@ -86,13 +97,15 @@ def test_every_measure_stands_beside_every_bound(run, model):
     change = {"checkpoint": run / "ckpt.pt"} if model == "checkpoint" else {}
     result = evaluate_generation(trial(run, **change), SEEDS)
     assert MEASURES | {"embedding", "clips"} <= set(result)
-    assert set(result["bounds"]) == BOUNDS
-    for bound in result["bounds"].values():
-        assert MEASURES <= set(bound) and bound["clips"] == 2
-        assert bound["embedding"] == result["embedding"]
-    truth = result["bounds"]["ground_truth"]
-    assert truth["kld"] == 0 and truth["fad"] < 1e-3
-    assert result["bounds"]["reconstruction"]["fad"] > 0 and result["clips"] == 2
+    bounds = result["bounds"]
+    assert set(bounds) == BOUNDS | RHYTHMS
+    for name in BOUNDS:
+        assert (
+            MEASURES <= set(bounds[name]) | set(EMPTY.get(name, ())) and bounds[name]["clips"] == 2
+        )
+        assert bounds[name]["embedding"] == result["embedding"]
+    assert bounds["floor"]["fad"] == result["fad_floor"] > 0 and "variety_db" in result
+    assert bounds["reconstruction"]["fad"] > 0 and result["clips"] == 2
     low, high = result["class_agreement_95"]
     assert low <= result["class_agreement"] <= high
     json.dumps(result)
@@ -100,17 +113,18 @@ def test_every_measure_stands_beside_every_bound(run, model):
 
 def test_what_was_heard_before_an_interruption_is_not_made_again(run, tmp_path, monkeypatch):
     one = trial(run, checkpoint=run / "ckpt.pt", heard=tmp_path / "heard")
-    first = [generation.hear_once((number, seed, one)) for number, seed in enumerate(SEEDS)]
+    first = [generation.hear_once((i, seed, seed + 2, one)) for i, seed in enumerate(SEEDS)]
     monkeypatch.setattr(generation, "hear_clip", None)
     again = list(heard_clips(one, SEEDS, workers=1))
-    assert generation_result(SEEDS, again) == generation_result(SEEDS, first)
+    silence = first[0].sounds["floor"]
+    assert generation_result(SEEDS, again, silence) == generation_result(SEEDS, first, silence)
     for clip, kept in zip(first, again, strict=True):
         assert clip.generate_s == kept.generate_s and list(clip.sounds) == list(kept.sounds)
 
 
 @pytest.mark.slow
 def test_processes_change_nothing(run):
-    one = trial(run, checkpoint=run / "ckpt.pt")
+    one = trial(run, checkpoint=run / "ckpt.pt", unconditional=True)
     found, expected = evaluate_generation(one, SEEDS, workers=2), evaluate_generation(one, SEEDS)
     assert found.pop("generate_s") > 0 and expected.pop("generate_s") > 0
     assert found == expected
@@ -118,72 +132,140 @@ def test_processes_change_nothing(run):
 
 @pytest.fixture(scope="module")
 def scenes():
-    seeds = foleyworld.clip_seeds("validation", 10, 32)
-    kinds = foleyworld.CLASSES * 2
-    return [foleyworld.make_scene(s, kind) for s, kind in zip(seeds, kinds, strict=True)]
+    """Two clips of each class, and six of two sources."""
+    seeds = foleyworld.clip_seeds("validation", 10, 38)
+    lone = zip(seeds[:32], foleyworld.CLASSES * 2, strict=True)
+    pairs = [foleyworld.make_scene(seed, num_sources=2) for seed in seeds[32:]]
+    return [foleyworld.make_scene(seed, kind) for seed, kind in lone] + pairs
 
 
 @pytest.fixture(scope="module")
-def true(scenes):
-    return [scene.audio() for scene in scenes]
+def listener():
+    return Listener(load_classifier())
 
 
 @pytest.fixture(scope="module")
-def listener(scenes, true):
-    """A judge that is right about the true sounds: its head is fitted to them in closed form."""
-    torch.manual_seed(0)
-    classifier = AudioClassifier().eval()
-    _, embeddings = listen(classifier, np.stack(true))  # [N, D]
-    padded = np.concatenate([embeddings, np.ones((len(true), 1))], 1)
-    wanted = 30.0 * present_classes(scenes) - 15.0
-    solution = np.linalg.lstsq(padded, wanted, rcond=1e-9)[0]  # [D + 1, classes]
-    with torch.no_grad():
-        classifier.head.weight.copy_(torch.from_numpy(solution[:-1].T))
-        classifier.head.bias.copy_(torch.from_numpy(solution[-1]))
-    judge = Judge(classifier)
-    return Listener(judge, judge)
+def reference(scenes, listener):
+    return Reference(scenes, [listener(scene.audio()) for scene in scenes])
 
 
 @pytest.fixture(scope="module")
-def reference(scenes, true, listener):
-    return Reference(scenes, [listener(sound) for sound in true])
+def retakes(scenes, listener):
+    return [listener(scene.audio(RETAKE)) for scene in scenes]
 
 
-def test_true_sound_scores_near_the_maximum(reference):
-    found = reference.measure(reference.true)
-    assert found["class_agreement"] > 0.97 and found["onset_f1_100ms"] > 0.9
-    assert found["fad"] < 1e-3 and found["kld"] == 0
+@pytest.fixture(scope="module")
+def measured(reference, retakes, listener):
+    """By bound, what is measured of it; the second take stands for generated sound."""
+    true = reference.true
+    sounds = {
+        "truth": true,
+        "retake": retakes,
+        "other": true[-5:] + true[:-5],
+        "same_class": reference.in_class(true),
+        "silence": [listener(np.zeros(foleyworld.NUM_SAMPLES, np.float32))] * len(true),
+    }
+    found = {name: reference.measure(heard) for name, heard in sounds.items()}
+    found["retake"] |= reference.variety(true, sounds["retake"])
+    return found | reference.metronomes()
 
 
-def test_noise_scores_near_nothing(reference, listener):
-    random = np.random.default_rng(0)
-    noise = [0.1 * random.standard_normal(160_000).astype(np.float32) for _ in reference.true]
-    found = reference.measure([listener(sound) for sound in noise])
-    assert found["class_agreement"] <= 2 / 16 and found["onset_f1_100ms"] < 0.1
-    assert found["fad"] > 0.1 and found["kld"] > 3
+@pytest.mark.parametrize(
+    ("measure", "bound", "low", "high"),
+    [
+        ("class_agreement", "truth", 0.95, 1),
+        ("class_agreement", "retake", 0.95, 1),
+        ("class_agreement", "same_class", 0.95, 1),
+        ("class_agreement", "other", 0, 0.2),
+        ("class_agreement", "silence", 0, 0.2),
+        ("both_sources", "truth", 0.5, 1),
+        ("both_sources", "other", 0, 0.2),
+        ("both_sources", "silence", 0, 0),
+        ("onset_f1_100ms", "truth", 0.95, 1),
+        ("onset_f1_50ms", "truth", 0.95, 1),
+        ("onset_precision_50ms", "truth", 0.95, 1),
+        ("onset_recall_50ms", "truth", 0.95, 1),
+        ("onset_f1_100ms", "same_class", 0.02, 0.4),
+        ("onset_f1_100ms", "other", 0.02, 0.4),
+        ("onset_f1_100ms", "silence", 0, 0),
+        ("onset_precision_100ms", "silence", 0, 0),
+        ("onset_f1_100ms", "metronome_0.2s", 0.15, 0.35),
+        ("onset_recall_100ms", "metronome_0.2s", 0.99, 1),
+        ("onset_precision_100ms", "metronome_0.2s", 0.05, 0.2),
+        ("onset_f1_100ms", "metronome", 0.15, 0.4),
+        ("fad", "truth", 0, 1e-3),
+        ("fad", "retake", 0, 0.5),
+        ("fad", "silence", 5, 1000),
+        ("kld", "truth", 0, 0),
+        ("kld", "retake", 0, 0.1),
+        ("kld", "other", 2, 20),
+        ("level_error_abs_db", "truth", 0, 0),
+        ("level_error_abs_db", "retake", 0, 0.3),
+        ("level_error_abs_db", "other", 2, 10),
+        ("level_error_db", "silence", -90, -60),
+        ("blow_level_error_abs_db", "truth", 0, 0),
+        ("blow_level_error_abs_db", "retake", 0, 0.5),
+        ("blow_own_db", "truth", 0, 0),
+        ("blow_own_db", "retake", 0.1, 2.5),
+        ("blow_own_db", "same_class", 5, 12),
+        ("blow_margin_db", "truth", 4, 12),
+        ("blow_margin_db", "retake", 4, 12),
+        ("blow_margin_db", "same_class", -12, 0),
+        ("blow_pitch_semitones", "truth", 0, 0),
+        ("blow_pitch_semitones", "retake", 0, 2),
+        ("blow_pitch_semitones", "same_class", 4, 24),
+        ("blow_steadiness_db", "truth", 0, 0.5),
+        ("envelope_correlation", "truth", 1, 1),
+        ("envelope_correlation", "retake", 0.85, 1),
+        ("envelope_correlation", "same_class", -0.4, 0.5),
+        ("envelope_correlation", "silence", 0, 0),
+        ("own_nearest", "truth", 1, 1),
+        ("own_nearest", "retake", 0.9, 1),
+        ("own_nearest", "same_class", 0, 0),
+        ("own_nearest", "silence", 0.2, 0.8),
+        ("own_nearest_chance", "truth", 0.5, 0.5),
+        ("variety_db", "retake", 0.05, 1.5),
+        ("variety_of_clips_db", "retake", 3, 12),
+        ("variety_shared_onsets", "retake", 0.95, 1),
+    ],
+)
+def test_every_measure_has_its_truth_at_the_top_and_its_bounds_below(
+    measured, measure, bound, low, high
+):
+    assert low <= measured[bound][measure] <= high
+    interval = measured[bound].get(f"{measure}_95")
+    assert interval is None or interval[0] <= interval[1]
 
 
-def test_another_clips_sound_scores_as_chance(reference):
-    found = reference.measure(reference.true[1:] + reference.true[:1])
-    assert found["class_agreement"] <= 2 / 16 and found["onset_f1_100ms"] < 0.5
-    assert found["fad"] < 1e-3, "all together they are the same sounds"
-    assert found["kld"] > 3
+def test_the_floor_of_fad_is_that_of_other_sounds_as_many(reference, retakes, scenes):
+    assert Reference(scenes, reference.true, retakes).fad_floor < 0.5, "the very same scenes"
+    halves = Reference(scenes[:16], reference.true[:16], reference.true[16:32])
+    assert halves.fad_floor > 1, "as many others"
+    assert reference.fad_floor is None
 
 
-def heard(kind, onsets=()):
-    classes = np.eye(16)[foleyworld.CLASSES.index(kind)] * 0.9 + 0.1 / 16
-    vectors = np.random.default_rng(0).standard_normal((2, 3))
-    return Heard(classes, vectors, classes, np.array(onsets))
+def heard(kind, onsets=(), other=None):
+    logits = np.full(16, -5.0)
+    logits[foleyworld.CLASSES.index(kind)] = 5.0
+    if other:
+        logits[foleyworld.CLASSES.index(other)] = 4.0
+    vectors, onsets = np.random.default_rng(0).standard_normal((2, 3)), np.array(onsets)
+    blows = (np.zeros((len(onsets), BANDS)), np.zeros(len(onsets)), np.full(len(onsets), 440.0))
+    probabilities = np.exp(logits) / np.exp(logits).sum()
+    silent = (np.zeros(()), np.zeros(BANDS), np.zeros(100))
+    return Heard(logits, vectors, probabilities, *silent, onsets, *blows)
 
 
-def test_either_of_two_sources_is_right_and_their_onsets_do_not_count():
+def test_either_of_two_sources_agrees_and_their_onsets_do_not_count():
     scenes = [foleyworld.make_scene(seed, num_sources=2) for seed in SEEDS]
     scenes.append(foleyworld.make_scene(SEEDS[0], "drum"))
     strikes = scenes[2].truth.events["drum"]
-    right = [heard(scenes[0].classes[0]), heard(scenes[1].classes[1]), heard("drum", strikes)]
+    two = scenes[1].classes
+    right = [heard(scenes[0].classes[0]), heard(two[1], other=two[0]), heard("drum", strikes)]
     reference = Reference(scenes, right)
     found = reference.measure(right)
     assert found["class_agreement"] == 1 and found["onset_f1_50ms"] == 1
+    assert found["both_sources"] == 0.5, "the first clip has one of its two"
     late = np.array(strikes) + 0.07
     found = reference.measure([*right[:2], heard("drum", late)])
     assert found["onset_f1_100ms"] == 1 and found["onset_f1_50ms"] < 0.5
@@ -193,20 +275,103 @@ def test_either_of_two_sources_is_right_and_their_onsets_do_not_count():
     )
 
 
-def test_without_impacts_there_is_no_onset_figure():
+def test_what_no_clip_has_is_no_figure():
     scenes = [foleyworld.make_scene(seed, "rain") for seed in SEEDS]
     found = Reference(scenes, [heard("rain")] * 2).measure([heard("rain")] * 2)
-    assert found["onset_f1_100ms"] is None and found["onset_f1_50ms_95"] is None
+    for name in ("onset_f1_100ms", "onset_f1_50ms_95", "blow_own_db", "both_sources"):
+        assert found[name] is None
+    assert found["envelope_correlation"] == 0, "an envelope that does not move"
+
+
+@pytest.mark.parametrize(
+    ("num_nearer", "count", "expected"), [(0, 9, 1), (9, 9, 0), (1, 7, 1 / 7), (2, 4, 0), (1, 3, 0)]
+)
+def test_own_truth_is_to_be_the_nearest_of_seven(num_nearer, count, expected):
+    assert none_drawn(num_nearer, count, RIVALS) == pytest.approx(expected)
 
 
 def test_clips_may_be_heard_in_any_order():
     clips = [
-        HeardClip(i, {name: heard(foleyworld.make_scene(s).classes[0]) for name in SOUNDS})
-        for i, s in enumerate(SEEDS)
+        HeardClip(i, dict.fromkeys(("generated", "ground_truth", OTHER), heard(scene.classes[0])))
+        for i, scene in enumerate(map(foleyworld.make_scene, SEEDS))
     ]
-    ordered = generation_result(SEEDS, clips)
-    assert ordered == generation_result(SEEDS, clips[::-1])
+    ordered = generation_result(SEEDS, clips, heard("rain"))
+    assert ordered == generation_result(SEEDS, clips[::-1], heard("rain"))
     assert ordered["class_agreement"] == 1 and ordered["bounds"]["shuffled"]["kld"] > 0
+    for name, keys in EMPTY.items():
+        assert not set(keys) & set(ordered["bounds"][name]), "equal by construction"
+
+
+def test_options_are_compared_on_features_in_memory(run, listener):
+    pipeline = open_model(trial(run, checkpoint=run / "ckpt.pt")).pipeline
+    features, reference = seen_scenes(pipeline, SEEDS), true_reference(SEEDS, listener)
+    found = measure_tokens(pipeline, features, GenerateOptions(steps=1), listener, reference)
+    assert MEASURES | {"fad_floor", "generate_s", "level_error_db"} <= set(found)
+    assert not any(isinstance(value, dict) for value in found.values())
+    again = measure_tokens(pipeline, features, GenerateOptions(steps=1), listener, reference)
+    assert found | {"generate_s": 0} == again | {"generate_s": 0}
+
+
+def test_a_table_has_a_line_a_measure_and_a_column_a_bound():
+    bounds = {"floor": {"fad": 1.5}, "ground_truth": {"onset_f1_100ms": 1.0}, "new": {"fad": 2.0}}
+    result = {"onset_f1_100ms": 0.815, "onset_f1_100ms_95": [0.7, 0.9], "fad": 2.5, "clips": 7}
+    table = comparison(result | {"bounds": bounds, "by_class": {"rain": 0.5}})
+    first, onset, fad, *_, kinds, counts = table.split("\n")
+    assert first.split() == ["generated", "95", "%", "truth", "floor", "new"]
+    assert onset.split() == ["onset_f1_100ms", "81.5", "%", "70..90", "100.0", "%"]
+    assert fad.split() == ["fad", "2.50", "1.50", "2.00"]
+    assert (kinds, counts) == ("by_class: rain 0.5", "7 clips")
+
+
+def test_the_classifier_beside_the_code_names_true_sound():
+    found = classifier_result(load_classifier(), foleyworld.clip_seeds("test", 0, 40))
+    assert found["class_agreement"] >= 0.9 and found["false_alarms"] < 0.02
+    assert KEPT.stat().st_size < 2e6
+
+
+def test_a_classifier_is_trained_by_one_command(tmp_path, capsys):
+    out = tmp_path / "mine.npz"
+    main(["classifier", "--out", str(out), "--steps", "1", "--clips", "2", "--json"])
+    assert json.loads(capsys.readouterr().out)["clips"] == 2
+    trained = load_classifier(out)
+    assert not torch.equal(trained.head.weight, load_classifier().head.weight)
+    out.write_bytes(out.read_bytes()[:1000])
+    with pytest.raises(DataError, match="mine.npz cannot be read .* classifier --out"):
+        load_classifier(out)
+
+
+@pytest.fixture(scope="module")
+def own(run, tmp_path_factory):
+    """Media of one's own, and shards of them."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "media").mkdir()
+    for seed in (*SEEDS, *foleyworld.clip_seeds("validation", 2, 2)):
+        scene = foleyworld.make_scene(seed)
+        foleyworld.write_clip(folder / f"media/{seed}.mp4", scene, 64, 64, 5, silent=False)
+    config = read_checkpoint(run / "ckpt.pt").config
+    list(extract(folder / "shards", Source(folder / "media"), config, run / "ckpt.pt"))
+    return folder
+
+
+@pytest.mark.parametrize("has_media", [True, False])
+def test_clips_of_ones_own_are_measured_against_their_sound(run, own, has_media, capsys):
+    words = ["--shards", str(own / "shards"), "--ckpt", str(run / "ckpt.pt"), "--steps", "1"]
+    media = ["--media", str(own / "media")] if has_media else []
+    main(["generation", "--clips", "2", "--workers", "1", "--json", *words, *media])
+    found = json.loads(capsys.readouterr().out)
+    assert found["clips"] == 2 and found["fad"] > 0 and found["kld"] >= 0
+    assert found["fad_floor"] == found["bounds"]["floor"]["fad"] > 0
+    assert found["truth"] == ("the media's sound" if has_media else "the codec's reconstruction")
+    assert set(found["bounds"]) - {"reconstruction"} == {"shuffled", "floor"}
+    if has_media:
+        assert found["bounds"]["reconstruction"]["kld"] >= 0
+
+
+def test_media_of_clips_must_be_there(run, own, tmp_path, capsys):
+    words = ["--shards", str(own / "shards"), "--ckpt", str(run / "ckpt.pt"), "--clips", "2"]
+    with pytest.raises(SystemExit, match="1"):
+        main(["generation", *words, "--media", str(tmp_path), "--steps", "1", "--workers", "1"])
+    assert "give --media the folder that training.extract was given" in capsys.readouterr().err
 
 
 def test_colouring_keeps_length_and_finiteness():
@@ -240,9 +405,10 @@ def test_classification_of_held_out_clips(run, capsys):
         (["generation", "--clips", "1"], "expected at least 2 and 1"),
         (["generation", "--ckpt", "none.pt"], "none.pt is not a file"),
         (["generation", "--bundle", "none"], "none"),
-        (["generation", "--shards", "x"], "for retrieval and classification"),
+        (["generation", "--media", "x"], "--media x is of the clips of --shards"),
+        (["classifier"], "classifier needs --out FILE.npz"),
         (["generation", "--device", "cuda"], "--device cuda is of a checkpoint, expected --ckpt"),
-        (["generation", "--embedding", "vggish"], "expected judge, vggish:FILE"),
+        (["generation", "--embedding", "vggish"], "expected classifier, vggish:FILE"),
         (["generation", "--embedding", "vggish:none.pth"], "none.pth is not there"),
         (["generation", "--seed", "-1"], "first seed is -1"),
         (["retrieval", "--bundle", "default"], "a bundle only generates, expected --ckpt"),
@@ -252,11 +418,9 @@ def test_classification_of_held_out_clips(run, capsys):
         (["generation", "--ckpt", "2s.pt"], "makes 2 s at 16000 Hz, expected the clips of Foley"),
     ],
 )
-def test_mistakes_end_in_one_line_before_a_judge_is_trained(
-    run, words, message, capsys, monkeypatch
-):
+def test_mistakes_end_in_one_line_before_any_work(run, words, message, capsys, monkeypatch):
     monkeypatch.chdir(run)
-    monkeypatch.setattr("training.evaluate.trained_judge", pytest.fail)
+    monkeypatch.setattr("training.evaluate.heard_clips", pytest.fail)
     if "2s.pt" in words and not (run / "2s.pt").exists():
         torch.save(tiny_checkpoint(tiny_config(layers=2)), run / "2s.pt")
     with pytest.raises(SystemExit) as stop:

@@ -175,7 +175,6 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("recipe")
     (folder / "tiny.toml").write_text(TINY)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "JUDGE_STEPS", 2)
         patch.setattr(os, "cpu_count", lambda: 1)
         main([str(folder / "tiny.toml"), "--out", str(folder / "run")])
     return folder
@@ -195,8 +194,8 @@ def test_one_command_makes_everything(finished):
         task: json.loads((run / f"evaluation-{task}.json").read_text())
         for task in ("generation", "retrieval", "classification")
     }
-    bounds = {"ground_truth", "reconstruction", "shuffled", "unconditional"}
-    assert set(result["generation"]["bounds"]) == bounds
+    bounds = {"ground_truth", "reconstruction", "shuffled", "floor", "metronome", "silence"}
+    assert bounds <= set(result["generation"]["bounds"])
     assert {"r1", "r5", "r10"} <= set(result["retrieval"]["video_to_audio"])
     assert {"accuracy", "map"} <= set(result["classification"]["av"])
     before, after = read_checkpoint(run / "start.pt").vab(), checkpoint.vab()
@@ -206,11 +205,10 @@ def test_one_command_makes_everything(finished):
 @pytest.mark.slow
 def test_a_second_run_finds_its_stages_done(finished, monkeypatch):
     run = finished / "run"
-    assert len(list(run.glob("*.pt"))) == 10  # codec, clip, start, vab, ckpt, judge, fine-tuned
+    assert len(list(run.glob("*.pt"))) == 9  # codec, clip, start, vab, ckpt, fine-tuned
     kept = [*run.glob("*.pt"), *run.glob("*.npz"), *run.glob("evaluation-*.json")]
     kept += (run / "bundle").glob("*.onnx")
     made = {path: path.stat().st_mtime_ns for path in kept}
-    monkeypatch.setattr(evaluate, "JUDGE_STEPS", 2)
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     main([str(finished / "tiny.toml"), "--out", str(run)])
     assert {path: path.stat().st_mtime_ns for path in kept} == made

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from v2a_checkpoints import MAPPER, UNET, VAE, VOCODER, tiny_v2a_config, write_tiny_v2a
 
 from training import documents, foleyworld
-from training.evaluation.generation import Heard
-from training.evaluation.judge import AudioClassifier
+from training.evaluation.heard import Heard
+from training.evaluation.spectra import BANDS
 from training.image_encoder import build_clip
 from training.recipe import main as recipe_command
 from training.v2a_mapper import evaluate as command
@@ -48,7 +48,6 @@ def run(tmp_path_factory):
     regression = tiny_v2a_config(clip_s=10.0, mapper="regression")
     write_tiny_v2a(folder / "ckpt-regression.pt", regression)
     save_average(folder / "clap.pt", TinyClap(24))
-    save_average(folder / "judge.pt", AudioClassifier())
     return folder
 
 
@@ -85,8 +84,9 @@ def test_relevance_is_to_the_class_that_is_seen():
     seeds = foleyworld.clip_seeds("validation", 0, 6)
     kinds = [foleyworld.CLASSES.index(foleyworld.make_scene(s).classes[0]) for s in seeds]
     texts = np.eye(16, dtype=np.float32)
+    silent, vectors = np.zeros((4, 0)), np.random.default_rng(0).random((1, 4))
     heard = Heard(
-        np.ones(16) / 16, np.random.default_rng(0).random((1, 4)), np.ones(16), np.zeros(0)
+        np.ones(16), vectors, np.ones(16), np.zeros(()), np.zeros(BANDS), np.zeros(100), *silent
     )
 
     def clip(number, kind):
@@ -101,7 +101,7 @@ def test_relevance_is_to_the_class_that_is_seen():
 
 
 def test_a_run_is_evaluated_and_goes_on(run, monkeypatch):
-    trial = trial_of(run, run / "judge.pt", None, draws=2, varied=1, heard=run / "heard")
+    trial = trial_of(run, None, draws=2, varied=1, heard=run / "heard")
     result = evaluate(run, trial, SEEDS)
     systems = ["none", "regression", "prior"]
     assert list(result["gap"]) == list(result["variability"]) == systems
@@ -213,7 +213,6 @@ def ready(tmp_path_factory):
     """As much of a run of VAB as is taken over."""
     folder = tmp_path_factory.mktemp("default")
     save_average(folder / "clip.pt", build_clip(WIDE))
-    save_average(folder / "judge.pt", AudioClassifier())
     (folder / "start.pt").touch()
     return folder
 

@@ -1,44 +1,75 @@
-"""`python -m training.evaluate generation|retrieval|classification`: figures, beside their bounds.
+"""Figures beside their bounds: `python -m training.evaluate generation|retrieval|classification`.
 
-On held-out clips of FoleyWorld, or, for retrieval and classes, on shards of one's own. Progress
-goes to stderr; the last line is one JSON object.
+On held-out clips of FoleyWorld, or on shards of one's own. `classifier` trains the network that
+names sounds anew. Progress goes to stderr; the last line is one JSON object.
 """
 
 import argparse
+import datetime
 import json
 import os
 from pathlib import Path
 
-from training import foleyworld
+import numpy as np
+
+from training import classification, foleyworld
 from training.checkpoint import read_checkpoint
-from training.classification import classification_result, load_classifier, weights_path
+from training.classification import classification_result, weights_path
 from training.contrastive import load_retriever
 from training.datasets.clips import TokenisedClips
-from training.evaluation.embeddings import check_embedding
+from training.datasets.shards import ShardedClips
+from training.evaluation.classifier import (
+    STEPS,
+    classifier_result,
+    keep_trained,
+    load_classifier,
+    train_classifier,
+)
+from training.evaluation.embeddings import OWN, check_embedding
 from training.evaluation.generation import generation_result, heard_clips, open_listener
 from training.evaluation.held_out import encoded_clips, in_memory
-from training.evaluation.judge import train_classifier
+from training.evaluation.own_clips import heard_own, own_clips, own_result
 from training.evaluation.retrieval import retrieval_result, spread_over_classes
+from training.evaluation.table import comparison, print_figures
 from training.evaluation.trial import Trial, on_device, open_model
 from training.finetuning import open_shards, report, run_command, shown
 from training.representation import MODALITIES
-from vab_rt.config import CoarseToFineOptions, GenerateOptions
+from vab_rt.config import CoarseToFineOptions, GenerateOptions, ModelConfig
 from vab_rt.errors import DataError, OptionError
 
-JUDGE_STEPS = 1000
+TASKS = ("generation", "retrieval", "classification", "classifier")
 SAMPLING = ("guidance", "temperature", "top_k", "mask_temperature", "steps", "fine_steps")
 
 
 def evaluate_generation(trial: Trial, seeds: list[int], workers: int = 1) -> dict:
-    """class_agreement, onset_f1_100ms, onset_f1_50ms, fad and kld with their intervals, and those
-    of each bound under `bounds`. `trial.judge` must be trained."""
+    """Every measure of `Reference` with its interval, and those of each bound under `bounds`."""
     open_model(trial)  # mistakes are told before any work
-    name = open_listener(trial).name
+    listener = open_listener(trial)
     clips = list(shown("clips heard", heard_clips(trial, seeds, workers), len(seeds)))
-    result = generation_result(seeds, clips)
+    silence = listener(np.zeros(foleyworld.NUM_SAMPLES, np.float32))
+    result = generation_result(seeds, clips, silence)
     for measured in (result, *result["bounds"].values()):
-        measured["embedding"] = name
+        measured["embedding"] = listener.name
     return result
+
+
+def evaluate_own(
+    trial: Trial, shards: ShardedClips, count: int, media: Path | None, workers: int = 1
+) -> dict:
+    """The same of `count` clips of shards, as far as it can be measured without knowing what is in
+    them; where there are twice as many, with the floor of FAD. Raises DataError for fewer than 2
+    clips and for media that are not there."""
+    if len(shards) < 2:
+        raise DataError(f"{shards.location} has {len(shards)} clips, expected at least 2")
+    labels = shards.in_memory().labels
+    rows = spread_over_classes(labels, min(count, len(shards)))
+    rest = np.setdiff1d(np.arange(len(shards)), rows)[: len(rows)]
+    clips = own_clips(shards, rows, media is not None)
+    others = own_clips(shards, rest, media is not None) if len(rest) == len(rows) else []
+    heard = heard_own(trial, clips, others, media, workers)
+    result = own_result(list(shown("clips heard", heard, len(clips))))
+    truth = "the codec's reconstruction" if media is None else "the media's sound"
+    return result | {"embedding": open_listener(trial).name, "truth": truth}
 
 
 def evaluate_retrieval(
@@ -67,7 +98,8 @@ def evaluate_classification(
                 f"training.classification {checkpoint} --shards FOLDER --modality {modality} "
                 f"--out {folder}"
             )
-        classifier = on_device(load_classifier(path, config, modality), device)
+        classifier = classification.load_classifier(path, config, modality)
+        classifier = on_device(classifier, device)
         result[modality] = classification_result(classifier, clips)
     return result
 
@@ -80,10 +112,21 @@ def held_out_clips(
     return in_memory(shown("clips encoded", encoded, len(seeds)), seeds)
 
 
-def trained_judge(path: Path) -> Path:
-    """Trains the judge into `path` unless it is there. Raises DataError for another file."""
-    report("judge", train_classifier(path, minutes=None, steps=JUDGE_STEPS))
-    return path
+def trained_classifier(out: Path, steps: int, clips: int) -> dict:
+    """Train a classifier into `out`, and what it makes of true sound that it never heard.
+
+    Beside it lies OUT.pt, from which an interrupted training goes on.
+    """
+    checkpoint = out.with_suffix(".pt")
+    report("classifier", train_classifier(checkpoint, steps))
+    provenance = {
+        "trained_with": f"python -m training.evaluate classifier --steps {steps}",
+        "trained_on": f"true sound of the training split of FoleyWorld {foleyworld.VERSION}",
+        "date": datetime.date.today().isoformat(),
+    }
+    keep_trained(checkpoint, out, provenance)
+    seeds = foleyworld.clip_seeds("test", 0, clips)
+    return classifier_result(load_classifier(out), seeds) | {"classifier": str(out)} | provenance
 
 
 def main(words: list[str] | None = None) -> None:
@@ -92,19 +135,34 @@ def main(words: list[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
-    parser.add_argument("task", choices=["generation", "retrieval", "classification"])
+    parser.add_argument("task", choices=TASKS)
     model = parser.add_mutually_exclusive_group()
-    model.add_argument("--bundle", help="a bundle's folder or name (default: the shipped one)")
+    model.add_argument(
+        "--model",
+        "--bundle",
+        dest="bundle",
+        help="a bundle's folder or name (default: the shipped one)",
+    )
     model.add_argument("--ckpt", type=Path, help="a checkpoint (default of the other tasks: RUN's)")
-    parser.add_argument("--run", type=Path, default=Path("runs/default"), help="holds the judge")
-    parser.add_argument("--clips", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=0, help="first clip within the test split")
-    parser.add_argument("--shards", help="clips of one's own, for retrieval and classification")
+    parser.add_argument(
+        "--run", type=Path, default=Path("runs/default"), help="holds films, ckpt.pt"
+    )
+    parser.add_argument("--split", default="test", choices=list(foleyworld.SPLITS))
+    parser.add_argument("--clips", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0, help="first clip within the split")
+    parser.add_argument("--shards", help="clips of one's own, from training.extract")
+    parser.add_argument("--media", type=Path, help="the media that these shards were made of")
     parser.add_argument("--weights", type=Path, help="folder of the fine-tuned weights")
     parser.add_argument("--probe", action="store_true", help="linear probes, not fine-tuned")
     parser.add_argument(
-        "--embedding", default="judge", help="judge, vggish:FILE, passt:FILE or clap:FOLDER"
+        "--embedding",
+        nargs="+",
+        default=[OWN],
+        help="classifier, vggish:FILE, passt:FILE or clap:FOLDER: FAD by the first, KLD by the "
+        "first that has classes",
     )
+    parser.add_argument("--unconditional", action="store_true", help="also without the picture")
+    parser.add_argument("--out", type=Path, help="a trained classifier goes here, as .npz")
     for name in SAMPLING:
         default = getattr(CoarseToFineOptions(), name)
         shown = f"(default: the model's own, mostly {default})"
@@ -124,37 +182,55 @@ def _run(arguments: argparse.Namespace) -> None:
         "generation": _generation,
         "retrieval": _retrieval,
         "classification": _classification,
+        "classifier": _classifier,
     }
     result = task[arguments.task](arguments)
-    if not arguments.json:
-        print_table(result)
+    if not arguments.json and "bounds" in result:
+        print(comparison(result))
+    elif not arguments.json:
+        print_figures(result)
     print(json.dumps(result))
 
 
 def _generation(arguments: argparse.Namespace) -> dict:
-    if arguments.shards is not None:
-        raise OptionError("--shards is for retrieval and classification; generation has no truth")
+    if arguments.media is not None and arguments.shards is None:
+        raise OptionError(f"--media {arguments.media} is of the clips of --shards, expected both")
     if arguments.ckpt is None and arguments.device != "cpu":
         raise OptionError(
             f"--device {arguments.device} is of a checkpoint, expected --ckpt FILE with it; the "
             "graphs of a bundle are measured on the CPU"
         )
     trial = Trial(
-        judge=arguments.run / "judge.pt",
         bundle=arguments.bundle,
         checkpoint=arguments.ckpt,
-        embedding=arguments.embedding,
+        embeddings=tuple(arguments.embedding),
         options=GenerateOptions(**{name: getattr(arguments, name) for name in SAMPLING}),
         films=arguments.run / "films",
         device=arguments.device,
+        unconditional=arguments.unconditional,
     )
-    _, weights = check_embedding(trial.embedding)
-    if weights is not None and not weights.exists():
-        raise OptionError(f"--embedding {trial.embedding}: {weights} is not there; check the path")
-    open_model(trial)
-    seeds = _seeds(arguments)  # mistakes are told before a judge is trained
-    trained_judge(trial.judge)
-    return evaluate_generation(trial, seeds, arguments.workers)
+    for text in trial.embeddings:
+        _, weights = check_embedding(text)
+        if weights is not None and not weights.exists():
+            raise OptionError(f"--embedding {text}: {weights} is not there; check the path")
+    model = open_model(trial)
+    if arguments.shards is not None:
+        shards = _shards_of(arguments.shards, trial, model.pipeline.system.codec_config)
+        return evaluate_own(trial, shards, arguments.clips, arguments.media, arguments.workers)
+    return evaluate_generation(trial, _seeds(arguments), arguments.workers)
+
+
+def _shards_of(location: str, trial: Trial, config: ModelConfig) -> ShardedClips:
+    """A bundle cannot tell the weights that its clips must come from, a checkpoint can."""
+    if trial.checkpoint is None:
+        return ShardedClips(location, config)
+    return open_shards(location, read_checkpoint(trial.checkpoint))
+
+
+def _classifier(arguments: argparse.Namespace) -> dict:
+    if arguments.out is None:
+        raise OptionError("classifier needs --out FILE.npz, expected where to put what is trained")
+    return trained_classifier(arguments.out, arguments.steps or STEPS, arguments.clips)
 
 
 def _retrieval(arguments: argparse.Namespace) -> dict:
@@ -194,17 +270,7 @@ def _clips(arguments: argparse.Namespace, checkpoint: Path) -> TokenisedClips:
 
 
 def _seeds(arguments: argparse.Namespace) -> list[int]:
-    return foleyworld.clip_seeds("test", arguments.seed, arguments.clips)
-
-
-def print_table(result: dict) -> None:
-    """One line for the model and one for each part of the result that has figures of its own."""
-    parts = {"": result, **result, **result.get("bounds", {})}
-    for name, row in parts.items():
-        if isinstance(row, dict):
-            figures = [f"{key} {value}" for key, value in row.items() if isinstance(value, float)]
-            if figures:
-                print(f"{name or 'generated':15}", "  ".join(figures))
+    return foleyworld.clip_seeds(arguments.split, arguments.seed, arguments.clips)
 
 
 if __name__ == "__main__":

@@ -17,10 +17,10 @@ from training import foleyworld
 from training.codecs.codec import Codec, build_codec
 from training.codecs.recordings import read_recordings
 from training.codecs.spectra import MultiScaleSpectra
-from training.evaluate import print_table, trained_judge
-from training.evaluation.embeddings import Judge
-from training.evaluation.generation import Listener, Reference
-from training.evaluation.judge import load_classifier
+from training.evaluation.classifier import load_classifier
+from training.evaluation.heard import Listener
+from training.evaluation.reference import Reference
+from training.evaluation.table import print_figures
 from training.finetuning import run_command
 from training.fitting import averaged_weights
 from training.recipes import read_recipe
@@ -36,7 +36,7 @@ def measure(codec: Codec, true: NDArray[np.float32], rate_hz: int) -> dict:
 
 
 def measure_scenes(codec: Codec, listener: Listener, scenes: list[foleyworld.Scene]) -> dict:
-    """The same of scenes, and the measures of `generation.Reference`."""
+    """The same of scenes, and the measures of `Reference`."""
     true = np.stack([scene.audio() for scene in scenes])  # [N, S]
     found = reconstruct(codec, true)
     reference = Reference(scenes, [listener(sound) for sound in true])
@@ -96,7 +96,6 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--config", default="default", help="the recipe of the codec")
     parser.add_argument("--ckpt", type=Path, required=True, help="its codec.pt")
     parser.add_argument("--recordings", type=Path, help="what codec_training made of --media")
-    parser.add_argument("--run", type=Path, default=Path("runs/default"), help="holds the judge")
     parser.add_argument("--clips", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0, help="first clip within the test split")
     parser.add_argument("--json", action="store_true", help="one JSON line and nothing else")
@@ -113,11 +112,10 @@ def _run(arguments: argparse.Namespace) -> None:
         result = measure(codec, held_out / np.float32(32767), recipe.model.sample_rate_hz)
     else:
         seeds = foleyworld.clip_seeds("test", arguments.seed, arguments.clips)
-        judge = Judge(load_classifier(trained_judge(arguments.run / "judge.pt")))
         scenes = [foleyworld.make_scene(seed) for seed in seeds]
-        result = measure_scenes(codec, Listener(judge, judge), scenes)
+        result = measure_scenes(codec, Listener(load_classifier()), scenes)
     if not arguments.json:
-        print_table({"reconstruction": result})
+        print_figures({"reconstruction": result})
     print(json.dumps(result))
 
 

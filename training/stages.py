@@ -27,6 +27,7 @@ from training.datasets.clips import ClipSource, TokenisedClips
 from training.datasets.growing import Field, Row, drop_older, grow, is_older, read_grown
 from training.datasets.rendered import Clips, rendered_clips
 from training.datasets.shard_format import write_whole
+from training.evaluation.classifier import KEPT
 from training.evaluation.held_out import encoded_clips, with_classes
 from training.evaluation.trial import Trial
 from training.finetuning import report
@@ -277,10 +278,9 @@ def evaluate_bundle(recipe: Recipe, folder: Path) -> None:
     if is_measured(folder, "generation", count, *graphs):
         return
     seeds = foleyworld.clip_seeds("test", 0, count)
-    judge = evaluate.trained_judge(folder / "judge.pt")
     heard = folder / "heard"
-    drop_older(heard, judge, *graphs)
-    trial = Trial(bundle=str(folder / "bundle"), judge=judge, films=folder / "films", heard=heard)
+    drop_older(heard, KEPT, *graphs)
+    trial = Trial(bundle=str(folder / "bundle"), films=folder / "films", heard=heard)
     keep(folder, "generation", evaluate.evaluate_generation(trial, seeds, os.cpu_count() or 1))
     shutil.rmtree(heard)
 

@@ -1,4 +1,4 @@
-"""The sounds that the rows of an ablation make, as the judge hears them."""
+"""The sounds that the rows of an ablation make, as the classifier hears them."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training import foleyworld
-from training.evaluation.generation import Heard, generate, open_listener
+from training.evaluation.generation import generate, open_listener
+from training.evaluation.heard import Heard
 from training.evaluation.held_out import one_thread_in_a_worker
 from training.evaluation.trial import Trial, open_model
 from training.finetuning import shown

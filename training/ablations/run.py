@@ -9,7 +9,7 @@ from training.ablations.rows import Ablations
 from training.checkpoint import read_checkpoint
 from training.datasets.clips import TokenisedClips
 from training.datasets.shard_format import encoders_sha256
-from training.evaluation.generation import Reference
+from training.evaluation.reference import Reference
 from training.evaluation.trial import Trial
 from vab_rt.config import ModelConfig
 from vab_rt.errors import DataError, OptionError
@@ -93,13 +93,9 @@ class Run:
         return TokenisedClips.load(kept)
 
     @cached_property
-    def judge(self) -> Path:
-        return evaluate.trained_judge(self.folder / "judge.pt")
-
-    @cached_property
     def reference(self) -> Reference:
         """Of the held-out clips; hearing their true sounds takes a moment."""
         scenes = [foleyworld.make_scene(seed) for seed in self.seeds]
-        trial = Trial(judge=self.judge)
+        trial = Trial()
         jobs = [SoundJob(i, seed, trial) for i, seed in enumerate(self.seeds)]
         return Reference(scenes, hear_all(jobs, self.workers))

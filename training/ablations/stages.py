@@ -129,7 +129,6 @@ def measure_generation(run: Run, trained: Trained) -> dict:
     """As in `training.evaluate`, from features of rendered frames; `shuffled` is each clip against
     the sound made for another."""
     trial = Trial(
-        judge=run.judge,
         checkpoint=trained.folders["masked"] / "ckpt.pt",
         options=trained.setup.generate,
         device=ranks.device().type,
@@ -137,7 +136,7 @@ def measure_generation(run: Run, trained: Trained) -> dict:
     features = trained.held_out.take(np.arange(len(run.seeds))).features  # [N, F, visual_dim]
     jobs = [SoundJob(i, seed, trial, features[i]) for i, seed in enumerate(run.seeds)]
     heard = hear_all(jobs, run.workers)
-    shuffled = run.reference.measure(heard[-1:] + heard[:-1])
+    shuffled = run.reference.measure(heard[-1:] + heard[:-1]) | {"fad": None}  # the same sounds
     name = open_listener(trial).name
     return run.reference.measure(heard) | {"shuffled": shuffled, "embedding": name}
 

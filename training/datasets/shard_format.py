@@ -138,6 +138,19 @@ def read_shard(where: str, data: bytes, expected: Shard, index: ShardIndex) -> T
     return TokenisedClips(tokens=tokens, features=features, labels=labels)
 
 
+def read_origins(where: str, data: bytes) -> list[tuple[str, ClipNotes]]:
+    """The keys and notes of the clips that `read_shard` reads, in the same order."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+            texts = {m.name: tar.extractfile(m).read() for m in tar if m.name.endswith(".json")}
+        return [
+            (name.removesuffix(".json"), msgspec.json.decode(text, type=ClipNotes))
+            for name, text in texts.items()
+        ]
+    except (tarfile.TarError, ValueError, EOFError, msgspec.DecodeError) as error:
+        raise _damaged(where, f"is no shard of clips ({error})") from error
+
+
 def write_index(folder: Path, index: ShardIndex) -> None:
     """Replaces the index of a folder. Raises OutputError."""
     write_whole(folder / INDEX, msgspec.json.format(msgspec.json.encode(index), indent=1) + b"\n")

@@ -9,7 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.datasets.clips import Batch, TokenisedClips
-from training.datasets.shard_format import INDEX, check_facts, read_index, read_shard
+from training.datasets.shard_format import (
+    INDEX,
+    ClipNotes,
+    check_facts,
+    read_index,
+    read_origins,
+    read_shard,
+)
 from vab_rt.config import ModelConfig
 from vab_rt.errors import DataError
 
@@ -72,6 +79,14 @@ class ShardedClips:
             features=np.concatenate([part.features for part in parts]),
             labels=np.concatenate([part.labels for part in parts]),
         )
+
+    def origins(self) -> list[tuple[str, ClipNotes]]:
+        """The key of each clip and where it is from, in the order of `in_memory`."""
+        return [
+            origin
+            for name in self._names
+            for origin in read_origins(f"{self.location}/{name}", self._read(name))
+        ]
 
     def _in_epoch(self, seed: int, epoch: int, places: NDArray[np.int64]) -> Iterator[Batch]:
         """The clips at these places, ascending, of an epoch's order."""

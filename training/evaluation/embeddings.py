@@ -1,7 +1,7 @@
 """Embeddings of sound to measure distances with (FAD, KLD), each with the name it reports.
 
-The judge's is always there; VGGish, PaSST and CLAP, which the field publishes its figures with,
-need weights that the user brings.
+That of the classifier of FoleyWorld is always there; VGGish, PaSST and CLAP, which the field
+publishes its figures with, need weights that the user brings.
 """
 
 import io
@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torchaudio.functional import resample
 
 from training.checkpoint import check_weights
-from training.evaluation.judge import AudioClassifier, listen
+from training.evaluation.classifier import AudioClassifier, listen, softmax
 from vab_rt.errors import BackendError, DataError, OptionError
 
 RATE_HZ = 16_000
+OWN = "classifier"
 VGGISH_WINDOW, VGGISH_HOP, VGGISH_FFT = 400, 160, 512
 VGGISH_FRAMES, VGGISH_MELS, VGGISH_RANGE_HZ = 96, 64, (125.0, 7500.0)
 
@@ -42,40 +43,40 @@ class Embedding(Protocol):
     def __call__(self, audio: NDArray[np.float32]) -> Embedded: ...
 
 
-def open_embedding(text: str, judge: AudioClassifier) -> Embedding:
-    """The embedding that `--embedding` names: judge, vggish:FILE, passt:FILE or clap:FOLDER.
+def open_embedding(text: str, classifier: AudioClassifier) -> Embedding:
+    """The embedding that `--embedding` names: classifier, vggish:FILE, passt:FILE or clap:FOLDER.
 
     Raises OptionError, DataError and ExportError for weights that do not fit, BackendError for a
     missing library.
     """
     kind, path = check_embedding(text)
-    return Judge(judge) if path is None else _OPENERS[kind](path)
+    return ClassifierEmbedding(classifier) if path is None else _OPENERS[kind](path)
 
 
 def check_embedding(text: str) -> tuple[str, Path | None]:
     """The kind and the file that a text names. Raises OptionError."""
     kind, _, path = text.partition(":")
-    if (kind, path) == ("judge", ""):
+    if (kind, path) == (OWN, ""):
         return kind, None
     if kind not in _OPENERS or not path:
         raise OptionError(
-            f"embedding is {text!r}, expected judge, vggish:FILE, passt:FILE or clap:FOLDER"
+            f"embedding is {text!r}, expected {OWN}, vggish:FILE, passt:FILE or clap:FOLDER"
         )
     return kind, Path(path)
 
 
-class Judge:
-    """The judge's last layer before its classes, one vector a clip."""
+class ClassifierEmbedding:
+    """The classifier's last layer before its classes, one vector a clip."""
 
-    name = "log-mel classifier trained on FoleyWorld (training/evaluation/judge.py)"
+    name = "log-mel classifier trained on FoleyWorld (training/evaluation/classifier.py)"
     has_classes = True
 
     def __init__(self, classifier: AudioClassifier) -> None:
         self.classifier = classifier
 
     def __call__(self, audio: NDArray[np.float32]) -> Embedded:
-        probabilities, vectors = listen(self.classifier, audio[None])
-        return Embedded(vectors, probabilities[0])
+        logits, vectors = listen(self.classifier, audio[None])
+        return Embedded(vectors, softmax(logits[0]))
 
 
 class VGGish:

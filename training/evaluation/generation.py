@@ -1,9 +1,11 @@
 """How well sound follows the picture, between its bounds.
 
 Held-out clips of FoleyWorld, as H.264 files, go through the runtime's video reader and pipeline,
-with the graphs of a bundle or the torch modules of a checkpoint. Every measure stands beside four
-bounds of the same run: the true sound, the codec's reconstruction of it, the sound made for another
-clip, and the model with the picture taken away. A system of two stages also goes on from the true
+with the graphs of a bundle or the torch modules of a checkpoint. Every measure stands beside its
+bounds, of the same run: the true sound; the codec's reconstruction of it; the sound made for
+another clip, and for another of the same class; a metronome and silence; and the floor, the true
+scene sounded once more with other noise, which nobody who sees it could tell from the true sound.
+FAD's floor is that of as many other true clips. A system of two stages also goes on from the true
 coarse tokens (the paper's table 15).
 """
 
@@ -19,19 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training import foleyworld
-from training.evaluation.embeddings import Embedding, Judge, open_embedding
-from training.evaluation.held_out import film, one_thread_in_a_worker
-from training.evaluation.judge import load_classifier, present_classes
-from training.evaluation.measures import (
-    agreement,
-    bootstrap,
-    frechet_distance,
-    kl_divergence,
-    onset_counts,
-    onset_f1,
-    onset_times,
-    wilson,
-)
+from training.evaluation.classifier import load_classifier
+from training.evaluation.embeddings import open_embedding
+from training.evaluation.heard import Heard, Listener
+from training.evaluation.held_out import film, one_thread_in_a_worker, seen
+from training.evaluation.reference import Reference
 from training.evaluation.trial import Trial, open_model
 from training.processes import in_parallel
 from training.saving import arrays_once
@@ -42,76 +36,58 @@ from vab_rt.pipeline import Pipeline
 from vab_rt.systems.vab import CoarseToFine
 from vab_rt.windows import Window
 
-SOUNDS = ("generated", "ground_truth", "reconstruction", "unconditional")
 FINE_STEPS = (24, 36)
 """Of the second stage alone, as in table 15."""
-
-
-class Heard(NamedTuple):
-    """Of the sound of one clip: the judge's probabilities [classes]; for distances, embeddings
-    [M, D] and probabilities [C]; onset times in s."""
-
-    classes: NDArray[np.float64]
-    vectors: NDArray[np.float64]
-    compared: NDArray[np.float64]
-    onsets_s: NDArray[np.float64]
+FLOOR, OTHER, AGAIN = "floor", "other_truth", "again"
+RETAKE = 2
+AGAIN_SEED = 1 << 32
+"""What the second sound for a clip adds to its seed: a seed that no clip has of its own."""
+EMPTY = {
+    "ground_truth": (
+        *("fad", "kld", "level_error_db", "level_error_abs_db", "blow_level_error_db"),
+        *("blow_level_error_abs_db", "blow_own_db", "blow_margin_db", "blow_pitch_semitones"),
+        *("envelope_correlation", "envelope_by_class", "own_nearest"),
+    ),
+    "shuffled": ("fad", "blow_steadiness_db"),
+    "shuffled_in_class": ("fad", "blow_steadiness_db", "level_error_db"),
+}
+"""What is equal by construction: true sound against itself, and sounds that only change places."""
 
 
 class HeardClip(NamedTuple):
-    """A clip's place among the seeds, what was heard of each of SOUNDS and of what a system has
-    beside these, and how long generating took."""
+    """A clip's place among the seeds, what was heard of each of its sounds, and how long generating
+    took.
+
+    Sounds: generated, ground_truth, reconstruction, FLOOR, OTHER (the true sound of another seed)
+    and, of some, AGAIN (generated with another seed); unconditional where the trial wants it; and
+    what a system has beside these.
+    """
 
     number: int
     sounds: dict[str, Heard]
     generate_s: float = 0.0
 
 
-class Listener:
-    """The judge, and the embedding that distances are measured with."""
-
-    def __init__(self, judge: Judge, embedding: Embedding) -> None:
-        self.judge, self.embedding = judge, embedding
-
-    @property
-    def name(self) -> str:
-        """What FAD and KLD are measured with."""
-        name = self.embedding.name
-        return name if self.embedding.has_classes else f"{name}; KLD: {self.judge.name}"
-
-    def __call__(self, audio: NDArray[np.float32]) -> Heard:
-        judged = self.judge(audio)
-        embedded = judged if self.embedding is self.judge else self.embedding(audio)
-        compared = embedded.probabilities
-        return Heard(
-            classes=judged.probabilities,
-            vectors=embedded.vectors,
-            compared=judged.probabilities if compared is None else compared,
-            onsets_s=onset_times(audio, foleyworld.SAMPLE_RATE_HZ),
-        )
-
-
 @functools.lru_cache(maxsize=1)  # one for all clips of a process
 def open_listener(trial: Trial) -> Listener:
-    classifier = load_classifier(trial.judge)
-    judge = Judge(classifier)
-    if trial.embedding == "judge":
-        return Listener(judge, judge)
-    return Listener(judge, open_embedding(trial.embedding, classifier))
+    """Raises VabError for a classifier or an embedding that cannot be opened."""
+    classifier = load_classifier(trial.classifier)
+    return Listener(classifier, tuple(open_embedding(e, classifier) for e in trial.embeddings))
 
 
 def heard_clips(trial: Trial, seeds: list[int], workers: int) -> Iterator[HeardClip]:
     """Make and hear all sounds of these clips, in any order; clip i has the seed options.seed + i.
 
-    Raises VabError for a model, judge or embedding that cannot be opened.
+    Raises VabError for a model, classifier or embedding that cannot be opened.
     """
-    jobs = ((number, seed, trial) for number, seed in enumerate(seeds))
+    jobs = ((number, seed, seed + len(seeds), trial) for number, seed in enumerate(seeds))
     yield from in_parallel(hear_once, jobs, workers)
 
 
-def hear_once(job: tuple[int, int, Trial]) -> HeardClip:
+def hear_once(job: tuple[int, int, int, Trial]) -> HeardClip:
     """What `trial.heard` has of this clip, or else is given now."""
-    number, seed, trial = job
-    path = None if trial.heard is None else trial.heard / f"{number}-{seed}.npz"
+    number, seed, other, trial = job
+    path = None if trial.heard is None else trial.heard / f"{number}-{seed}-{other}.npz"
     return unflattened(number, arrays_once(path, lambda: flattened(hear_clip(job))))
 
 
@@ -135,15 +111,14 @@ def unflattened(number: int, arrays: dict[str, NDArray[np.float64]]) -> HeardCli
     return HeardClip(number, heard, generate_s)
 
 
-def hear_clip(job: tuple[int, int, Trial]) -> HeardClip:
-    number, seed, trial = job
+def hear_clip(job: tuple[int, int, int, Trial]) -> HeardClip:
+    number, seed, other, trial = job
     one_thread_in_a_worker()
     model, listener = open_model(trial), open_listener(trial)
-    pipeline, true = model.pipeline, foleyworld.make_scene(seed).audio()
-    frames = film(seed, pipeline.config, trial.films)
-    features = np.stack(list(pipeline.system.see(iter(frames))))[None]  # [1, F, visual_dim]
+    pipeline, scene = model.pipeline, foleyworld.make_scene(seed)
+    true = scene.audio()
+    features = seen(film(seed, pipeline.config, trial.films), pipeline)[None]
     options = msgspec.structs.replace(trial.options, seed=trial.options.seed + number)
-    unguided = msgspec.structs.replace(options, guidance=1.0)
     begin = time.perf_counter()
     generated = generate(pipeline, features, options)
     generate_s = time.perf_counter() - begin
@@ -152,9 +127,16 @@ def hear_clip(job: tuple[int, int, Trial]) -> HeardClip:
         "generated": generated,
         "ground_truth": true,
         "reconstruction": pipeline.render(codes)[0],
-        "unconditional": generate(without_picture(pipeline), features, unguided),
+        FLOOR: scene.audio(RETAKE),
+        OTHER: foleyworld.make_scene(other).audio(),
         **dict(from_true_coarse(pipeline, features, codes, options)),
     }
+    if number < trial.varied:
+        again = msgspec.structs.replace(options, seed=options.seed + AGAIN_SEED)
+        audio[AGAIN] = generate(pipeline, features, again)
+    if trial.unconditional:
+        unguided = msgspec.structs.replace(options, guidance=1.0)
+        audio["unconditional"] = generate(without_picture(pipeline), features, unguided)
     sounds = {name: listener(sound) for name, sound in audio.items()}
     return HeardClip(number, sounds, generate_s)
 
@@ -203,71 +185,93 @@ def without_picture(pipeline: Pipeline) -> Pipeline:
     return Pipeline(dataclasses.replace(system, engines=blind))
 
 
-class Reference:
-    """The truth of scenes and what is heard of their true sound; `measure` compares with it."""
-
-    def __init__(self, scenes: list[foleyworld.Scene], true: list[Heard]) -> None:
-        self.true, self.present = true, present_classes(scenes)
-        self.kinds = np.array([scene.classes[0] for scene in scenes])
-        self.impacts = [
-            i
-            for i, scene in enumerate(scenes)
-            if len(scene.classes) == 1 and foleyworld.FAMILIES[scene.classes[0]] == "impact"
-        ]
-        self.onsets = [np.array(scenes[i].truth.events[self.kinds[i]]) for i in self.impacts]
-
-    def measure(self, heard: list[Heard]) -> dict:
-        """heard: clip by clip of the sound for the same scene. Onsets of lone impacts only."""
-        hits = agreement(np.stack([h.classes for h in heard]), self.present)
-        vectors, true = (np.concatenate([h.vectors for h in x]) for x in (heard, self.true))
-        compared, compared_true = (np.stack([h.compared for h in x]) for x in (heard, self.true))
-        return {
-            "class_agreement": round(float(hits.mean()), 4),
-            "class_agreement_95": rounded(wilson(int(hits.sum()), len(hits))),
-            **self._onsets("onset_f1_100ms", heard, 0.1),
-            **self._onsets("onset_f1_50ms", heard, 0.05),
-            "fad": round(frechet_distance(true, vectors), 4),
-            "kld": round(kl_divergence(compared_true, compared), 4),
-            "by_class": {
-                kind: round(float(hits[self.kinds == kind].mean()), 3)
-                for kind in foleyworld.CLASSES
-                if (self.kinds == kind).any()
-            },
-        }
-
-    def _onsets(self, name: str, heard: list[Heard], tolerance_s: float) -> dict:
-        if not self.impacts:
-            return {name: None, f"{name}_95": None}
-        found = [heard[i].onsets_s for i in self.impacts]
-        counts = onset_counts(found, self.onsets, tolerance_s)
-        interval = bootstrap(onset_f1, counts, np.random.default_rng(0))
-        return {name: round(onset_f1(counts), 4), f"{name}_95": rounded(interval)}
-
-
-def generation_result(seeds: list[int], clips: list[HeardClip]) -> dict:
+def generation_result(seeds: list[int], clips: list[HeardClip], silence: Heard) -> dict:
     """The measures of the generated sound, and under `bounds` those of each bound.
 
-    generate_s: the median of what a clip took from features to sound. Every share and F1 has its
-    95 % interval under NAME_95.
+    generate_s: the median of what a clip took from features to sound. Every figure over clips has
+    its 95 % interval under NAME_95.
     """
     scenes = [foleyworld.make_scene(seed) for seed in seeds]
     ordered = sorted(clips, key=lambda clip: clip.number)
-    sounds = {name: [clip.sounds[name] for clip in ordered] for name in ordered[0].sounds}
-    generated = sounds["generated"]
-    bounds = {
-        "ground_truth": sounds["ground_truth"],
-        "reconstruction": sounds["reconstruction"],
-        "shuffled": generated[-1:] + generated[:-1],
-        "unconditional": sounds["unconditional"],
-        **{name: heard for name, heard in sounds.items() if name not in SOUNDS},
-    }
-    reference = Reference(scenes, sounds["ground_truth"])
+    sounds = {name: [c.sounds.get(name) for c in ordered] for name in ordered[0].sounds}
+    generated, true, others = (sounds.pop(name) for name in ("generated", "ground_truth", OTHER))
+    reference = Reference(scenes, true, others)
     result = reference.measure(generated)
-    result |= {"clips": len(scenes), "impact_clips": len(reference.impacts)}
+    if AGAIN in sounds:
+        result |= reference.variety(generated, sounds.pop(AGAIN))
+    result |= counts_of(reference)
     result["generate_s"] = round(statistics.median(clip.generate_s for clip in clips), 3)
-    measured = {name: reference.measure(h) | {"clips": len(h)} for name, h in bounds.items()}
-    return result | {"bounds": measured}
+    if held_out := reference.held_out(generated):
+        result["by_held_out"] = held_out
+    bounds = bounds_of(reference, sounds, generated, silence)
+    return result | {"fad_floor": reference.fad_floor, "bounds": bounds}
 
 
-def rounded(interval: tuple[float, float]) -> list[float]:
-    return [round(x, 4) for x in interval]
+def counts_of(reference: Reference) -> dict[str, int]:
+    names = {"impact": reference.impacts, "texture": reference.textures, "pair": reference.pairs}
+    found = {f"{name}_clips": len(rows) for name, rows in names.items()}
+    return {"clips": len(reference)} | found
+
+
+def bounds_of(
+    reference: Reference, sounds: dict[str, list[Heard]], generated: list[Heard], silence: Heard
+) -> dict[str, dict]:
+    """By bound, what is measured of it; what is equal by construction is left out."""
+    heard = {
+        "ground_truth": reference.true,
+        **sounds,
+        "shuffled": generated[-1:] + generated[:-1],
+        "shuffled_in_class": reference.in_class(generated),
+        "silence": [silence] * len(reference),
+    }
+    measured = {name: reference.measure(h) | {"clips": len(h)} for name, h in heard.items()}
+    for name, empty in EMPTY.items():
+        for key in empty:
+            measured[name].pop(key, None)
+            measured[name].pop(f"{key}_95", None)
+    if FLOOR in measured:
+        measured[FLOOR] |= {"fad": reference.fad_floor}
+        measured[FLOOR] |= reference.variety(reference.true, sounds[FLOOR])
+    return measured | reference.metronomes()
+
+
+def hear_tokens(
+    pipeline: Pipeline,
+    features: NDArray[np.float32],
+    options: GenerateOptions,
+    listener: Listener,
+) -> Iterator[Heard]:
+    """What is heard of the sound for features [N, F, visual_dim], clip by clip; clip i has the seed
+    options.seed + i."""
+    for number, one in enumerate(features):
+        chosen = msgspec.structs.replace(options, seed=options.seed + number)
+        yield listener(generate(pipeline, one[None], chosen))
+
+
+def measure_tokens(
+    pipeline: Pipeline,
+    features: NDArray[np.float32],
+    options: GenerateOptions,
+    listener: Listener,
+    reference: Reference,
+) -> dict[str, float | int | list[float] | None]:
+    """Every measure of the sound that is generated for features [N, F, visual_dim] of the scenes of
+    a reference, flat: NAME and its interval NAME_95, with fad_floor and generate_s, the mean
+    seconds of a clip from its features to what is heard.
+
+    For comparisons of options; see `training.evaluation.held_out.seen_scenes` for the features.
+    """
+    begin = time.perf_counter()
+    heard = list(hear_tokens(pipeline, features, options, listener))
+    generate_s = (time.perf_counter() - begin) / len(heard)
+    measured = reference.measure(heard) | counts_of(reference)
+    flat = {name: value for name, value in measured.items() if not isinstance(value, dict)}
+    return flat | {"fad_floor": reference.fad_floor, "generate_s": round(generate_s, 3)}
+
+
+def true_reference(seeds: list[int], listener: Listener) -> Reference:
+    """Of the true sound of these scenes, and of as many after them."""
+    scenes = [foleyworld.make_scene(seed) for seed in seeds]
+    others = [foleyworld.make_scene(seed + len(seeds)) for seed in seeds]
+    true, floor = ([listener(scene.audio()) for scene in group] for group in (scenes, others))
+    return Reference(scenes, true, floor)

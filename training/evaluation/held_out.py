@@ -14,36 +14,54 @@ from training import foleyworld
 from training.datasets.clips import TokenisedClips
 from training.datasets.encoders import encode, load_encoders
 from training.datasets.rendered import frame_times
-from training.evaluation.judge import present_classes
+from training.evaluation.classifier import present_classes
 from training.processes import in_order
-from vab_rt.config import ModelConfig
-from vab_rt.output import whole_file, writing
+from vab_rt.config import ClipConfig
+from vab_rt.output import writing
+from vab_rt.pipeline import Pipeline
 from vab_rt.video import VideoReader
 
 FILM_WIDTH, FILM_HEIGHT, FILM_FPS = 320, 180, 25
 
 
-def film(seed: int, config: ModelConfig, kept: Path | None = None) -> NDArray[np.uint8]:
+def film(seed: int, config: ClipConfig, kept: Path | None = None) -> NDArray[np.uint8]:
     """What the runtime sees of a clip [F, H, W, 3]: written as H.264, read by its own reader.
 
-    kept: a folder for the pictures, which the next call with the same seed and sizes reads. Raises
-    OutputError where they cannot be written.
+    kept: a folder for the films, one for each version of the world, which the next call reads
+    whatever the model. Raises OutputError where they cannot be written.
     """
-    name = f"{seed}-{config.image_size}px-{config.visual_rate_hz:g}fps.npy"
-    path = None if kept is None else kept / f"world{foleyworld.VERSION}" / name
-    if path is not None and path.exists():
-        return np.load(path, allow_pickle=False)
-    with tempfile.TemporaryDirectory() as folder:
-        video = Path(folder) / "clip.mp4"
+    if kept is None:
+        with tempfile.TemporaryDirectory() as folder:
+            return read_film(written_film(Path(folder), seed), config)
+    return read_film(written_film(kept / f"world{foleyworld.VERSION}", seed), config)
+
+
+def written_film(folder: Path, seed: int) -> Path:
+    """The silent mp4 of a scene, written unless it is there."""
+    path = folder / f"{seed}.mp4"
+    if not path.exists():
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         scene = foleyworld.make_scene(seed)
-        foleyworld.write_clip(video, scene, FILM_WIDTH, FILM_HEIGHT, FILM_FPS, silent=True)
-        frames = np.stack(list(VideoReader(video, config).frames())[: config.num_frames])
-    if path is not None:
-        with writing(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path, force=True) as part, writing(path), part.open("wb") as file:
-            np.save(file, frames)
-    return frames
+        foleyworld.write_clip(path, scene, FILM_WIDTH, FILM_HEIGHT, FILM_FPS, silent=True)
+    return path
+
+
+def read_film(path: Path, config: ClipConfig) -> NDArray[np.uint8]:
+    return np.stack(list(VideoReader(path, config).frames())[: config.num_frames])
+
+
+def seen(frames: NDArray[np.uint8], pipeline: Pipeline) -> NDArray[np.float32]:
+    """The features [F, visual_dim] that a model has of frames [F, H, W, 3]."""
+    return np.stack(list(pipeline.system.see(iter(frames))))
+
+
+def seen_scenes(pipeline: Pipeline, seeds: list[int]) -> NDArray[np.float32]:
+    """The features [N, F, visual_dim] of scenes as they are drawn, without H.264."""
+    config = pipeline.config
+    times_s, size = frame_times(config), config.image_size
+    scenes = (foleyworld.make_scene(seed) for seed in seeds)
+    return np.stack([seen(scene.frames(times_s, size, size), pipeline) for scene in scenes])
 
 
 class ClipJob(msgspec.Struct, frozen=True):

@@ -1,16 +1,14 @@
 """The measures of sound, retrieval and classes, each a function of arrays (no models, no files)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import sqrtm
-from scipy.ndimage import maximum_filter1d, uniform_filter1d
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]
 
-ONSET_HOP = 80  # samples: 5 ms at 16 kHz
 Z_95 = 1.959964
 BOOTSTRAPS = 1000
 
@@ -38,10 +36,17 @@ def bootstrap(
     return float(low), float(high)
 
 
-def kl_divergence(true: Floats, generated: Floats) -> float:
-    """Mean KL(true || generated) over clips, of class probabilities [N, C]; in nats."""
+def bootstrap_mean(values: Floats, random: np.random.Generator) -> Interval:
+    """The same of the mean of values [N]."""
+    draws = random.integers(len(values), size=(BOOTSTRAPS, len(values)))
+    low, high = np.percentile(values[draws].mean(1), (2.5, 97.5))
+    return float(low), float(high)
+
+
+def kl_divergences(true: Floats, generated: Floats) -> Floats:
+    """KL(true || generated) of each clip [N], of class probabilities [N, C]; in nats."""
     p, q = np.clip(true, 1e-7, 1), np.clip(generated, 1e-7, 1)
-    return float((p * np.log(p / q)).sum(1).mean())
+    return (p * np.log(p / q)).sum(1)
 
 
 def frechet_distance(true: Floats, generated: Floats) -> float:
@@ -50,48 +55,6 @@ def frechet_distance(true: Floats, generated: Floats) -> float:
     a, b = (np.cov(x, rowvar=False) + 1e-6 * np.eye(x.shape[1]) for x in (true, generated))
     root = sqrtm(a @ b)
     return max(0.0, float(gap @ gap + np.trace(a + b - 2 * np.real(root))))  # rounding aside
-
-
-def onset_times(audio: NDArray[np.float32], sample_rate_hz: int) -> Floats:
-    """Times of sudden rises of energy in s: peaks of the log-energy flux, 150 ms apart."""
-    energy = uniform_filter1d(audio.astype(np.float64) ** 2, 2 * ONSET_HOP)[::ONSET_HOP]
-    level = np.log(energy + 1e-3 * energy.max() + 1e-9)
-    rise = np.maximum(0, level[4:] - level[:-4])  # over 20 ms
-    spacing = round(0.15 * sample_rate_hz / ONSET_HOP)
-    peaks = (rise == maximum_filter1d(rise, 2 * spacing + 1)) & (rise > 1.2)
-    indices = np.flatnonzero(peaks)
-    if len(indices):
-        indices = indices[np.diff(indices, prepend=-spacing) >= spacing]
-    return (indices + 2) * ONSET_HOP / sample_rate_hz
-
-
-def onset_counts(
-    found: Sequence[Floats], true: Sequence[Floats], tolerance_s: float
-) -> NDArray[np.int64]:
-    """Per clip [N, 2]: onsets matched one to one within `tolerance_s`, and all of both."""
-    rows = [
-        (_matches(f, t, tolerance_s), len(f) + len(t)) for f, t in zip(found, true, strict=True)
-    ]
-    return np.array(rows, np.int64).reshape(-1, 2)
-
-
-def onset_f1(counts: NDArray[np.int64]) -> float:
-    """F1 over all clips, of what `onset_counts` returns; 1 where there was nothing to find."""
-    hits, total = counts.sum(0)
-    return float(2 * hits / total) if total else 1.0
-
-
-def _matches(found: Floats, true: Floats, tolerance_s: float) -> int:
-    """Both sorted: the greedy walk is the largest one-to-one matching."""
-    i = j = hits = 0
-    while i < len(found) and j < len(true):
-        if abs(found[i] - true[j]) <= tolerance_s:
-            i, j, hits = i + 1, j + 1, hits + 1
-        elif found[i] < true[j]:
-            i += 1
-        else:
-            j += 1
-    return hits
 
 
 def ranks(similarity: Floats) -> NDArray[np.int64]:

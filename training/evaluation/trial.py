@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from training import foleyworld
 from training.checkpoint import read_checkpoint
+from training.evaluation.classifier import KEPT
+from training.evaluation.embeddings import OWN
 from vab_rt.bundle import open_bundle
 from vab_rt.config import GenerateOptions
 from vab_rt.contract import STREAMS
@@ -31,19 +33,22 @@ Module = TypeVar("Module", bound=torch.nn.Module)
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """What is evaluated: a checkpoint, or else a bundle (None: the shipped one), and how.
 
-    judge: the file of its weights. embedding: see `open_embedding`. films, heard: folders to keep
-    pictures in, and what was heard of this very trial, for a later call to go on. device: of a
-    checkpoint, as torch names it.
+    classifier: the file of its weights. embeddings: see `open_embedding` and `Listener`. films,
+    heard: folders to keep films in, and what was heard of this very trial, for a later call to go
+    on. device: of a checkpoint, as torch names it. varied: how many of the first clips are
+    generated once more, with another seed. unconditional: also without the picture.
     """
 
-    judge: Path
+    classifier: Path = KEPT
     bundle: str | None = None
     checkpoint: Path | None = None
-    embedding: str = "judge"
+    embeddings: tuple[str, ...] = (OWN,)
     options: GenerateOptions = GenerateOptions()
     films: Path | None = None
     heard: Path | None = None
     device: str = "cpu"
+    varied: int = 60
+    unconditional: bool = False
 
 
 class Model(NamedTuple):

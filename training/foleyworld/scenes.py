@@ -119,9 +119,12 @@ class Scene:
             view = canvas.at(place.ground, place.scale, (self.backdrop.haze, haze))
             source.paint(view, time_s)
 
-    def audio(self) -> np.ndarray:
-        """16 kHz mono float32 [160000], |x| <= 0.9; each source's RMS falls with distance."""
-        rng = np.random.default_rng((self.seed, 1))
+    def audio(self, take: int = 1) -> np.ndarray:
+        """16 kHz mono float32 [160000], |x| <= 0.9; each source's RMS falls with distance.
+
+        Another take has other noise: whatever of the sound cannot be seen.
+        """
+        rng = np.random.default_rng((self.seed, take))
         audio = AMBIENT_RMS * rng.standard_normal(NUM_SAMPLES, dtype=np.float32)
         for source in self.sources:
             sound = source.sound(rng)

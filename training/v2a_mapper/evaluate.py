@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from training import foleyworld
 from training.datasets.shard_format import write_whole
 from training.documents import PAPER, write_between
-from training.evaluate import trained_judge
-from training.evaluation.generation import Reference
 from training.evaluation.measures import bootstrap, frechet_distance
+from training.evaluation.reference import Reference
 from training.finetuning import run_command, shown
 from training.v2a_mapper.checkpoint import V2ACheckpoint, read_v2a_checkpoint
 from training.v2a_mapper.clap import load_clap, text_vectors
@@ -35,7 +34,7 @@ from vab_rt.errors import DataError, OptionError
 RESULT = "v2a-figures.json"
 
 
-def trial_of(folder: Path, judge: Path, vab: str | None = "", **more: Any) -> V2ATrial:
+def trial_of(folder: Path, vab: str | None = "", **more: Any) -> V2ATrial:
     """What is compared of a finished run; vab: the bundle that stands beside it.
 
     Raises DataError for a run that is not finished.
@@ -43,7 +42,6 @@ def trial_of(folder: Path, judge: Path, vab: str | None = "", **more: Any) -> V2
     return V2ATrial(
         checkpoints=tuple(found_checkpoints(folder)),
         clap=folder / "clap.pt",
-        judge=judge,
         vab=vab,
         films=folder / "films",
         **more,
@@ -176,7 +174,6 @@ def main(words: list[str] | None = None) -> None:
         prog="python -m training.v2a_mapper.evaluate", description=__doc__
     )
     parser.add_argument("--run", type=Path, default=Path("runs/v2a-mapper"), help="a finished run")
-    parser.add_argument("--judge", type=Path, default=Path("runs/default/judge.pt"))
     parser.add_argument("--clips", type=int, default=160)
     parser.add_argument("--seed", type=int, default=0, help="first clip within the test split")
     parser.add_argument("--vab", default="", help="the bundle beside it (default: the shipped one)")
@@ -196,8 +193,7 @@ def _run(arguments: argparse.Namespace) -> None:
     if not arguments.table:
         seeds = foleyworld.clip_seeds("test", arguments.seed, arguments.clips)
         vab = None if arguments.alone else arguments.vab
-        found_checkpoints(arguments.run)  # mistakes are told before a judge is trained
-        trial = trial_of(arguments.run, trained_judge(arguments.judge), vab)
+        trial = trial_of(arguments.run, vab)
         result = evaluate(arguments.run, trial, seeds, arguments.workers)
         write_result(arguments.run, result)
     result = read_result(path)

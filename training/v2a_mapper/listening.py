@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from training import foleyworld
-from training.evaluation.embeddings import Judge
-from training.evaluation.generation import Heard, Listener, generate
-from training.evaluation.held_out import film, one_thread_in_a_worker
-from training.evaluation.judge import load_classifier
+from training.evaluation.classifier import KEPT, load_classifier
+from training.evaluation.generation import generate
+from training.evaluation.heard import Heard, Listener
+from training.evaluation.held_out import film, one_thread_in_a_worker, seen
 from training.processes import in_parallel
 from training.saving import arrays_once
 from training.v2a_mapper.checkpoint import V2ACheckpoint, read_v2a_checkpoint
@@ -44,7 +44,7 @@ class V2ATrial(msgspec.Struct, frozen=True, kw_only=True):
 
     checkpoints: tuple[tuple[str, Path], ...]
     clap: Path
-    judge: Path
+    classifier: Path = KEPT
     vab: str | None = ""
     films: Path | None = None
     heard: Path | None = None
@@ -54,7 +54,7 @@ class V2ATrial(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HeardSound(NamedTuple):
-    """What the judge and the onset detector heard, and CLAP's vector [D]."""
+    """What the classifier and the onset detector heard, and CLAP's vector [D]."""
 
     heard: Heard
     vector: Vector
@@ -91,14 +91,13 @@ def open_models(trial: V2ATrial) -> Models:
     first = next(iter(checkpoints.values()))
     if first.config.visual_dim == first.config.audio_dim:
         systems = {"none": open_system(without_mapper(first))} | systems
-    judge = Judge(load_classifier(trial.judge))
     return Models(
         systems=systems,
         checkpoint=first,
         autoencoder=first.vae(),
         clap=load_clap(trial.clap, first.config.audio_dim),
         log_mel=LogMel(first.config),
-        listener=Listener(judge, judge),
+        listener=Listener(load_classifier(trial.classifier)),
         vab=None if trial.vab is None else load(trial.vab or None, threads=1),
     )
 
@@ -168,8 +167,7 @@ def hear_clip(job: tuple[int, int, V2ATrial]) -> HeardClip:
             for vector, other in zip(drawn, others, strict=True)
         ]
     if models.vab is not None:
-        seen = film(seed, models.vab.config, trial.films)
-        features = np.stack(list(models.vab.system.see(iter(seen))))
+        features = seen(film(seed, models.vab.config, trial.films), models.vab)
         sounds["vab"] = generate(models.vab, features[None], options)
     heard = {name: hear(models, sound) for name, sound in sounds.items()}
     return HeardClip(number, heard, mapped, again_mapped, again_heard)

@@ -24,7 +24,7 @@ GAP = {
 }
 SOUNDS = {
     "fd": "FD (tiny CLAP)",
-    "fad": "FAD (judge)",
+    "fad": "FAD (classifier)",
     "cs": "CS (tiny CLAP)",
     "class_agreement": "class agreement, %",
     "onset_f1_100ms": "onset F1, 100 ms",

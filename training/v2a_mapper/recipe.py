@@ -20,7 +20,7 @@ from training.clip_training import train_clip
 from training.codecs.recordings import read_recordings, world_sounds
 from training.datasets.growing import drop_older, is_older
 from training.datasets.rendered import rendered_clips
-from training.evaluate import trained_judge
+from training.evaluation.classifier import KEPT
 from training.finetuning import report
 from training.fitting import steps_made
 from training.image_encoder import TINY
@@ -54,20 +54,14 @@ def run(recipe: V2ARecipe, folder: Path) -> None:
     sources = [checkpoint_path(recipe, folder, kind) for kind in MAPPERS]
     if not is_measured(folder, "generation", recipe.evaluated_clips, *sources):
         seeds = foleyworld.clip_seeds("test", 0, recipe.evaluated_clips)
-        heard, judge = folder / "heard", judge_of(recipe, folder)
-        drop_older(heard, judge, *sources)
-        trial = trial_of(folder, judge, heard=heard)
+        heard = folder / "heard"
+        drop_older(heard, KEPT, *sources)
+        trial = trial_of(folder, heard=heard)
         result = evaluate(folder, trial, seeds, os.cpu_count() or 1)
         write_result(folder, result)
         keep(folder, "generation", beside_bounds(result, recipe.model.mapper))
         shutil.rmtree(heard)
     describe(folder)
-
-
-def judge_of(recipe: V2ARecipe, folder: Path) -> Path:
-    """The judge's weights: those of the ready run, or of this one."""
-    ready = Path(recipe.ready) / "judge.pt"
-    return trained_judge(ready if ready.exists() else folder / "judge.pt")
 
 
 def train(recipe: V2ARecipe, folder: Path) -> Path:

@@ -22,7 +22,7 @@ NAMES = "v2a-mapper"
 class V2ARecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One run. Minutes are per stage, on whatever machine it is; the mappers count in steps.
 
-    ready: the folder of a finished run of VAB, whose CLIP and judge are taken where they are there.
+    ready: the folder of a finished run of VAB, whose CLIP is taken where it is there.
     rendered_clips: what CLIP learns from where they are not; clips: what all else learns from but
     the vocoder, which has vocoder_clips of them. options: what the model recommends.
     """

@@ -1,0 +1,300 @@
+"""The truth of scenes, and how near to it sounds are: every measure of generation.
+
+Onsets and blows are those of lone impacts, envelopes those of other lone sources, spectra those of
+all lone sources; two sources are asked of the scenes that have two. A figure is None where no clip
+has what it is about. Each stands with its 95 % interval over clips under NAME_95.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training import foleyworld
+from training.evaluation.classifier import present_classes
+from training.evaluation.heard import Heard
+from training.evaluation.measures import (
+    Interval,
+    agreement,
+    bootstrap,
+    bootstrap_mean,
+    frechet_distance,
+    kl_divergences,
+    wilson,
+)
+from training.evaluation.onsets import (
+    ONSET_MEASURES,
+    best_metronome,
+    matches,
+    metronome,
+    onset_counts,
+    onset_f1,
+)
+from training.evaluation.spectra import correlation, distance_db, semitones, steadiness_db
+from training.foleyworld.holdouts import KINDS
+
+Floats = NDArray[np.float64]
+
+RIVALS = 6
+"""Own truth is to be the nearest of seven of its class: as hard for any number of clips."""
+MATCHED_S = 0.1
+TOLERANCES_MS = (100, 50)
+
+
+class Reference:
+    """The truth of scenes, what is heard of their true sound, and, for the floor of FAD, of the
+    true sound of as many others. `measure` compares with it."""
+
+    def __init__(
+        self,
+        scenes: list[foleyworld.Scene],
+        true: list[Heard],
+        others: list[Heard] | None = None,
+    ) -> None:
+        self.scenes, self.true, self.others = scenes, true, others
+        self.present = present_classes(scenes)
+        self.kinds = np.array([scene.classes[0] for scene in scenes])
+        lone = [i for i, scene in enumerate(scenes) if len(scene.classes) == 1]
+        impact = [foleyworld.FAMILIES[kind] == "impact" for kind in self.kinds]
+        self.lone = np.array(lone, int)
+        self.impacts = np.array([i for i in lone if impact[i]], int)
+        self.textures = np.array([i for i in lone if not impact[i]], int)
+        self.pairs = np.flatnonzero(self.present.sum(1) == 2)
+        self.onsets = [np.array(scenes[i].truth.events[self.kinds[i]]) for i in self.impacts]
+
+    def __len__(self) -> int:
+        return len(self.true)
+
+    def measure(self, heard: list[Heard]) -> dict:
+        """heard: clip by clip of the sound for the same scene."""
+        return {
+            **self.kinds_of(heard),
+            **self.onsets_of([heard[i].onsets_s for i in self.impacts]),
+            **self.distances_of(heard),
+            **self.over_clips(self.per_clip(heard)),
+            "own_nearest_chance": rounded_or_none(self.chance),
+            "envelope_by_class": self.by_class(self.per_clip(heard)["envelope_correlation"]),
+        }
+
+    def held_out(self, heard: list[Heard]) -> dict[str, dict]:
+        """By what training never saw of a scene, size, tempo or combination: the measures of the
+        scenes that have it."""
+        found = {}
+        for kind in KINDS:
+            rows = [i for i, scene in enumerate(self.scenes) if kind in scene.held_out]
+            if len(rows) > 1:
+                scenes, true = ([x[i] for i in rows] for x in (self.scenes, self.true))
+                part = Reference(scenes, true)
+                found[kind] = {"clips": len(rows), "impact_clips": len(part.impacts)}
+                found[kind] |= part.measure([heard[i] for i in rows])
+        return found
+
+    def kinds_of(self, heard: list[Heard]) -> dict:
+        """Of two sources either counts for class_agreement; both_sources wants both, each by the
+        classifier's own yes (a probability of at least a half)."""
+        logits = np.stack([h.logits for h in heard])
+        hits = agreement(logits, self.present)
+        both = (logits[self.pairs] >= 0)[self.present[self.pairs]].reshape(-1, 2).all(1)
+        return {
+            **share("class_agreement", hits),
+            **share("both_sources", both),
+            "by_class": self.by_class(hits.astype(float)),
+        }
+
+    def by_class(self, values: Floats) -> dict[str, float]:
+        """Means of what clips [N] have, without NaN, by their first class."""
+        means = {}
+        for kind in foleyworld.CLASSES:
+            found = values[(self.kinds == kind) & ~np.isnan(values)]
+            if len(found):
+                means[kind] = round(float(found.mean()), 3)
+        return means
+
+    def onsets_of(self, found: Sequence[Floats]) -> dict:
+        """F1, precision and recall of the onsets of the lone impacts' clips."""
+        result: dict = {}
+        for tolerance_ms in TOLERANCES_MS:
+            counts = onset_counts(found, self.onsets, tolerance_ms / 1000)
+            for name, measure in ONSET_MEASURES:
+                result |= ratio(f"{name}_{tolerance_ms}ms", measure, counts)
+        return result
+
+    def metronomes(self) -> dict[str, dict]:
+        """What a metronome scores that looks at nothing: at 0.2 s, and at the best of several
+        rates, which is told under period_s."""
+        best_s = best_metronome(self.onsets, foleyworld.CLIP_S, MATCHED_S)
+        return {
+            name: self.onsets_of([metronome(period_s, foleyworld.CLIP_S)] * len(self.onsets))
+            | {"period_s": period_s}
+            for name, period_s in (("metronome", best_s), ("metronome_0.2s", 0.2))
+        }
+
+    def distances_of(self, heard: list[Heard]) -> dict:
+        vectors, true = (np.concatenate([h.vectors for h in x]) for x in (heard, self.true))
+        compared, compared_true = (np.stack([h.compared for h in x]) for x in (heard, self.true))
+        kld = kl_divergences(compared_true, compared)
+        return {"fad": round(frechet_distance(true, vectors), 4), **mean_of("kld", kld)}
+
+    @functools.cached_property
+    def fad_floor(self) -> float | None:
+        """Of the true sound from that of as many other scenes; of these very clips it would be
+        0."""
+        if self.others is None:
+            return None
+        true, others = (np.concatenate([h.vectors for h in x]) for x in (self.true, self.others))
+        return round(frechet_distance(true, others), 4)
+
+    def over_clips(self, values: dict[str, Floats]) -> dict:
+        result: dict = {}
+        for name, per_clip in values.items():
+            result |= mean_of(name, per_clip)
+        return result
+
+    def per_clip(self, heard: list[Heard]) -> dict[str, Floats]:
+        """By measure [N], NaN where a clip has none: what two runs are compared by, clip by
+        clip."""
+        level = np.array([h.level_db - t.level_db for h, t in zip(heard, self.true, strict=True)])
+        return {
+            "level_error_db": level,
+            "level_error_abs_db": np.abs(level),
+            **self.blows_of(heard),
+            "blow_steadiness_db": self._spread(
+                self.impacts, [steadiness_db(heard[i].blow_bands) for i in self.impacts]
+            ),
+            "envelope_correlation": self._spread(
+                self.textures,
+                [
+                    correlation(heard[i].envelope_db, self.true[i].envelope_db)
+                    for i in self.textures
+                ],
+            ),
+            "own_nearest": self.own_nearest(np.stack([h.bands for h in heard])),
+        }
+
+    def _spread(self, rows: NDArray[np.int64], values: Sequence[float]) -> Floats:
+        """The values of these rows among all clips [N], NaN elsewhere."""
+        spread = np.full(len(self), np.nan)
+        spread[rows] = values
+        return spread
+
+    def blows_of(self, heard: list[Heard]) -> dict[str, Floats]:
+        """Of blows within MATCHED_S of a true one: what they differ by from it, and from the true
+        blows of the other clips of the class; blow_margin_db is how much nearer their own is."""
+        names = ("level_error_db", "level_error_abs_db", "own_db", "others_db", "pitch_semitones")
+        found = {f"blow_{name}": np.full(len(self), np.nan) for name in names}
+        for i in self.impacts:
+            if len(matched := matches(heard[i].onsets_s, self.true[i].onsets_s, MATCHED_S)):
+                made, true = heard[i].blows, self.true[i].blows
+                a, b = matched.T
+                level = made.levels_db[a] - true.levels_db[b]
+                others = [
+                    distance_db(made.bands[a][:, None], self.true[j].blow_bands[None]).mean()
+                    for j in self.rivals(i)
+                    if len(self.true[j].blow_bands)
+                ]
+                values = (
+                    level.mean(),
+                    np.abs(level).mean(),
+                    distance_db(made.bands[a], true.bands[b]).mean(),
+                    np.mean(others) if others else np.nan,
+                    semitones(made.pitches_hz[a], true.pitches_hz[b]).mean(),
+                )
+                for array, value in zip(found.values(), values, strict=True):
+                    array[i] = value
+        margin = found["blow_others_db"] - found["blow_own_db"]
+        return found | {"blow_margin_db": margin}
+
+    def rivals(self, clip: int) -> NDArray[np.int64]:
+        """The other clips with a lone source of the same class."""
+        same = self.lone[self.kinds[self.lone] == self.kinds[clip]]
+        return same[same != clip]
+
+    def own_nearest(self, bands: Floats) -> Floats:
+        """The probability [N] that the spectrum [N, BANDS] of a lone source is nearer to its own
+        truth than to those of RIVALS other clips of its class, drawn from all there are."""
+        nearest = np.full(len(self), np.nan)
+        for i in self.lone:
+            rivals = self.rivals(i)
+            if len(rivals):
+                own = distance_db(bands[i], self.true[i].bands)
+                others = distance_db(bands[i], np.stack([self.true[j].bands for j in rivals]))
+                nearest[i] = none_drawn(int((others <= own).sum()), len(rivals), RIVALS)
+        return nearest
+
+    @functools.cached_property
+    def chance(self) -> Floats:
+        """Of own_nearest [N]."""
+        found = np.full(len(self), np.nan)
+        for i in self.lone:
+            if count := len(self.rivals(i)):
+                found[i] = 1 / (1 + min(RIVALS, count))
+        return found
+
+    def in_class(self, heard: list[Heard]) -> list[Heard]:
+        """Each clip's sound given to the next clip of the same classes; that of the clip before to
+        one that is alone of its classes."""
+        moved = heard[-1:] + heard[:-1]
+        for row in np.unique(self.present, axis=0):
+            rows = np.flatnonzero((self.present == row).all(1))
+            if len(rows) > 1:
+                for i, j in zip(rows, np.roll(rows, 1), strict=True):
+                    moved[i] = heard[j]
+        return moved
+
+    def variety(self, first: list[Heard], second: list[Heard | None]) -> dict:
+        """How far two sounds for one clip are apart, where there is a second: by spectrum, and by
+        the onsets that they share; and how far the sounds of two clips of a class are."""
+        again = [i for i in self.lone if second[i] is not None]
+        other = self.in_class(first)
+        company = [i for i in self.lone if len(self.rivals(i))]
+        struck = [i for i in again if i in set(self.impacts.tolist())]
+        found = [second[i].onsets_s for i in struck]
+        counts = onset_counts(found, [first[i].onsets_s for i in struck], MATCHED_S)
+        between = [distance_db(first[i].bands, other[i].bands) for i in company]
+        return {
+            **mean_of("variety_db", [distance_db(first[i].bands, second[i].bands) for i in again]),
+            **mean_of("variety_of_clips_db", between),
+            **ratio("variety_shared_onsets", onset_f1, counts),
+        }
+
+
+def none_drawn(num_nearer: int, count: int, drawn: int) -> float:
+    """The probability that none of `num_nearer` among `count` is drawn, without replacement."""
+    drawn = min(drawn, count)
+    factors = [(count - num_nearer - i) / (count - i) for i in range(drawn)]
+    return float(np.prod(np.maximum(factors, 0)))
+
+
+def mean_of(name: str, values: Floats | Sequence[float]) -> dict:
+    """The mean of what clips have, without NaN."""
+    found = np.asarray(values, float)
+    found = found[~np.isnan(found)]
+    if not len(found):
+        return {name: None, f"{name}_95": None}
+    interval = bootstrap_mean(found, np.random.default_rng(0))
+    return {name: round(float(found.mean()), 4), f"{name}_95": rounded(interval)}
+
+
+def share(name: str, hits: NDArray[np.bool_]) -> dict:
+    if not len(hits):
+        return {name: None, f"{name}_95": None}
+    interval = wilson(int(hits.sum()), len(hits))
+    return {name: round(float(hits.mean()), 4), f"{name}_95": rounded(interval)}
+
+
+def ratio(name: str, measure: Callable[[NDArray], float], counts: NDArray[np.int64]) -> dict:
+    """Of the counts of all clips together [N, 3]."""
+    if not len(counts):
+        return {name: None, f"{name}_95": None}
+    interval = bootstrap(measure, counts, np.random.default_rng(0))
+    return {name: round(measure(counts), 4), f"{name}_95": rounded(interval)}
+
+
+def rounded_or_none(values: Floats) -> float | None:
+    found = values[~np.isnan(values)]
+    return round(float(found.mean()), 4) if len(found) else None
+
+
+def rounded(interval: Interval) -> list[float]:
+    return [round(x, 4) for x in interval]
