@@ -21,6 +21,7 @@ from training.evaluation.classifier import (
     classifier_result,
     colour,
     load_classifier,
+    logistic_regression,
 )
 from training.evaluation.generation import (
     EMPTY,
@@ -329,7 +330,17 @@ def test_the_classifier_beside_the_code_names_true_sound():
     assert KEPT.stat().st_size < 2e6
 
 
-def test_a_classifier_is_trained_by_one_command(tmp_path, capsys):
+def test_the_last_layer_tells_apart_what_can_be_told():
+    random = torch.Generator().manual_seed(0)
+    inputs = 5 + 3 * torch.randn(300, 8, generator=random)
+    wanted = torch.stack([inputs[:, 0] > 5, inputs[:, 1] + inputs[:, 2] > 10], 1).float()
+    weight, bias = logistic_regression(inputs[:200], wanted[:200])
+    found = inputs[200:] @ weight.T + bias > 0
+    assert (found == (wanted[200:] > 0)).float().mean() > 0.95
+
+
+def test_a_classifier_is_trained_by_one_command(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("training.evaluation.classifier.FITTED", 1)
     out = tmp_path / "mine.npz"
     main(["classifier", "--out", str(out), "--steps", "1", "--clips", "2", "--json"])
     assert json.loads(capsys.readouterr().out)["clips"] == 2
