@@ -32,8 +32,8 @@ class MotionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """batch: clips a step; crop_s: seconds of each. held: the share of crops of a lower frame rate,
     whose frames repeat. rise_weight: of the error of the rise beside that of the spectrum."""
 
-    batch: int = 12
-    crop_s: float = 2.0
+    batch: int = 16
+    crop_s: float = 1.2
     peak_rate: float = 2e-3
     weight_decay: float = 0.05
     held: float = 0.25
