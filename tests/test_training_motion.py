@@ -106,7 +106,7 @@ def test_crops_of_a_lower_frame_rate_repeat_frames_and_never_look_ahead(config):
         settings = MotionSettings(batch=1, crop_s=1.0, held=1.0)
         crop, sound = training_crops(clips, config, settings, random)
         assert crop.shape == (1, 25 + 2 * config.motion_reach, 32, 32, 3)
-        assert sound.shape == (1, 16_000)
+        assert sound.shape == (1, 16_000 + 2 * config.hop_samples)
 
 
 def test_a_rate_that_splits_token_steps_is_refused(tmp_path):

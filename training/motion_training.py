@@ -32,8 +32,8 @@ class MotionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """batch: clips a step; crop_s: seconds of each. held: the share of crops of a lower frame rate,
     whose frames repeat. rise_weight: of the error of the rise beside that of the spectrum."""
 
-    batch: int = 16
-    crop_s: float = 1.2
+    batch: int = 48
+    crop_s: float = 0.32
     peak_rate: float = 2e-3
     weight_decay: float = 0.05
     held: float = 0.25
@@ -80,7 +80,7 @@ def train_motion(
         set_rate(optimizer, half_cosine(progress, s.peak_rate))
         random = np.random.default_rng((seed, i))
         frames, audio = training_crops(clips, config, s, random)
-        wanted = ((spectra(audio) - mean) / std).to(device)  # [B, steps, mels + 1]
+        wanted = ((spectra(audio)[:, 1:-1] - mean) / std).to(device)  # [B, steps, mels + 1]
         with torch.autocast(device.type, torch.bfloat16, half):
             heard = listener(frames.to(device))
         errors = (heard.float() - wanted).square().mean((0, 1))  # [mels + 1]
@@ -146,7 +146,8 @@ def mel_bands(sample_rate_hz: int, size: int) -> Tensor:
 def training_crops(
     clips: Clips, config: ModelConfig, s: MotionSettings, random: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """frames uint8 [B, N + 2 * reach, H, W, 3], mirrored or not, and their sound [B, S]."""
+    """frames uint8 [B, N + 2 * reach, H, W, 3], mirrored or not, and their sound with a hop before
+    and after [B, S + 2 * hop]."""
     c, reach = config, config.motion_reach
     count = round(s.crop_s * c.visual_rate_hz)
     samples = round(c.sample_rate_hz / c.visual_rate_hz)
@@ -158,7 +159,8 @@ def training_crops(
             shown = _at_lower_rate(shown, random)
         part = clips.frames[clip][shown]
         frames.append(part[:, :, ::-1] if random.random() < 0.5 else part)
-        sounds.append(clips.audio[clip, first * samples : (first + count) * samples])
+        span = slice(first * samples, (first + count) * samples + 2 * c.hop_samples)
+        sounds.append(np.pad(clips.audio[clip], c.hop_samples)[span])
     audio = torch.from_numpy(np.stack(sounds).astype(np.float32) / 32767)
     return torch.from_numpy(np.stack([_jittered(part, random) for part in frames])), audio
 
