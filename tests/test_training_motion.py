@@ -14,6 +14,7 @@ from training.datasets.rendered import Clips
 from training.fitting import averaged_weights
 from training.motion_training import (
     MotionSettings,
+    Rises,
     Spectra,
     motion_weights,
     train_motion,
@@ -97,14 +98,24 @@ def test_rises_stand_where_the_sound_begins(config):
     assert abs(int(rise.argmax()) - 25) <= 1 and rise[:23].max() < 0.1 * rise.max()
 
 
+def test_crops_are_drawn_where_sounds_begin(config):
+    audio = np.zeros((1, config.num_samples), np.int16)
+    audio[0, 20_000:20_400] = 9000
+    clips = Clips(audio, np.zeros((1, config.num_frames, 32, 32, 3)), None, np.zeros(1), [])
+    rises, random = Rises(clips, config, Spectra(config)), np.random.default_rng(0)
+    drawn = [rises.draw(0, random) for _ in range(50)]
+    assert all(abs(frame - 20_000 / 640) <= 1 for frame in drawn)
+
+
 def test_crops_of_a_lower_frame_rate_repeat_frames_and_never_look_ahead(config):
     numbers = np.arange(config.num_frames, dtype=np.uint8)
     frames = np.broadcast_to(numbers[None, :, None, None, None], (1, len(numbers), 32, 32, 3))
     clips = Clips(np.zeros((1, config.num_samples), np.int16), frames, None, np.zeros(1), [])
+    rises = Rises(clips, config, Spectra(config))
     random = np.random.default_rng(0)
     for _ in range(20):
         settings = MotionSettings(batch=1, crop_s=1.0, held=1.0)
-        crop, sound = training_crops(clips, config, settings, random)
+        crop, sound = training_crops(clips, config, settings, random, rises)
         assert crop.shape == (1, 25 + 2 * config.motion_reach, 32, 32, 3)
         assert sound.shape == (1, 16_000 + 2 * config.hop_samples)
 

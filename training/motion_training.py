@@ -29,13 +29,15 @@ FLOOR = 1e-3
 
 
 class MotionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """batch: clips a step; crop_s: seconds of each. held: the share of crops of a lower frame rate,
-    whose frames repeat. rise_weight: of the error of the rise beside that of the spectrum."""
+    """batch: clips a step; crop_s: seconds of each. at_rises: the share of crops around a moment
+    when a sound begins, as these are rare. held: the share of crops of a lower frame rate, whose
+    frames repeat. rise_weight: of the error of the rise beside that of the spectrum."""
 
     batch: int = 48
     crop_s: float = 0.32
     peak_rate: float = 2e-3
     weight_decay: float = 0.05
+    at_rises: float = 0.6
     held: float = 0.25
     rise_weight: float = 1.0
 
@@ -74,12 +76,13 @@ def train_motion(
     optimizer = torch.optim.AdamW(listener.parameters(), weight_decay=s.weight_decay)
     spectra = Spectra(config)
     mean, std = spectra.statistics(clips)
+    rises = Rises(clips, config, spectra)
     half = wants_bfloat16("auto", device)
 
     def step(i: int, progress: float) -> dict[str, Tensor]:
         set_rate(optimizer, half_cosine(progress, s.peak_rate))
         random = np.random.default_rng((seed, i))
-        frames, audio = training_crops(clips, config, s, random)
+        frames, audio = training_crops(clips, config, s, random, rises)
         wanted = ((spectra(audio)[:, 1:-1] - mean) / std).to(device)  # [B, steps, mels + 1]
         with torch.autocast(device.type, torch.bfloat16, half):
             heard = listener(frames.to(device))
@@ -128,6 +131,23 @@ class Spectra:
         return spectra.mean(0), spectra.std(0) + 1e-3
 
 
+class Rises:
+    """Which frames of a clip a sound rises in; computed once a clip."""
+
+    def __init__(self, clips: Clips, config: ModelConfig, spectra: Spectra) -> None:
+        self.clips, self.config, self.spectra = clips, config, spectra
+        self.shares: dict[int, NDArray[np.float64]] = {}
+
+    def draw(self, clip: int, random: np.random.Generator) -> int:
+        """A frame, by the square of how much the sound rises in it."""
+        if clip not in self.shares:
+            sound = torch.from_numpy(self.clips.audio[clip].astype(np.float32) / 32767)
+            rise = self.spectra(sound[None])[0, :, -1].double().square().numpy() + 1e-6  # [steps]
+            per_frame = rise.reshape(self.config.num_frames, -1).sum(1)
+            self.shares[clip] = per_frame / per_frame.sum()
+        return int(random.choice(self.config.num_frames, p=self.shares[clip]))
+
+
 def mel_bands(sample_rate_hz: int, size: int) -> Tensor:
     """Triangles over the bins of a transform of `size` samples, 50 Hz to half the rate
     [NUM_MELS, bins]; each adds up to 1."""
@@ -144,7 +164,11 @@ def mel_bands(sample_rate_hz: int, size: int) -> Tensor:
 
 
 def training_crops(
-    clips: Clips, config: ModelConfig, s: MotionSettings, random: np.random.Generator
+    clips: Clips,
+    config: ModelConfig,
+    s: MotionSettings,
+    random: np.random.Generator,
+    rises: Rises,
 ) -> tuple[Tensor, Tensor]:
     """frames uint8 [B, N + 2 * reach, H, W, 3], mirrored or not, and their sound with a hop before
     and after [B, S + 2 * hop]."""
@@ -154,6 +178,9 @@ def training_crops(
     frames, sounds = [], []
     for clip in random.integers(len(clips), size=s.batch):
         first = int(random.integers(c.num_frames - count + 1))
+        if random.random() < s.at_rises:
+            around = rises.draw(int(clip), random) - int(random.integers(count))
+            first = min(max(0, around), c.num_frames - count)
         shown = np.arange(first - reach, first + count + reach).clip(0, c.num_frames - 1)
         if random.random() < s.held:
             shown = _at_lower_rate(shown, random)
