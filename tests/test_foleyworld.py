@@ -121,7 +121,7 @@ def test_audio_format_and_level(kind: str) -> None:
 def test_the_ball_touches_the_ground_at_the_bounce() -> None:
     scene = with_place(make_scene(1, "ball"), side=0.0, distance=1.0)
     (ball,) = scene.sources
-    ball = replace(ball, material="rubber", color="yellow")
+    ball = replace(ball, material="rubber", color="yellow", ground=(34, 34, 40))
     scene = replace(scene, sources=(ball,))
     events = scene.truth.events["ball"]
     assert all("striking the ground" in scene.caption(time_s) for time_s in events)
@@ -135,8 +135,7 @@ def test_the_ball_touches_the_ground_at_the_bounce() -> None:
         y, zoom = float(scene.camera.y(time_s)), float(scene.camera.zoom(time_s))
         return 64 * (1 - (ball.place.ground[1] - y) * zoom)
 
-    just_before = [time_s - 0.002 for time_s in events]  # the flash at the contact hides the ball
-    assert all(abs(lowest_row(time_s) - ground_row(time_s)) <= 4 for time_s in just_before)
+    assert all(abs(lowest_row(time_s) - ground_row(time_s)) <= 4 for time_s in events)
     assert lowest_row(events[0] - 0.25) < ground_row(events[0] - 0.25) - 12
 
 
@@ -203,9 +202,9 @@ def test_the_picture_moves_inside_the_square(kind: str) -> None:
         frames = scene.frames(np.linspace(0.1, 9.9, 25), 128, 64).astype(int)
         change = np.abs(frames - frames[:1]).max(axis=(0, 3))
         assert change[:, 32:96].max() > 60
-        if kind not in ("rain", "waves", "siren", "wind"):  # these fill the picture, or light it
-            assert change[:, :31].max() <= 2
-            assert change[:, 97:].max() <= 2
+        if kind not in ("rain", "waves", "wind"):  # these fill the picture
+            assert change[:, :31].max() <= 10  # the exposure's flicker
+            assert change[:, 97:].max() <= 10
 
 
 @pytest.mark.parametrize("kind", CLASSES)
@@ -229,14 +228,14 @@ def test_shapes_cover_their_area_in_world_units(width: int) -> None:
     canvas.circle((0.0, 0.5), 0.3, (255, 0, 0))
     canvas.box((-0.3, -0.3), (0.3, 0.1), (0, 255, 0))
     canvas.at((0.1, -0.6), 0.5).polygon(square, (0, 0, 255))
-    area = canvas.image.sum(axis=(0, 1)) / 255 * canvas.pixel**2
+    area = canvas.image.sum(axis=(1, 2)) / 255 * canvas.pixel**2
     np.testing.assert_allclose(area, [np.pi * 0.09, 0.24, 0.04], rtol=0.02)
 
 
 def test_scenery_moves_on_its_own() -> None:
     scenes = [replace(make_scene(seed), sources=()) for seed in range(60)]
     forms = Counter(thing.form for scene in scenes for thing in scene.distractors)
-    assert set(forms) == {"cloud", "balloon", "car"}
+    assert set(forms) == {"cloud", "balloon", "car", "lever"}
     times = np.linspace(0.1, 9.9, 8)
     for form in forms:
         moving = 0

@@ -1,4 +1,4 @@
-"""Impacts: sparse and uneven in time, seen in single small frames, named by the captions."""
+"""Impacts: sparse and uneven in time, heard at the events, named by the captions."""
 
 from dataclasses import replace
 
@@ -50,19 +50,6 @@ def test_sound_starts_at_the_events(kind: str) -> None:
         audio = scene.audio()
         for time_s in scene.truth.events[kind]:
             assert abs(loudest_near(audio, time_s) - time_s) < 0.012
-
-
-@pytest.mark.parametrize("kind", IMPACTS)
-def test_one_frame_after_the_impact_shows_it(kind: str) -> None:
-    for seed in range(4):
-        scene = plain_scene(seed, kind)
-        events = np.array(scene.truth.events[kind])
-        shifts = (-0.021, -0.001, 0.05)
-        earlier, before, after = (scene.frames(events + s, 64, 64).astype(int) for s in shifts)
-        lit = (np.abs(after - before).max(axis=3) > 20).mean(axis=(1, 2))
-        moved = (np.abs(before - earlier).max(axis=3) > 20).mean(axis=(1, 2))
-        assert lit.min() >= 0.1
-        assert moved.max() < 0.05
 
 
 @pytest.mark.parametrize("kind", IMPACTS)

@@ -133,8 +133,7 @@ class Ball:
         wide, tall = radius * (1 + 0.7 * flat), radius * (1 - flat)
         y = height + tall
         canvas.box((-0.75, -0.08), (0.75, 0.0), self.ground)
-        if self.carried(time_s):
-            canvas.line((0, y), (0, 3.0), 0.03, PALETTE["black"])
+        canvas.line((0, y), (0, 3.0), 0.03, PALETTE["black"], float(self.carried(time_s)))
         canvas.ellipse((0, y), (wide, tall), mix(base, (0, 0, 0), 0.45))
         canvas.ellipse((0, y), (wide - 0.025, tall - 0.025), base)
         paint_surface(canvas, self.material, base, y, radius)

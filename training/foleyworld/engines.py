@@ -28,8 +28,7 @@ class Engine:
 
     def turns(self, time_s: float) -> float:
         """Of the seen wheel, 0.3 to 1.8 a second."""
-        grid = np.linspace(0.0, max(time_s, 1e-3), 200)
-        return 0.3 * time_s + 1.5 * float(np.trapezoid(self.speed(grid), grid))
+        return 0.3 * time_s + 1.5 * self.speed.area(time_s)
 
     def level(self, time_s: float) -> float:
         return float(self.speed(time_s))
@@ -81,8 +80,7 @@ class Engine:
             outside = np.abs(np.hypot(dx, dy) - 0.23) - 0.08
             return np.maximum(outside, 0.23 * np.maximum(-turned, turned - 1.2 * np.pi * speed))
 
-        low, high = (center[0] - 0.32, center[1] - 0.32), (center[0] + 0.32, center[1] + 0.32)
-        canvas.fill((*low, *high), arc, speed_color(speed))
+        canvas.fill(arc, speed_color(speed))
         tip = (center[0] + 0.29 * np.cos(angle), center[1] + 0.29 * np.sin(angle))
         canvas.line(center, tip, 0.07, (15, 15, 20))
 

@@ -50,11 +50,13 @@ class Fire:
         for side in (-1.0, 1.0):
             ends = (-0.5 * side * wide, 0.02), (0.42 * side * wide, 0.2)
             canvas.line(*ends, 0.13, (74, 44, 26))
-        for spark in range(round(MAX_SPARKS * height)):
+        for spark in range(MAX_SPARKS):
             u = (0.9 * t + 0.618 * spark) % 1.0
             x = 0.55 * wide * np.sin(2.4 * spark + 5.0 * u) * (0.4 + 0.6 * u)
             y = 0.3 + (0.35 + 0.85 * height) * u
-            canvas.circle((x, y), 0.035, (255, 225, 90), 1 - 0.5 * u)
+            canvas.circle(
+                (x, y), 0.035, (255, 225, 90), (1 - 0.5 * u) * (spark < round(MAX_SPARKS * height))
+            )
 
     def _paint_flames(self, canvas: Canvas, height: float, wide: float, t: float) -> None:
         """Three tongues in each of three colours; their tips dance."""

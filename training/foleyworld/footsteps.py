@@ -113,10 +113,10 @@ class Footsteps:
         """Grains fly up from the front foot's place and fall back."""
         for n, start in enumerate(self.dust_s):
             u = (time_s - start) / DUST_S
-            for i in range(GRAINS if 0 < u < 1 else 0):
+            for i in range(GRAINS):
                 way = (0.618 * (n + 3 * i)) % 1.0
                 spot = (STRIDE + (way - 0.4) * 0.6 * u, 0.02 + (0.3 + 0.5 * way) * u * (1 - u))
-                canvas.circle(spot, 0.05, GROUNDS[self.material].color)
+                canvas.circle(spot, 0.05, GROUNDS[self.material].color, float(0 < u < 1))
 
     def _paint_ground(self, canvas: Canvas, time_s: float) -> None:
         ground = GROUNDS[self.material]

@@ -1,6 +1,9 @@
-"""An antialiased rasteriser: signed distances to coverage, in world coordinates, y up."""
+"""An antialiased rasteriser in world coordinates, y up, that paints many frames at once.
 
-import math
+Each frame's strokes are noted down first. The first strokes of all frames are then painted
+together, then the second ones, and so on: numpy is called per stroke and not per stroke and frame.
+"""
+
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -24,9 +27,13 @@ PALETTE: dict[str, Color] = {
 }
 
 
+NOTHING: tuple[str, tuple[float, ...]] = ("nothing", ())
+
+
 def mix(a: Color, b: Color, amount: float) -> Color:
     """Colour a at amount 0, b at amount 1."""
-    return tuple(p + (q - p) * amount for p, q in zip(a, b, strict=True))  # type: ignore[return-value]
+    rest = 1 - amount
+    return a[0] * rest + b[0] * amount, a[1] * rest + b[1] * amount, a[2] * rest + b[2] * amount
 
 
 class View(NamedTuple):
@@ -37,54 +44,78 @@ class View(NamedTuple):
     zoom: float
 
 
-class Canvas:
-    """A picture under work: `image` float32 [3, H, W] in 0..255, and its coordinate grid.
+class Stroke(NamedTuple):
+    """A shape in picture coordinates; `mask` is a coverage [H, W] for shapes given pixel by pixel.
 
-    The central square of the picture spans [-1, 1]^2, so a wider picture only shows more to the
-    sides. `at` gives the same picture with moved and scaled coordinates.
+    A shape is named by its kind and the number of its values, so that those of many frames stack.
     """
 
-    def __init__(self, image: np.ndarray, xs: np.ndarray, ys: np.ndarray, pixel: float):
-        self.image, self.xs, self.ys, self.pixel = image, xs, ys, pixel
-        self.haze: tuple[Color, float] | None = None
+    shape: tuple[str, int]
+    values: tuple[float, ...]
+    color: Color
+    alpha: float = 1.0
+    mask: np.ndarray | None = None
 
-    @classmethod
-    def blank(cls, width: int, height: int, pixel: float | None = None) -> "Canvas":
-        """Black; the height spans 2 units unless the size of a pixel is given."""
-        pixel = pixel or 2.0 / height
-        xs = (np.arange(width) + 0.5 - width / 2) * pixel
-        ys = (height / 2 - 0.5 - np.arange(height)) * pixel
-        image = np.zeros((3, height, width), np.float32)
-        return cls(image, xs.astype(np.float32), ys.astype(np.float32), pixel)
 
-    def at(self, origin: Point, scale: float, haze: tuple[Color, float] | None = None) -> "Canvas":
-        """Coordinates whose origin lies at `origin` here and whose unit is `scale` here.
+class Film:
+    """Frames under work: float32 [F, 3, H, W] in 0..255, and the grid of all of them.
 
-        Colours drawn through it are mixed with the haze colour by the haze amount.
-        """
-        xs, ys = (self.xs - origin[0]) / scale, (self.ys - origin[1]) / scale
-        canvas = Canvas(self.image, xs, ys, self.pixel / scale)
-        canvas.haze = haze or self.haze
-        return canvas
+    The central square of a picture spans [-1, 1]^2, so a wider one only shows more to the sides.
+    """
 
-    def through(self, view: View) -> "Canvas":
-        """World coordinates as a camera with this view sees them."""
-        return self.at((-view.x * view.zoom, -view.y * view.zoom), view.zoom)
+    def __init__(self, count: int, width: int, height: int, pixel: float | None = None):
+        self.pixel = pixel or 2.0 / height
+        self.xs = ((np.arange(width) + 0.5 - width / 2) * self.pixel).astype(np.float32)
+        self.ys = ((height / 2 - 0.5 - np.arange(height)) * self.pixel).astype(np.float32)
+        self._images = np.zeros((count, 3, height, width), np.float32)
+        self._strokes: list[list[Stroke]] = [[] for _ in range(count)]
 
-    def fill(
-        self,
-        bounds: tuple[float, float, float, float],
-        distance: Distance,
-        color: Color,
-        alpha: float = 1.0,
-    ) -> None:
-        """Paint where distance(x, y) < 0, inside bounds (x0, y0, x1, y1)."""
-        window = self._window(bounds)
-        if window is None:
-            return
-        rows, cols = window
-        d = distance(self.xs[None, cols], self.ys[rows, None])
-        self._blend(rows, cols, 0.5 - d / self.pixel, color, alpha)
+    def canvas(self, frame: int) -> "Canvas":
+        return Canvas(self, frame)
+
+    def note(self, frame: int, stroke: Stroke) -> None:
+        self._strokes[frame].append(stroke)
+
+    @property
+    def images(self) -> np.ndarray:
+        """[F, 3, H, W] with all that was noted down."""
+        for turn in range(max(map(len, self._strokes))):
+            groups: dict[tuple[str, int], list[int]] = {}
+            for frame, strokes in enumerate(self._strokes):
+                if turn < len(strokes) and strokes[turn].shape[0] != NOTHING[0]:
+                    groups.setdefault(strokes[turn].shape, []).append(frame)
+            for shape, frames in groups.items():
+                self._paint(shape, frames, [self._strokes[frame][turn] for frame in frames])
+        for strokes in self._strokes:
+            strokes.clear()
+        return self._images
+
+    def _paint(self, shape: tuple[str, int], frames: list[int], strokes: Sequence[Stroke]) -> None:
+        rows, cols = slice(None), slice(None)
+        if shape[0] == "mask":
+            inside = np.stack([stroke.mask for stroke in strokes])
+        else:
+            values = np.array([stroke.values for stroke in strokes], np.float32)
+            if (values == values[0]).all():
+                values = values[:1]
+            window = self._window(SHAPES[shape[0]].bounds(values))
+            if window is None:
+                return
+            rows, cols = window
+            inside = SHAPES[shape[0]].inside(values, self.xs[cols], self.ys[rows], self.pixel)
+        coverage = np.clip(inside, 0.0, 1.0, out=inside)  # [1 or N, h, w]
+        alphas = np.array([stroke.alpha for stroke in strokes], np.float32)
+        if (alphas != 1.0).any():
+            coverage = coverage * alphas[:, None, None]
+        colors = np.array([stroke.color for stroke in strokes], np.float32)
+        everyone = frames[-1] - frames[0] + 1 == len(frames)
+        which = slice(frames[0], frames[-1] + 1) if everyone else np.array(frames)
+        patch = self._images[which, :, rows, cols]  # [N, 3, h, w]
+        change = colors[:, :, None, None] - patch
+        change *= coverage[:, None]
+        patch += change
+        if not everyone:
+            self._images[which, :, rows, cols] = patch
 
     def _window(self, bounds: tuple[float, float, float, float]) -> tuple[slice, slice] | None:
         left, top, pixel = float(self.xs[0]), float(self.ys[0]), self.pixel
@@ -94,116 +125,229 @@ class Canvas:
         r1 = min(len(self.ys), int((top - bounds[1]) / pixel + 3))
         return (slice(r0, r1), slice(c0, c1)) if r0 < r1 and c0 < c1 else None
 
-    def _blend(
-        self, rows: slice, cols: slice, inside: np.ndarray, color: Color, alpha: float = 1.0
+
+class Canvas:
+    """One frame of a film and the coordinates to paint it in.
+
+    `at` gives the same frame with moved and scaled coordinates.
+    """
+
+    def __init__(
+        self,
+        film: Film,
+        frame: int,
+        origin: Point = (0.0, 0.0),
+        scale: float = 1.0,
+        haze: tuple[Color, float] | None = None,
+    ):
+        self.film, self.frame, self.origin, self.scale, self.haze = film, frame, origin, scale, haze
+
+    @classmethod
+    def blank(cls, width: int, height: int, pixel: float | None = None) -> "Canvas":
+        """Black; the height spans 2 units unless the size of a pixel is given."""
+        return Film(1, width, height, pixel).canvas(0)
+
+    @property
+    def image(self) -> np.ndarray:
+        """Float32 [3, H, W] in 0..255, to be read or written."""
+        return self.film.images[self.frame]
+
+    @property
+    def xs(self) -> np.ndarray:
+        return (self.film.xs - np.float32(self.origin[0])) / np.float32(self.scale)
+
+    @property
+    def ys(self) -> np.ndarray:
+        return (self.film.ys - np.float32(self.origin[1])) / np.float32(self.scale)
+
+    @property
+    def pixel(self) -> float:
+        return self.film.pixel / self.scale
+
+    def at(self, origin: Point, scale: float, haze: tuple[Color, float] | None = None) -> "Canvas":
+        """Coordinates whose origin lies at `origin` here and whose unit is `scale` here.
+
+        Colours drawn through it are mixed with the haze colour by the haze amount.
+        """
+        return Canvas(
+            self.film, self.frame, self._spot(origin), self.scale * scale, haze or self.haze
+        )
+
+    def through(self, view: View) -> "Canvas":
+        """World coordinates as a camera with this view sees them."""
+        return self.at((-view.x * view.zoom, -view.y * view.zoom), view.zoom)
+
+    def _spot(self, point: Point) -> Point:
+        return (
+            self.origin[0] + self.scale * float(point[0]),
+            self.origin[1] + self.scale * float(point[1]),
+        )
+
+    def _note(
+        self,
+        kind: str,
+        values: tuple[float, ...],
+        color: Color,
+        alpha: float,
+        mask: np.ndarray | None = None,
     ) -> None:
-        """Paint by how far inside a pixel lies, in pixels: 0.5 is its edge's middle."""
+        if alpha <= 0.0:
+            kind, values = NOTHING  # keeps the strokes after it at their place in the order
         if self.haze is not None:
             color = mix(color, *self.haze)
-        coverage = np.minimum(np.maximum(inside, 0.0), 1.0)
-        if alpha != 1.0:
-            coverage *= alpha
-        patch = self.image[:, rows, cols]
-        change = np.array(color, np.float32)[:, None, None] - patch
-        change *= coverage
-        patch += change
+        self.film.note(self.frame, Stroke((kind, len(values)), values, color, alpha, mask))
 
     def circle(self, center: Point, radius: float, color: Color, alpha: float = 1.0) -> None:
         self.ellipse(center, (radius, radius), color, alpha)
 
     def ellipse(self, center: Point, radii: Point, color: Color, alpha: float = 1.0) -> None:
-        cx, cy, rx, ry = map(float, (*center, *radii))
-        window = self._window((cx - rx, cy - ry, cx + rx, cy + ry))
-        if window is None:
-            return
-        rows, cols = window
-        x, y = (self.xs[cols] - cx) / rx, (self.ys[rows] - cy) / ry
-        out = np.sqrt((x * x)[None, :] + (y * y)[:, None])
-        out *= -min(rx, ry) / self.pixel
-        out += 0.5 + min(rx, ry) / self.pixel
-        self._blend(rows, cols, out, color, alpha)
+        radii = self.scale * float(radii[0]), self.scale * float(radii[1])
+        self._note("ellipse", (*self._spot(center), *radii), color, alpha)
 
     def ring(
         self, center: Point, radius: float, width: float, color: Color, alpha: float = 1.0
     ) -> None:
-        (cx, cy), outer = center, radius + width / 2
-
-        def distance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-            return np.abs(np.sqrt((x - cx) ** 2 + (y - cy) ** 2) - radius) - width / 2
-
-        self.fill((cx - outer, cy - outer, cx + outer, cy + outer), distance, color, alpha)
+        sizes = self.scale * radius, self.scale * width / 2
+        self._note("ring", (*self._spot(center), *sizes), color, alpha)
 
     def line(self, a: Point, b: Point, width: float, color: Color, alpha: float = 1.0) -> None:
         """A segment with round ends."""
-        ax, ay, bx, by, half = map(float, (*a, *b, width / 2))
-        bounds = (min(ax, bx) - half, min(ay, by) - half, max(ax, bx) + half, max(ay, by) + half)
-        window = self._window(bounds)
-        if window is None:
-            return
-        rows, cols = window
-        dx, dy = bx - ax, by - ay
-        length2 = dx * dx + dy * dy + 1e-9
-        x, y = self.xs[None, cols] - ax, self.ys[rows, None] - ay
-        along = np.minimum(np.maximum(x * (dx / length2) + y * (dy / length2), 0.0), 1.0)
-        across_x, across_y = x - along * dx, y - along * dy
-        across_x *= across_x
-        across_y *= across_y
-        across_x += across_y
-        out = np.sqrt(across_x, out=across_x)
-        out *= -1.0 / self.pixel
-        out += 0.5 + half / self.pixel
-        self._blend(rows, cols, out, color, alpha)
+        half = self.scale * width / 2
+        self._note("line", (*self._spot(a), *self._spot(b), half), color, alpha)
 
     def box(self, low: Point, high: Point, color: Color, alpha: float = 1.0) -> None:
-        x0, y0, x1, y1 = map(float, (*low, *high))
-        window = self._window((x0, y0, x1, y1))
-        if window is None:
-            return
-        rows, cols = window
-        hx, hy = 0.5 * (x1 - x0), 0.5 * (y1 - y0)
-        x = hx - np.abs(self.xs[None, cols] - (x0 + hx))
-        y = hy - np.abs(self.ys[rows, None] - (y0 + hy))
-        self._blend(rows, cols, 0.5 + np.minimum(x, y) / self.pixel, color, alpha)
+        self._note("box", (*self._spot(low), *self._spot(high)), color, alpha)
 
     def polygon(self, points: Sequence[Point], color: Color, alpha: float = 1.0) -> None:
         """A convex polygon, corners in either direction of turn."""
-        corners = [(float(x), float(y)) for x, y in points]
-        px, py = zip(*corners, strict=True)
-        window = self._window((min(px), min(py), max(px), max(py)))
-        if window is None:
-            return
-        rows, cols = window
-        area = sum(a[0] * b[1] - b[0] * a[1] for a, b in _edges(corners))
-        xs, ys = self.xs[None, cols], self.ys[rows, None]
-        out: np.ndarray | None = None
-        for (ax, ay), (bx, by) in _edges(corners):
-            dx, dy = bx - ax, by - ay
-            norm = math.copysign(1.0 / (math.hypot(dx, dy) + 1e-9), area) / self.pixel
-            side = ys * (dx * norm) + (xs * (-dy * norm) + (ax * dy - ay * dx) * norm)
-            out = side if out is None else np.minimum(out, side, out=out)
-        assert out is not None
-        self._blend(rows, cols, out + 0.5, color, alpha)
+        corners = tuple(value for point in points for value in self._spot(point))
+        self._note("polygon", corners, color, alpha)
 
     def glow(self, center: Point, radius: float, color: Color, alpha: float) -> None:
         """A soft light: alpha at the centre, 2 % of it at `radius`."""
-        (cx, cy) = center
-        window = self._window((cx - radius, cy - radius, cx + radius, cy + radius))
-        if window is None or alpha <= 0.004:
-            return
-        rows, cols = window
-        r2 = (self.xs[None, cols] - cx) ** 2 + (self.ys[rows, None] - cy) ** 2
-        coverage = np.float32(alpha) * np.exp(-4.0 * r2 / radius**2)
-        self._blend(rows, cols, coverage.astype(np.float32), color)
+        self._note("glow", (*self._spot(center), self.scale * radius), color, alpha)
+
+    def fill(self, distance: Distance, color: Color) -> None:
+        """Paint where distance(x, y) < 0."""
+        d = distance(self.xs[None, :], self.ys[:, None])
+        self._note("mask", (), color, 1.0, (0.5 - d / self.pixel).astype(np.float32))
 
     def below(self, heights: np.ndarray, color: Color, alpha: float = 1.0) -> None:
         """Everything below a curve: heights [W] over `xs`."""
         inside = 0.5 - (self.ys[:, None] - heights[None, :]) / self.pixel
-        self._blend(slice(None), slice(None), inside, color, alpha)
+        self._note("mask", (), color, alpha, inside.astype(np.float32))
 
     def cover(self, coverage: np.ndarray, color: Color) -> None:
         """Paint the whole picture by a coverage [H, W] in 0..1."""
-        self._blend(slice(None), slice(None), coverage, color)
+        self._note("mask", (), color, 1.0, coverage.astype(np.float32))
 
 
-def _edges(points: Sequence[Point]) -> list[tuple[Point, Point]]:
-    return list(zip(points, [*points[1:], points[0]], strict=True))
+class Shape(NamedTuple):
+    """Values [N, n] to the box around all N, and to how far inside pixels lie, in pixels.
+
+    0.5 inside is the middle of the edge; the result is a fresh float32 [N, h, w].
+    """
+
+    bounds: Callable[[np.ndarray], tuple[float, float, float, float]]
+    inside: Callable[[np.ndarray, np.ndarray, np.ndarray, float], np.ndarray]
+
+
+def _around(values: np.ndarray, rx: np.ndarray, ry: np.ndarray) -> tuple[float, ...]:
+    x, y = values[:, 0], values[:, 1]
+    return (
+        float((x - rx).min()),
+        float((y - ry).min()),
+        float((x + rx).max()),
+        float((y + ry).max()),
+    )
+
+
+def _ellipse(values: np.ndarray, xs: np.ndarray, ys: np.ndarray, pixel: float) -> np.ndarray:
+    cx, cy, rx, ry = values.T[:, :, None]  # [N, 1]
+    x, y = (xs - cx) / rx, (ys - cy) / ry
+    out = np.sqrt((x * x)[:, None, :] + (y * y)[:, :, None])
+    unit = np.minimum(rx, ry)[..., None] / np.float32(pixel)
+    out *= -unit
+    out += unit + np.float32(0.5)
+    return out
+
+
+def _ring(values: np.ndarray, xs: np.ndarray, ys: np.ndarray, pixel: float) -> np.ndarray:
+    cx, cy, radius, half = values.T[:, :, None, None]
+    out = np.sqrt((xs - cx) ** 2 + (ys[:, None] - cy) ** 2)
+    return (half - np.abs(out - radius)) / np.float32(pixel) + np.float32(0.5)
+
+
+def _line(values: np.ndarray, xs: np.ndarray, ys: np.ndarray, pixel: float) -> np.ndarray:
+    """By coordinates along and across the segment, from its middle."""
+    ax, ay, bx, by, half = values.T[:, :, None, None]
+    x, y = xs - 0.5 * (ax + bx), ys[:, None] - 0.5 * (ay + by)
+    dx, dy = bx - ax, by - ay
+    length = np.sqrt(dx * dx + dy * dy) + np.float32(1e-6)
+    dx, dy = dx / length, dy / length
+    along, across = x * dx + y * dy, x * dy - y * dx
+    np.abs(along, out=along)
+    along -= 0.5 * length
+    np.maximum(along, 0.0, out=along)
+    along *= along
+    across *= across
+    along += across
+    out = np.sqrt(along, out=along)
+    out *= np.float32(-1.0 / pixel)
+    out += half / np.float32(pixel) + np.float32(0.5)
+    return out
+
+
+def _line_bounds(values: np.ndarray) -> tuple[float, float, float, float]:
+    half, ends = values[:, 4:], values[:, :4].reshape(-1, 2, 2)
+    low, high = (ends.min(axis=1) - half).min(axis=0), (ends.max(axis=1) + half).max(axis=0)
+    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+
+def _box(values: np.ndarray, xs: np.ndarray, ys: np.ndarray, pixel: float) -> np.ndarray:
+    x0, y0, x1, y1 = values.T[:, :, None]
+    x = 0.5 * (x1 - x0) - np.abs(xs - 0.5 * (x0 + x1))
+    y = 0.5 * (y1 - y0) - np.abs(ys - 0.5 * (y0 + y1))
+    out = np.minimum(x[:, None, :], y[:, :, None])
+    out *= np.float32(1.0 / pixel)
+    out += np.float32(0.5)
+    return out
+
+
+def _polygon(values: np.ndarray, xs: np.ndarray, ys: np.ndarray, pixel: float) -> np.ndarray:
+    """The least of the distances from the edges."""
+    corners = values.reshape(len(values), -1, 2)
+    after = np.roll(corners, -1, axis=1)
+    turn = (corners[..., 0] * after[..., 1] - after[..., 0] * corners[..., 1]).sum(axis=1)
+    dx, dy = (after - corners).transpose(2, 1, 0)  # [edges, N]
+    norm = np.where(turn < 0, -1.0, 1.0) / ((np.hypot(dx, dy) + 1e-9) * pixel)
+    px, py = (norm * dy).astype(np.float32), (norm * dx).astype(np.float32)
+    offset = px * corners[..., 0].T - py * corners[..., 1].T + np.float32(0.5)
+    out: np.ndarray | None = None
+    for a, b, c in zip(px, py, offset, strict=True):
+        x, y = c[:, None] - a[:, None] * xs, b[:, None] * ys
+        side = x[:, None, :] + y[:, :, None]
+        out = side if out is None else np.minimum(out, side, out=out)
+    assert out is not None
+    return out
+
+
+def _polygon_bounds(values: np.ndarray) -> tuple[float, float, float, float]:
+    x, y = values[:, 0::2], values[:, 1::2]
+    return float(x.min()), float(y.min()), float(x.max()), float(y.max())
+
+
+def _glow(values: np.ndarray, xs: np.ndarray, ys: np.ndarray, pixel: float) -> np.ndarray:
+    cx, cy, radius = values.T[:, :, None, None]
+    r2 = (xs - cx) ** 2 + (ys[:, None] - cy) ** 2
+    return np.exp(-4.0 * r2 / radius**2)
+
+
+SHAPES: dict[str, Shape] = {
+    "ellipse": Shape(lambda v: _around(v, v[:, 2], v[:, 3]), _ellipse),
+    "ring": Shape(lambda v: _around(v, v[:, 2] + v[:, 3], v[:, 2] + v[:, 3]), _ring),
+    "line": Shape(_line_bounds, _line),
+    "box": Shape(_polygon_bounds, _box),
+    "polygon": Shape(_polygon_bounds, _polygon),
+    "glow": Shape(lambda v: _around(v, v[:, 2], v[:, 2]), _glow),
+}

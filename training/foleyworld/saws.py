@@ -1,6 +1,8 @@
 """A hand saw that goes back and forth through a log."""
 
+from bisect import bisect_right
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -60,8 +62,12 @@ class Saw:
         _, _, first, last, u = self._stroke(times_s)
         return first + (last - first) * (0.5 - 0.5 * np.cos(np.pi * u))
 
-    def _stroke(self, times_s: np.ndarray | float) -> tuple[np.ndarray, ...]:
+    def _stroke(self, times_s: np.ndarray | float) -> tuple[np.ndarray | float, ...]:
         """Start, duration, ends and progress 0..1 of the stroke at each time."""
+        if isinstance(times_s, float):
+            i = max(bisect_right(self.strokes, times_s, key=itemgetter(0)) - 1, 0)
+            start, duration, first, last = self.strokes[i]
+            return start, duration, first, last, min(1.0, max(0.0, (times_s - start) / duration))
         table = np.asarray(self.strokes)
         i = np.maximum(np.searchsorted(table[:, 0], times_s, side="right") - 1, 0)
         start, duration, first, last = np.moveaxis(table[i], -1, 0)
@@ -103,11 +109,16 @@ class Saw:
     def _paint_dust(self, canvas: Canvas, time_s: float, speed: float, cut: float) -> None:
         """Sawdust thrown the way the blade moves (+1 pushes to the left), more the faster."""
         amount, way = abs(speed), -1.0 if speed > 0 else 1.0
-        for grain in range(round(12 * amount)):
+        for grain in range(12):
             u = (2.2 * time_s + 0.618 * grain) % 1.0
             x = way * (0.15 + 0.6 * u * (0.5 + 0.5 * ((0.382 * grain) % 1.0)))
             y = cut - 0.02 + 0.3 * amount * u - (cut + 0.1) * u * u
-            canvas.circle((x, max(0.02, y)), 0.05 + 0.05 * amount, (250, 222, 150), 1 - 0.5 * u)
+            canvas.circle(
+                (x, max(0.02, y)),
+                0.05 + 0.05 * amount,
+                (250, 222, 150),
+                (1 - 0.5 * u) * (grain < round(12 * amount)),
+            )
 
     def sound(self, rng: np.random.Generator) -> np.ndarray:
         grid = np.arange(0.0, CLIP_S + 0.002, 0.001)

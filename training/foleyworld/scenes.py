@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from training.foleyworld.alarms import Alarm
-from training.foleyworld.backdrops import Backdrop
+from training.foleyworld.backdrops import Backdrop, Still
 from training.foleyworld.balls import Ball
 from training.foleyworld.bells import Bell
 from training.foleyworld.clocks import Clock
@@ -18,7 +18,7 @@ from training.foleyworld.fires import Fire
 from training.foleyworld.footsteps import Footsteps
 from training.foleyworld.holdouts import held_out_kinds
 from training.foleyworld.percussion import Drum, Hammer
-from training.foleyworld.pictures import Canvas
+from training.foleyworld.pictures import Canvas, Film
 from training.foleyworld.saws import Saw
 from training.foleyworld.signals import Bird, Siren
 from training.foleyworld.sounds import CLIP_S, NUM_SAMPLES, active_rms, limit
@@ -77,6 +77,7 @@ SPLITS: dict[str, range] = {
     HELD_OUT: range(120_000_000, 130_000_000),
 }
 AMBIENT_RMS = 0.001
+PIXELS_AT_ONCE = 32 * 64 * 64  # they fit the cache
 PAIR_SHARE = 0.15
 ALONE = ("waves", "wind")  # they fill the picture
 BACKGROUND = "rain"  # it fills the picture too, but an impact in front of it reads well
@@ -99,16 +100,25 @@ class Scene:
         """
         times_s = np.asarray(times_s, float)
         still = self.backdrop.still(self.camera.rest, width, height)
-        blank = Canvas.blank(width, height)
         frames = np.empty((len(times_s), height, width, 3), np.uint8)
-        views = self.camera.views(times_s)
-        lights = (self.camera.light(times_s) * flicker(times_s, self.seed)).tolist()
-        for frame, time_s, view, light in zip(frames, times_s.tolist(), views, lights, strict=True):
-            still.look(blank, view)
-            self._paint(blank.through(view), time_s)
-            lit = np.clip(blank.image * np.float32(light) + 0.5, 0, 255)
-            np.copyto(frame.transpose(2, 0, 1), lit, casting="unsafe")
+        at_once = max(1, PIXELS_AT_ONCE // (width * height))
+        for start in range(0, len(times_s), at_once):
+            some = slice(start, start + at_once)
+            images = self._film(still, times_s[some], width, height).images  # [F, 3, H, W]
+            light = self.camera.light(times_s[some]) * flicker(times_s[some], self.seed)
+            images *= light[:, None, None, None].astype(np.float32)
+            images += np.float32(0.5)
+            np.clip(images, 0, 255, out=images)
+            np.copyto(frames[some].transpose(0, 3, 1, 2), images, casting="unsafe")
         return frames
+
+    def _film(self, still: Still, times_s: np.ndarray, width: int, height: int) -> Film:
+        film, views = Film(len(times_s), width, height), self.camera.views(times_s)
+        for i, view in enumerate(views):
+            still.look(film.canvas(i), view)
+        for i, (view, time_s) in enumerate(zip(views, times_s.tolist(), strict=True)):
+            self._paint(film.canvas(i).through(view), time_s)
+        return film
 
     def _paint(self, canvas: Canvas, time_s: float) -> None:
         for distractor in self.distractors:

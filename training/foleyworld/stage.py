@@ -87,11 +87,30 @@ class Curve:
             upper = not upper
         return cls(tuple(times), tuple(values))
 
-    def __call__(self, times_s: np.ndarray | float) -> np.ndarray:
+    def __call__(self, times_s: np.ndarray | float) -> np.ndarray | float:
+        if isinstance(times_s, float):
+            return self._at(times_s)
         knots, values = np.asarray(self.times_s), np.asarray(self.values)
         i = np.clip(np.searchsorted(knots, times_s, side="right") - 1, 0, len(knots) - 2)
         u = np.clip((times_s - knots[i]) / (knots[i + 1] - knots[i]), 0.0, 1.0)
         return values[i] + (values[i + 1] - values[i]) * (u * u * (3 - 2 * u))
+
+    def _at(self, time_s: float) -> float:
+        """One value, without numpy: a third of the time of a picture would go here."""
+        knots, values = self.times_s, self.values
+        i = min(max(0, bisect_right(knots, time_s) - 1), len(knots) - 2)
+        u = min(1.0, max(0.0, (time_s - knots[i]) / (knots[i + 1] - knots[i])))
+        return values[i] + (values[i + 1] - values[i]) * (u * u * (3 - 2 * u))
+
+    def area(self, time_s: float) -> float:
+        """The curve's integral from its first knot on."""
+        whole = 0.0
+        for start, end, low, high in zip(
+            self.times_s, self.times_s[1:], self.values, self.values[1:], strict=False
+        ):
+            u = min(1.0, max(0.0, (time_s - start) / (end - start)))
+            whole += (end - start) * (low * u + (high - low) * (u**3 - 0.5 * u**4))
+        return whole
 
     def over_clip(self, times_s: np.ndarray) -> np.ndarray:
         """The curve at sample rate, from a 1-kHz grid: much faster than calling it."""

@@ -61,12 +61,14 @@ class Rain:
 
     def _paint_puddle(self, canvas: Canvas, time_s: float, density: float) -> None:
         canvas.ellipse((0, 0.02), (0.85, 0.14), (70, 96, 130), 0.9)
-        for i in range(round(7 * density)):
+        for i in range(7):
             cycle = time_s * 3.1 + i * 0.618
             u = cycle % 1.0
             x = 0.7 * (2 * ((np.floor(cycle) * 0.382 + i * 0.27) % 1.0) - 1)
             radii = (0.05 + 0.17 * u, 0.02 + 0.05 * u)
-            canvas.ellipse((x, 0.02), radii, (220, 235, 250), 0.9 * (1 - u))
+            canvas.ellipse(
+                (x, 0.02), radii, (220, 235, 250), 0.9 * (1 - u) * (i < round(7 * density))
+            )
 
     def sound(self, rng: np.random.Generator) -> np.ndarray:
         density = self.density.over_clip(clip_times())

@@ -39,8 +39,7 @@ class Wind:
 
     def blown(self, time_s: float) -> float:
         """How far the air has moved since the start, in widths of the picture."""
-        grid = np.linspace(0.0, max(time_s, 1e-3), 200)
-        return 0.2 * time_s + 1.6 * float(np.trapezoid(self.gust(grid), grid))
+        return 0.2 * time_s + 1.6 * self.gust.area(time_s)
 
     def attributes(self) -> dict[str, str | float]:
         return {
@@ -88,11 +87,16 @@ class Wind:
             canvas.line(*ends, 0.035, (250, 252, 255), 0.85 * fade * min(1.0, 1.5 * gust))
 
     def _paint_leaves(self, canvas: Canvas, gust: float, blown: float) -> None:
-        for i in range(round(MAX_LEAVES * gust)):
+        for i in range(MAX_LEAVES):
             u = (blown + 0.618 * i) % 1.0
             x = -0.15 + 0.95 * u
             y = 0.2 + 0.9 * ((0.382 * i) % 1.0) + 0.1 * np.sin(9.0 * u + i) - 0.15 * u
-            canvas.ellipse(self._at(x, y), (0.06, 0.035), LEAF_COLORS[i % 3])
+            canvas.ellipse(
+                self._at(x, y),
+                (0.06, 0.035),
+                LEAF_COLORS[i % 3],
+                float(i < round(MAX_LEAVES * gust)),
+            )
 
     def _at(self, x: float, y: float) -> Point:
         """A point of the picture in which the wind blows to the right."""
