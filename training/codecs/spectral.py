@@ -29,7 +29,6 @@ HEARD = 2.0  # nepers between the faintest band of a clip and the loudest of a f
 MAX_LOG_MAGNITUDE = 6.0
 ENVELOPE_POINTS = 8  # per hop
 GAINS = (-2.0, 1.0)  # in nepers, by which the envelope may be mended
-TOLERANCE = 0.5  # nepers above the envelope that are left
 FINE_BANDS, LEVEL_BANDS = 256, 24
 MASKED, MASKED_ENVELOPE = 1e-4, 3e-3  # of the power of the loudest: what lies below is not heard
 ENVELOPE_WEIGHT = 2.0
@@ -138,11 +137,9 @@ class SpectralCodec(nn.Module):
 
     def spectrum(self, latents: Tensor) -> Spectrum:
         logs = latents / self.weight
-        return self._spectrum(logs, *self.decoder(logs))
+        return self._spectrum(logs, self.decoder(logs))
 
-    def _spectrum(
-        self, logs: Tensor, of_bins: Tensor, of_level: Tensor, of_envelope: Tensor
-    ) -> Spectrum:
+    def _spectrum(self, logs: Tensor, of_bins: Tensor) -> Spectrum:
         correction, deviation, offset, coherence = of_bins.unbind(2)  # [B, T, bins] each
         fine, level, envelope = logs.split([FINE_BANDS, LEVEL_BANDS, ENVELOPE_POINTS], -1)
         log_magnitude = (fine @ self.spread + correction).clamp(max=MAX_LOG_MAGNITUDE)
@@ -152,8 +149,8 @@ class SpectralCodec(nn.Module):
             deviation=deviation,
             offset=offset + math.pi * (k % 2),  # zero is a pulse in the middle of the frame
             coherence=coherence.sigmoid(),
-            level=level + of_level.tanh(),
-            envelope=envelope + of_envelope.tanh(),
+            level=level,
+            envelope=envelope,
         )
 
     def centre_phase(self, num_frames: int) -> Tensor:
@@ -177,8 +174,8 @@ class SpectralCodec(nn.Module):
         audio = self.transform.synthesise(magnitude * phase.cos(), magnitude * phase.sin())
         audio = audio * self._gain(self._lacking(audio, s.envelope).clamp(*GAINS))
         audio = self._with_level(audio, s.level)
-        excess = (self._lacking(audio, s.envelope) + TOLERANCE).clamp(GAINS[0], 0.0)
-        return audio * self._gain(excess)
+        halfway = self._lacking(audio, s.envelope) / 2  # the two disagree where blows are short
+        return audio * self._gain(halfway.clamp(*GAINS))
 
     def _lacking(self, audio: Tensor, envelope: Tensor) -> Tensor:
         """Nepers that audio [B, S] lacks to have an envelope [B, T, ENVELOPE_POINTS]."""
@@ -246,8 +243,8 @@ class SpectralCodec(nn.Module):
             tokens = self.encode(audio)
             quantised = self.dequantise(tokens, self._num_kept(len(audio), random))
         with torch.autocast(audio.device.type, torch.bfloat16, bfloat16):
-            decoded = self.decoder(quantised / self.weight)
-        return self._spectrum(quantised / self.weight, *(x.float() for x in decoded))
+            of_bins = self.decoder(quantised / self.weight)
+        return self._spectrum(quantised / self.weight, of_bins.float())
 
     def reconstruct(
         self, audio: Tensor, random: torch.Generator, dead_below: float, bfloat16: bool
@@ -325,8 +322,7 @@ def level_bands(bins: int) -> Tensor:
 
 
 class BandsOut(nn.Module):
-    """[B, T, width] -> four values a bin [B, T, 4, bins], one a level [B, T, LEVEL_BANDS], and the
-    envelope [B, T, ENVELOPE_POINTS]."""
+    """[B, T, width] -> four values a bin [B, T, 4, bins]."""
 
     def __init__(self, width: int, bins: int) -> None:
         super().__init__()
@@ -342,14 +338,11 @@ class BandsOut(nn.Module):
             nn.GELU(),
             nn.Conv1d(16, 4, 5, padding=2),
         )
-        self.level = nn.Linear(width, LEVEL_BANDS)
-        self.envelope = nn.Linear(width, ENVELOPE_POINTS)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor) -> Tensor:
         bands = self.bands(x).flatten(0, 1).unflatten(1, (BAND_CHANNELS, self.num_bands))
         of_bins = self.over_frequency(bands)  # [B * T, 4, bins - 1]
-        of_bins = torch.cat([of_bins, of_bins[..., -1:]], -1).unflatten(0, x.shape[:2])
-        return of_bins, self.level(x), self.envelope(x)
+        return torch.cat([of_bins, of_bins[..., -1:]], -1).unflatten(0, x.shape[:2])
 
 
 class ConvNeXtBlock(nn.Module):
