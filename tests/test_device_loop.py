@@ -35,8 +35,12 @@ config = ModelConfig(
 )
 contract = contract_of(config)["backbone"]
 rng = np.random.default_rng(0)
-heads = rng.standard_normal((17, 16)).astype(np.float32)
-seen = rng.standard_normal((6, 16)).astype(np.float32)
+
+def exact(*shape):
+    # sixteenths: every sum and product below is exact, however a BLAS splits and orders it
+    return (rng.integers(-64, 65, shape) / 16).astype(np.float32)
+
+heads, seen = exact(17, 16), exact(6, 16)
 
 def view(array):
     kind = np.ctypeslib.as_ctypes_type(np.dtype(array.dtype))
@@ -86,7 +90,7 @@ class HostSampler:
 def request(clips):
     tokens = np.full((clips, 2, 100), 16, np.int32)
     tokens[-1, :, :30] = 3
-    given = {"features": rng.standard_normal((clips, 4, 6)).astype(np.float32)}
+    given = {"features": exact(clips, 4, 6)}
     return given, tokens, np.arange(clips, dtype=np.uint64)
 
 def engines_of(gpu):
