@@ -1,8 +1,10 @@
 """Rates and lengths at known-good values, and every check of both kinds of settings."""
 
 import math
+from fractions import Fraction
 
 import msgspec
+import numpy as np
 import pytest
 from tiny_bundle import tiny_config
 
@@ -119,6 +121,8 @@ def test_an_option_out_of_range_is_refused(option, bad, expected):
         ("seed", None, "a whole number, 0 "),
         ("guidance", "high", "a number, 0 to 100"),
         ("duration_s", "10", "a number, more than 0 s"),
+        ("seed", np.float64(5), "a whole number, 0 to"),
+        ("duration_s", np.array(3.0), "a number, more than 0 s"),
     ],
 )
 def test_an_option_of_another_type_is_refused(option, bad, expected):
@@ -137,6 +141,25 @@ def test_an_option_of_another_type_is_refused(option, bad, expected):
 def test_options_at_their_limits_are_accepted(limits):
     options = GenerateOptions(**limits)
     assert {name: getattr(options, name) for name in limits} == limits
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "same"),
+    [
+        ("seed", np.int64(3), 3),
+        ("seed", np.uint64(2**64 - 1), 2**64 - 1),
+        ("steps", np.int32(4), 4),
+        ("guidance", np.float32(1.5), 1.5),
+        ("guidance", np.int64(3), 3.0),
+        ("duration_s", np.float32(0.25), 0.25),
+        ("start_s", Fraction(1, 4), 0.25),
+    ],
+)
+def test_any_number_is_one_of_pythons_own(option, given, same):
+    options = GenerateOptions(**{option: given})
+    assert options == GenerateOptions(**{option: same})
+    assert type(getattr(options, option)) is type(same)
+    assert msgspec.json.encode(options) == msgspec.json.encode(GenerateOptions(**{option: same}))
 
 
 def test_unknown_and_wrongly_typed_settings_are_refused():

@@ -1,5 +1,6 @@
 """The two kinds of settings: facts of a model, and wishes of a caller. Never mixed."""
 
+import numbers
 import sys
 from typing import Any, Literal, TypeVar
 
@@ -183,12 +184,12 @@ class Tuning(
     mask_temperature: float | None = None
 
     def __post_init__(self) -> None:
-        _require_if_given(int, "steps", self.steps, 1, 1024, "1 to 1024")
-        _require_if_given(int, "fine_steps", self.fine_steps, 1, 1024, "1 to 1024")
-        _require_if_given(float, "guidance", self.guidance, 0, 100, "0 to 100")
-        _require_if_given(float, "temperature", self.temperature, 0.01, 100, "0.01 to 100")
-        _require_if_given(int, "top_k", self.top_k, 0, 2**31 - 1, "0 (keep all) or more")
-        _require_if_given(float, "mask_temperature", self.mask_temperature, 0, 1000, "0 to 1000")
+        _require_if_given(self, int, "steps", 1, 1024, "1 to 1024")
+        _require_if_given(self, int, "fine_steps", 1, 1024, "1 to 1024")
+        _require_if_given(self, float, "guidance", 0, 100, "0 to 100")
+        _require_if_given(self, float, "temperature", 0.01, 100, "0.01 to 100")
+        _require_if_given(self, int, "top_k", 0, 2**31 - 1, "0 (keep all) or more")
+        _require_if_given(self, float, "mask_temperature", 0, 1000, "0 to 1000")
 
     def named(self) -> dict[str, Any]:
         """What is not left to the model."""
@@ -210,10 +211,10 @@ class GenerateOptions(
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(int, "seed", self.seed, 0, 2**64 - 1, "0 to 2**64 - 1")
-        _require(float, "start", self.start_s, 0, _MAX_S, "0 s or more, at most 1e9 s")
+        _require(self, int, "seed", 0, 2**64 - 1, "0 to 2**64 - 1")
+        _require(self, float, "start_s", 0, _MAX_S, "0 s or more, at most 1e9 s")
         least, expected = sys.float_info.min, "more than 0 s, at most 1e9 s"
-        _require_if_given(float, "duration", self.duration_s, least, _MAX_S, expected)
+        _require_if_given(self, float, "duration_s", least, _MAX_S, expected)
 
 
 class TokenOptions(GenerateOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -258,17 +259,22 @@ Number = type[int] | type[float]
 
 
 def _require_if_given(
-    kind: Number, option: str, found: float | None, least: float, most: float, expected: str
+    options: Tuning, kind: Number, field: str, least: float, most: float, expected: str
 ) -> None:
-    if found is not None:
-        _require(kind, option, found, least, most, expected)
+    if getattr(options, field) is not None:
+        _require(options, kind, field, least, most, expected)
 
 
 def _require(
-    kind: Number, option: str, found: float, least: float, most: float, expected: str
+    options: Tuning, kind: Number, field: str, least: float, most: float, expected: str
 ) -> None:
-    if not isinstance(found, int if kind is int else (int, float)):
+    """Raises OptionError unless the field is such a number; one of NumPy's becomes Python's own."""
+    option, found = field.removesuffix("_s"), getattr(options, field)
+    is_number = isinstance(found, numbers.Integral if kind is int else numbers.Real)
+    if not is_number:
         number = "a whole number" if kind is int else "a number"
         raise OptionError(f"{option} is {found!r}, expected {number}, {expected}")
     if not least <= found <= most:
         raise OptionError(f"{option} is {found}, expected {expected}")
+    if not isinstance(found, int | float):
+        msgspec.structs.force_setattr(options, field, kind(found))
