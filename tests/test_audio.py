@@ -117,6 +117,15 @@ def test_uneven_pieces_hold_the_same_samples(tmp_path: Path) -> None:
     )
 
 
+def test_sounds_are_equal_when_all_their_samples_are() -> None:
+    one, same, louder = (Audio(np.array(x, np.float32), 16_000) for x in ([0, 1], [0, 1], [0, 2]))
+    assert one == same
+    others = (louder, Audio(one.samples, 8_000), Audio(one.samples[:1], 16_000), one.samples[0], "")
+    assert all(one != other for other in others)
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(one)
+
+
 def test_duration() -> None:
     assert Audio(np.zeros(150_400, np.float32), RATE).duration_s == 9.4
 

@@ -22,6 +22,26 @@ def missing(folder: Path) -> list[object]:
     return [folder / "in.mp4", folder / "out.wav"]
 
 
+def an_address(folder: Path) -> list[object]:
+    return ["https://host/in.mp4", folder / "out.wav"]
+
+
+def address_of_a_file(folder: Path) -> list[object]:
+    return ["file:///in.mp4", folder / "out.wav"]
+
+
+def standard_input(folder: Path) -> list[object]:
+    return ["-", folder / "out.wav"]
+
+
+def output_at_an_address(folder: Path) -> list[object]:
+    return [make_video(folder / "in.mp4"), "s3://bucket/out.wav"]
+
+
+def standard_output(folder: Path) -> list[object]:
+    return [make_video(folder / "in.mp4"), "-"]
+
+
 def a_folder(folder: Path) -> list[object]:
     (folder / "in.mp4").mkdir()
     return [folder / "in.mp4", folder / "out.wav"]
@@ -156,6 +176,14 @@ CASES: list[tuple[Case, str]] = [
     (missing_and_output_exists, r"in\.mp4 does not exist, expected a video file; check the path"),
     (name_too_long, r"cannot be read \(File name too long\), expected a video file; check the"),
     (output_name_too_long, r"cannot be written \(File name too long\), expected a folder and a na"),
+    (an_address, r"error: https://host/in\.mp4 is an address, expected a video file .*; download"),
+    (address_of_a_file, r"error: file:///in\.mp4 is an address, expected .*; name it without file"),
+    (standard_input, r"error: - would be standard input, expected a video file; save it in one"),
+    (
+        output_at_an_address,
+        r"error: s3://bucket/out\.wav is an address, expected a file on this ma",
+    ),
+    (standard_output, r"error: - would be standard output, expected the name of a file; write one"),
     (a_folder, r"in\.mp4 is a folder, expected a video file; name the file itself"),
     (not_regular, r"in\.mp4 is not a regular file, expected a video file; name the file itself"),
     (empty, r"in\.mp4 is empty \(0 bytes\), expected a video file; copy it again"),
@@ -176,7 +204,7 @@ CASES: list[tuple[Case, str]] = [
     (output_is_a_folder, r"out\.wav is a folder, expected a file name; "),
     (output_is_not_regular, r"out\.wav is not a regular file, expected .* new name"),
     (output_is_the_input, r"in\.mp4 is the input itself, expected another file; choose a new"),
-    (output_is_the_input_by_another_name, r"out\.mp4 is the input itself, expected another file"),
+    (output_is_the_input_by_another_name, r"out\.mp4, a link to .*, is the input itself, expe"),
     (output_without_suffix, r"ends in no suffix, expected one of wav, flac, .*; rename the output"),
     (output_of_unknown_kind, r"out\.midi ends in \.midi, expected one of wav, .*; rename the outp"),
     (codec_does_not_fit, r"the video is h264, which \.webm cannot hold .*; expected one of \.mp4"),

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vab_rt.errors import OptionError, OutputError
 from vab_rt.media import require_file
 from vab_rt.muxing import VIDEO_MUXERS, VideoCopy, VideoSelection, check_copy, copied_video
-from vab_rt.output import check_output, whole_file, writing
+from vab_rt.output import check_output, require_file_name, whole_file, writing
 
 
 class _Format(NamedTuple):
@@ -39,7 +39,7 @@ _FORMATS = {
 }
 
 
-class Audio(msgspec.Struct, frozen=True):
+class Audio(msgspec.Struct, frozen=True, eq=False):
     """Finished sound. samples: float32 [S], mono, full scale is -1 to 1. Raises OptionError."""
 
     samples: NDArray[np.float32]
@@ -47,6 +47,14 @@ class Audio(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         _check_shape(self.samples)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Audio):
+            return NotImplemented
+        same_rate = self.sample_rate_hz == other.sample_rate_hz
+        return same_rate and np.array_equal(self.samples, other.samples)
+
+    __hash__ = None  # type: ignore[assignment]  # samples may change
 
     @property
     def duration_s(self) -> float:
@@ -169,6 +177,7 @@ def check_target(
 
     Raises MediaError when there is no video to begin with.
     """
+    require_file_name(path)
     suffix = Path(path).suffix.lower()
     if suffix not in _FORMATS:
         known = ", ".join(name[1:] for name in _FORMATS)

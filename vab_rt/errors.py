@@ -13,6 +13,8 @@ Anything else that escapes is a bug and keeps its traceback. MediaWarning is no 
 read, but not all of it.
 """
 
+import re
+
 
 class VabError(Exception):
     """Base of everything the user should see. Messages say: found, expected, what to do."""
@@ -48,3 +50,20 @@ class BackendError(VabError):
 
 class MediaWarning(UserWarning):
     """Part of the input could not be read; the rest was used."""
+
+
+# Words of the loader, onnxruntime and Python for it; each has errors of its own kind.
+_OUT_OF_MEMORY = re.compile(
+    "bad_alloc|(can|un|fail|could).{0,9}allocate|failed to map segment|pthread_create failed"
+    "|can't start new thread|Resource temporarily unavailable",
+    re.IGNORECASE,
+)
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one that it was raised from, says that memory or threads ran out."""
+    if error is None:
+        return False
+    if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
+        return True
+    return is_out_of_memory(error.__cause__ or error.__context__)

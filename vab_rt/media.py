@@ -19,6 +19,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vab_rt.errors import MediaError, MediaWarning
+from vab_rt.paths import address_of
 
 # Above this many pixels (4096 x 2304) frames are decoded by slices: one thread per frame would
 # hold as many 50 to 100 MB frames as there are cores.
@@ -79,6 +80,8 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     try:
         # "file:" keeps a name such as "a:b.mp4" from being read as a protocol.
         container = av.open(f"file:{path}")
+    except MemoryError:  # FFmpeg's is both
+        raise
     except (av.error.FFmpegError, OSError) as error:
         raise MediaError(
             f"{path} cannot be read as video ({_reason(error)}); expected a complete video file "
@@ -96,8 +99,7 @@ def require_file(path: Path) -> None:
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
-        message = f"{path} does not exist, expected a video file; check the path"
-        raise MediaError(message) from error
+        raise MediaError(_why_missing(path)) from error
     except OSError as error:
         reason = _reason(error)
         message = f"{path} cannot be read ({reason}), expected a video file; check the path"
@@ -107,6 +109,16 @@ def require_file(path: Path) -> None:
         raise MediaError(f"{path} is {kind}, expected a video file; name the file itself")
     if status.st_size == 0:
         raise MediaError(f"{path} is empty (0 bytes), expected a video file; copy it again")
+
+
+def _why_missing(path: Path) -> str:
+    if str(path) == "-":
+        return "- would be standard input, expected a video file; save it in one, and name that"
+    address = address_of(path)
+    if address is None:
+        return f"{path} does not exist, expected a video file; check the path"
+    advice = "name it without file:" if address.startswith("file:") else "download it first"
+    return f"{address} is an address, expected a video file on this machine; {advice}"
 
 
 def _video_stream(container: InputContainer, path: Path) -> VideoStream:
@@ -175,6 +187,8 @@ def _frames_or_none(container: InputContainer, stream: VideoStream) -> Iterator[
             packet = next(packets, None)
             if packet is None:
                 return
+        except MemoryError:  # FFmpeg's is both, and no damage
+            raise
         except av.error.FFmpegError:
             is_readable, packet = False, None
             yield None
@@ -183,6 +197,8 @@ def _frames_or_none(container: InputContainer, stream: VideoStream) -> Iterator[
             yield from stream.decode(packet)
         except av.error.EOFError:
             return
+        except MemoryError:
+            raise
         except av.error.FFmpegError:
             yield None
 

@@ -1,0 +1,15 @@
+"""What users write where a path is expected, and what they meant."""
+
+import re
+from pathlib import Path
+
+# Two letters at least: one is a drive of Windows. A Path has already made one slash of two.
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.+)")
+
+
+def address_of(path: str | Path) -> str | None:
+    """The address, such as https://host/in.mp4, that a name is; None for one of a file."""
+    found = _ADDRESS.fullmatch(str(path))
+    if found is None or Path(path).exists():
+        return None
+    return f"{found[1]}:{'///' if found[1].lower() == 'file' else '//'}{found[2]}"
