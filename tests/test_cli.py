@@ -318,6 +318,11 @@ def test_a_warning_is_one_line_and_no_failure(run: Run, tiny_bundle: Path, tmp_p
     assert len(samples_of(tmp_path / "out.wav")[0]) == 32_000
 
 
+def interruptible() -> None:
+    """As in the foreground: what a shell runs behind it, such as these tests, ignores SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("suffix", ["wav", "mp4"])
 def test_interrupting_leaves_nothing(
     tiny_bundle: Path, videos, tmp_path: Path, suffix: str
@@ -325,7 +330,10 @@ def test_interrupting_leaves_nothing(
     out = tmp_path / f"out.{suffix}"
     arguments = ("generate", videos(1500), out, "--model", tiny_bundle, "--steps", 1000)
     with subprocess.Popen(
-        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command(*arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=interruptible,  # noqa: PLW1509  # no threads
     ) as process:
         deadline = time.monotonic() + 120
         while not list(tmp_path.glob(".*.part")) and time.monotonic() < deadline:
@@ -347,6 +355,7 @@ def test_interrupting_the_start_is_quiet(tmp_path: Path, start: list[object]) ->
     result = subprocess.run(
         [sys.executable, *map(str, start), "doctor"],
         env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        preexec_fn=interruptible,  # no threads
         capture_output=True,
         text=True,
         check=False,

@@ -14,7 +14,9 @@ import msgspec
 import typer
 
 from vab_rt.config import GenerateOptions
-from vab_rt.errors import MediaWarning, VabError
+from vab_rt.errors import MediaWarning, VabError, is_out_of_memory
+from vab_rt.signals import unwound_by_signals
+from vab_rt.streams import tolerant_streams
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is quick
     from vab_rt.bundle import Bundle
@@ -36,16 +38,41 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """The entry point: exit codes 0, 1 (an error, one line), 2 (usage), 130 (interrupted)."""
+    """The entry point: exit codes 0, 1 (an error, one line), 2 (usage), 130 (interrupted), 129 and
+    143 (hung up, terminated)."""
     warnings.showwarning = _print_warning
     warnings.simplefilter("always", MediaWarning)
+    with tolerant_streams() as stdout, unwound_by_signals():
+        status = _run()
+        stdout.flush()
+        # A reader that has left, as `| head` does, wants no more; what it was told is no failure.
+        if stdout.error is not None and not isinstance(stdout.error, BrokenPipeError):
+            _print_error(
+                f"error: standard output cannot be written ({stdout.error.strerror}), expected "
+                "room for it; the command is finished, but for what it prints: send that elsewhere"
+            )
+            status = status or 1
+    sys.exit(status)
+
+
+def _run() -> int | str | None:
+    """The exit status of the command, whose errors are printed."""
     try:
         app()
+    except SystemExit as stop:
+        return stop.code
+    except KeyboardInterrupt:
+        return 130
     except VabError as error:
         _print_error(f"error: {error}")
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        _print_error(
+            "error: memory ran out, expected about 400 MB for the default model; close other "
+            "programs, or raise the limit that ulimit -v shows"
+        )
+    return 1
 
 
 @app.command()

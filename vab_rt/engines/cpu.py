@@ -11,19 +11,21 @@ import numpy.typing as npt
 from vab_rt.bundle import Bundle
 from vab_rt.contract import BACKBONES, GraphContract, Tensor
 from vab_rt.engines import Engine, Engines
-from vab_rt.errors import BackendError, BundleError
+from vab_rt.errors import BackendError, BundleError, is_out_of_memory
 from vab_rt.sampling import fastest_sampler
 from vab_rt.telemetry import silence
 
 try:
     import onnxruntime as ort  # type: ignore[import-untyped]  # it ships no types
 except ImportError as error:
+    if is_out_of_memory(error):
+        raise
     raise BackendError(
         f"device cpu needs onnxruntime, which cannot be imported ({error}); "
         "install it with: pip install onnxruntime"
     ) from error
 
-_ERRORS_ONLY = 3
+_NOTHING = 4  # what fails raises, and is told in one line
 
 
 def open_engines(bundle: Bundle, threads: int | None = None) -> Engines:
@@ -50,10 +52,15 @@ class SessionEngine:
     ) -> None:
         self.name = name
         try:
+            # Its fallback, to the same provider, would print to stdout.
             self._session = ort.InferenceSession(
-                graph, _session_options(threads), providers=["CPUExecutionProvider"]
+                graph,
+                _session_options(threads),
+                providers=["CPUExecutionProvider"],
+                enable_fallback=0,
             )
         except Exception as error:  # onnxruntime's own exceptions share no other base
+            raise_out_of_memory(error, f"graph {name} was loaded")
             raise BundleError(
                 f"graph {name} of {origin} cannot be loaded by onnxruntime {ort.__version__} "
                 f"({first_line(error)}), expected an ONNX graph; export the model again"
@@ -64,10 +71,11 @@ class SessionEngine:
         try:
             output: npt.NDArray[Any] = self._session.run(None, inputs)[0]
         except Exception as error:  # onnxruntime's own exceptions share no other base
+            raise_out_of_memory(error, f"graph {self.name} ran")
             shapes = ", ".join(f"{key} {x.dtype} {x.shape}" for key, x in inputs.items())
             raise BackendError(
                 f"graph {self.name} failed on cpu with {shapes} ({first_line(error)}), expected "
-                "it to run; check free memory, or export the model again"
+                "it to run; export the model again"
             ) from error
         return output
 
@@ -88,6 +96,16 @@ class SideBySide:
             return self._engine(**inputs)
         rows = ({name: x[i : i + 1] for name, x in inputs.items()} for i in range(num_rows))
         return np.concatenate([*self._pool.map(lambda row: self._engine(**row), rows)])
+
+
+def raise_out_of_memory(error: Exception, when: str) -> None:
+    """Raises BackendError when that is what the error means."""
+    if is_out_of_memory(error):
+        raise BackendError(
+            f"memory ran out while {when} on cpu, expected more of it to be free (about 400 MB in "
+            "all for the default model); close other programs, or raise the limit that ulimit -v "
+            "shows"
+        ) from error
 
 
 def has_cuda_provider() -> bool:
@@ -126,7 +144,7 @@ def _session_options(threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = _NOTHING
     # Threads that spin while they wait double the CPU time, and starve the host's other work.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options

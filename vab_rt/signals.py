@@ -1,0 +1,34 @@
+"""Signals that end a command: it unwinds, so that nothing half written is left behind."""
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_ENDS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+@contextmanager
+def unwound_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise SystemExit, 128 and their number; those that are ignored, as nohup
+    has it, or handled already stay as they are. For the main thread."""
+    ours = [number for number in _ENDS if signal.getsignal(number) == signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for number in ours:
+            if signal.getsignal(number) is _end:
+                signal.signal(number, signal.SIG_DFL)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    for other in _ENDS:  # managers of services send several, one after the other
+        signal.signal(other, _nothing_more)
+    sys.exit(128 + number)
+
+
+def _nothing_more(number: int, frame: FrameType | None) -> None:
+    """In place of SIG_IGN, with which Python complains of a signal that has arrived already."""
