@@ -67,12 +67,13 @@ def _best_s(call: Callable[[], object]) -> float:
 def backbone_flops(config: ModelConfig, batch: int) -> int:
     """Multiplications and additions of the matrix products in one pass; a guided step has batch 2.
 
-    Attention counts in full, the rest (norms, GELU, softmax) not at all.
+    Attention counts in full, the rest (norms, GELU, softmax) not at all, and neither do the codes'
+    projections: runtimes fold them at load.
     """
     c = config
     positions = c.num_visual + c.num_token_steps
     layer = positions * layer_weights(c) + 2 * positions**2 * c.width
-    inputs = c.num_token_steps * c.code_dim + c.num_visual * c.visual_dim
+    inputs = c.num_visual * c.visual_dim
     outputs = c.num_token_steps * num_logits(c)
     beside = ALIGNED_FRAMES * c.num_frames * c.visual_dim if c.aligned_visual else 0
     return 2 * batch * (c.layers * layer + c.width * (inputs + outputs + beside))
@@ -86,7 +87,7 @@ def backbone_weights(config: ModelConfig) -> int:
     c = config
     experts = c.expert_layers * 2 * FEED_FORWARD_FACTOR * c.width**2
     beside = ALIGNED_FRAMES * c.visual_dim if c.aligned_visual else 0
-    ends = c.code_dim + c.visual_dim + num_logits(c) + beside
+    ends = c.visual_dim + num_logits(c) + beside
     return c.layers * layer_weights(c) + experts + c.width * ends
 
 

@@ -39,6 +39,12 @@ def tiny_config(**changes: object) -> ModelConfig:
     return ModelConfig(**(facts | changes))
 
 
+def folded_flops(config: ModelConfig) -> int:
+    """Of the projections of all codes, which torch computes in every pass and a runtime at load."""
+    c = config
+    return 2 * c.num_codebooks * (c.codebook_size + 1) * c.code_dim * c.width
+
+
 def fine_config(**changes: object) -> ModelConfig:
     """A model that goes on from the tokens of `tiny_config`: K 5, of which 2 are given."""
     return tiny_config(**{"name": "tiny-fine", "num_codebooks": 5, "given_codebooks": 2} | changes)
