@@ -24,11 +24,11 @@ FIGURES, README = ROOT / "docs" / "figures.json", ROOT / "README.md"
 MARK = "figures"
 COMMANDS = {
     "generation": "python -m training.evaluate generation --clips {clips} --json",
-    "held_out": "python -m training.evaluate generation --split held_out --clips {clips} --json",
+    "held_out": "python -m training.evaluate generation --split held-out --clips {clips} --json",
     "generate": "python -m bench generate --runs {runs} --json",
     "peers": "python -m bench peers --json",
 }
-ON_THE_CARD = {"generation": "generation", "held_out": "generation --split held_out"}
+ON_THE_CARD = {"generation": "generation", "held_out": "generation --split held-out"}
 QUALITY = (
     ("right in kind", "class_agreement", "%"),
     ("both of two sources", "both_sources", "%"),
@@ -160,7 +160,7 @@ def held_out(entry: dict[str, Any]) -> str:
     r = entry["result"]
     low, high = r["onset_f1_100ms_95"]
     return (
-        f"With sizes, tempi and pairs that training never had (`--split held_out`, {r['clips']} "
+        f"With sizes, tempi and pairs that training never had (`--split held-out`, {r['clips']} "
         f"clips): onset F1 within 100 ms\n{r['onset_f1_100ms']:.2f} ({low:.2f} to {high:.2f}), "
         f"right in kind {shown(r['class_agreement'], '%')}."
     )

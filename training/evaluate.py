@@ -1,7 +1,8 @@
 """Figures beside their bounds: `python -m training.evaluate generation|retrieval|classification`.
 
-On held-out clips of FoleyWorld, or on shards of one's own. `classifier` trains the network that
-names sounds anew. Progress goes to stderr; the last line is one JSON object.
+On held-out clips of FoleyWorld, or on shards of one's own. `decoding` compares options of decoding,
+`classifier` trains the network that names sounds anew. Progress goes to stderr; the last line is
+one JSON object.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import json
 import os
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from training import classification, foleyworld
@@ -18,6 +20,7 @@ from training.classification import classification_result, weights_path
 from training.contrastive import load_retriever
 from training.datasets.clips import TokenisedClips
 from training.datasets.shards import ShardedClips
+from training.evaluation import decoding_report
 from training.evaluation.classifier import (
     STEPS,
     classifier_result,
@@ -25,6 +28,7 @@ from training.evaluation.classifier import (
     load_classifier,
     train_classifier,
 )
+from training.evaluation.decoding import DEFAULT_SETTINGS, chosen, compare_settings
 from training.evaluation.embeddings import OWN, check_embedding
 from training.evaluation.generation import generation_result, heard_clips, open_listener
 from training.evaluation.held_out import encoded_clips, in_memory
@@ -37,7 +41,7 @@ from training.representation import MODALITIES
 from vab_rt.config import CoarseToFineOptions, GenerateOptions, ModelConfig
 from vab_rt.errors import DataError, OptionError
 
-TASKS = ("generation", "retrieval", "classification", "classifier")
+TASKS = ("generation", "decoding", "retrieval", "classification", "classifier")
 SAMPLING = ("guidance", "temperature", "top_k", "mask_temperature", "steps", "fine_steps")
 
 
@@ -167,6 +171,15 @@ def _parser() -> argparse.ArgumentParser:
         default = getattr(CoarseToFineOptions(), name)
         shown = f"(default: the model's own, mostly {default})"
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), help=shown)
+    parser.add_argument(
+        "--settings",
+        nargs="+",
+        default=DEFAULT_SETTINGS,
+        metavar="WORDS",
+        help="of decoding, the first is the reference, such as 'steps=16 guidance=1.5' 'steps=8 "
+        "guidance=2..1 temperature=0.6' 'steps=8 first=4'",
+    )
+    parser.add_argument("--write", action="store_true", help="docs/DECODING.md, of decoding")
     parser.add_argument("--workers", type=int, default=min(16, os.cpu_count() or 1))
     parser.add_argument("--device", default="cpu", help="of a checkpoint: cpu or cuda")
     parser.add_argument("--json", action="store_true", help="one JSON line and nothing else")
@@ -180,6 +193,7 @@ def _run(arguments: argparse.Namespace) -> None:
         )
     task = {
         "generation": _generation,
+        "decoding": _decoding,
         "retrieval": _retrieval,
         "classification": _classification,
         "classifier": _classifier,
@@ -218,6 +232,24 @@ def _generation(arguments: argparse.Namespace) -> dict:
         shards = _shards_of(arguments.shards, trial, model.pipeline.system.codec_config)
         return evaluate_own(trial, shards, arguments.clips, arguments.media, arguments.workers)
     return evaluate_generation(trial, _seeds(arguments), arguments.workers)
+
+
+def _decoding(arguments: argparse.Namespace) -> dict:
+    if arguments.ckpt is not None:
+        raise OptionError("decoding compares options of a bundle, expected --model, not --ckpt")
+    trial = Trial(bundle=arguments.bundle)
+    seeds = foleyworld.clip_seeds("validation", arguments.seed, arguments.clips)
+    texts = list(arguments.settings)
+    compared = compare_settings(trial, texts, seeds, arguments.run, arguments.workers)
+    if arguments.write:
+        decoding_report.write_document(compared, len(seeds), open_model(trial).pipeline)
+    if not arguments.json:
+        print(*decoding_report.table(compared), sep="\n")
+    return {
+        "clips": len(seeds),
+        "chosen": chosen(compared).setting,
+        "settings": msgspec.to_builtins(compared),
+    }
 
 
 def _shards_of(location: str, trial: Trial, config: ModelConfig) -> ShardedClips:

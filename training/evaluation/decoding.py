@@ -1,0 +1,331 @@
+"""`python -m training.evaluate decoding`: which decoding options are worth their time.
+
+Each setting decodes the same validation clips, from features of scenes as they are drawn, and is
+compared clip by clip with the first, the reference. A setting is worse where the 95 % interval of
+the mean difference of one of MEASURES, or of all together, lies below 0 (bootstrap over clips). The
+fastest of those that are not worse is chosen. What is heard is kept: a run that was broken off, or
+is given more settings or clips, goes on.
+"""
+
+import hashlib
+import statistics
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+from msgspec.structs import replace
+from numpy.typing import NDArray
+
+from training import foleyworld
+from training.evaluation.generation import open_listener
+from training.evaluation.heard import Heard
+from training.evaluation.held_out import one_thread_in_a_worker, seen_scenes
+from training.evaluation.measures import agreement, kl_divergences
+from training.evaluation.onsets import onset_counts, onset_f1
+from training.evaluation.reference import Reference
+from training.evaluation.trial import Trial, open_model
+from training.finetuning import shown
+from training.processes import in_parallel
+from training.saving import arrays_once
+from vab_rt.bundle import open_bundle
+from vab_rt.config import TokenOptions
+from vab_rt.decoding import guided, remask_count
+from vab_rt.errors import OptionError
+from vab_rt.pipeline import Pipeline
+from vab_rt.sampling_arguments import StepSettings
+from vab_rt.systems.vab import Vab, carry_over
+
+Floats = NDArray[np.float64]
+
+GUIDED = "guidance=1.5 temperature=0.6"
+DEFAULT_SETTINGS = (
+    "steps=16 guidance=1.5 temperature=0.8",
+    f"steps=16 {GUIDED}",
+    f"steps=12 {GUIDED}",
+    "steps=8 guidance=1.5 temperature=0.8",
+    f"steps=8 {GUIDED}",
+    "steps=8 guidance=1 temperature=0.6",
+    f"steps=8 {GUIDED} first=4",
+    f"steps=8 {GUIDED} last=4",
+    "steps=8 guidance=2..1 temperature=0.6",
+    "steps=8 guidance=1.5 temperature=0.8..0.4",
+    f"steps=6 {GUIDED}",
+    f"steps=4 {GUIDED}",
+    f"steps=2 {GUIDED}",
+)
+"""The first is the reference."""
+
+MEASURES = {
+    "onset_f1_100ms": 1,
+    "onset_f1_50ms": 1,
+    "class_agreement": 1,
+    "kld": -1,
+    "blow_own_db": -1,
+    "blow_steadiness_db": -1,
+    "own_nearest": 1,
+    "envelope_correlation": 1,
+    "level_error_abs_db": -1,
+}
+"""What clips are compared by, and whether more of it is better (1) or worse (-1)."""
+OVERALL = "overall"
+BOOTSTRAPS = 2000
+MIN_CLIPS = 8
+"""That have a measure, for an interval of it."""
+TIMED_STEPS = 7
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """guidance and temperature [steps], of every step; guidance 1 runs one branch alone."""
+
+    name: str
+    guidance: tuple[float, ...]
+    temperature: tuple[float, ...]
+    top_k: int
+    mask_temperature: float
+
+    @property
+    def num_guided(self) -> int:
+        return sum(g != 1 for g in self.guidance)
+
+    @property
+    def passes(self) -> int:
+        """Through the backbone: two in a guided step, one in any other."""
+        return len(self.guidance) + self.num_guided
+
+
+class Compared(msgspec.Struct, frozen=True, kw_only=True):
+    """A setting beside the reference.
+
+    seconds: of the tokens of a clip. means: by measure, of those that clips have. gains: by those
+    of MIN_CLIPS or more, and OVERALL, how much better than the reference (mean, low, high),
+    negative where worse. worse: names of those whose whole interval is negative.
+    """
+
+    setting: str
+    passes: int
+    seconds: float
+    means: dict[str, float]
+    gains: dict[str, tuple[float, float, float]]
+    worse: list[str]
+
+
+def read_setting(text: str, defaults: TokenOptions) -> Setting:
+    """From words NAME=VALUE: steps, guidance, temperature, top_k, mask_temperature. A..B goes from
+    A in the first step to B in the last; first=N and last=N guide these steps alone. What is not
+    named is as in the defaults. Raises OptionError.
+    """
+    words = dict(word.partition("=")[::2] for word in text.split())
+    options = ("steps", "guidance", "temperature", "top_k", "mask_temperature")
+    for name in words:
+        if name not in (*options, "first", "last"):
+            raise OptionError(
+                f"setting {text!r} has {name}, expected {', '.join(options)}, first or last"
+            )
+    chosen = {name: words.get(name, str(getattr(defaults, name))) for name in options}
+    try:
+        steps, top_k, mask_temperature = (
+            kind(chosen[name])
+            for kind, name in ((int, "steps"), (int, "top_k"), (float, "mask_temperature"))
+        )
+        guidance, temperature = (ramp(chosen[name], steps) for name in options[1:3])
+        first, last = (int(words.get(name, 0)) for name in ("first", "last"))
+    except ValueError as error:
+        raise OptionError(
+            f"setting {text!r} cannot be read ({error}), expected numbers, such as "
+            "steps=8 guidance=2..1 temperature=0.6 first=4"
+        ) from error
+    if first or last:
+        guidance = [g if i < first or i >= steps - last else 1.0 for i, g in enumerate(guidance)]
+    for g, t in zip(guidance, temperature, strict=True):  # raises OptionError
+        TokenOptions(
+            steps=steps, guidance=g, temperature=t, top_k=top_k, mask_temperature=mask_temperature
+        )
+    return Setting(text, tuple(guidance), tuple(temperature), top_k, mask_temperature)
+
+
+def ramp(text: str, steps: int) -> list[float]:
+    begin, _, end = text.partition("..")
+    return np.linspace(float(begin), float(end or begin), steps).tolist()
+
+
+def decode(
+    pipeline: Pipeline, features: NDArray[np.float32], setting: Setting, seed: int
+) -> NDArray[np.int32]:
+    """Tokens [1, K, T] for features [1, F, visual_dim], as `decode_masked` does for one that stays
+    the same in all steps."""
+    engines, s = pipeline.system.engines, setting
+    tokens = carry_over(None, pipeline.system.config)
+    flat, steps = tokens.reshape(1, -1), len(s.guidance)
+    ways = {g: guided(engines["backbone"], {"features": features}, g) for g in {*s.guidance}}
+    for step, guidance in enumerate(s.guidance):
+        settings = StepSettings(
+            seeds=np.array([seed], np.uint64),
+            step=step,
+            guidance=guidance,
+            temperature=s.temperature[step],
+            top_k=s.top_k,
+            mask_temperature=s.mask_temperature * (1 - (step + 1) / steps),
+            num_remask=np.array([remask_count(step, steps, flat.size)], np.int32),
+        )
+        logits = [x if x is None else x.reshape(*flat.shape, -1) for x in ways[guidance](tokens)]
+        engines.sample_step(flat, *logits, settings)
+    return tokens
+
+
+class ClipJob(NamedTuple):
+    """One clip in all settings. kept: the folder of what was heard."""
+
+    number: int
+    seed: int
+    trial: Trial
+    settings: list[Setting]
+    kept: Path
+
+
+TRUTH = "truth"
+
+
+def hear_clip(job: ClipJob) -> tuple[int, dict[str, Heard]]:
+    """What is heard of the true sound and in each setting, by name."""
+    one_thread_in_a_worker()
+    pipeline, listener = open_model(job.trial).pipeline, open_listener(job.trial)
+    features: list[NDArray[np.float32]] = []  # rendered at the first need
+
+    def sound(setting: Setting | None) -> NDArray[np.float32]:
+        if setting is None:
+            return foleyworld.make_scene(job.seed).audio()
+        if not features:
+            features.append(seen_scenes(pipeline, [job.seed]))
+        tokens = decode(pipeline, features[0], setting, job.trial.options.seed + job.number)
+        return pipeline.render(tokens)[0]
+
+    def heard(name: str, setting: Setting | None) -> Heard:
+        path = job.kept / hashlib.sha256(name.encode()).hexdigest()[:16] / f"{job.seed}.npz"
+        arrays = arrays_once(path, lambda: listener(sound(setting))._asdict())
+        return Heard(**arrays)
+
+    named = {TRUTH: None} | {setting.name: setting for setting in job.settings}
+    return job.number, {name: heard(name, setting) for name, setting in named.items()}
+
+
+def compare_settings(
+    trial: Trial, texts: list[str], seeds: list[int], run: Path, workers: int = 1
+) -> list[Compared]:
+    """In the order of the settings. run: the folder that keeps what is heard, of every model apart.
+
+    Raises VabError for a model of another kind, or a setting that cannot be read.
+    """
+    pipeline = open_model(trial).pipeline
+    if type(pipeline.system) is not Vab:
+        raise OptionError(
+            f"model {pipeline.config.name} decodes in more than one stage or no tokens, expected a "
+            "VAB of one stage"
+        )
+    settings = [read_setting(text, pipeline.system.defaults) for text in texts]
+    kept = run / "decoding" / digest_of(trial)
+    jobs = (ClipJob(i, seed, trial, settings, kept) for i, seed in enumerate(seeds))
+    heard = dict(shown("clips", in_parallel(hear_clip, jobs, workers), len(seeds)))
+    by_name = {name: [heard[i][name] for i in range(len(seeds))] for name in heard[0]}
+    reference = Reference([foleyworld.make_scene(s) for s in seeds], by_name.pop(TRUTH))
+    step_s = [seconds_of_a_step(pipeline, seeds[0], s) for s in one_step_each(settings[0])]
+    base = measures_of(reference, by_name[settings[0].name])
+    return [compare(s, measures_of(reference, by_name[s.name]), base, step_s) for s in settings]
+
+
+def digest_of(trial: Trial) -> str:
+    """Of all that the sound of a setting depends on: the model, the world, and who hears it."""
+    files = open_bundle(trial.bundle).manifest.files
+    parts = [msgspec.json.encode(files, order="deterministic"), trial.classifier.read_bytes()]
+    parts.append(f"world {foleyworld.VERSION}, seed {trial.options.seed}".encode())
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+
+
+def one_step_each(setting: Setting) -> list[Setting]:
+    """Without guidance, and with it."""
+    steps = [(1.0,), (max(setting.guidance[0], 1.5),)]
+    temperature = setting.temperature[:1]
+    return [replace(setting, guidance=guidance, temperature=temperature) for guidance in steps]
+
+
+def seconds_of_a_step(pipeline: Pipeline, seed: int, setting: Setting) -> float:
+    """The median of several, sampling included, on as many threads as the pipeline has."""
+    features, times = seen_scenes(pipeline, [seed]), []
+    for _ in range(TIMED_STEPS):
+        begin = time.perf_counter()
+        decode(pipeline, features, setting, 0)
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
+
+
+def measures_of(reference: Reference, heard: list[Heard]) -> dict[str, Floats]:
+    """By measure [N]; NaN where a clip has none."""
+    per_clip = reference.per_clip(heard)
+    logits, true, compared = (
+        np.stack([getattr(h, name) for h in group])
+        for group, name in ((heard, "logits"), (reference.true, "compared"), (heard, "compared"))
+    )
+    found = {
+        "class_agreement": agreement(logits, reference.present).astype(float),
+        "kld": kl_divergences(true, compared),
+        "onset_f1_100ms": onset_scores(reference, heard, 0.1),
+        "onset_f1_50ms": onset_scores(reference, heard, 0.05),
+        **per_clip,
+    }
+    return {name: found[name] for name in MEASURES}
+
+
+def onset_scores(reference: Reference, heard: list[Heard], tolerance_s: float) -> Floats:
+    """F1 of each clip with one impact [N], of the others NaN."""
+    scores = np.full(len(heard), np.nan)
+    for i, true in zip(reference.impacts, reference.onsets, strict=True):
+        scores[i] = onset_f1(onset_counts([heard[i].onsets_s], [true], tolerance_s))
+    return scores
+
+
+def compare(
+    setting: Setting,
+    found: dict[str, Floats],
+    base: dict[str, Floats],
+    step_s: list[float],
+) -> Compared:
+    """step_s: of a step without and with guidance."""
+    gains = {name: sign * (found[name] - base[name]) for name, sign in MEASURES.items()}
+    counts = {name: int((~np.isnan(gain)).sum()) for name, gain in gains.items()}
+    judged = {name: gain for name, gain in gains.items() if counts[name] >= MIN_CLIPS}
+    judged[OVERALL] = mean_over_measures({n: g for n, g in gains.items() if counts[n]}, base)
+    intervals = {name: gain_of(gain) for name, gain in judged.items()}
+    plain_s, guided_s = step_s
+    unguided = len(setting.guidance) - setting.num_guided
+    return Compared(
+        setting=setting.name,
+        passes=setting.passes,
+        seconds=round(unguided * plain_s + setting.num_guided * guided_s, 3),
+        means={n: round(float(np.nanmean(found[n])), 4) for n, count in counts.items() if count},
+        gains=intervals,
+        worse=[name for name, (_, _, high) in intervals.items() if high < 0],
+    )
+
+
+def mean_over_measures(gains: dict[str, Floats], base: dict[str, Floats]) -> Floats:
+    """Of each clip [N], over the measures that it has, each in units of how far clips differ in it
+    in the reference."""
+    units = [gain / (np.nanstd(base[name]) or 1.0) for name, gain in gains.items()]
+    return np.nanmean(np.stack(units), axis=0)
+
+
+def gain_of(gain: Floats) -> tuple[float, float, float]:
+    """Mean and 95 % interval over the clips [N] that are not NaN."""
+    values = gain[~np.isnan(gain)]
+    draws = np.random.default_rng(0).integers(len(values), size=(BOOTSTRAPS, len(values)))
+    low, high = np.percentile(values[draws].mean(1), (2.5, 97.5))
+    return tuple(round(float(x), 4) for x in (values.mean(), low, high))
+
+
+def chosen(compared: list[Compared]) -> Compared:
+    """The fastest that is not worse than the first, which is itself one of them; of equals the
+    better."""
+    return min(
+        (c for c in compared if not c.worse), key=lambda c: (c.seconds, -c.gains[OVERALL][0])
+    )
