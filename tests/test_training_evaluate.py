@@ -176,7 +176,7 @@ def measured(reference, retakes, listener):
     [
         ("class_agreement", "truth", 0.95, 1),
         ("class_agreement", "retake", 0.95, 1),
-        ("class_agreement", "same_class", 0.95, 1),
+        ("class_agreement", "same_class", 0.8, 1),
         ("class_agreement", "other", 0, 0.2),
         ("class_agreement", "silence", 0, 0.2),
         ("both_sources", "truth", 0.5, 1),

@@ -194,12 +194,13 @@ def classifier_result(classifier: AudioClassifier, seeds: list[int]) -> dict:
     logits = np.concatenate([listen(classifier, s.audio()[None])[0] for s in scenes])
     named = logits >= 0
     pairs = present.sum(1) == 2
+    both = (named | ~present)[pairs].all(1)
     return {
         "clips": len(seeds),
         "pair_clips": int(pairs.sum()),
         "class_agreement": round(float(agreement(logits, present).mean()), 4),
         "all_right": round(float((named == present).all(1).mean()), 4),
-        "both_sources": round(float((named | ~present)[pairs].all(1).mean()), 4),
+        "both_sources": round(float(both.mean()), 4) if len(both) else None,
         "false_alarms": round(float(named[~present].mean()), 4),
     }
 

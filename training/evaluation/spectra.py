@@ -42,7 +42,7 @@ def mean_bands(audio: Sound) -> Floats:
     """The spectrum of a whole clip [S] -> [BANDS]."""
     frames = np.lib.stride_tricks.sliding_window_view(audio, N_FFT)[:: N_FFT // 2]
     spectrum = np.fft.rfft(frames * np.hanning(N_FFT).astype(np.float32))
-    return colour_of((np.abs(spectrum) ** 2).mean(0))
+    return colour_of((np.abs(spectrum).astype(np.float64) ** 2).mean(0))
 
 
 def blows_at(audio: Sound, onsets_s: Floats) -> Blows:
