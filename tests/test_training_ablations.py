@@ -33,8 +33,10 @@ clips = 2
 [base]
 "model.layers" = 2
 "pretrain.batch" = 2
+"pretrain.warm_up" = 0.03
 "pretrain.crop_s" = 2.0
 "contrastive.batch" = 2
+"contrastive.warm_up" = 0.03
 "classification.batch" = 2
 "generate.steps" = 2
 [rows.base]

@@ -14,11 +14,13 @@ from training.classification import (
     class_frequency,
     class_loss,
     classification_result,
+    command_line,
     finetune_classifier,
     load_classifier,
     training_batch,
 )
 from training.datasets.clips import TokenisedClips
+from training.finetuning import settings_of
 from training.model import VAB
 from vab_rt.errors import DataError, ExportError, OptionError
 
@@ -160,6 +162,36 @@ def test_a_file_that_is_no_classifier_is_refused(config, tmp_path):
     torch.save({"average": average, "step": 1}, tmp_path / "other.pt")
     with pytest.raises(ExportError, match="no head.weight"):
         load_classifier(tmp_path / "other.pt", config, "a")
+
+
+@pytest.mark.parametrize(("head_rate", "expected"), [(None, 1e-3), (5e-3, 5e-3)])
+def test_the_head_has_the_rate_of_the_rest_unless_it_is_given_its_own(
+    vab, clips, tmp_path, head_rate, expected
+):
+    settings = ClassificationSettings(
+        batch=32, epochs=1, peak_rate=1e-3, head_rate=head_rate, warm_up=1
+    )  # two steps, the second at the peak
+    list(finetune_classifier(tmp_path, vab, clips, "av", settings, minutes=None))
+    saved = torch.load(tmp_path / "classify-av.pt", weights_only=True)
+    rates = [group["lr"] for group in saved["optimizer"]["param_groups"]]
+    assert rates == pytest.approx([expected, 1e-3])
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], {"epochs": 2, "batch": 60, "balanced": True}),
+        (["--preset", "as-20k"], {"epochs": 10, "batch": 60, "balanced": False}),
+        (["--preset", "vggsound"], {"epochs": 5, "batch": 48, "balanced": True}),
+        (["--preset", "vggsound", "--epochs", "3"], {"epochs": 3, "batch": 48, "balanced": True}),
+    ],
+)
+def test_the_paper_has_other_settings_for_other_data(words, expected):
+    words = ["ckpt.pt", "--out", "run", "--shards", "clips", *words]
+    settings = settings_of(command_line(words).parse_args(words), ClassificationSettings)
+    found = msgspec.structs.asdict(settings)
+    assert {key: found[key] for key in expected} == expected
+    assert (found["peak_rate"], found["head_rate"], found["warm_up"]) == (1e-4, None, 0)
 
 
 def test_an_empty_batch_is_refused():

@@ -62,9 +62,11 @@ batch = 2
 [pretrain]
 batch = 2
 epochs = 1
+warm_up = 0.03
 [fine_pretrain]
 batch = 2
 epochs = 2
+warm_up = 0.03
 """
 IMAGES = {"image_size": 16, "visual_dim": 8, "num_codebooks": 1, "codebook_size": 5}
 
@@ -205,7 +207,7 @@ def test_on_shards_a_fine_model_is_trained_and_waits_for_its_coarse_one(
     for stage in ("finetune", "export", "describe"):
         monkeypatch.setattr(f"training.recipe.{stage}", None)
     path = recipe_file(tmp_path / "fine.toml", config)
-    path.write_text(path.read_text() + "[pretrain]\nbatch = 2\nepochs = 1\n")
+    path.write_text(path.read_text() + "[pretrain]\nbatch = 2\nepochs = 1\nwarm_up = 0.03\n")
     words = ["--start", tmp_path / "start.pt", "--shards", tmp_path, "--out", tmp_path / "run"]
     main([str(path), *map(str, words)])
     checkpoint = tmp_path / "run" / "ckpt.pt"

@@ -26,7 +26,9 @@ from training.model import VAB
 from training.representation import Encoder, augmented
 from vab_rt.errors import DataError, ExportError, OptionError
 
-QUICK = ContrastiveSettings(batch=8, epochs=12, peak_rate=1e-2, dropout=0, mixup=0, roll=0)
+QUICK = ContrastiveSettings(
+    batch=8, epochs=12, peak_rate=1e-2, warm_up=0.03, standardise=True, dropout=0, mixup=0, roll=0
+)
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +79,28 @@ def test_pairs_are_found(run, config, clips):
     torch.manual_seed(0)
     untrained = retrieval_result(Retriever(VAB(config)).eval(), held_out)
     assert untrained["video_to_audio"]["r1"] < 0.4
+
+
+def test_it_begins_where_clips_differ_only_where_it_is_asked_to(vab, clips, config, tmp_path):
+    """Off, as in the paper, the two learned means and scales are not there at all."""
+    path, held = tmp_path / "contrastive.pt", {}
+    for standardise in (True, False):
+        path.unlink(missing_ok=True)
+        settings = msgspec.structs.replace(QUICK, epochs=2 / 8, warm_up=1, standardise=standardise)
+        list(finetune_contrastive(tmp_path, vab, clips, settings, minutes=None))
+        retriever = load_retriever(path, config)
+        held[standardise] = set(retriever.state_dict())
+        found = retriever.audio(torch.from_numpy(clips.tokens[:16]))
+        assert (found @ found.T).mean() < 0.3 if standardise else (found @ found.T).mean() > 0.3
+    assert {name.split(".")[0] for name in held[True] - held[False]} == {"heard", "seen"}
+    rate = torch.load(path, weights_only=True)["optimizer"]["param_groups"][0]["lr"]
+    assert rate == pytest.approx(QUICK.peak_rate), "two steps, the first of them to warm up"
+
+
+def test_a_warm_up_that_the_run_does_not_outlast_is_refused(vab, clips, tmp_path):
+    settings = msgspec.structs.replace(QUICK, warm_up=100_000)
+    with pytest.raises(OptionError, match="contrastive warm_up is 100000 and the run has 96 steps"):
+        next(finetune_contrastive(tmp_path, vab, clips, settings, minutes=None))
 
 
 def test_the_pretrained_model_is_left_alone(run, vab):

@@ -5,7 +5,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch")
 
 from training import fitting
-from training.fitting import Average, averaged_weights, fit, half_cosine
+from training.fitting import Average, averaged_weights, fit, half_cosine, warm_up_share
 from vab_rt.errors import DataError, OptionError, OutputError
 
 
@@ -90,3 +90,26 @@ def test_a_file_of_no_stage_is_named(content, message, tmp_path):
     torch.save(content, tmp_path / "other.pt")
     with pytest.raises(DataError, match=rf"other\.pt {message}"):
         averaged_weights(tmp_path / "other.pt")
+
+
+@pytest.mark.parametrize(
+    ("warm_up", "steps", "expected"),
+    [
+        (0.0, None, 0.0),
+        (0.3, None, 0.3),
+        (0.3, 10, 0.3),
+        (1, 10, 0.1),
+        (100_000, 495_000, pytest.approx(0.202, abs=1e-3)),
+        (10, 10, r"is 10 and the run has 10 steps, .* or at most 9 steps"),
+        (1, 1, r"the run has 1 steps, expected a share of the run, such as 0\.03$"),
+        (1, None, "minutes are its budget"),
+        (-0.1, 10, r"is -0\.1"),
+        (float("nan"), 10, "is nan"),
+    ],
+)
+def test_a_warm_up_is_a_share_or_a_number_of_steps(warm_up, steps, expected):
+    if isinstance(expected, str):
+        with pytest.raises(OptionError, match=expected):
+            warm_up_share(warm_up, steps, "x")
+    else:
+        assert warm_up_share(warm_up, steps, "x") == expected

@@ -31,7 +31,9 @@ from training.pretrain import (
 from vab_rt.errors import DataError, OptionError, OutputError
 
 CONFIG = tiny_config(num_codebooks=2, codebook_size=11, width=16, layers=2, expert_layers=1)
-SETTINGS = PretrainSettings(batch=4, epochs=4, peak_rate=1e-2, precision="fp32", validate_every=4)
+SETTINGS = PretrainSettings(
+    batch=4, epochs=4, peak_rate=1e-2, warm_up=0.03, precision="fp32", validate_every=4
+)
 CODEBOOKS = torch.randn(2, 11, 288, generator=torch.Generator().manual_seed(0))
 
 
@@ -62,7 +64,7 @@ def train(folder: Path, settings=SETTINGS, config=CONFIG, minutes=None, clips=No
 def test_a_stopped_run_ends_as_one_that_was_not(tmp_path, monkeypatch, muon_rate):
     monkeypatch.setattr(fitting, "REPORT_EVERY", 1)
     settings = PretrainSettings(
-        batch=2, epochs=2, muon_rate=muon_rate, crop_s=1.2, precision="fp32"
+        batch=2, epochs=2, muon_rate=muon_rate, warm_up=0.03, crop_s=1.2, precision="fp32"
     )
     whole = train(tmp_path / "whole", settings)
     assert len(whole) == num_steps(8, settings) + 1
@@ -79,10 +81,34 @@ def test_a_stopped_run_ends_as_one_that_was_not(tmp_path, monkeypatch, muon_rate
 
 def test_it_learns_and_reports_accuracy_on_held_out_clips(tmp_path):
     settings = PretrainSettings(
-        batch=8, epochs=60, peak_rate=2e-2, dropout=0.0, precision="fp32", validate_every=20
+        batch=8,
+        epochs=60,
+        peak_rate=2e-2,
+        warm_up=0.03,
+        dropout=0.0,
+        precision="fp32",
+        validate_every=20,
     )
     last = train(tmp_path, settings)[-1]
     assert last["val_accuracy"] > 0.5 > 3 / CONFIG.codebook_size
+
+
+@pytest.mark.parametrize("muon_rate", [0.0, 0.02])
+def test_rates_rise_for_as_many_steps_as_are_asked_for(tmp_path, muon_rate):
+    settings = msgspec.structs.replace(SETTINGS, epochs=2, warm_up=3, muon_rate=muon_rate)
+    train(tmp_path, settings)  # four steps: the last is the first at the peak
+    saved = torch.load(tmp_path / "vab.pt", weights_only=True)
+    assert saved["optimizer"]["param_groups"][0]["lr"] == pytest.approx(settings.peak_rate)
+    if muon_rate:
+        assert saved["muon"]["param_groups"][0]["lr"] == pytest.approx(muon_rate)
+
+
+@pytest.mark.parametrize(("minutes", "said"), [(None, "the run has 8 steps"), (1, "minutes are")])
+def test_a_warm_up_that_the_run_does_not_outlast_is_refused(tmp_path, minutes, said):
+    settings = msgspec.structs.replace(SETTINGS, warm_up=100_000)
+    with pytest.raises(OptionError, match=f"pretrain warm_up is 100000 and {said}"):
+        train(tmp_path, settings, minutes=minutes)
+    assert not list(tmp_path.iterdir())
 
 
 def test_accumulated_passes_are_one_larger_batch(monkeypatch):

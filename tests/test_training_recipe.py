@@ -73,11 +73,13 @@ def test_a_file_that_is_no_recipe_is_named(content, message, tmp_path):
         ("evaluated_clips = 1", "evaluated_clips is 1, expected at least 2"),
         ("codec_minutes = -3", "codec_minutes is -3, expected more than 0"),
         ("pretrain_minutes = inf", "pretrain_minutes is inf, expected more than 0"),
+        ("[fine_pretrain]\nwarm_up = 9\n", "fine_pretrain warm_up is 9 and minutes are its budget"),
     ],
 )
 def test_counts_and_minutes_are_checked_before_any_work(line, message, tmp_path):
     path = tmp_path / "mine.toml"
-    path.write_text(f"{line}\n{TINY[TINY.index('[model]') :]}")
+    minutes = "fine_minutes = 1\n" if "fine" in line else ""
+    path.write_text(f"{minutes}{line}\n{TINY[TINY.index('[model]') :]}")
     with pytest.raises(OptionError, match=message):
         read_recipe(str(path))
 
@@ -92,6 +94,31 @@ def test_presets_of_the_paper_are_decoded_as_the_paper_does(name, mask_temperatu
     assert found == expected | {"mask_temperature": mask_temperature}
     fine = read_recipe("vab-dac-coarse2fine")
     assert fine.options_of(fine.model).named() == {"fine_steps": 36}
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "contrastive_epochs"),
+    [
+        ("vab-encodec", 17, 14),
+        ("vab-dac", 9, 15),
+        ("vab-dac-test", 9, 15),
+        ("vab-dac-coarse2fine", 9, 14),
+    ],
+)
+def test_presets_of_the_paper_train_as_table_8_says(name, epochs, contrastive_epochs):
+    recipe = read_recipe(name)
+    rate = {"peak_rate": 2e-4, "warm_up": 100_000, "weight_decay": 1e-5, "label_smoothing": 0.1}
+    both = rate | {"mixup": 0.5, "roll": 0.1, "crop_s": None}
+    assert differing(recipe.pretrain, both | {"batch": 60, "epochs": epochs, "muon_rate": 0}) == {}
+    contrastive = {"batch": 108, "epochs": contrastive_epochs, "standardise": False}
+    assert differing(recipe.contrastive, both | contrastive) == {}
+    classes = {"peak_rate": 1e-4, "head_rate": None, "warm_up": 0, "weight_decay": 1e-5}
+    classes |= {"label_smoothing": 0.1, "mixup": 0.5, "roll": 0.1, "loss": "bce"}
+    assert differing(recipe.classification, classes | {"epochs": 2, "batch": 60}) == {}
+
+
+def differing(settings, expected):
+    return {k: getattr(settings, k) for k, x in expected.items() if getattr(settings, k) != x}
 
 
 def test_fine_steps_are_of_the_fine_model():
@@ -161,9 +188,11 @@ batch = 2
 [pretrain]
 batch = 2
 epochs = 1
+warm_up = 0.03
 validate_every = 1
 [contrastive]
 batch = 2
+warm_up = 0.03
 [classification]
 batch = 2
 """

@@ -28,7 +28,7 @@ from training.finetuning import (
     run_command,
     settings_of,
 )
-from training.fitting import Average, averaged_weights, fit, half_cosine
+from training.fitting import Average, averaged_weights, fit, half_cosine, warm_up_share
 from training.model import VAB
 from training.pretrain import wants_bfloat16
 from training.representation import (
@@ -48,19 +48,20 @@ PREDICTED_AT_ONCE = 32
 
 
 class ClassificationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One fine-tuning run; the defaults are the paper's for AudioSet (table 8).
+    """One fine-tuning run; the defaults are the paper's for AS-2M (table 8).
 
     loss: bce for clips of several classes; the paper takes it for single labels too, where ce is
     the other choice. balanced: draw clips of rare classes as often as those of common ones.
-    head_rate: the peak rate of the new head, which has more to learn than what is below it.
-    warm_up: the share of the run in which rates rise.
+    head_rate: the peak rate of the new head, None for that of the rest. warm_up: below 1 a share of
+    the run, else a number of steps, which needs a budget of epochs. label_smoothing: as it is
+    defined for each loss: of bce, whose classes are two outcomes each, half of it to either.
     """
 
     batch: int = 60
     epochs: float = 2
     peak_rate: float = 1e-4
-    head_rate: float = 1e-3
-    warm_up: float = 0.05
+    head_rate: float | None = None
+    warm_up: float = 0.0
     weight_decay: float = 1e-5
     label_smoothing: float = 0.1
     dropout: float = 0.1
@@ -73,6 +74,13 @@ class ClassificationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise OptionError(f"classification batch is {self.batch}, expected at least 1 clip")
+
+
+PRESETS = {  # table 8
+    "as-2m": ClassificationSettings(),
+    "as-20k": ClassificationSettings(epochs=10, balanced=False),
+    "vggsound": ClassificationSettings(epochs=5, batch=48),
+}
 
 
 class Classifier(nn.Module):
@@ -116,13 +124,16 @@ def finetune_classifier(
     model = Classifier(vab, modality, len(frequency), 0.0 if probe else s.dropout).train()
     model.encoder.requires_grad_(not probe)
     average = Average(model)
-    peak_rates = {model.head: s.head_rate} | ({} if probe else {model.encoder: s.peak_rate})
+    steps = None if minutes is not None else num_steps(clips, s.epochs, s.batch)
+    warm_up = warm_up_share(s.warm_up, steps, "classification")
+    head_rate = s.peak_rate if s.head_rate is None else s.head_rate
+    peak_rates = {model.head: head_rate} | ({} if probe else {model.encoder: s.peak_rate})
     groups = [{"params": list(part.parameters())} for part in peak_rates]
     optimizer = torch.optim.AdamW(groups, weight_decay=s.weight_decay)
 
     def step(i: int, progress: float) -> dict[str, Tensor]:
         for group, peak_rate in zip(optimizer.param_groups, peak_rates.values(), strict=True):
-            group["lr"] = half_cosine(progress, peak_rate, s.warm_up)
+            group["lr"] = half_cosine(progress, peak_rate, warm_up)
         random = np.random.default_rng((s.seed, i))
         batch = training_batch(clips, i, s, frequency, random)
         tokens, features, labels = augmented(batch, s.mixup, s.roll, random)
@@ -137,7 +148,6 @@ def finetune_classifier(
         return {"loss": loss.detach(), "accuracy": right}
 
     parts = {"classifier": model, "average": average, "optimizer": optimizer}
-    steps = None if minutes is not None else num_steps(clips, s.epochs, s.batch)
     yield from fit(weights_path(folder, modality, probe), parts, step, minutes, steps)
 
 
@@ -231,14 +241,26 @@ def load_classifier(path: Path, config: ModelConfig, modality: Modality) -> Clas
     return load_averaged(path, Classifier(VAB(config), modality, len(head)))
 
 
-def main(words: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.classification", description=__doc__)
-    add_finetuning(parser, ClassificationSettings())
+def command_line(words: list[str] | None) -> argparse.ArgumentParser:
+    """The options, with the defaults of the preset that `words` name."""
+    preset = argparse.ArgumentParser("python -m training.classification", add_help=False)
+    preset.add_argument(
+        "--preset", choices=PRESETS, default="as-2m", help="defaults of the paper for a data set"
+    )
+    defaults = PRESETS[preset.parse_known_args(words)[0].preset]
+    parser = argparse.ArgumentParser(
+        prog="python -m training.classification", description=__doc__, parents=[preset]
+    )
+    add_finetuning(parser, defaults)
     parser.add_argument("--shards", required=True, help="clips: a folder or an fsspec URL")
     parser.add_argument("--modality", choices=MODALITIES, default="av", help=" ")
     parser.add_argument("--probe", action="store_true", help="train a linear head alone")
     parser.add_argument("--contrastive", type=Path, help="a contrastive.pt to start from")
-    run_command(_run, parser, words)
+    return parser
+
+
+def main(words: list[str] | None = None) -> None:
+    run_command(_run, command_line(words), words)
 
 
 def _run(arguments: argparse.Namespace) -> None:

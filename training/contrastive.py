@@ -24,7 +24,14 @@ from training.finetuning import (
     run_command,
     settings_of,
 )
-from training.fitting import Average, fit, half_cosine, set_rate
+from training.fitting import (
+    Average,
+    averaged_weights,
+    fit,
+    half_cosine,
+    set_rate,
+    warm_up_share,
+)
 from training.model import VAB
 from training.pretrain import part_of_clip, random_part, wants_bfloat16
 from training.representation import Encoder, augmented, load_averaged, num_steps
@@ -38,19 +45,24 @@ MAX_SCALE = 100.0  # as CLIP has it: beyond, training is unstable
 class ContrastiveSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One fine-tuning run; the defaults are the paper's (table 8).
 
+    warm_up: below 1 a share of the run, else a number of steps, which needs a budget of epochs.
     temperature: at the start. Its first value is missing from the published text; CLIP's is taken.
+    standardise: vectors also get a learned mean and scale, which begin as those of some clips, so
+    that a short run begins where clips differ.
     crop_s: until `crop_share` of the run, batches of as many seconds in clips this long.
     """
 
     batch: int = 108
     epochs: float = 14
     peak_rate: float = 2e-4
+    warm_up: float = 100_000.0
     weight_decay: float = 1e-5
     label_smoothing: float = 0.1
     dropout: float = 0.1
     mixup: float = 0.5
     roll: float = 0.1
     temperature: float = 0.07
+    standardise: bool = False
     crop_s: float | None = None
     crop_share: float = 0.75
     seed: int = 0
@@ -63,11 +75,19 @@ class ContrastiveSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
 class Retriever(nn.Module):
     """Two passes of one encoder, sound without picture and picture without sound."""
 
-    def __init__(self, vab: VAB, dropout: float = 0.0, temperature: float = 0.07) -> None:
+    def __init__(
+        self,
+        vab: VAB,
+        dropout: float = 0.0,
+        temperature: float = 0.07,
+        standardise: bool = False,
+    ) -> None:
         super().__init__()
         self.encoder = Encoder(vab, dropout)
-        device = vab.codebooks.device
-        self.heard, self.seen = (Standard(vab.config.width).to(device) for _ in range(2))
+        device, width = vab.codebooks.device, vab.config.width
+        self.heard, self.seen = (
+            Standard(width).to(device) if standardise else nn.Identity() for _ in range(2)
+        )
         self.log_scale = nn.Parameter(torch.tensor(1 / temperature, device=device).log())
 
     def audio(self, tokens: Tensor, first_frame: int = 0) -> Tensor:
@@ -121,17 +141,20 @@ def finetune_contrastive(
     s, device = settings, vab.codebooks.device
     half = wants_bfloat16("auto", device)
     torch.manual_seed(s.seed)
-    retriever = Retriever(vab, s.dropout, s.temperature).train()
-    some = clips.batch(0, STANDARD_CLIPS, s.seed)
-    with torch.autocast(device.type, torch.bfloat16, enabled=half):
-        retriever.standardise(
-            *(torch.from_numpy(x).to(device) for x in (some.tokens, some.features))
-        )
+    steps = None if minutes is not None else num_steps(clips, s.epochs, s.batch)
+    warm_up = warm_up_share(s.warm_up, steps, "contrastive")
+    retriever = Retriever(vab, s.dropout, s.temperature, s.standardise).train()
+    if s.standardise:
+        some = clips.batch(0, STANDARD_CLIPS, s.seed)
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            retriever.standardise(
+                *(torch.from_numpy(x).to(device) for x in (some.tokens, some.features))
+            )
     average = Average(retriever)
     optimizer = torch.optim.AdamW(retriever.parameters(), weight_decay=s.weight_decay)
 
     def step(i: int, progress: float) -> dict[str, Tensor]:
-        set_rate(optimizer, half_cosine(progress, s.peak_rate))
+        set_rate(optimizer, half_cosine(progress, s.peak_rate, warm_up))
         random = np.random.default_rng((s.seed, i))
         batch, first_frame = training_batch(clips, vab.config, s, i, progress, random)
         tokens, features, _ = augmented(batch, s.mixup, s.roll, random)
@@ -147,7 +170,6 @@ def finetune_contrastive(
         return {"loss": loss.detach(), "found": found, "scale": retriever.scale.detach()}
 
     parts = {"retriever": retriever, "average": average, "optimizer": optimizer}
-    steps = None if minutes is not None else num_steps(clips, s.epochs, s.batch)
     yield from fit(folder / "contrastive.pt", parts, step, minutes, steps)
 
 
@@ -184,7 +206,8 @@ def matching_loss(
 
 def load_retriever(path: Path, config: ModelConfig) -> Retriever:
     """What `finetune_contrastive` left. Raises ExportError for another model's, DataError."""
-    return load_averaged(path, Retriever(VAB(config)))
+    standardise = "heard.mean" in averaged_weights(path)
+    return load_averaged(path, Retriever(VAB(config), standardise=standardise))
 
 
 def start_from(path: Path, vab: VAB) -> None:

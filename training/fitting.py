@@ -89,6 +89,20 @@ def half_cosine(progress: float, peak: float, warm_up: float = 0.03) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
 
 
+def warm_up_share(warm_up: float, steps: int | None, stage: str) -> float:
+    """The share of a run in which rates rise: `warm_up` itself below 1, from 1 on so many of its
+    steps. steps None: their number is not known, as minutes are the budget. Raises OptionError."""
+    if 0 <= warm_up < 1:
+        return warm_up
+    if steps is not None and 1 <= warm_up < steps:
+        return warm_up / steps
+    run = "minutes are its budget" if steps is None else f"the run has {steps} steps"
+    most = "" if steps is None or steps < 2 else f", or at most {steps - 1} steps"
+    raise OptionError(
+        f"{stage} warm_up is {warm_up:g} and {run}, expected a share of the run, such as 0.03{most}"
+    )
+
+
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from training import ranks
 from training.datasets.clips import ClipSource, TokenisedClips
-from training.fitting import Average, fit, half_cosine
+from training.fitting import Average, fit, half_cosine, warm_up_share
 from training.masking import (
     MASK_MEAN,
     mask_tokens,
@@ -30,7 +30,8 @@ VALIDATION_SEED = 1
 class PretrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One pre-training run; the defaults are the paper's (table 8).
 
-    batch: clips a process and pass; `accumulate` passes make a step. warm_up: share of the run.
+    batch: clips a process and pass; `accumulate` passes make a step. warm_up: below 1 a share of
+    the run, else a number of steps, which needs a budget of epochs.
     crop_s: until `crop_share` of the run, batches of as many seconds in clips this long.
     muon_rate: above 0 the layers' matrices are trained by Muon (torch.optim.Muon), the rest by
     AdamW. precision auto: bfloat16 where the processor computes it faster.
@@ -42,7 +43,7 @@ class PretrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     peak_rate: float = 2e-4
     muon_rate: float = 0.0
     weight_decay: float = 1e-5
-    warm_up: float = 0.03
+    warm_up: float = 100_000.0
     label_smoothing: float = 0.1
     dropout: float = 0.1
     mask_mean: float = MASK_MEAN
@@ -96,12 +97,14 @@ def pretrain(
     model.load_state_dict(start.state_dict())
     model.to(ranks.device())
     trained, average = ranks.shared(model), Average(model)
+    steps = None if minutes is not None else num_steps(len(clips), s)
+    warm_up = warm_up_share(s.warm_up, steps, "pretrain")
     optimizers = make_optimizers(model, s)
 
     def step(i: int, progress: float) -> dict[str, float | Tensor]:
         for optimizer in optimizers.values():
             for group in optimizer.param_groups:
-                group["lr"] = half_cosine(progress, group["peak"], s.warm_up)
+                group["lr"] = half_cosine(progress, group["peak"], warm_up)
             optimizer.zero_grad()
         passes = []
         for part in range(s.accumulate):
@@ -121,7 +124,6 @@ def pretrain(
         return losses
 
     parts: dict[str, Any] = {"vab": model, "average": average, **optimizers}
-    steps = None if minutes is not None else num_steps(len(clips), s)
     yield from fit(folder / "vab.pt", parts, step, minutes, steps)
 
 

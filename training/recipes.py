@@ -8,6 +8,7 @@ import msgspec
 
 from training.classification import ClassificationSettings
 from training.contrastive import ContrastiveSettings
+from training.fitting import warm_up_share
 from training.motion_training import MotionSettings
 from training.pretrain import PretrainSettings
 from vab_rt.config import CoarseToFineOptions, ModelConfig, TokenOptions, Tuning, fill_in
@@ -51,6 +52,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     def __post_init__(self) -> None:
         check_budgets(self)
+        check_warm_ups(self)
         if self.fine is not None:
             check_pair(self.model, self.fine)
         check_options(self)
@@ -84,6 +86,14 @@ def check_budgets(recipe: msgspec.Struct) -> None:
         least = 2 if name == "evaluated_clips" else 1
         if name.endswith("clips") and value < least:
             raise OptionError(f"{name} is {value}, expected at least {least}")
+
+
+def check_warm_ups(recipe: Recipe) -> None:
+    """Raises OptionError for one in steps where minutes are the budget."""
+    for stage in ("pretrain", "fine_pretrain", "contrastive", "classification"):
+        minutes = getattr(recipe, f"{stage.removesuffix('_pretrain')}_minutes")
+        if minutes is not None:
+            warm_up_share(getattr(recipe, stage).warm_up, None, stage)
 
 
 def check_options(recipe: Recipe) -> None:
