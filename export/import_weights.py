@@ -31,7 +31,8 @@ from training.recipes import Recipe, read_recipe
 from training.v2a_mapper.recipes import is_v2a_recipe, read_v2a_recipe
 from vab_rt.errors import ExportError, VabError
 
-VAB_KINDS = ("encodec", "dac", "clip")
+VAB_KINDS = ("encodec", "dac", "clip", "mae")
+IMAGES = ("clip", "mae")
 V2A_KINDS = ("audioldm", "mapper", "clip")
 
 
@@ -55,7 +56,7 @@ def import_weights(arguments: argparse.Namespace) -> list[str]:
 
         return import_v2a(kind, source, read_v2a_recipe(name), into, licence, offline=offline)
     recipe = read_recipe(name)
-    room_for("image_encoder" if kind == "clip" else "codec", into, recipe)  # or all is in vain
+    room_for("image_encoder" if kind in IMAGES else "codec", into, recipe)  # or all is in vain
     part = import_part(kind, source, recipe, offline=offline)
     missing = add_part(into, recipe, part, licence)
     return [
@@ -74,6 +75,10 @@ def import_part(kind: str, source: str, recipe: Recipe, *, offline: bool = False
         from export.weights.dac import read_dac
 
         return read_dac(Path(source), recipe.model)
+    if kind == "mae":
+        from export.weights.mae import read_mae
+
+        return read_mae(Path(source), recipe.model)
     from export.weights.clip import read_clip
 
     return read_clip(source, recipe.model, offline=offline)
@@ -97,7 +102,8 @@ def main(words: list[str] | None = None) -> None:
 
 def _next(missing: list[str], recipe: Recipe) -> str:
     if missing:
-        kinds = {"codec": recipe.model.codec, "image_encoder": "clip"}
+        images = "mae" if recipe.model.image_encoder.startswith("mae/") else "clip"
+        kinds = {"codec": recipe.model.codec, "image_encoder": images}
         return f"lacks the {missing[0]}; next: python -m export.import_weights {kinds[missing[0]]}"
     return "a checkpoint to start from; next: python -m training.extract --ckpt, docs/DATA.md"
 
@@ -114,8 +120,9 @@ def _parser() -> argparse.ArgumentParser:
         "source",
         help="encodec: audiocraft's compression_state_dict.bin or a folder of transformers; dac: "
         "descript's .pth or a folder of transformers; clip: a folder or file of open_clip, or a "
-        "name on the hub, such as EVA02-L-14 or hf:ORG/NAME; audioldm: a folder in the layout of "
-        "diffusers; mapper: a state_dict, ours or of DALLE2-pytorch's prior",
+        "name on the hub, such as EVA02-L-14 or hf:ORG/NAME; mae: its authors' .pth; audioldm: a "
+        "folder in the layout of diffusers; mapper: a state_dict, ours or of DALLE2-pytorch's "
+        "prior",
     )
     parser.add_argument("--config", required=True, metavar="NAME|FILE.toml", help="the recipe")
     parser.add_argument(

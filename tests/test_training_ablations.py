@@ -18,7 +18,9 @@ from training.ablations.stages import at_rate
 from training.ablations.tables import TABLES, claim
 from training.datasets.clips import TokenisedClips
 from training.evaluation.verdicts import half_width
+from training.fitting import averaged_weights
 from training.foleyworld import CLASSES
+from training.model import VAB
 from vab_rt.errors import OptionError
 
 CONFIG = tiny_config(
@@ -52,6 +54,9 @@ changes = { "model.visual_rate_hz" = 1.0, "model.expert_layers" = 0 }
 [rows.contrastive-first]
 stages = ["contrastive", "masked"]
 measures = ["validation", "retrieval"]
+[rows.joint]
+stages = ["joint"]
+measures = ["validation", "generation", "retrieval"]
 [rows.from-scratch]
 stages = []
 measures = ["classification"]
@@ -130,19 +135,30 @@ def test_every_row_has_what_it_measures(finished):
 
 
 def test_equal_trainings_are_done_once_and_others_apart(finished):
-    """base, contrasted and guidance-1 share their pre-training; two rows have their own."""
+    """base, contrasted and guidance-1 share their pre-training; three rows have their own."""
     stages = finished / "run/ablations/stages"
-    assert len(list(stages.glob("*/vab.pt"))) == 3
-    assert len(list(stages.glob("*/contrastive.pt"))) == 2
+    assert len(list(stages.glob("*/vab.pt"))) == 4
+    assert len(list(stages.glob("*/contrastive.pt"))) == 3
     steps = {torch.load(p, weights_only=True)["step"] for p in stages.glob("*/vab.pt")}
     assert steps == {2}
+
+
+def test_both_losses_at_once_train_the_same_layers(finished):
+    (joint,) = (finished / "run/ablations/stages").glob("*/joint.pt")
+    found = {n: averaged_weights(joint.with_name(n)) for n in ("vab.pt", "contrastive.pt")}
+    name = "layers.0.qkv.weight"
+    assert torch.equal(found["vab.pt"][name], found["contrastive.pt"][f"encoder.vab.{name}"])
+    torch.manual_seed(0)
+    start = VAB(CONFIG).state_dict()
+    assert not torch.equal(found["vab.pt"][name], start[name])
+    assert len(torch.load(joint, weights_only=True)["optimizer"]["param_groups"]) == 2
 
 
 def test_a_second_run_finds_everything_done(finished, capsys):
     made = {path: path.stat().st_mtime_ns for path in (finished / "run").rglob("*.*")}
     run(finished)
     captured = capsys.readouterr()
-    assert captured.err.count("done before") == 6
+    assert captured.err.count("done before") == 7
     assert {path: path.stat().st_mtime_ns for path in (finished / "run").rglob("*.*")} == made
     assert "### Table 9" in captured.out and "6 of 6 rows" in captured.out
 
@@ -241,6 +257,7 @@ def test_tokens_of_another_shape_and_encoders_of_another_model(begun, capsys):
         ("changes = { 'generate.steps' = 0 }", "row x: steps is 0"),
         ("measures = ['retrieval']", "row x measures retrieval, expected 'contrastive'"),
         ("stages = ['masked', 'masked']", "row x .*expected each once"),
+        ("stages = ['joint', 'masked']", "row x has stages beside joint, expected joint alone"),
         ("stage = ['masked']", "unknown field `stage`"),
     ],
 )
@@ -345,7 +362,7 @@ def test_tables_go_between_the_marks_of_the_document(finished, tmp_path, capsys,
     path.write_text(f"before\n{command.BEGIN}\nformer tables\n{command.END}\nafter\n")
     run(finished, "--table", "--write")
     text = path.read_text()
-    assert text.startswith(f"before\n{command.BEGIN}\nOurs: 6 of 6 rows")
+    assert text.startswith(f"before\n{command.BEGIN}\nOurs: 7 of 7 rows")
     assert text.endswith(f"{command.END}\nafter\n") and "former" not in text
     path.write_text("no marks")
     assert "lacks" in failing(finished, capsys, "--table", "--write")
@@ -361,5 +378,10 @@ def test_the_documents_own_tables_are_between_marks():
 def test_a_digest_follows_every_part():
     ablations = read_ablations()
     setups = {digest(ablations.setup(name)) for name in ablations.rows}
-    equal = {"contrasted", "from-scratch", "contrastive-first"}  # they differ from base in stages
+    equal = {
+        "contrasted",
+        "from-scratch",
+        "contrastive-first",
+        "joint",
+    }  # they differ from base in stages
     assert len(setups) == len(ablations.rows) - len(equal)

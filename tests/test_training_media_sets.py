@@ -31,6 +31,20 @@ VGGSOUND = """\
 """
 
 
+MSRVTT = """\
+key,vid_key,video_id,sentence
+ret0,msr9770,video9770,"a person is connecting something, to system"
+ret1,msr9771,video9771,a little girl does gymnastics
+ret2,msr9770,video9770,somebody works at a table
+ret3,msr7020,video7020,a woman creates a fondant baby
+"""
+MSRVTT_JSON = """
+{"info": {"year": "2016"}, "sentences": [{"caption": "a man", "video_id": "video7010"}], "videos": [
+{"video_id": "video0", "split": "train", "start time": 137.7, "end time": 149.4, "category": 9},
+{"video_id": "video7010", "split": "test", "start time": 8.1, "end time": 25.2, "category": 3}]}
+"""
+
+
 @pytest.fixture
 def layout(tmp_path):
     """Writes a CSV, and empty files with these names beside it: matching reads names alone."""
@@ -113,6 +127,41 @@ def test_a_cut_file_is_preferred_to_the_whole_video(layout):
     names = ("--PJHxphWEs.mp4", "--PJHxphWEs_000030.mp4")
     (segment,) = listed(*layout(AUDIOSET, *names)).segments
     assert segment.path == "--PJHxphWEs_000030.mp4"
+
+
+def test_msrvtt_has_each_video_once_without_labels(layout):
+    """The clip is the file's first ten seconds, wherever in its video the file was cut."""
+    listing = listed(*layout(MSRVTT, "video9770.mp4", "sub/video7020.mp4"), split="test")
+    assert listing.labels == ()
+    assert [(s.path, s.start_s, s.end_s, s.labels) for s in listing.segments] == [
+        ("video9770.mp4", 0, 10, ()),
+        ("sub/video7020.mp4", 0, 10, ()),
+    ]
+    assert [skipped.source for skipped in listing.skipped] == ["video9771"]
+
+
+def test_msrvtts_json_has_splits(layout):
+    media, path = layout(MSRVTT_JSON, "video0.mp4", "video7010.mp4")
+    path = path.rename(path.with_suffix(".json"))
+    assert [s.path for s in listed(media, path, split="test").segments] == ["video7010.mp4"]
+    assert len(listed(media, path).segments) == 2
+    with pytest.raises(DataError, match="no rows of the split 'validate', expected test or train"):
+        listed(media, path, split="validate")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("set.json", "{", "cannot be read as a list of videos"),
+        ("set.json", '{"videos": [{"id": 3}]}', "video_id"),
+        ("set.json", '{"videos": []}', "has no videos"),
+        ("set.csv", MSRVTT + "ret4,msr1\n", "line 6: found 2 fields, expected key, vid_key"),
+    ],
+)
+def test_a_list_of_msrvtt_that_is_none(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_rows(tmp_path / name)
 
 
 def test_a_csv_may_name_files_themselves(layout):

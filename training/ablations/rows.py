@@ -15,7 +15,7 @@ from vab_rt.config import ModelConfig, TokenOptions
 from vab_rt.errors import OptionError, VabError
 
 ROWS = Path(__file__).parent / "rows.toml"
-Stage = Literal["masked", "contrastive"]
+Stage = Literal["masked", "contrastive", "joint"]
 Measure = Literal["validation", "generation", "retrieval", "classification"]
 NEEDED_STAGE: dict[Measure, Stage] = {
     "validation": "masked",
@@ -36,7 +36,8 @@ class Setup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """changes: values by dotted key of a Setup, over those of all rows. stages: trainings, each
-    beginning with the weights of the one before; none leaves the random weights."""
+    beginning with the weights of the one before; none leaves the random weights. joint is masked
+    and contrastive at once, and stands alone."""
 
     changes: dict[str, Any] = {}
     stages: tuple[Stage, ...] = ("masked",)
@@ -122,9 +123,11 @@ def _check_row(name: str, row: Row) -> None:
         raise OptionError(f"row {name!r}, expected a name of a to z, 0 to 9, dots and hyphens")
     if len(set(row.stages)) < len(row.stages):
         raise OptionError(f"row {name} has the stages {', '.join(row.stages)}, expected each once")
+    if "joint" in row.stages and len(row.stages) > 1:
+        raise OptionError(f"row {name} has stages beside joint, expected joint alone")
     for measure in row.measures:
         stage = NEEDED_STAGE.get(measure)
-        if stage is not None and stage not in row.stages:
+        if stage is not None and not {stage, "joint"} & {*row.stages}:
             raise OptionError(
                 f"row {name} measures {measure}, expected {stage!r} among its stages, which are "
                 f"{', '.join(row.stages) or 'none'}"

@@ -26,6 +26,7 @@ from training.evaluation.retrieval import retrieval_result
 from training.evaluation.trial import Trial
 from training.finetuning import report
 from training.fitting import Average, averaged_weights
+from training.joint import train_jointly
 from training.masking import MASK_MEAN
 from training.model import VAB
 from training.pretrain import pretrain, validate
@@ -70,6 +71,7 @@ def stage_digest(run: Run, setup: Setup, stages: tuple[Stage, ...]) -> str:
     settings = {
         "masked": (setup.pretrain, run.ablations.steps),
         "contrastive": (setup.contrastive, run.ablations.contrastive_steps),
+        "joint": (setup.pretrain, setup.contrastive, run.ablations.steps),
     }
     done = [(stage, *settings[stage]) for stage in stages]
     return digest(setup.model, setup.pretrain.seed, done, run.encoders, len(run.clips))
@@ -88,6 +90,11 @@ def train_masked(run: Run, trained: Trained, folder: Path) -> VAB:
     epochs = run.ablations.steps * s.batch * s.accumulate * ranks.world() / len(clips)
     s = msgspec.structs.replace(s, epochs=epochs)
     report(f"{trained.name}: masked", pretrain(folder, clips, None, trained.vab, s, None))
+    return able_to_generate(run, trained, folder)
+
+
+def able_to_generate(run: Run, trained: Trained, folder: Path) -> VAB:
+    """What `folder`/vab.pt holds, also in a whole checkpoint beside it."""
     vab = masked_vab(folder, trained.setup.model)
     header = msgspec.structs.replace(run.start.header, config=trained.setup.model)
     modules = {"vab": vab, "codec": run.start.codec(), **run.start.visual_parts()}
@@ -111,9 +118,19 @@ def train_contrastive(run: Run, trained: Trained, folder: Path) -> VAB:
     return trained.vab
 
 
+def train_both(run: Run, trained: Trained, folder: Path) -> VAB:
+    """Both losses at once; leaves what the two stages leave."""
+    setup, start, steps = trained.setup, trained.vab, run.ablations.steps
+    stage = train_jointly(folder, trained.clips, start, setup.pretrain, setup.contrastive, steps)
+    report(f"{trained.name}: joint", stage)
+    trained.folders["masked"] = trained.folders["contrastive"] = folder
+    return able_to_generate(run, trained, folder)
+
+
 STAGES: dict[Stage, Callable[[Run, Trained, Path], VAB]] = {
     "masked": train_masked,
     "contrastive": train_contrastive,
+    "joint": train_both,
 }
 
 

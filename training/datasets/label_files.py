@@ -1,4 +1,5 @@
-"""CSV files that say what is heard in which seconds of which video: AudioSet's and VGGSound's."""
+"""Files that say what is heard in which seconds of which video: AudioSet's and VGGSound's CSVs; and
+MSR-VTT's lists of videos, whose sounds have no labels."""
 
 import csv
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ from vab_rt.errors import DataError
 _VGGSOUND_CLIP_S = 10.0
 _AUDIOSET = 'ID, start_seconds, end_seconds, "label,label"'
 _VGGSOUND = 'ID, start_seconds, "label", train or test'
+_MSRVTT = ["key", "vid_key", "video_id", "sentence"]
+_MSRVTT_CLIP_S = 10.0
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -24,12 +27,29 @@ class Row(msgspec.Struct, frozen=True):
     split: str | None
 
 
+class _Video(msgspec.Struct, frozen=True):
+    video_id: str
+    split: str = "test"
+
+
+class _VideoList(msgspec.Struct, frozen=True):
+    """What of MSR-VTT's test_videodatainfo.json is read: its captions are not."""
+
+    videos: list[_Video]
+
+
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a CSV in the layout of AudioSet or VGGSound. Raises DataError with the line."""
+    """The rows of a CSV in the layout of AudioSet, VGGSound or MSR-VTT, or of MSR-VTT's JSON; of
+    each of its videos the first 10 s. Raises DataError with the line."""
+    if path.suffix == ".json":
+        return _read_video_list(path)
     rows: list[Row] = []
     parse: Callable[[list[str]], tuple] | None = None
     for line, fields in _lines(path):
         if not fields or fields[0].startswith("#"):
+            continue
+        if parse is None and fields == _MSRVTT:
+            parse = _msrvtt
             continue
         if parse is None:
             parse = _vggsound if fields[-1] in ("train", "test") else _audioset
@@ -39,7 +59,25 @@ def read_rows(path: Path) -> list[Row]:
             raise DataError(f"{path}, line {line}: {error}; correct the line") from error
     if not rows:
         raise DataError(f"{path} has no rows, expected {_AUDIOSET} or {_VGGSOUND}")
+    if parse is _msrvtt:  # a video has a line for each caption in some of the lists
+        return list({row.name: row for row in reversed(rows)}.values())[::-1]
     return rows
+
+
+def _read_video_list(path: Path) -> list[Row]:
+    try:
+        videos = msgspec.json.decode(path.read_bytes(), type=_VideoList).videos
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path} cannot be read as a list of videos ({error}), expected MSR-VTT's JSON with "
+            "video_id and split under videos"
+        ) from error
+    if not videos:
+        raise DataError(f"{path} has no videos, expected MSR-VTT's JSON with some")
+    return [
+        Row(i, video.video_id, 0.0, _MSRVTT_CLIP_S, (), video.split)
+        for i, video in enumerate(videos, start=1)
+    ]
 
 
 def read_classes(path: Path) -> dict[str, str]:
@@ -108,6 +146,12 @@ def _vggsound(fields: list[str]) -> tuple[str, float, float, tuple[str, ...], st
         raise ValueError(f"the split is {split!r}, expected train or test")
     start_s = _seconds(start)
     return _name(name), start_s, start_s + _VGGSOUND_CLIP_S, _labels([label]), split
+
+
+def _msrvtt(fields: list[str]) -> tuple[str, float, float, tuple[str, ...], str]:
+    if len(fields) != len(_MSRVTT):
+        raise ValueError(f"found {len(fields)} fields, expected {', '.join(_MSRVTT)}")
+    return _name(fields[2]), 0.0, _MSRVTT_CLIP_S, (), "test"
 
 
 def _seconds(text: str) -> float:

@@ -87,10 +87,11 @@ def list_csv(media: Path, csv_path: Path, classes: Path | None, split: str | Non
     names = {} if classes is None else read_classes(classes)
     rows = name_labels(rows, names, csv_path) if names else rows
     labels = tuple(names.values()) or tuple(sorted({label for row in rows for label in row.labels}))
+    splits = sorted({row.split for row in rows if row.split is not None})
     if split is not None:
         rows = [row for row in rows if row.split == split]
         if not rows:
-            known = "none, as in AudioSet" if is_audioset else "train or test"
+            known = "none, as in AudioSet" if is_audioset else " or ".join(splits)
             raise DataError(f"{csv_path} has no rows of the split {split!r}, expected {known}")
     found = list(find_files(rows, media_files(media)))
     segments = [segment for _, segment in found if segment is not None]
