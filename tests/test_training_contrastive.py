@@ -90,7 +90,7 @@ def test_it_begins_where_clips_differ_only_where_it_is_asked_to(vab, clips, conf
         list(finetune_contrastive(tmp_path, vab, clips, settings, minutes=None))
         retriever = load_retriever(path, config)
         held[standardise] = set(retriever.state_dict())
-        found = retriever.audio(torch.from_numpy(clips.tokens[:16]))
+        found = retriever.audio(torch.from_numpy(clips.tokens[:16]).long())
         assert (found @ found.T).mean() < 0.3 if standardise else (found @ found.T).mean() > 0.3
     assert {name.split(".")[0] for name in held[True] - held[False]} == {"heard", "seen"}
     rate = torch.load(path, weights_only=True)["optimizer"]["param_groups"][0]["lr"]
