@@ -110,7 +110,7 @@ def test_confidence_noise_has_gumbel_moments():
 def test_normals_are_the_quantiles_of_their_uniforms_and_symmetric():
     ends = np.arange(2**10, dtype=np.float32)
     places = np.concatenate(
-        [ends, np.arange(2**10, 2**23, 997, dtype=np.float32), 2**23 - 1 - ends]
+        [ends, np.arange(2**10, 2**23, 997, dtype=np.float32), np.float32(2**23 - 1) - ends]
     )
     u = (places + np.float32(0.5)) * np.float32(2**-23)
     z = quantile_of(u)
