@@ -102,7 +102,7 @@ def test_a_folder_becomes_clips_one_after_the_other(media, checkpoint, tmp_path)
         frames = np.stack(list(VideoReader(folder / "a.mp4", CONFIG, 2.0 * i, 2.0).frames()))
         with torch.no_grad():
             tokens = encoders.codec.encode(torch.from_numpy(audio)[None])[0].numpy()
-            features = encoders.image_encoder(torch.from_numpy(frames)).numpy()
+            features = encoders.visual_encoder(torch.from_numpy(frames)).numpy()
         np.testing.assert_array_equal(clips.tokens[i], tokens)
         np.testing.assert_allclose(clips.features[i], features, atol=1e-3)
     assert clips.tokens.std() > 0 and skipped(out) == []

@@ -36,11 +36,11 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_start_alone_is_enough_to_go_on_from(folder):
-    encoder = stages.train_encoders(RECIPE, folder)
-    expected = tiny_checkpoint(CONFIG)["image_encoder"]
-    assert all(torch.equal(x, expected[name]) for name, x in encoder.state_dict().items())
+    visual = stages.train_encoders(RECIPE, folder)
+    found, expected = visual["image_encoder"].state_dict(), tiny_checkpoint(CONFIG)["image_encoder"]
+    assert all(torch.equal(x, expected[name]) for name, x in found.items())
     before = (folder / "start.pt").stat().st_mtime_ns
-    path = stages.write_start(folder / "start.pt", RECIPE, CONFIG, encoder, folder / "codec.pt")
+    path = stages.write_start(folder / "start.pt", RECIPE, CONFIG, visual, folder / "codec.pt")
     assert path.stat().st_mtime_ns == before
 
 
