@@ -124,3 +124,48 @@ def damage(path: Path, packets: Sequence[int]) -> Path:
         data[begin : begin + length] = noise.bytes(length)
     path.write_bytes(bytes(data))
     return path
+
+
+def make_picture(path: Path, size: tuple[int, int] = (64, 48)) -> Path:
+    """A still picture of one grey, in the format that its suffix names."""
+    codecs = {".png": "png", ".jpg": "mjpeg", ".webp": "libwebp", ".bmp": "bmp", ".gif": "gif"}
+    forms = {".jpg": "yuvj420p", ".webp": "yuv420p", ".gif": "rgb8", ".bmp": "bgr24"}
+    width, height = size
+    encoder = av.CodecContext.create(codecs[path.suffix], "w")
+    encoder.width, encoder.height, encoder.time_base = width, height, Fraction(1, 25)
+    encoder.pix_fmt = forms.get(path.suffix, "rgb24")
+    image = np.full((height, width, 3), grey_level(7), np.uint8)
+    frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=encoder.pix_fmt)
+    frame.pts, frame.time_base = 0, Fraction(1, 25)
+    packets = [*encoder.encode(frame), *encoder.encode(None)]
+    if path.suffix != ".gif":
+        path.write_bytes(b"".join(bytes(packet) for packet in packets))
+        return path
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("gif", rate=25)
+        stream.width, stream.height, stream.pix_fmt = width, height, encoder.pix_fmt
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def patch_box(path: Path, kind: bytes, offset: int, value: bytes) -> Path:
+    """Overwrites bytes of the last mp4 box of a kind, counted from its contents, in place."""
+    data = bytearray(path.read_bytes())
+    begin = data.rindex(kind) + 4 + offset
+    data[begin : begin + len(value)] = value
+    path.write_bytes(bytes(data))
+    return path
+
+
+def trim(path: Path, begin: int | None, length_s: float, rate_hz: int = 30_000) -> Path:
+    """Shortens the one edit of an mp4, as a phone does when a film is trimmed: where it begins (in
+    the track's ticks, counted on from where it began) and how long it is."""
+    data = path.read_bytes()
+    movie_hz = int.from_bytes(data[(at := data.index(b"mvhd") + 16) : at + 4], "big")
+    patch_box(path, b"elst", 8, round(length_s * movie_hz).to_bytes(4, "big"))
+    if begin is not None:
+        at = data.index(b"elst") + 4 + 12
+        old = int.from_bytes(data[at : at + 4], "big")
+        patch_box(path, b"elst", 12, (old + begin).to_bytes(4, "big"))
+    return path

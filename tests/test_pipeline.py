@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from media import make_video
+from media import make_picture, make_video
 
 import vab_rt
 from vab_rt import Audio, GenerateOptions
 from vab_rt.errors import BackendError, BundleError, MediaError, OptionError, VabError
+from vab_rt.loudness import CEILING, true_peaks
 from vab_rt.pipeline import Pipeline
 from vab_rt.seeing import FRAMES_PER_BATCH, encode_images
 
@@ -28,7 +29,7 @@ def sound_of(steps) -> np.ndarray:
     return np.concatenate([step.audio for step in steps if step.audio is not None])
 
 
-@pytest.mark.parametrize("num_frames", [1, 2, 24, 25, 49, 50, 51, 87, 250])
+@pytest.mark.parametrize("num_frames", [2, 24, 25, 49, 50, 51, 87, 250])
 def test_the_sound_is_as_long_as_the_video_to_the_sample(pipeline, videos, num_frames):
     audio = pipeline.generate(videos(num_frames), FAST)
     assert isinstance(audio, Audio)
@@ -46,6 +47,36 @@ def test_a_selection_is_as_long_as_it_was_asked_to_be(
 ):
     options = GenerateOptions(steps=2, start_s=start_s, duration_s=duration_s)
     assert len(pipeline.generate(videos(50), options).samples) == num_samples
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_a_still_sounds_as_long_as_it_is_told_to(pipeline, tmp_path, suffix):
+    still = make_picture(tmp_path / f"in.{suffix}")
+    for duration_s in (0.5, 10.0):
+        options = GenerateOptions(steps=1, duration_s=duration_s)
+        assert len(pipeline.generate(still, options).samples) == duration_s * 16_000
+    with pytest.raises(OptionError, match="is a still, .* with --duration"):
+        pipeline.generate(still, FAST)
+
+
+def test_a_short_selection_sounds_as_it_does_within_its_surroundings(pipeline, videos):
+    """The tiny model's clip of 2 s shows 1 s around a shorter selection."""
+    short = GenerateOptions(steps=2, start_s=2.5, duration_s=0.25)
+    around = GenerateOptions(steps=2, start_s=2.125, duration_s=1.0)
+    expected = pipeline.generate(videos(200), around).samples[6000:9000]
+    samples = pipeline.generate(videos(200), short).samples
+    assert len(samples) == 4000  # the limiter sees the end of the last ones, and no further
+    np.testing.assert_allclose(samples[:3000], expected, atol=1e-6)
+
+
+def test_loud_sound_keeps_headroom_across_windows(pipeline, videos):
+    def decoder(tokens):
+        return np.clip(4 * pipeline.system.engines["codec_decoder"](tokens=tokens), -1, 1)
+
+    loud = changed(pipeline, codec_decoder=decoder)
+    first, again = (loud.generate(videos(87), FAST).samples for _ in range(2))
+    assert np.array_equal(first, again) and first.shape == (87 * 640,)
+    assert 0.5 < true_peaks(first).max() <= CEILING + 1e-6
 
 
 def test_the_sound_follows_the_picture(pipeline, videos):
@@ -107,15 +138,19 @@ def test_windows_share_their_tokens(pipeline, videos):
 def test_joins_cannot_be_seen(pipeline, videos):
     """The codec of the tiny bundle is local, so the sound around a join comes from one token."""
     config = pipeline.config
-    steps = [s for s in pipeline.generate_steps(videos(200), FAST) if s.audio is not None]
+
+    def decoder(tokens):  # no peak that the limiter would lower
+        return 0.3 * pipeline.system.engines["codec_decoder"](tokens=tokens)
+
+    quiet = changed(pipeline, codec_decoder=decoder)
+    steps = [s for s in quiet.generate_steps(videos(200), FAST) if s.audio is not None]
     whole = sound_of(steps)
     stride = config.num_token_steps - config.num_overlap_hops
     for step in steps:
-        clip = pipeline.render(step.state[None])[0]
+        clip = quiet.render(step.state[None])[0]
         begin = step.window * stride * config.hop_samples
         length = min(len(clip), len(whole) - begin)
-        heard = whole[begin : begin + length]
-        assert np.array_equal(heard, clip[:length])
+        assert np.array_equal(whole[begin : begin + length], clip[:length])
 
 
 def clips_of(pipeline, num_clips):

@@ -13,9 +13,11 @@ from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from numpy.typing import NDArray
 
+from vab_rt.containers import VIDEO_MUXERS
+from vab_rt.edit_list import hide_after
 from vab_rt.errors import OptionError, OutputError
 from vab_rt.media import require_file
-from vab_rt.muxing import VIDEO_MUXERS, VideoCopy, VideoSelection, check_copy, copied_video
+from vab_rt.muxing import CopyPlan, VideoCopy, VideoSelection, copied_video, plan_copy
 from vab_rt.output import check_output, require_file_name, whole_file, writing
 
 
@@ -100,25 +102,27 @@ class AudioWriter:
         self._resources = ExitStack()
 
     def __enter__(self) -> Self:
-        check_target(self.path, force=self._force, video=self._video)
+        plan = _plan(self.path, self._force, self._video)
         with ExitStack() as resources:
-            part = resources.enter_context(whole_file(self.path, force=self._force))
-            self._open(part, resources)
+            self._part = resources.enter_context(whole_file(self.path, force=self._force))
+            self._open(plan, resources)
             self._resources = resources.pop_all()
         return self
 
-    def _open(self, part: Path, resources: ExitStack) -> None:
+    def _open(self, plan: CopyPlan | None, resources: ExitStack) -> None:
         suffix = self.path.suffix.lower()
         chosen = _FORMATS[suffix]
+        more = {} if plan is None else plan.form.options
         with writing(self.path):
             # bitexact: no random serial numbers, so the same sound gives the same bytes.
-            options = {"fflags": "+bitexact", **_muxer_options(suffix, self.sample_rate_hz)}
-            container = av.open(f"file:{part}", "w", format=chosen.muxer, options=options)
+            options = {"fflags": "+bitexact", **_muxer_options(suffix, self.sample_rate_hz), **more}
+            container = av.open(f"file:{self._part}", "w", format=chosen.muxer, options=options)
         self._container: OutputContainer = container
         self._copy: VideoCopy | None = None
         resources.callback(_close_quietly, container)
-        if self._video is not None and suffix in VIDEO_MUXERS:
-            self._copy = resources.enter_context(copied_video(self._video, container, suffix))
+        if plan is not None:
+            copy = copied_video(container, suffix, plan, self.path)
+            self._copy = resources.enter_context(copy)
         self._stream = _add_audio_stream(container, chosen, self.sample_rate_hz)
 
     def write(self, samples: NDArray[np.float32]) -> None:
@@ -147,6 +151,8 @@ class AudioWriter:
                 self._copy.advance(None)
             self._container.mux(self._stream.encode(None))
             self._container.close()
+            if self._copy is not None and self._copy.end_s is not None:
+                hide_after(self._part, self._copy.end_s)
 
     def __exit__(
         self,
@@ -177,8 +183,13 @@ def check_target(
 
     Raises MediaError when there is no video to begin with.
     """
+    _plan(Path(path), force, video)
+
+
+def _plan(path: Path, force: bool, video: VideoSelection | None) -> CopyPlan | None:
+    """How the video gets into the file, None where the file has no pictures."""
     require_file_name(path)
-    suffix = Path(path).suffix.lower()
+    suffix = path.suffix.lower()
     if suffix not in _FORMATS:
         known = ", ".join(name[1:] for name in _FORMATS)
         raise OutputError(
@@ -192,8 +203,7 @@ def check_target(
     if video is not None:
         require_file(video.path)
     check_output(path, force=force, source=video.path if video else None)
-    if suffix in VIDEO_MUXERS and video is not None:
-        check_copy(video, suffix)
+    return plan_copy(video, suffix) if suffix in VIDEO_MUXERS and video is not None else None
 
 
 def _add_audio_stream(container: OutputContainer, chosen: _Format, rate_hz: int) -> AudioStream:

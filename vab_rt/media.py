@@ -8,17 +8,20 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from heapq import heappop, heappush
 from pathlib import Path
 
 import av
 import av.error
 import msgspec
 from av.container import InputContainer
+from av.format import Flags
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vab_rt.errors import MediaError, MediaWarning
+from vab_rt.packets import frame_s, may_jump, starts_again, tells_order, timed_packets
 from vab_rt.paths import address_of
 
 # Above this many pixels (4096 x 2304) frames are decoded by slices: one thread per frame would
@@ -33,6 +36,8 @@ class VideoInfo(msgspec.Struct, frozen=True, kw_only=True):
     the pictures alone, None where only the length of the whole, sound included, is known.
     width, height: as displayed, after rotation. first_s: the timestamp of the first displayed
     frame, which is time 0 everywhere else. pixel_aspect: width of a stored pixel over its height.
+    is_still: a picture, or a video of one frame, which has no time. tells_order: whether the
+    container has times of display.
     """
 
     codec: str
@@ -43,13 +48,18 @@ class VideoInfo(msgspec.Struct, frozen=True, kw_only=True):
     own_duration_s: float | None
     first_s: Fraction
     pixel_aspect: Fraction
+    is_still: bool
+    tells_order: bool
 
 
 def probe(path: str | Path) -> VideoInfo:
     """Facts of a video file, from its header and its first decodable frame. Raises MediaError."""
     path = Path(path)
     with open_video(path) as (container, stream):
-        first = next(decode(container, stream, path, warn=False), None)
+        is_ordered = tells_order(container, stream)
+    with open_video(path) as (container, stream):
+        frames = decode(container, stream, path, warn=False, tells_order=is_ordered)
+        first, second = next(frames, None), next(frames, None)
         if first is None:
             raise MediaError(
                 f"no frame of {path} could be decoded ({stream.codec_context.name}); "
@@ -62,7 +72,7 @@ def probe(path: str | Path) -> VideoInfo:
         rate = stream.average_rate or stream.guessed_rate
         own = _own_duration(container, stream)
         return VideoInfo(
-            codec=stream.codec_context.name,
+            codec=stream.codec_context.codec.canonical_name,
             width=height if turned else width,
             height=width if turned else height,
             rate_hz=float(rate) if rate else None,
@@ -70,7 +80,14 @@ def probe(path: str | Path) -> VideoInfo:
             own_duration_s=own,
             first_s=begin,
             pixel_aspect=aspect,
+            is_still=second is None and _num_packets(path) == 1,
+            tells_order=is_ordered,
         )
+
+
+def _num_packets(path: Path) -> int:
+    with open_video(path) as (container, stream):
+        return sum(packet.size > 0 for packet in container.demux(stream))
 
 
 @contextmanager
@@ -79,7 +96,8 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     require_file(path)
     try:
         # "file:" keeps a name such as "a:b.mp4" from being read as a protocol.
-        container = av.open(f"file:{path}")
+        # No pattern: a picture's name is that of one file, whatever "%" or "?" is in it.
+        container = av.open(f"file:{path}", container_options={"pattern_type": "none"})
     except MemoryError:  # FFmpeg's is both
         raise
     except (av.error.FFmpegError, OSError) as error:
@@ -136,7 +154,10 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
 
 
 def _own_duration(container: InputContainer, stream: VideoStream) -> float | None:
-    """The length of the pictures alone, None where the container only tells that of the whole."""
+    """The length of the pictures alone, None where the container only tells that of the whole, or
+    only knows it from clocks that may start again."""
+    if container.format.flags & Flags.ts_discont.value:
+        return None
     whole = _whole_duration(container)
     if stream.duration and stream.time_base:
         own = float(stream.duration * stream.time_base)
@@ -152,23 +173,36 @@ def _whole_duration(container: InputContainer) -> float | None:
 
 
 def decode(
-    container: InputContainer, stream: VideoStream, path: Path, warn: bool = True
+    container: InputContainer,
+    stream: VideoStream,
+    path: Path,
+    warn: bool = True,
+    tells_order: bool = True,
 ) -> Iterator[tuple[VideoFrame, Fraction, Fraction]]:
-    """Frames in display order with begin and end in container seconds; damaged ones are skipped."""
+    """Frames in display order with begin and end in container seconds; damaged ones are skipped.
+
+    tells_order: as `probe` found it; where false the n-th frame is shown at the n-th packet's time.
+    """
     num_damaged = 0
     begin, end = None, Fraction(0)
-    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+    length = frame_s(stream)
+    slots: list[int] | None = None if tells_order else []
     try:
-        for frame in _frames_or_none(container, stream):
+        for frame in _frames_or_none(container, stream, slots):
             if frame is None:
                 num_damaged += 1
                 continue
             num_damaged += frame.is_corrupt
-            base = frame.time_base or stream.time_base or 1 / rate
-            length = frame.duration * base if frame.duration else 1 / rate
+            base = frame.time_base or stream.time_base or length
+            if slots:
+                frame.pts = heappop(slots)
             at = end if frame.pts is None else frame.pts * base
-            # Frames arrive in the order of display; where their times do not (h264 in avi, a clock
-            # that starts again), the order is right and the times are wrong.
+            if slots is not None:
+                length = at - begin if begin is not None else length
+            elif frame.duration:
+                length = frame.duration * base
+            # Frames arrive in the order of display; where their times do not, the order is right
+            # and the times are wrong.
             begin = at if begin is None or at > begin else end
             end = begin + length
             yield frame, begin, end
@@ -178,9 +212,12 @@ def decode(
             warnings.warn(f"{message} could not be used", MediaWarning, stacklevel=2)
 
 
-def _frames_or_none(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame | None]:
-    """Decoded frames; None for each packet that could not be decoded or read."""
-    packets = container.demux(stream)
+def _frames_or_none(
+    container: InputContainer, stream: VideoStream, slots: list[int] | None
+) -> Iterator[VideoFrame | None]:
+    """Decoded frames; None for each packet that could not be decoded or read. The packets' times
+    go into the heap `slots`."""
+    packets = timed_packets(container, stream)
     is_readable = True
     while is_readable:
         try:
@@ -192,6 +229,8 @@ def _frames_or_none(container: InputContainer, stream: VideoStream) -> Iterator[
         except av.error.FFmpegError:
             is_readable, packet = False, None
             yield None
+        if slots is not None and packet is not None and packet.size and packet.dts is not None:
+            heappush(slots, packet.dts)
         try:
             # Without a packet: what the decoder still holds, one frame per thread.
             yield from stream.decode(packet)
@@ -209,6 +248,9 @@ def seek(container: InputContainer, stream: VideoStream, seconds: Fraction) -> N
 
 def seek_lands_before(path: Path, seconds: Fraction) -> bool:
     """Whether a seek lets this moment be shown: some containers land after it, or cannot seek."""
+    with open_video(path) as (container, stream):
+        if starts_again(container, stream):
+            return False
     with open_video(path) as (container, stream):
         try:
             seek(container, stream, seconds)

@@ -1,30 +1,29 @@
 """Copies a video stream, packet by packet, beside new sound."""
 
-import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import TypeAlias
 
-import av
 import av.error
 import msgspec
 from av.container import InputContainer, OutputContainer
-from av.packet import Packet
 from av.video.stream import VideoStream
 
+from vab_rt.containers import VIDEO_MUXERS, Copied, Form, add_stream, form_for, tell_dropped
 from vab_rt.errors import OutputError
-from vab_rt.media import open_video, probe, seek, seek_lands_before
+from vab_rt.media import VideoInfo, open_video, probe, seek, seek_lands_before
+from vab_rt.packets import DisplayTimes, VideoPacket, display_times, timed_packets
 from vab_rt.video import exact_seconds, start_beyond_end
 
-VideoPacket: TypeAlias = "Packet[VideoStream]"  # generic in PyAV's stubs alone
-VIDEO_MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
-# These start playing at time 0 whatever comes before it (an edit list), so a copy can begin
-# between two key frames: the frames from the key frame on are there, but not shown.
-_HIDES_FRAMES_BEFORE_START = {".mp4", ".mov"}
+# These start playing at time 0 whatever comes before it, and end where they say (an edit list), so
+# a copy can begin and end between two key frames: the frames around are there, but not shown.
+HAS_EDIT_LIST = (".mp4", ".mov")
 _SAME_TIME = Fraction(1, 1000)  # matroska counts milliseconds
+_PACKED = re.compile(rb"DivX\d+(b|Build)\d+p")
+_WITHOUT_VIDEO = ".wav, .flac, .mp3, .m4a or .ogg"
 
 
 class VideoSelection(msgspec.Struct, frozen=True):
@@ -35,10 +34,44 @@ class VideoSelection(msgspec.Struct, frozen=True):
     duration_s: float | None = None
 
 
-class VideoCopy:
-    """Packets of the source on their way into `container`, in step with the sound."""
+class CopyPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """How a selection is copied, once nothing speaks against it.
 
-    def __init__(self, packets: Iterator[VideoPacket], container: OutputContainer) -> None:
+    begin, end: of what is displayed, in the container's seconds; end None is the last packet's.
+    times: where the container does not tell in which order frames are displayed.
+    """
+
+    selection: VideoSelection
+    info: VideoInfo
+    form: Form
+    begin: Fraction
+    end: Fraction | None
+    times: DisplayTimes | None
+
+    def packets(self, source: InputContainer, stream: VideoStream) -> Iterator[VideoPacket]:
+        """From the key frame at or before the start to the last that is needed."""
+        first = _from_key_frame(self.selection, source, stream, self.begin, self.times)
+        return _up_to_end(first, self.end)
+
+    def copied(self, source: InputContainer, stream: VideoStream) -> Copied:
+        start, end = exact_seconds(self.selection.start_s), self.end
+        length = None if end is None else end - self.begin
+        return Copied(source, stream, self.info.first_s, start, length)
+
+
+class VideoCopy:
+    """Packets of the source on their way into `container`, in step with the sound.
+
+    end_s: where the display of the copy is to end, if before its last packet; for `hide_after`.
+    """
+
+    def __init__(
+        self,
+        packets: Iterator[VideoPacket],
+        container: OutputContainer,
+        end_s: Fraction | None = None,
+    ) -> None:
+        self.end_s = end_s
         self._packets = packets
         self._container = container
         self._next = next(packets, None)
@@ -52,95 +85,188 @@ class VideoCopy:
             self._next = next(self._packets, None)
 
 
-def check_copy(selection: VideoSelection, suffix: str) -> None:
-    """Raises OutputError unless this selection can be copied into such a container, unchanged.
+def plan_copy(selection: VideoSelection, suffix: str) -> CopyPlan:
+    """How to copy this selection into such a container, unchanged.
 
-    Raises OptionError where that container would have to begin beyond the video's end.
+    Raises OutputError where that cannot be, and OptionError where the copy would have to begin
+    beyond the video's end.
     """
-    with open_video(selection.path) as (_, stream):
-        codec = stream.codec_context.name
-    if codec not in _codecs_of(suffix):
-        fitting = [other for other in VIDEO_MUXERS if codec in _codecs_of(other)]
+    info = probe(selection.path)
+    if info.is_still:
         raise OutputError(
-            f"the video is {codec}, which {suffix} cannot hold unchanged; "
-            f"expected one of {', '.join(fitting) or '.wav'} as the output"
+            f"{selection.path} is a still, which {suffix} would show for a moment, expected a "
+            f"video; write {_WITHOUT_VIDEO}, or make a video of it first"
         )
-    zero = probe(selection.path).first_s
-    begin = zero + exact_seconds(selection.start_s)
-    with open_video(selection.path) as (container, stream):
-        packets = _from_key_frame(selection, container, stream, begin)
-        first = next(packets, None)
-        end = Fraction(0) if first is None else _end_s(chain([first], packets), begin)
-    if first is None or (first.dts is None and first.pts is None):
+    begin = info.first_s + exact_seconds(selection.start_s)
+    first, form = _form(selection, info, suffix)
+    if first.dts is None and first.pts is None:
         raise OutputError(
             f"{selection.path} has no timestamps that a copy could keep, expected a container "
             "such as mp4 around its video; convert it first, or write .wav"
         )
-    key = _display_s(first)
-    if suffix in _HIDES_FRAMES_BEFORE_START:
-        return
-    if abs(key - begin) > _SAME_TIME:
-        if end <= begin:
-            raise start_beyond_end(begin - zero, end - zero)
+    if info.codec == "mpeg4" and _PACKED.search(bytes(first)):
         raise OutputError(
-            f"start {selection.start_s:g} s is between key frames, expected a key frame because "
-            f"{suffix} cannot begin elsewhere; use --start {float(key - zero):g}, "
-            "or write .mp4 or .mov"
+            f"{selection.path} has two frames in one packet (DivX), expected one in each; "
+            "convert it first, or write .wav"
         )
+    times = None if info.tells_order else _display_times(selection.path)
+    plan = CopyPlan(
+        selection=selection,
+        info=info,
+        form=form,
+        begin=begin,
+        end=_end(selection, begin, _cut(selection.path, suffix)),
+        times=times,
+    )
+    if suffix not in HAS_EDIT_LIST:
+        _check_key_frame(plan, suffix)
+    return plan
+
+
+def _form(selection: VideoSelection, info: VideoInfo, suffix: str) -> tuple[VideoPacket, Form]:
+    """The first packet that can be decoded alone, and how its stream fits the container."""
+    forms: dict[str, Form] = {}
+    for each in (suffix, *(other for other in VIDEO_MUXERS if other != suffix)):
+        with open_video(selection.path) as (container, stream):
+            first = next((p for p in timed_packets(container, stream) if _is_key(p)), None)
+            if first is None:
+                break
+            copied = Copied(container, stream, info.first_s, Fraction(0), None)
+            form = form_for(copied, first, each, selection.path)
+        if form is not None and each == suffix:
+            return first, form
+        if form is not None:
+            forms[each] = form
+    choices = ("one of " if len(forms) > 1 else "") + (", ".join(forms) or ".wav")
+    raise OutputError(
+        f"the video is {info.codec}, which {suffix} cannot hold unchanged; "
+        f"expected {choices} as the output, or a video of h264 as the input"
+    )
+
+
+def _is_key(packet: VideoPacket) -> bool:
+    return packet.is_keyframe and packet.size > 0
+
+
+def _display_times(path: Path) -> DisplayTimes:
+    with open_video(path) as (container, stream):
+        return display_times(container, stream)
+
+
+def _cut(path: Path, suffix: str) -> Fraction | None:
+    """Where an edit list ends the display before the packets do, in the container's seconds.
+
+    Raises OutputError for one that the copy cannot have: frames that are stored between those that
+    are shown, but are not shown.
+    """
+    with open_video(path) as (container, stream):
+        if not any(entry.is_discard for entry in stream.index_entries):
+            return None
+        spans = [
+            (packet.is_discard, _display_s(packet), (packet.duration or 0) * packet.time_base)
+            for packet in timed_packets(container, stream)
+            if packet.size
+        ]
+    shown = [number for number, (is_hidden, *_) in enumerate(spans) if not is_hidden]
+    if not shown:
+        return None
+    first = min(spans[number][1] for number in shown)
+    last, length = max(spans[number][1:] for number in shown)
+    within = [at for is_hidden, at, _ in spans[: shown[-1]] if is_hidden and at >= first]
+    needed_later = any(at > last for at in within) and suffix not in HAS_EDIT_LIST
+    if needed_later or any(at <= last for at in within):
+        raise OutputError(
+            f"the edit list of {path} hides frames that others need, which {suffix} cannot; "
+            f"expected {'an uncut video' if not needed_later else '.mp4 or .mov'} "
+            f"for a copy; write {_WITHOUT_VIDEO}, or convert the video first"
+        )
+    return last + length
+
+
+def _end(selection: VideoSelection, begin: Fraction, cut: Fraction | None) -> Fraction | None:
+    if selection.duration_s is None:
+        return cut
+    end = begin + exact_seconds(selection.duration_s)
+    return end if cut is None else min(end, cut)
+
+
+def _check_key_frame(plan: CopyPlan, suffix: str) -> None:
+    """Raises OutputError, or OptionError beyond the end, unless the copy begins at a key frame."""
+    begin, zero = plan.begin, plan.info.first_s
+    with open_video(plan.selection.path) as (container, stream):
+        packets = _from_key_frame(plan.selection, container, stream, begin, plan.times)
+        first = next(packets, None)
+        if first is not None and abs(_display_s(first) - begin) <= _SAME_TIME:
+            return
+        end = zero if first is None else _end_s(chain([first], packets), begin)
+    if first is None or end <= begin:
+        raise start_beyond_end(begin - zero, end - zero)
+    key = float(_display_s(first) - zero)
+    advice = f"use --start {key:g}, or write" if key >= 0 else "write"
+    raise OutputError(
+        f"start {plan.selection.start_s:g} s is between key frames, expected a key frame because "
+        f"{suffix} cannot begin elsewhere; {advice} .mp4 or .mov"
+    )
 
 
 @contextmanager
 def copied_video(
-    selection: VideoSelection, container: OutputContainer, suffix: str
+    container: OutputContainer, suffix: str, plan: CopyPlan, out: Path
 ) -> Iterator[VideoCopy]:
-    """Adds the source's video stream to `container`; time 0 is the start of the selection.
+    """Adds the video stream that `plan` is about to `container`; time 0 is the selection's start.
 
     Payloads are those of the source. A selection that ends where frames are stored out of order
-    (B-frames) keeps the one or two later frames that earlier ones need; one that begins within a
-    frame begins with the rest of it, or in players that cannot with the next frame.
+    (B-frames) keeps the one or two later frames that earlier ones need, in mp4 and mov unseen; one
+    that begins within a frame begins with the rest of it, or in players that cannot with the next
+    frame. Warns of what the input has beside the video.
     """
-    begin = probe(selection.path).first_s + exact_seconds(selection.start_s)
-    with open_video(selection.path) as (source, stream):
-        target = _add_same_stream(stream, container, suffix)
-        packets = _up_to_end(selection, _from_key_frame(selection, source, stream, begin), begin)
-        if suffix not in _HIDES_FRAMES_BEFORE_START:
-            packets = (p for p in packets if _display_s(p) >= begin - _SAME_TIME)
-        yield VideoCopy(_shifted(packets, target, begin), container)
-
-
-def _add_same_stream(stream: VideoStream, container: OutputContainer, suffix: str) -> VideoStream:
-    target = container.add_stream_from_template(stream, opaque=True)
-    if stream.average_rate:
-        target.codec_context.framerate = stream.average_rate
-    if suffix in _HIDES_FRAMES_BEFORE_START and stream.codec_context.name == "hevc":
-        target.codec_context.codec_tag = "hvc1"  # QuickTime does not open the default, hev1
-    return target
+    path = plan.selection.path
+    with open_video(path) as (source, stream):
+        copied = plan.copied(source, stream)
+        tell_dropped(copied, plan.form, path, out)
+        target = add_stream(copied, container, suffix, plan.form)
+        if plan.times is not None:
+            target.codec_context.framerate = 1 / (plan.times.step * stream.time_base)
+        packets = plan.packets(source, stream)
+        if suffix not in HAS_EDIT_LIST:
+            packets = (p for p in packets if _display_s(p) >= plan.begin - _SAME_TIME)
+        end_s = None if plan.end is None or suffix not in HAS_EDIT_LIST else plan.end - plan.begin
+        yield VideoCopy(_shifted(packets, target, plan.begin), container, end_s)
 
 
 def _from_key_frame(
-    selection: VideoSelection, source: InputContainer, stream: VideoStream, begin: Fraction
+    selection: VideoSelection,
+    source: InputContainer,
+    stream: VideoStream,
+    begin: Fraction,
+    times: DisplayTimes | None,
 ) -> Iterator[VideoPacket]:
     """Packets in stored order from a key frame at or before `begin`."""
     if selection.start_s > 0 and seek_lands_before(selection.path, begin):
         seek(source, stream, begin)
     started = False
     try:
-        for packet in source.demux(stream):
+        for packet in timed_packets(source, stream):
             started = started or packet.is_keyframe
             if started and packet.size:
+                if times is not None:
+                    _display_at(packet, times)
                 yield packet
     except av.error.FFmpegError:
         return  # the rest cannot be read: the reader of the pictures has warned
 
 
-def _up_to_end(
-    selection: VideoSelection, packets: Iterator[VideoPacket], begin: Fraction
-) -> Iterator[VideoPacket]:
+def _display_at(packet: VideoPacket, times: DisplayTimes) -> None:
+    dts = packet.dts or 0
+    packet.pts = times.pts.get(packet.pos or 0, dts)
+    packet.dts, packet.duration = dts - times.delay, times.step
+
+
+def _up_to_end(packets: Iterator[VideoPacket], end: Fraction | None) -> Iterator[VideoPacket]:
     """Drops what is displayed after the end, except what a displayed frame may still refer to."""
-    if selection.duration_s is None:
+    if end is None:
         yield from packets
         return
-    end = begin + exact_seconds(selection.duration_s)
     late: list[VideoPacket] = []
     for packet in packets:
         if packet.dts is not None and packet.dts * packet.time_base >= end:
@@ -191,8 +317,3 @@ def _display_s(packet: VideoPacket) -> Fraction:
     """When the packet's frame is displayed."""
     stamp = packet.pts if packet.pts is not None else packet.dts
     return (stamp or 0) * packet.time_base
-
-
-def _codecs_of(suffix: str) -> set[str]:
-    with av.open(io.BytesIO(), "w", format=VIDEO_MUXERS[suffix]) as container:
-        return container.supported_codecs

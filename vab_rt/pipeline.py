@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,15 @@ from vab_rt.config import ClipConfig, GenerateOptions
 from vab_rt.engines import Engines, open_engines
 from vab_rt.errors import BundleError, OptionError
 from vab_rt.hub import open_model
+from vab_rt.loudness import Limiter
 from vab_rt.stopwatch import Stopwatch
 from vab_rt.systems import State, System, open_system
 from vab_rt.video import VideoReader
 from vab_rt.windows import Window, cut_windows, join, num_windows
 
 DEFAULTS = GenerateOptions()
+SEEN_S = 4.0
+"""Seconds around a shorter selection that the model sees: alone, most would be silent."""
 STAGES = ("decode_video", "visual")
 """Of every system; its own two follow."""
 
@@ -36,7 +40,8 @@ class Step:
     state: npt.NDArray[Any]
     """what the system decodes: of VAB tokens [K, T], where V is [MASK]"""
     audio: npt.NDArray[np.float32] | None
-    """[samples] that this window adds to the sound, in -1 to 1; on its last step only"""
+    """[samples] that this window adds to the sound, in -1 to 1, the last 44 ms of it with the next;
+    on its last step only"""
     timings_s: dict[str, float]
     """seconds spent so far, by stage"""
 
@@ -76,18 +81,21 @@ class Pipeline:
         decoding, rendering = system.stages
         clock, num_steps = Stopwatch(*STAGES, decoding, rendering), system.num_steps(options)
         with clock.time("decode_video"):
-            reader = VideoReader(video, c, options.start_s, options.duration_s)
+            seen_s = min(SEEN_S, c.clip_s / 2)
+            reader = VideoReader(video, c, options.start_s, options.duration_s, seen_s)
         frames = clock.each("decode_video", reader.frames())
         features = clock.each("visual", system.see(frames))
         state: State | None = None
-        tail = np.empty(0, np.float32)
-        for window in cut_windows(features, lambda: _exact_duration(reader, c), c):
+        tail, limiter = np.empty(0, np.float32), Limiter(c.sample_rate_hz)
+        duration_s = partial(_exact_duration, reader, c)
+        for window in cut_windows(features, duration_s, c, reader.lead_s):
             steps = system.decode(window, state, options)
             for step, state in clock.each(decoding, steps):
                 audio = None
                 if step == num_steps - 1:
                     with clock.time(rendering):
-                        audio, tail = join(self.render(state)[0], tail, window, c)
+                        heard, tail = join(self.render(state)[0], tail, window, c)
+                        audio = limiter.add(heard, is_last=window.is_last)
                 yield Step(
                     window=window.index,
                     num_windows=_expected_windows(reader, window, c),

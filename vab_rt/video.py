@@ -43,7 +43,12 @@ def start_beyond_end(start: Fraction, end: Fraction) -> OptionError:
 
 
 class VideoReader:
-    """The pictures of one selection of a video, and its length once they have been read."""
+    """The pictures of one selection of a video, and its length once they have been read.
+
+    seen_s: where the selection is shorter and the video has more around it, pictures are of this
+    many seconds with the selection in their middle. A still takes as long as duration_s says.
+    Raises MediaError, and OptionError for a still without duration_s or with a start.
+    """
 
     def __init__(
         self,
@@ -51,6 +56,7 @@ class VideoReader:
         config: ClipConfig,
         start_s: float = 0.0,
         duration_s: float | None = None,
+        seen_s: float = 0.0,
     ) -> None:
         self.path = Path(path)
         self.info = probe(self.path)
@@ -59,10 +65,20 @@ class VideoReader:
         self._start = exact_seconds(start_s)
         self._length = None if duration_s is None else exact_seconds(duration_s)
         self._read: Fraction | None = None
+        if self.info.is_still:
+            self._check_still()
+        self._lead, self._trail = self._around(exact_seconds(seen_s))
+
+    @property
+    def lead_s(self) -> float:
+        """Seconds before the start that the pictures begin with."""
+        return float(self._lead)
 
     @property
     def expected_s(self) -> float | None:
         """Length of the selection if the container tells the truth; None when it tells nothing."""
+        if self.info.is_still:
+            return float(self._length or 0)
         declared = self.info.duration_s
         left = None if declared is None else max(0.0, declared - float(self._start))
         if self._length is None:
@@ -78,7 +94,8 @@ class VideoReader:
     def frames(self) -> Iterator[NDArray[np.uint8]]:
         """Pictures [image_size, image_size, 3], RGB: number i is on display at (i + 0.5) / rate.
 
-        At least one picture, however short the selection. Nothing past the selection's end is
+        The same object again while a frame stays on display. At least one picture, however short
+        the selection. Nothing past the selection's end and what is seen of the time after it is
         decoded. Raises MediaError, OptionError for a start beyond the end; warns MediaWarning.
         """
         to_picture = _picture_maker(self._size, self.info.pixel_aspect)
@@ -92,33 +109,65 @@ class VideoReader:
                 num_ticks += 1
         if num_ticks == 0:
             yield to_picture(frame)
-        self._read = until
+        self._read = until - self._lead
+        if self._length is not None:
+            self._read = min(self._read, self._length)
+
+    def _check_still(self) -> None:
+        if self._start:
+            raise OptionError(
+                f"start is {float(self._start):g} s in {self.path}, a still, expected 0 as it has "
+                "no time; leave the start out"
+            )
+        if self._length is None:
+            raise OptionError(
+                f"{self.path} is a still, which has no length, expected one for its sound; "
+                "say how many seconds with --duration (duration_s)"
+            )
+
+    def _around(self, seen: Fraction) -> tuple[Fraction, Fraction]:
+        """Seconds to be seen before and after the selection, as far as the video has them."""
+        if self.expected_s is None or self.info.is_still:
+            return Fraction(0), Fraction(0)
+        length, declared = exact_seconds(self.expected_s), self.info.duration_s
+        missing = max(Fraction(0), seen - length)
+        after = Fraction(0)
+        if self._length is not None and declared is not None:
+            after = max(Fraction(0), exact_seconds(declared) - self._start - length)
+        lead = min(self._start, max(missing / 2, missing - after))
+        return lead, missing - lead if self._length is not None else Fraction(0)
 
     def _displayed(self) -> Iterator[tuple[VideoFrame, Fraction]]:
-        """Each frame of the selection, and when it leaves the display counted from the start."""
-        stop = None if self._length is None else self._start + self._length
+        """Each frame that is seen, and when it leaves the display counted from the first."""
+        start = self._start - self._lead
+        stop = None if self._length is None else self._start + self._length + self._trail
         shown: VideoFrame | None = None
         end = Fraction(0)
         for frame, begin, end in self._timed_frames():
-            if shown is not None and begin > self._start:
-                yield shown, (begin if stop is None else min(begin, stop)) - self._start
+            if shown is not None and begin > start:
+                yield shown, (begin if stop is None else min(begin, stop)) - start
             if stop is not None and begin >= stop and shown is not None:
                 return
             shown = frame
         assert shown is not None, "probe has decoded a frame of this file"
+        if self.info.is_still and stop is not None:
+            yield shown, stop
+            return
         if end <= self._start:
             raise start_beyond_end(self._start, end)
         self._warn_if_cut_short(end)
-        yield shown, (end if stop is None else min(end, stop)) - self._start
+        yield shown, (end if stop is None else min(end, stop)) - start
 
     def _timed_frames(self) -> Iterator[tuple[VideoFrame, Fraction, Fraction]]:
         """Decoded frames with begin and end in seconds of the video, from the start's key frame."""
-        begin_s = self.info.first_s + self._start
-        can_seek = self._start > 0 and seek_lands_before(self.path, begin_s)
+        start = self._start - self._lead
+        begin_s = self.info.first_s + start
+        can_seek = start > 0 and seek_lands_before(self.path, begin_s)
         with open_video(self.path) as (container, stream):
             if can_seek:
                 seek(container, stream, begin_s)
-            for frame, begin, end in decode(container, stream, self.path):
+            found = decode(container, stream, self.path, tells_order=self.info.tells_order)
+            for frame, begin, end in found:
                 yield frame, begin - self.info.first_s, end - self.info.first_s
 
     def _warn_if_cut_short(self, end: Fraction) -> None:

@@ -17,6 +17,7 @@ from vab_rt.config import ClipConfig
 
 # 2**64 over the golden ratio: window seeds of nearby clip seeds do not meet.
 _SEED_STRIDE = 0x9E3779B97F4A7C15
+_SHORT_S = 1.2
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Window:
 
     index: int
     features: npt.NDArray[np.float32]
-    """[F, visual_dim]; past the end of the video the last feature repeats"""
+    """[F, visual_dim]; past the end of the video its last feature repeats, of a very short one all
+    come back and forth"""
     num_seen: int
     """features that are of the video, before those that repeat"""
     keep: slice
@@ -39,13 +41,16 @@ def cut_windows(
     features: Iterator[npt.NDArray[np.float32]],
     duration_s: Callable[[], float],
     config: ClipConfig,
+    lead_s: float = 0.0,
 ) -> Iterator[Window]:
     """Windows over a stream of features [visual_dim], one per visual tick, at least one.
 
     duration_s is asked once the stream has ended. A feature of tick i means that the video is
     longer than (i + 0.5) / visual_rate_hz. The kept samples add up to the video's, exactly.
+    lead_s: at most half a clip that is seen but not heard, before the time that duration_s tells.
     """
     c = config
+    lead = c.samples_in(lead_s)
     held: list[npt.NDArray[np.float32]] = []
     num_read = 0
     for index in count():
@@ -58,11 +63,13 @@ def cut_windows(
         num_read += len(new)
         held = (held + new)[-max(1, num_read - _tick(start, c)) :]
         goes_on = num_read > beyond
-        num_left = None if goes_on else c.samples_in(duration_s()) - start * c.hop_samples
+        num_left = None if goes_on else lead + c.samples_in(duration_s()) - start * c.hop_samples
         is_last = num_left is not None and num_left <= c.num_samples
-        keep = _kept(index, num_left if is_last else None, c)
+        keep = _kept(index, num_left if is_last else None, lead, c)
         num_seen = min(len(held), c.num_frames)
-        yield Window(index, _fill(held, c.num_frames), num_seen, keep, is_last)
+        is_short = index == 0 and is_last and num_seen < _SHORT_S * c.visual_rate_hz
+        fill = _fill_back_and_forth if is_short else _fill
+        yield Window(index, fill(held, c.num_frames), num_seen, keep, is_last)
         if is_last:
             return
 
@@ -115,9 +122,18 @@ def _fill(held: list[npt.NDArray[np.float32]], num_frames: int) -> npt.NDArray[n
     return np.stack(rows + rows[-1:] * (num_frames - len(rows)))  # [F, visual_dim]
 
 
-def _kept(index: int, num_left: int | None, config: ClipConfig) -> slice:
+def _fill_back_and_forth(
+    held: list[npt.NDArray[np.float32]], num_frames: int
+) -> npt.NDArray[np.float32]:
+    """The features of a very short video again and again: one that freezes at once sounds of
+    nothing."""
+    there_and_back = held + held[::-1]
+    return np.stack([there_and_back[i % len(there_and_back)] for i in range(num_frames)])
+
+
+def _kept(index: int, num_left: int | None, lead: int, config: ClipConfig) -> slice:
     """From the middle of one shared part to the middle of the next, or the ends of the video."""
     shared = config.num_overlap_hops * config.hop_samples
-    begin = shared // 2 if index else 0
+    begin = shared // 2 if index else lead
     end = config.num_samples - shared + shared // 2
     return slice(begin, end if num_left is None else num_left)

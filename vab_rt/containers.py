@@ -1,0 +1,278 @@
+"""What a container can hold of another: asked of FFmpeg's muxers by writing a few bytes to memory,
+as their lists of codecs promise more than they keep."""
+
+import io
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import msgspec
+import numpy as np
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from vab_rt.errors import MediaWarning
+from vab_rt.packets import VideoPacket, frame_s
+
+VIDEO_MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+_BOXED = (".mp4", ".mov")
+_DOLBY_RECORDS = (b"dvcC", b"dvvC", b"dvwC")
+_HEAD_BYTES = 1 << 20
+# Facts of a file and not of what it shows; written anew.
+_OWN_TAGS = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration", "software"}
+_STREAM_TAGS = ("language", "title", "handler_name", "reel_name", "creation_time")
+_PLACE = "com.apple.quicktime.location.iso6709"
+_SAME_PICTURE = 8.0  # mean difference of 8 bits: range or colours may be told otherwise
+
+
+class Form(msgspec.Struct, frozen=True):
+    """How a video stream goes into a container. tag: its four characters, None for the muxer's
+    choice. is_strict: by the muxer's own rules, which leave out some tags and the Dolby Vision
+    record. has_any_tags: in mp4 and mov also tags that these do not define, as phones write them.
+    has_timecode: if there is one. has_dolby: with the record. lost: names of tags that do not get
+    there."""
+
+    tag: str | None
+    is_strict: bool
+    has_any_tags: bool = False
+    has_timecode: bool = True
+    has_dolby: bool = False
+    lost: tuple[str, ...] = ()
+
+    @property
+    def options(self) -> dict[str, str]:
+        """Of the muxer."""
+        strict = {} if self.is_strict else {"strict": "unofficial"}
+        return strict | ({"movflags": "use_metadata_tags"} if self.has_any_tags else {})
+
+
+class Copied(msgspec.Struct, frozen=True):
+    """What goes along with a stream's packets: its description, from `start_s` of the video on."""
+
+    source: InputContainer
+    stream: VideoStream
+    zero: Fraction
+    start: Fraction
+    length: Fraction | None
+
+
+def add_stream(copied: Copied, target: OutputContainer, suffix: str, form: Form) -> VideoStream:
+    """A stream in `target` for the packets, with title, place, date, chapters and timecode."""
+    source = copied.stream
+    stream = target.add_stream_from_template(source, opaque=True)
+    if source.average_rate:
+        stream.codec_context.framerate = source.average_rate
+    if form.tag is not None:
+        stream.codec_context.codec_tag = form.tag
+    own = _named(source.metadata)
+    tags = {key: own[key] for key in _STREAM_TAGS if key in own}
+    timecode = _timecode(copied) if form.has_timecode else None
+    stream.metadata.update(tags | ({"timecode": timecode} if timecode else {}))
+    target.metadata.update(_tags(copied.source))
+    chapters = list(_chapters(copied))
+    if chapters:
+        target.set_chapters(chapters)
+    return stream
+
+
+def form_for(copied: Copied, packet: VideoPacket, suffix: str, path: Path) -> Form | None:
+    """How the stream fits into such a container, from its first packet; None if it does not."""
+    shown = _decoded(copied.stream, packet)
+    has_any = suffix in _BOXED and any(
+        key.lower().startswith("com.") for key in _tags(copied.source)
+    )
+    forms = list(_forms_to_try(copied, suffix, path))
+    for has_timecode, each in product((True, False), forms):
+        form = msgspec.structs.replace(each, has_any_tags=has_any, has_timecode=has_timecode)
+        written = _write_one(copied, packet, suffix, form)
+        if written is None or not _shows(written, shown):
+            continue
+        has_dolby = any(record in written for record in _DOLBY_RECORDS)
+        lost = _lost_tags(copied, written)
+        return msgspec.structs.replace(form, has_dolby=has_dolby, lost=lost)
+    return None
+
+
+def tell_dropped(copied: Copied, form: Form, path: Path, out: Path) -> None:
+    """Warns once, in one line, of what the input has and the copy has not."""
+    named = list(_dropped(copied))
+    if _has_dolby_record(path) and not form.has_dolby:
+        named.append("its Dolby Vision record")
+    if not form.has_timecode and _timecode(copied) is not None:
+        named.append("its timecode")
+    if form.lost:
+        named.append(f"tags ({', '.join(form.lost)})")
+    if named:
+        message = f"{out.name} does not get all of {path}; left out: {', '.join(named)}"
+        warnings.warn(message, MediaWarning, stacklevel=3)
+
+
+def _forms_to_try(copied: Copied, suffix: str, path: Path) -> Iterator[Form]:
+    """With the stream's own tag; with that which QuickTime opens; with the muxer's choice."""
+    try:
+        own = copied.stream.codec_context.codec_tag
+    except UnicodeDecodeError:
+        own = ""
+    is_dolby = _has_dolby_record(path)
+    if own.isprintable() and own.strip():
+        if not is_dolby:
+            yield Form(own, is_strict=True)
+        if "mov" in copied.source.format.name:  # elsewhere tags are not those of mp4 and mov
+            yield Form(own, is_strict=False)
+    if suffix in _BOXED and copied.stream.codec_context.name == "hevc":
+        yield Form("hvc1", is_strict=not is_dolby)  # QuickTime does not open FFmpeg's choice, hev1
+    yield Form(None, is_strict=not is_dolby)
+    if is_dolby:
+        yield Form(None, is_strict=True)
+
+
+def _write_one(copied: Copied, packet: VideoPacket, suffix: str, form: Form) -> bytes | None:
+    """A file with one packet; None where the muxer refuses."""
+    file = io.BytesIO()
+    options = {"fflags": "+bitexact", **form.options}
+    try:
+        with av.open(file, "w", format=VIDEO_MUXERS[suffix], options=options) as target:
+            stream = add_stream(copied, target, suffix, form)
+            target.mux_one(_at_zero(packet, stream, copied.stream))
+    except (av.error.FFmpegError, ValueError):  # PyAV's own check of the muxer's list
+        return None
+    return file.getvalue()
+
+
+def _at_zero(packet: VideoPacket, stream: VideoStream, source: VideoStream) -> VideoPacket:
+    only: VideoPacket = Packet(bytes(packet))
+    only.stream, only.time_base = stream, packet.time_base
+    only.pts = only.dts = 0
+    only.duration = max(1, round(frame_s(source) / packet.time_base))
+    only.is_keyframe = True
+    return only
+
+
+def _decoded(stream: VideoStream, packet: VideoPacket) -> VideoFrame | None:
+    """The frame of one packet, None where it needs others. Ends the decoder of the stream."""
+    try:
+        return next(iter([*stream.decode(packet), *stream.decode(None)]), None)
+    except av.error.FFmpegError:
+        return None
+
+
+def _shows(written: bytes, shown: VideoFrame | None) -> bool:
+    """Whether a written file shows this frame; taken for granted where there is none."""
+    if shown is None:
+        return True
+    try:
+        with av.open(io.BytesIO(written)) as container:
+            found = next(container.decode(video=0), None)
+    except (av.error.FFmpegError, IndexError):
+        return False
+    if found is None or (found.width, found.height) != (shown.width, shown.height):
+        return False
+    first, second = (f.to_ndarray(format="rgb24").astype(np.int16) for f in (found, shown))
+    return bool(np.abs(first - second).mean() < _SAME_PICTURE)
+
+
+def _named(tags: dict[str, str]) -> dict[str, str]:
+    """The same with names as most containers have them; matroska's are in capitals."""
+    return {key.lower() if key.isupper() else key: value for key, value in tags.items()}
+
+
+def _tags(source: InputContainer) -> dict[str, str]:
+    tags = {k: v for k, v in _named(source.metadata).items() if k not in _OWN_TAGS}
+    for value in [v for k, v in tags.items() if k.lower() == _PLACE]:
+        tags.setdefault("location", value)
+    if "location" in tags:  # the same again, by language
+        tags = {k: v for k, v in tags.items() if not k.startswith("location-")}
+    return tags
+
+
+def _lost_tags(copied: Copied, written: bytes) -> tuple[str, ...]:
+    """Names that the written file does not have."""
+    with av.open(io.BytesIO(written)) as container:
+        found = [container.metadata, *(stream.metadata for stream in container.streams)]
+        kept = {key.lower() for tags in found for key in tags}
+    return tuple(sorted(key for key in _tags(copied.source) if key.lower() not in kept))
+
+
+def _chapters(copied: Copied) -> Iterator[dict[str, Any]]:
+    """Those of the selection, counted from its start."""
+    begin = copied.zero + copied.start
+    for number, chapter in enumerate(copied.source.chapters()):
+        base = chapter["time_base"]
+        start, end = (chapter[key] * base - begin for key in ("start", "end"))
+        last = end if copied.length is None else min(end, copied.length)
+        if last > max(start, 0):
+            span = {"start": round(max(start, 0) / base), "end": round(last / base)}
+            yield {**chapter, **span, "id": number}
+
+
+def _timecode(copied: Copied) -> str | None:
+    """That of the selection's first frame."""
+    own, whole = _named(copied.stream.metadata), _named(copied.source.metadata)
+    first = own.get("timecode") or whole.get("timecode")
+    rate = copied.stream.average_rate
+    if first is None or rate is None or not copied.start:
+        return first
+    return later_timecode(first, int(copied.start * rate), rate)
+
+
+def later_timecode(timecode: str, num_frames: int, rate: Fraction) -> str | None:
+    """HH:MM:SS:FF that many frames later; with ";" two of 30 numbers a minute are left out, but
+    not every tenth minute (SMPTE ST 12-1). None where the text is none."""
+    drops = ";" in timecode or "." in timecode
+    parts = timecode.replace(";", ":").replace(".", ":").split(":")
+    if len(parts) != 4 or not all(part.isdigit() for part in parts):
+        return None
+    base = round(rate)
+    left_out = round(base / 15) if drops else 0
+    hours, minutes, seconds, frames = map(int, parts)
+    whole = 60 * hours + minutes
+    count = (60 * whole + seconds) * base + frames - left_out * (whole - whole // 10) + num_frames
+    tens, rest = divmod(count, 600 * base - 9 * left_out)
+    if rest >= 60 * base:
+        skipped = 1 + (rest - 60 * base) // (60 * base - left_out)
+    else:
+        skipped = 0
+    count = tens * 600 * base + rest + left_out * skipped
+    seconds, frames = divmod(count, base)
+    clock = f"{seconds // 3600 % 24:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+    return f"{clock}{';' if drops else ':'}{frames:02}"
+
+
+def _dropped(copied: Copied) -> Iterator[str]:
+    """Other streams, by kind; not a timecode or chapters, which are written anew."""
+    kinds: Counter[str] = Counter()
+    has_chapters = bool(copied.source.chapters())
+    for stream in copied.source.streams:
+        if stream.index == copied.stream.index:
+            continue
+        if stream.type == "data" and (has_chapters or "timecode" in stream.metadata):
+            continue
+        is_cover = bool(stream.disposition & Disposition.attached_pic)
+        kinds["cover picture" if is_cover else _KINDS.get(stream.type, stream.type)] += 1
+    for kind, num in kinds.items():
+        yield f"{num} {kind}{'' if num == 1 else 's'}"
+
+
+_KINDS = {
+    "audio": "sound track",
+    "subtitle": "subtitle track",
+    "data": "data track",
+    "video": "other video track",
+}
+
+
+def _has_dolby_record(path: Path) -> bool:
+    """Whether the head or the tail of the file, where descriptions are, has one."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+        file.seek(max(0, path.stat().st_size - _HEAD_BYTES))
+        return any(record in part for part in (head, file.read()) for record in _DOLBY_RECORDS)
