@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import av
 import av.error
@@ -22,6 +22,9 @@ from av.video.stream import VideoStream
 
 from vab_rt.errors import MediaWarning
 from vab_rt.packets import VideoPacket, frame_s
+
+if TYPE_CHECKING:
+    from av.container.core import Chapter  # in PyAV's stubs alone
 
 VIDEO_MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 _BOXED = (".mp4", ".mov")
@@ -149,7 +152,7 @@ def _write_one(copied: Copied, packet: VideoPacket, suffix: str, form: Form) -> 
 
 
 def _at_zero(packet: VideoPacket, stream: VideoStream, source: VideoStream) -> VideoPacket:
-    only: VideoPacket = Packet(bytes(packet))
+    only = cast("VideoPacket", Packet(bytes(packet)))
     only.stream, only.time_base = stream, packet.time_base
     only.pts = only.dts = 0
     only.duration = max(1, round(frame_s(source) / packet.time_base))
@@ -170,7 +173,7 @@ def _shows(written: bytes, shown: VideoFrame | None) -> bool:
     if shown is None:
         return True
     try:
-        with av.open(io.BytesIO(written)) as container:
+        with av.open(io.BytesIO(written), "r") as container:
             found = next(container.decode(video=0), None)
     except (av.error.FFmpegError, IndexError):
         return False
@@ -196,22 +199,27 @@ def _tags(source: InputContainer) -> dict[str, str]:
 
 def _lost_tags(copied: Copied, written: bytes) -> tuple[str, ...]:
     """Names that the written file does not have."""
-    with av.open(io.BytesIO(written)) as container:
+    with av.open(io.BytesIO(written), "r") as container:
         found = [container.metadata, *(stream.metadata for stream in container.streams)]
         kept = {key.lower() for tags in found for key in tags}
     return tuple(sorted(key for key in _tags(copied.source) if key.lower() not in kept))
 
 
-def _chapters(copied: Copied) -> Iterator[dict[str, Any]]:
+def _chapters(copied: Copied) -> "Iterator[Chapter]":
     """Those of the selection, counted from its start."""
     begin = copied.zero + copied.start
     for number, chapter in enumerate(copied.source.chapters()):
-        base = chapter["time_base"]
-        start, end = (chapter[key] * base - begin for key in ("start", "end"))
+        base = chapter["time_base"] or Fraction(1)
+        start, end = chapter["start"] * base - begin, chapter["end"] * base - begin
         last = end if copied.length is None else min(end, copied.length)
-        if last > max(start, 0):
-            span = {"start": round(max(start, 0) / base), "end": round(last / base)}
-            yield {**chapter, **span, "id": number}
+        if last > max(start, Fraction(0)):
+            yield {
+                "id": number,
+                "start": round(max(start, Fraction(0)) / base),
+                "end": round(last / base),
+                "time_base": base,
+                "metadata": chapter["metadata"],
+            }
 
 
 def _timecode(copied: Copied) -> str | None:

@@ -15,7 +15,6 @@ import av
 import av.error
 import msgspec
 from av.container import InputContainer
-from av.format import Flags
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -156,7 +155,7 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
 def _own_duration(container: InputContainer, stream: VideoStream) -> float | None:
     """The length of the pictures alone, None where the container only tells that of the whole, or
     only knows it from clocks that may start again."""
-    if container.format.flags & Flags.ts_discont.value:
+    if may_jump(container):
         return None
     whole = _whole_duration(container)
     if stream.duration and stream.time_base:

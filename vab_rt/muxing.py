@@ -171,7 +171,7 @@ def _cut(path: Path, suffix: str) -> Fraction | None:
     if not shown:
         return None
     first = min(spans[number][1] for number in shown)
-    last, length = max(spans[number][1:] for number in shown)
+    last, length = max((at, length) for is_hidden, at, length in spans if not is_hidden)
     within = [at for is_hidden, at, _ in spans[: shown[-1]] if is_hidden and at >= first]
     needed_later = any(at > last for at in within) and suffix not in HAS_EDIT_LIST
     if needed_later or any(at <= last for at in within):
@@ -226,7 +226,9 @@ def copied_video(
         tell_dropped(copied, plan.form, path, out)
         target = add_stream(copied, container, suffix, plan.form)
         if plan.times is not None:
-            target.codec_context.framerate = 1 / (plan.times.step * stream.time_base)
+            target.codec_context.framerate = 1 / (
+                plan.times.step * (stream.time_base or Fraction(1))
+            )
         packets = plan.packets(source, stream)
         if suffix not in HAS_EDIT_LIST:
             packets = (p for p in packets if _display_s(p) >= plan.begin - _SAME_TIME)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from heapq import heappop, heappush
 from itertools import chain, islice, pairwise
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import av.error
 import msgspec
@@ -31,9 +31,14 @@ def timed_packets(container: InputContainer, stream: VideoStream) -> Iterator[Vi
         yield packet
 
 
+def may_jump(container: InputContainer) -> bool:
+    """Whether its clock is that of a broadcast (mpeg transport and program streams)."""
+    return bool(container.format.flags & cast(int, Flags.ts_discont.value))
+
+
 def starts_again(container: InputContainer, stream: VideoStream) -> bool:
     """Whether the clock does somewhere; only containers made for broadcast are read for it."""
-    if not container.format.flags & Flags.ts_discont.value:
+    if not may_jump(container):
         return False
     clock = _Clock(container, stream)
     try:
@@ -50,8 +55,7 @@ class _Clock:
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self.offset = 0
         base = stream.time_base or Fraction(1)
-        can_jump = bool(container.format.flags & Flags.ts_discont.value)
-        self._gap = round(_GAP_S / base) if can_jump else None
+        self._gap = round(_GAP_S / base) if may_jump(container) else None
         self._back, self._frame = round(_BACK_S / base), round(frame_s(stream) / base)
         self._last: int | None = None
         self._end = 0  # of what is displayed, by the clock that goes on
