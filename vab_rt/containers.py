@@ -146,6 +146,8 @@ def _write_one(copied: Copied, packet: VideoPacket, suffix: str, form: Form) -> 
         with av.open(file, "w", format=VIDEO_MUXERS[suffix], options=options) as target:
             stream = add_stream(copied, target, suffix, form)
             target.mux_one(_at_zero(packet, stream, copied.stream))
+    except MemoryError:  # FFmpeg's is both
+        raise
     except (av.error.FFmpegError, ValueError):  # PyAV's own check of the muxer's list
         return None
     return file.getvalue()
