@@ -29,6 +29,7 @@ COMMANDS = {
     "peers": "python -m bench peers --json",
 }
 ON_THE_CARD = {"generation": "generation", "held_out": "generation --split held-out"}
+PEERS = ("ours", "eager", "compiled", "autoregressive_eager", "autoregressive_compiled")
 QUALITY = (
     ("right in kind", "class_agreement", "%"),
     ("both of two sources", "both_sources", "%"),
@@ -121,16 +122,20 @@ def speed(taken: dict[str, Any]) -> Iterator[str]:
 
 
 def peers(taken: dict[str, Any]) -> Iterator[str]:
-    seconds = {name: f"{peer['ms'] / 1e3:.1f} s" for name, peer in taken["result"]["peers"].items()}
+    """One that failed was left out."""
+    r = taken["result"]
+    s = dict.fromkeys(PEERS, "failed") | {
+        n: f"{x['ms'] / 1e3:.1f} s" for n, x in r["peers"].items()
+    }
+    yield f"From features to tokens in {r['steps']} steps, at the same size and with random weights"
     yield (
-        f"From features to tokens in 16 steps, at the same size and with random weights "
-        f"(`{taken['command']}`):"
+        f"(`{taken['command']}`): ours {s['ours']}, the same VAB in PyTorch {s['eager']}, compiled "
+        f"{s['compiled']};"
     )
     yield (
-        f"ours {seconds['ours']}, the same VAB in PyTorch {seconds['eager']}, compiled "
-        f"{seconds['compiled']}; FoleyGen's one token at a time"
+        f"FoleyGen's one token at a time {s['autoregressive_eager']}, compiled "
+        f"{s['autoregressive_compiled']}."
     )
-    yield f"{seconds['autoregressive_eager']}, compiled {seconds['autoregressive_compiled']}."
     yield ""
 
 

@@ -73,7 +73,7 @@ def measure(device: Device, size: str, repeats: int, ours_on: str) -> dict[str, 
     figures = summarise(peers, time_in_turn(sides, peers, repeats), roofline)
     print_figures(figures)
     facts = {"device": device.name, "precision": device.precision, "size": size}
-    facts["ours"] = system.device
+    facts |= {"ours": system.device, "steps": OPTIONS.steps}
     figures |= {"parity": errors, "failed": sides.failed}
     figures |= {"graph_breaks": num_graph_breaks(), "skipped_graphs": None}
     if device.kind == "cuda":

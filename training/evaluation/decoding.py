@@ -42,8 +42,6 @@ Floats = NDArray[np.float64]
 GUIDED = "guidance=1.5 temperature=0.6"
 DEFAULT_SETTINGS = (
     "steps=16 guidance=1.5 temperature=0.8",
-    f"steps=16 {GUIDED}",
-    f"steps=12 {GUIDED}",
     "steps=8 guidance=1.5 temperature=0.8",
     f"steps=8 {GUIDED}",
     "steps=8 guidance=1 temperature=0.6",
@@ -138,10 +136,9 @@ def read_setting(text: str, defaults: TokenOptions) -> Setting:
         ) from error
     if first or last:
         guidance = [g if i < first or i >= steps - last else 1.0 for i, g in enumerate(guidance)]
-    for g, t in zip(guidance, temperature, strict=True):  # raises OptionError
-        TokenOptions(
-            steps=steps, guidance=g, temperature=t, top_k=top_k, mask_temperature=mask_temperature
-        )
+    TokenOptions(steps=steps, top_k=top_k, mask_temperature=mask_temperature)  # raises OptionError
+    for g, t in zip(guidance, temperature, strict=True):
+        TokenOptions(guidance=g, temperature=t)
     return Setting(text, tuple(guidance), tuple(temperature), top_k, mask_temperature)
 
 
