@@ -93,9 +93,9 @@ def test_contact_is_at_the_event(kind: str) -> None:
                 assert abs(source.side(time_s + FRAME_S)) < 0.8
             else:
                 assert source.level(time_s) < 0.01
-                assert source.level(time_s - FRAME_S) > 0.03
+                assert source.level(time_s - FRAME_S) > 0.02
                 if kind != "footsteps":
-                    assert source.level(time_s + FRAME_S) > 0.03
+                    assert source.level(time_s + FRAME_S) > 0.02
 
 
 @pytest.mark.parametrize("kind", IMPACTS)
