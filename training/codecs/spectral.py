@@ -28,12 +28,12 @@ MOVES = 1.0  # nepers from frame to frame
 HEARD = 2.0  # nepers between the faintest band of a clip and the loudest of a frame
 MAX_LOG_MAGNITUDE = 6.0
 ENVELOPE_POINTS = 8  # per hop
-GAINS = (-2.0, 1.0)  # in nepers, by which the envelope may be mended
+GAINS, LEVEL_GAINS = (-2.0, 1.0), (-3.0, 2.0)  # in nepers, by which each may be mended
+HISS = 0.7  # of the power of the floor, that every band has
 FINE_BANDS, LEVEL_BANDS = 256, 24
 MASKED, MASKED_ENVELOPE = 1e-4, 3e-3  # of the power of the loudest: what lies below is not heard
 ENVELOPE_WEIGHT = 2.0
 LEVEL_WEIGHT = 4.0  # of a level beside a fine band when codes are chosen
-MAX_LOG_LEVEL = 2.0  # by which a band's level may be mended
 CODE_DIM = FINE_BANDS + LEVEL_BANDS + ENVELOPE_POINTS
 BAND_BINS, BAND_CHANNELS = 12, 48
 NUM_TURNS = 4093  # a prime, so that rows of the table do not line up
@@ -174,12 +174,24 @@ class SpectralCodec(nn.Module):
         audio = self.transform.synthesise(magnitude * phase.cos(), magnitude * phase.sin())
         audio = audio * self._gain(self._lacking(audio, s.envelope).clamp(*GAINS))
         audio = self._with_level(audio, s.level)
-        halfway = self._lacking(audio, s.envelope) / 2  # the two disagree where blows are short
-        return audio * self._gain(halfway.clamp(*GAINS))
+        return audio * self._gain(self._lacking_hops(audio, s.envelope))
 
     def _lacking(self, audio: Tensor, envelope: Tensor) -> Tensor:
         """Nepers that audio [B, S] lacks to have an envelope [B, T, ENVELOPE_POINTS]."""
         return envelope - masked(self._energy(audio), ENERGY_FLOOR, MASKED_ENVELOPE).log() / 2
+
+    def _lacking_hops(self, audio: Tensor, envelope: Tensor) -> Tensor:
+        """Half of what hops lack to have the energy of an envelope, as levels and envelope disagree
+        where blows are short; from hop to hop by lines [B, T, ENVELOPE_POINTS], as gains that
+        follow each point would spread low tones over all bands."""
+        found = self._energy(audio).mean(2, keepdim=True) + ENERGY_FLOOR**2
+        wanted = (2 * envelope).exp().mean(2, keepdim=True)
+        gain = ((wanted / found).log() / 4).clamp(*GAINS)  # [B, T, 1]
+        before = torch.cat([gain[:, :1], gain[:, :-1]], 1)
+        after = torch.cat([gain[:, 1:], gain[:, -1:]], 1)
+        points = torch.arange(ENVELOPE_POINTS, device=audio.device)
+        place = (points + 0.5) / ENVELOPE_POINTS - 0.5  # of each point, from the middle of its hop
+        return gain + (before - gain) * (-place).relu() + (after - gain) * place.relu()
 
     def _with_level(self, audio: Tensor, level: Tensor) -> Tensor:
         """Audio [B, S] with a level [B, T, LEVEL_BANDS]: where phases of bins and frames do not
@@ -187,9 +199,10 @@ class SpectralCodec(nn.Module):
         real, imaginary = self.transform.analyse(audio)  # [B, T, bins]
         found = (real.square() + imaginary.square()) @ self.level
         wanted = (2 * level).exp()
-        wanted = (wanted - FLOOR**2 - MASKED * wanted.amax(2, keepdim=True)).clamp(min=0)
+        unheard = FLOOR**2 + 3 * MASKED * wanted.amax(2, keepdim=True)  # codes err: 3, not 1
+        wanted = (wanted - unheard).clamp(min=HISS * FLOOR**2)
         ratio = (wanted + FLOOR**2 / 16) / (found + FLOOR**2 / 16)
-        gain = (ratio.log() / 2).clamp(-MAX_LOG_LEVEL, MAX_LOG_LEVEL).exp() @ self.member
+        gain = (ratio.log() / 2).clamp(*LEVEL_GAINS).exp() @ self.member
         return self.transform.synthesise(real * gain, imaginary * gain)
 
     def _gain(self, log_gain: Tensor) -> Tensor:  # [B, T, ENVELOPE_POINTS] -> [B, S], by lines
