@@ -160,7 +160,7 @@ def test_a_second_run_finds_everything_done(finished, capsys):
     captured = capsys.readouterr()
     assert captured.err.count("done before") == 7
     assert {path: path.stat().st_mtime_ns for path in (finished / "run").rglob("*.*")} == made
-    assert "### Table 9" in captured.out and "6 of 6 rows" in captured.out
+    assert "### Table 9" in captured.out and "7 of 7 rows" in captured.out
 
 
 def test_other_steps_are_another_experiment(finished, capsys):
