@@ -165,7 +165,7 @@ def test_a_second_run_finds_everything_done(finished, capsys):
 
 def test_other_steps_are_another_experiment(finished, capsys):
     run(finished, "--table", "--steps", "3")
-    assert "0 of 6 rows, 3 steps" in capsys.readouterr().out
+    assert "0 of 7 rows, 3 steps" in capsys.readouterr().out
 
 
 def test_chosen_rows_only(begun, capsys):
