@@ -137,7 +137,7 @@ def test_a_disk_that_fills_up_leaves_no_half_clip(tmp_path: Path, small_disk: in
 @pytest.fixture
 def config() -> ModelConfig:
     model = read_recipe("default").model
-    return msgspec.structs.replace(model, image_size=16, visual_rate_hz=1.0)
+    return msgspec.structs.replace(model, image_size=16, visual_rate_hz=1.0, image_stride=1)
 
 
 def test_clips_have_several_labels_and_one_primary(
