@@ -110,6 +110,9 @@ def test_files_of_the_map_exist():
         path = ROOT / name if len(indent) == 4 else ROOT / folder / name
         if name != "bundles/":  # holds what training leaves
             assert path.exists(), f"the map names {path}"
+    anywhere = {path.name for path in ROOT.glob("[!.]*/**/*.py")}
+    named = set(re.findall(r"[a-z]\w*\.py\b", section))
+    assert named <= anywhere, f"the map names {named - anywhere}"
 
 
 def test_the_map_leaves_no_file_of_the_runtime_out():
