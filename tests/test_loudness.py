@@ -29,9 +29,11 @@ def limited(samples: np.ndarray, lengths: list[int] | None = None) -> np.ndarray
 
 def loud(kind: str) -> np.ndarray:
     time = np.arange(RATE) / RATE
+    away = np.abs(np.arange(RATE) - RATE / 2 + 0.5)
     random = np.random.default_rng(0)
     sounds = {
         "clipped noise": np.clip(random.standard_normal(RATE), -1, 1),
+        "slip": (away < 8) * 0.39 * np.cos(np.pi * (away - 0.5)),  # + - + + - +
         "square": np.sign(np.sin(2 * np.pi * 441 * time)),
         "low tone": np.sin(2 * np.pi * 60 * time),
         "between samples": np.sin(2 * np.pi * 4000 * time + np.pi / 4) * 1.2,
@@ -41,7 +43,8 @@ def loud(kind: str) -> np.ndarray:
     return sounds[kind].astype(np.float32)
 
 
-KINDS = ["clipped noise", "square", "low tone", "between samples", "click", "click at the ends"]
+KINDS = ["clipped noise", "slip", "square", "low tone", "between samples", "click"]
+KINDS += ["click at the ends"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

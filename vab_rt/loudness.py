@@ -17,6 +17,7 @@ _REACH_S = (
 _OVERSAMPLING = 4
 _HALF_TAPS = 24
 _KAISER_BETA = 4.0
+_MOST_BETWEEN = 2.9  # the taps' magnitudes add up to 2.87: no peak between samples is higher
 
 
 class Limiter:
@@ -40,7 +41,7 @@ class Limiter:
 
     def _gain(self, samples: Samples) -> Samples:
         """The gain [S] of each sample; right where num_held samples lie on both sides."""
-        if np.abs(samples).max(initial=0) < CEILING / 2:  # nothing between samples is twice as high
+        if np.abs(samples).max(initial=0) < CEILING / _MOST_BETWEEN:
             return np.ones(len(samples), np.float32)
         needed = CEILING / np.maximum(true_peaks(samples), CEILING)
         if needed.min() == 1:
