@@ -26,6 +26,10 @@ def an_address(folder: Path) -> list[object]:
     return ["https://host/in.mp4", folder / "out.wav"]
 
 
+def a_signed_address(folder: Path) -> list[object]:
+    return ["https://host/in.mp4?sign=" + 300 * "a", folder / "out.wav"]
+
+
 def address_of_a_file(folder: Path) -> list[object]:
     return ["file:///in.mp4", folder / "out.wav"]
 
@@ -177,6 +181,7 @@ CASES: list[tuple[Case, str]] = [
     (name_too_long, r"cannot be read \(File name too long\), expected a video file; check the"),
     (output_name_too_long, r"cannot be written \(File name too long\), expected a folder and a na"),
     (an_address, r"error: https://host/in\.mp4 is an address, expected a video file .*; download"),
+    (a_signed_address, r"error: https://host/in\.mp4\?sign=a+ is an address, expected .*; downl"),
     (address_of_a_file, r"error: file:///in\.mp4 is an address, expected .*; name it without file"),
     (standard_input, r"error: - would be standard input, expected a video file; save it in one"),
     (

@@ -74,6 +74,7 @@ def test_a_link_to_the_input_is_the_input(tmp_path: Path) -> None:
         ("-", "- would be standard output, expected the name of a file"),
         ("s3://bucket/out.wav", "^s3://bucket/out.wav is an address, expected a file on this"),
         ("file:///tmp/out.wav", "^file:///tmp/out.wav is an address"),
+        (f"https://host/{'a' * 300}.wav", "^https://host/a+.wav is an address"),
     ],
 )
 def test_what_is_no_name_of_a_file(name: str, message: str) -> None:

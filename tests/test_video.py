@@ -166,6 +166,13 @@ def test_a_short_or_a_damaged_video_is_no_still(tmp_path: Path) -> None:
     assert not probe(damage(video, range(1, 5))).is_still
 
 
+def test_one_frame_that_is_shown_for_long_is_a_video(tmp_path: Path) -> None:
+    slide = make_video(tmp_path / "slide.mp4", num_frames=1, fps=Fraction(1, 3))
+    assert not probe(slide).is_still
+    assert read(slide) == ([0] * 6, 3.0)
+    assert read(slide, start_s=1.0, duration_s=1.0) == ([0] * 2, 1.0)
+
+
 SEEN = [
     # start, duration, seconds seen; lead, numbers of the pictures at 2 a second
     (2.0, 0.5, 2.0, 0.75, [37, 0, 12, 25]),
@@ -365,6 +372,7 @@ class CutOff:
 
     def __init__(self, container: InputContainer, num_packets: int) -> None:
         self._container, self._num_packets = container, num_packets
+        self.format = container.format
 
     def demux(self, stream: VideoStream) -> Iterator[Packet]:
         yield from islice(self._container.demux(stream), self._num_packets)

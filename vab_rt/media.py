@@ -26,6 +26,7 @@ from vab_rt.paths import address_of
 # Above this many pixels (4096 x 2304) frames are decoded by slices: one thread per frame would
 # hold as many 50 to 100 MB frames as there are cores.
 _MAX_FRAME_THREADED_PIXELS = 4096 * 2304
+_NO_STILL_S = 1  # a lone frame that is shown for so long has a length of its own
 
 
 class VideoInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,8 +36,8 @@ class VideoInfo(msgspec.Struct, frozen=True, kw_only=True):
     the pictures alone, None where only the length of the whole, sound included, is known.
     width, height: as displayed, after rotation. first_s: the timestamp of the first displayed
     frame, which is time 0 everywhere else. pixel_aspect: width of a stored pixel over its height.
-    is_still: a picture, or a video of one frame, which has no time. tells_order: whether the
-    container has times of display.
+    is_still: a picture, or a video of one frame that is shown for a moment, which has no time.
+    tells_order: whether the container has times of display.
     """
 
     codec: str
@@ -64,7 +65,7 @@ def probe(path: str | Path) -> VideoInfo:
                 f"no frame of {path} could be decoded ({stream.codec_context.name}); "
                 "expected a playable video, check the file in a player"
             )
-        frame, begin, _ = first
+        frame, begin, end = first
         aspect = stream.sample_aspect_ratio or Fraction(1)
         width, height = square_pixels(frame, aspect)
         turned = frame.rotation % 180 != 0
@@ -79,7 +80,7 @@ def probe(path: str | Path) -> VideoInfo:
             own_duration_s=own,
             first_s=begin,
             pixel_aspect=aspect,
-            is_still=second is None and _num_packets(path) == 1,
+            is_still=second is None and end - begin < _NO_STILL_S and _num_packets(path) == 1,
             tells_order=is_ordered,
         )
 
@@ -118,6 +119,8 @@ def require_file(path: Path) -> None:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise MediaError(_why_missing(path)) from error
     except OSError as error:
+        if address_of(path) is not None:  # signed ones are longer than names may be
+            raise MediaError(_why_missing(path)) from error
         reason = _reason(error)
         message = f"{path} cannot be read ({reason}), expected a video file; check the path"
         raise MediaError(message) from error

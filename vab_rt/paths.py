@@ -1,5 +1,6 @@
 """What users write where a path is expected, and what they meant."""
 
+import os
 import re
 from pathlib import Path
 
@@ -10,6 +11,6 @@ _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.+)")
 def address_of(path: str | Path) -> str | None:
     """The address, such as https://host/in.mp4, that a name is; None for one of a file."""
     found = _ADDRESS.fullmatch(str(path))
-    if found is None or Path(path).exists():
+    if found is None or os.path.exists(path):  # Path.exists raises where a name is too long
         return None
     return f"{found[1]}:{'///' if found[1].lower() == 'file' else '//'}{found[2]}"
