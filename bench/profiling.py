@@ -23,12 +23,18 @@ from bench.runs import at_least_one, make_folder
 from bench.traces import Share, Trace, shares_of_graph
 from vab_rt.bundle import Bundle, open_bundle
 from vab_rt.config import TokenOptions
+from vab_rt.contract import BACKBONES
 from vab_rt.errors import VabError
 from vab_rt.pipeline import Pipeline
 from vab_rt.seeing import FRAMES_PER_BATCH
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-ROWS = {"visual_encoder": FRAMES_PER_BATCH, "backbone": 2, "codec_decoder": 1}
+ROWS = {
+    "visual_encoder": FRAMES_PER_BATCH,
+    "motion_encoder": 1,
+    **dict.fromkeys(BACKBONES, 2),
+    "codec_decoder": 1,
+}
 WARM_UPS = 2
 ERRORS_ONLY = 3
 OPTIONS = TokenOptions(seed=1)
@@ -122,7 +128,7 @@ def profile_graph(
 
 
 def inputs_of(name: str, bundle: Bundle) -> dict[str, npt.NDArray[Any]]:
-    """Random inputs of a graph, as many rows as the runtime gives it for one clip."""
+    """Random inputs of a graph, as many rows as the runtime gives it in one call for a clip."""
     random = np.random.default_rng(0)
     inputs: dict[str, npt.NDArray[Any]] = {}
     for tensor in bundle.contracts[name].inputs:

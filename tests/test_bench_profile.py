@@ -2,13 +2,15 @@
 
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
+from tiny_bundle import fine_config, tiny_config
 
 from bench import profiling
 from bench.__main__ import main as command
 from bench.traces import Trace, shares_of_graph
-from vab_rt.contract import RUNTIME_GRAPHS
+from vab_rt.contract import RUNTIME_GRAPHS, contract_of
 from vab_rt.errors import VabError
 
 
@@ -71,6 +73,18 @@ def test_every_stage_has_a_trace(tiny_bundle, videos, tmp_path, capsys):
         ops = figures["graphs"][name]["ops"]
         assert sum(op["share"] for op in ops) == pytest.approx(1, abs=0.01)
     assert "MatMul" in {op["op"] for op in figures["graphs"]["backbone"]["ops"]}
+
+
+def test_every_graph_of_two_streams_and_two_stages_has_inputs():
+    coarse = tiny_config(motion_dim=2, motion_reach=1)
+    fine = fine_config(motion_dim=2, motion_reach=1)
+    contracts = contract_of(coarse) | contract_of(fine)
+    bundle = SimpleNamespace(config=coarse, contracts=contracts)
+    for name in {*contracts} - {"codec_encoder"}:
+        inputs = profiling.inputs_of(name, bundle)
+        assert [x.dtype for x in inputs.values()] == [x.dtype for x in contracts[name].inputs]
+    assert profiling.inputs_of("motion_encoder", bundle)["frames"].shape[:2] == (1, 52)
+    assert profiling.inputs_of("fine_backbone", bundle)["tokens"].shape[0] == 2
 
 
 def test_on_a_gpu_the_stages_alone_are_traced(tiny_bundle, videos, tmp_path, monkeypatch, capsys):

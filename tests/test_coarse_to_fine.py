@@ -182,6 +182,7 @@ def test_both_stages_follow_the_picture_and_guidance(pair, stage):
         (tiny_config(), fine_config(given_codebooks=1), "goes on from 1 codebooks, expected 2"),
         (tiny_config(), fine_config(codebook_size=32), "has codebook_size 32, expected 16 as tiny"),
         (tiny_config(), fine_config(visual_dim=7), "has visual_dim 7, expected 6 as tiny has"),
+        (tiny_config(), fine_config(motion_dim=2), "has motion_dim 2, expected 0 as tiny has"),
         (tiny_config(), fine_config(codec="dac"), "has codec dac, expected spectral as tiny has"),
         (tiny_config(), tiny_config(), "goes on from 0 codebooks, expected 2"),
     ],

@@ -29,7 +29,7 @@ from export.weights.start import add_part
 from training import extract
 from training.checkpoint import read_checkpoint
 from training.datasets.shards import ShardedClips
-from training.recipes import read_recipe
+from training.recipes import Recipe, read_recipe
 from vab_rt.config import Tuning
 from vab_rt.errors import ExportError, OutputError
 
@@ -141,6 +141,13 @@ def test_a_part_that_is_there_stays(start, sources):
     with pytest.raises(ExportError, match="has a part codec already, expected one without"):
         add_part(start, read_recipe(str(sources[0])), part(), "MIT")
     assert start.read_bytes() == before
+
+
+def test_a_model_with_a_motion_encoder_is_refused(tmp_path):
+    model = msgspec.structs.replace(CONFIG, visual_rate_hz=25.0, motion_dim=8, motion_reach=3)
+    with pytest.raises(ExportError, match="has motion_dim 8, expected 0: a motion encoder is not"):
+        add_part(tmp_path / "start.pt", Recipe(model=model), part(), "MIT")
+    assert not (tmp_path / "start.pt").exists()
 
 
 def test_a_file_begun_for_another_model(start, sources, tmp_path):

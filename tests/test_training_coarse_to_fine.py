@@ -184,7 +184,7 @@ def test_a_codec_of_fewer_codebooks_takes_the_first_of_a_larger_one(codec):
         assert torch.equal(part.decode(tokens[:, :2]), full.decode(tokens[:, :2]))
 
 
-def test_an_visual_parts_of_other_sizes_is_refused(tmp_path):
+def test_visual_parts_of_other_sizes_are_refused(tmp_path):
     torch.save(tiny_checkpoint(tiny_config(**IMAGES)), tmp_path / "images.pt")
     config = read_recipe("vab-dac-small").model
     with pytest.raises(OptionError, match="has image_size 16, expected 64 as the model vab-dac-"):

@@ -75,7 +75,7 @@ def test_notes_that_are_fewer_than_rows_are_damage(tmp_path):
 
 def test_only_what_is_older_than_a_source_is_dropped(tmp_path):
     partial = begun(tmp_path / "rows")
-    source, newer = tmp_path / "start.pt", tmp_path / "judge.pt"
+    source, newer = tmp_path / "start.pt", tmp_path / "classifier.npz"
     source.touch()
     os.utime(source, (0, 0))
     drop_older(tmp_path / "rows", source)

@@ -9,14 +9,18 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 from checkpoints import tiny_checkpoint, tiny_config
 
 from training import stages
-from training.checkpoint import read_checkpoint
+from training.checkpoint import MOTION, read_checkpoint
 from training.recipes import Recipe
+from training.visual_encoder import MotionEncoder
 from vab_rt.bundle import open_bundle
 from vab_rt.config import TokenOptions, Tuning
 from vab_rt.errors import OptionError
 
 CONFIG = tiny_config(layers=1, expert_layers=1)
 RECIPE = Recipe(model=CONFIG)
+TWO_STREAMS = tiny_config(
+    layers=1, expert_layers=1, image_size=32, motion_dim=8, motion_reach=MotionEncoder.REACH
+)
 
 
 class Rendered(Exception):
@@ -44,16 +48,32 @@ def test_start_alone_is_enough_to_go_on_from(folder):
     assert path.stat().st_mtime_ns == before
 
 
-def test_a_codec_trained_since_is_heard(folder):
-    (folder / "codec.pt").touch()
+def test_start_alone_is_enough_for_both_streams(folder):
+    torch.save(tiny_checkpoint(TWO_STREAMS), folder / "start.pt")
+    visual = stages.train_encoders(Recipe(model=TWO_STREAMS), folder)
+    assert list(visual) == ["image_encoder", MOTION]
+    found, expected = visual[MOTION].state_dict(), tiny_checkpoint(TWO_STREAMS)[MOTION]
+    assert all(torch.equal(x, expected[name]) for name, x in found.items())
+
+
+@pytest.mark.parametrize("stage", ["codec", "clip", "motion"])
+def test_encoders_trained_since_are_taken(stage, folder):
+    (folder / f"{stage}.pt").touch()
     os.utime(folder / "start.pt", (1, 1))
     with pytest.raises(Rendered):
         stages.train_encoders(RECIPE, folder)
 
 
-def test_a_start_of_other_pictures_is_refused(folder):
-    other = Recipe(model=tiny_config(layers=1, expert_layers=1, visual_dim=32))
-    with pytest.raises(OptionError, match="has visual_dim 24, expected 32"):
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"visual_dim": 32}, "has visual_dim 24, expected 32"),
+        ({"motion_dim": 8}, "has motion_dim 0, expected 8"),
+    ],
+)
+def test_a_start_of_other_encoders_is_refused(changes, said, folder):
+    other = Recipe(model=tiny_config(layers=1, expert_layers=1, **changes))
+    with pytest.raises(OptionError, match=said):
         stages.train_encoders(other, folder)
 
 

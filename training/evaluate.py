@@ -111,7 +111,7 @@ def evaluate_classification(
 def held_out_clips(
     checkpoint: Path, seeds: list[int], workers: int = 1, device: str = "cpu"
 ) -> TokenisedClips:
-    """FoleyWorld's clips by the checkpoint's own codec and image encoder."""
+    """FoleyWorld's clips by the checkpoint's own codec and visual encoders."""
     encoded = encoded_clips(checkpoint, seeds, workers, device)
     return in_memory(shown("clips encoded", encoded, len(seeds)), seeds)
 

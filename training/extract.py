@@ -175,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--classes", type=Path, help="AudioSet's class_labels_indices.csv")
     parser.add_argument("--split", choices=["train", "test"], help="rows of a VGGSound CSV")
     parser.add_argument("--config", required=True, metavar="NAME|FILE.toml")
-    parser.add_argument("--ckpt", type=Path, required=True, help="codec and image encoder")
+    parser.add_argument("--ckpt", type=Path, required=True, help="codec and visual encoders")
     parser.add_argument("--out", type=Path, required=True, help="folder of the shards")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--clips-per-shard", type=int, default=512)

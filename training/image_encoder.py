@@ -36,14 +36,14 @@ class ImageEncoder(nn.Module):
 
 
 def mean_and_std(config: ModelConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Of the pictures that the encoder learned from, by channel, of values up to 1."""
+    """Of the images that the encoder learned from, by channel, of values up to 1."""
     if config.image_encoder.startswith(MAE):
         return timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD
     return open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
 
 
 def build_visual(config: ModelConfig) -> nn.Module:
-    """pictures [N, 3, image_size, image_size] -> [N, image_dim], with untrained weights."""
+    """images [N, 3, image_size, image_size] -> [N, image_dim], with untrained weights."""
     is_mae = config.image_encoder.startswith(MAE)
     return build_mae(config) if is_mae else build_clip(config).visual
 

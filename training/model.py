@@ -9,7 +9,6 @@ from torch.nn import functional as F
 from vab_rt.config import ModelConfig
 
 FEED_FORWARD_FACTOR = 4
-DROPOUT = 0.1
 
 
 class VAB(nn.Module):

@@ -1,10 +1,11 @@
 """The whole chain in one command: `python -m training.recipe default`.
 
-world -> codec -> CLIP -> tokens and features -> pre-training -> ckpt.pt -> retrieval and classes
--> bundle -> evaluation. Each stage leaves a file in the run's folder; run the command again to go
-on where it stopped. With --start and --shards it begins at the tokens of one's own clips. A recipe
-with a `fine` model trains two transformers and leaves retrieval and classes out; v2a-mapper is the
-other system, see `training/v2a_mapper/recipe.py`.
+world -> codec -> CLIP -> motion encoder, where the model has one -> tokens and features ->
+pre-training -> ckpt.pt -> retrieval and classes -> bundle -> evaluation. Each stage leaves a file
+in the run's folder; run the command again to go on where it stopped. With --start and --shards it
+begins at the tokens of one's own clips. A recipe with a `fine` model trains two transformers and
+leaves retrieval and classes out; v2a-mapper is the other system, see
+`training/v2a_mapper/recipe.py`.
 """
 
 import argparse
@@ -39,7 +40,7 @@ from vab_rt.errors import OptionError
 
 
 def run(recipe: Recipe, folder: Path, images: Path | None = None) -> None:
-    """Everything on FoleyWorld, into `folder`; images: a checkpoint whose image encoder stays.
+    """Everything on FoleyWorld, into `folder`; images: a checkpoint whose visual encoders stay.
 
     Raises OptionError for a model whose codec or image encoder is not trained here.
     """
@@ -132,9 +133,11 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="the run's folder (default runs/NAME)")
     parser.add_argument("--minutes", type=float, help="pre-training minutes, all runs together")
     parser.add_argument(
-        "--start", type=Path, help="a checkpoint whose codec and image encoder stay"
+        "--start", type=Path, help="a checkpoint whose codec and visual encoders stay"
     )
-    parser.add_argument("--image-encoder", type=Path, help="a checkpoint whose image encoder stays")
+    parser.add_argument(
+        "--image-encoder", type=Path, help="a checkpoint whose visual encoders stay"
+    )
     parser.add_argument("--shards", help="clips that training.extract made with START")
     parser.add_argument("--held-out", default="", help="shards to validate and evaluate on")
     run_command(_run, parser, words)

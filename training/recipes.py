@@ -22,7 +22,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """One run. Minutes are per stage, on whatever machine it is; None: the stage's own epochs.
 
     codec, codec_training: see `build_codec` and `codecs/settings.py`. rendered_clips: what
-    codec and image encoder learn from; clips: what the transformer learns from. fine: a second
+    codec and visual encoders learn from; clips: what the transformer learns from. fine: a second
     transformer, which goes on from the tokens of the first; the codec is then the one of both.
     options: how the model wants to be decoded; what is left out is as `TokenOptions` has it.
     """

@@ -41,8 +41,8 @@ def measure_scenes(codec: Codec, listener: Listener, scenes: list[foleyworld.Sce
     found = reconstruct(codec, true)
     reference = Reference(scenes, [listener(sound) for sound in true])
     distances = sound_distances(true, found, foleyworld.SAMPLE_RATE_HZ)
-    judged = reference.measure([listener(sound) for sound in found])
-    return {"clips": len(scenes)} | distances | judged
+    measured = reference.measure([listener(sound) for sound in found])
+    return {"clips": len(scenes)} | distances | measured
 
 
 @torch.inference_mode()

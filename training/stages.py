@@ -126,7 +126,7 @@ def train_encoders(
     clips: Clips | Recordings
     if given is None:
         clips = rendered_clips(folder / "world", "train", recipe.rendered_clips, config)
-    else:  # the pictures need not be rendered
+    else:  # no frame need be rendered
         sounds = world_sounds(folder / "sounds", recipe.rendered_clips, os.cpu_count() or 1)
         clips = read_recordings(sounds)
     minutes = recipe.codec_minutes

@@ -22,7 +22,8 @@ Variant = Literal["fp32", "fp16", "bf16", "fp8"]
 """What graphs beside the main ones compute in, for devices that run them better. fp8: products in
 8-bit floats, the rest in fp16."""
 _OF_CLIPS = tuple(fact for fact in ClipConfig.__struct_fields__ if fact != "name")
-SHARED_FACTS = (*_OF_CLIPS, "codec", "codebook_size", "code_dim")
+_OF_STREAMS = ("image_stride", "motion_dim", "motion_reach")
+SHARED_FACTS = (*_OF_CLIPS, *_OF_STREAMS, "codec", "codebook_size", "code_dim")
 """What a coarse and a fine model have in common."""
 
 

@@ -60,7 +60,13 @@ def room_for(part: str, path: Path, recipe: Recipe) -> dict[str, Any]:
 
 
 def begun(path: Path, recipe: Recipe) -> dict[str, Any]:
-    """What `path` holds so far. Raises ExportError for what was not begun with this config."""
+    """What `path` holds so far. Raises ExportError for what was not begun with this config, and for
+    one with a motion encoder."""
+    if recipe.model.motion_dim:
+        raise ExportError(
+            f"{recipe.model.name} has motion_dim {recipe.model.motion_dim}, expected 0: a motion "
+            "encoder is not among the weights that are imported; leave it and motion_reach out"
+        )
     config = msgspec.to_builtins(recipe.model)
     if not path.exists():
         options = msgspec.to_builtins(recipe.options_of(recipe.model))

@@ -1,6 +1,6 @@
 """`python -m training.ablations`: train and measure the rows of rows.toml.
 
-From the codec, image encoder and tokens of a finished run. What is done is kept, so call it again
+From the codec, visual encoders and tokens of a finished run. What is done is kept, so call it again
 to go on. The last thing printed are the tables, beside the paper's.
 """
 
@@ -27,7 +27,7 @@ BEGIN, END = marks("ablations")
 
 
 class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One finished row. encoders: the sha256 of the codec and image encoder it was made with."""
+    """One finished row. encoders: the sha256 of the codec and visual encoders it was made with."""
 
     row: str
     encoders: str

@@ -203,12 +203,12 @@ TABLES = (
             Line("1", ("rate-1",)),
             Line("2", ("rate-2",)),
             Line("5", ("rate-5",)),
-            Line("10", ("base",)),
+            Line("25, the image of every tenth", ("base",)),
         ),
         (
-            claim("10 a second beat 1 in timing", ONSET, "base", "rate-1"),
-            claim("10 a second beat 5 in timing", ONSET, "base", "rate-5"),
-            claim("10 a second beat 1 in masked tokens", MASKED, "base", "rate-1"),
+            claim("25 a second beat 1 in timing", ONSET, "base", "rate-1"),
+            claim("25 a second beat 5 in timing", ONSET, "base", "rate-5"),
+            claim("25 a second beat 1 in masked tokens", MASKED, "base", "rate-1"),
         ),
     ),
     Table(

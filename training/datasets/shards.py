@@ -28,7 +28,7 @@ class ShardedClips:
 
     location: a folder that training.extract has filled, or the URL of a copy, as fsspec reads it.
     shards_at_once: a group, held in memory and shuffled together; the next one is read ahead.
-    encoders_sha256: of the codec and image encoder that the clips must come from, if that matters.
+    encoders_sha256: of the codec and visual encoders that clips must come from, if that matters.
     Raises DataError for clips of another model, an unfinished extraction, and damage.
     """
 
@@ -147,7 +147,7 @@ class ShardedClips:
             )
         if encoders_sha256 not in (None, self.index.encoders_sha256):
             raise DataError(
-                f"{self.location} was extracted with other weights of codec and image encoder "
+                f"{self.location} was extracted with other weights of codec or visual encoders "
                 f"({self.index.encoders_sha256[:12]}), expected those of the model "
                 f"({encoders_sha256[:12]}); extract the clips again with this checkpoint"
             )

@@ -22,7 +22,7 @@ from training import foleyworld
 from training.evaluation.generation import open_listener
 from training.evaluation.heard import Heard
 from training.evaluation.held_out import one_thread_in_a_worker, seen_scenes
-from training.evaluation.measures import agreement, kl_divergences
+from training.evaluation.measures import agreement, bootstrap_mean, kl_divergences
 from training.evaluation.onsets import onset_counts, onset_f1
 from training.evaluation.reference import Reference
 from training.evaluation.trial import Trial, open_model
@@ -68,7 +68,6 @@ MEASURES = {
 }
 """What clips are compared by, and whether more of it is better (1) or worse (-1)."""
 OVERALL = "overall"
-BOOTSTRAPS = 2000
 MIN_CLIPS = 8
 """That have a measure, for an interval of it."""
 TIMED_STEPS = 7
@@ -315,9 +314,8 @@ def mean_over_measures(gains: dict[str, Floats], base: dict[str, Floats]) -> Flo
 def gain_of(gain: Floats) -> tuple[float, float, float]:
     """Mean and 95 % interval over the clips [N] that are not NaN."""
     values = gain[~np.isnan(gain)]
-    draws = np.random.default_rng(0).integers(len(values), size=(BOOTSTRAPS, len(values)))
-    low, high = np.percentile(values[draws].mean(1), (2.5, 97.5))
-    return tuple(round(float(x), 4) for x in (values.mean(), low, high))
+    interval = bootstrap_mean(values, np.random.default_rng(0))
+    return tuple(round(float(x), 4) for x in (values.mean(), *interval))
 
 
 def chosen(compared: list[Compared]) -> Compared:

@@ -84,7 +84,7 @@ class EncodedClip(msgspec.Struct, frozen=True):
 def encoded_clips(
     checkpoint: Path, seeds: list[int], workers: int, device: str
 ) -> Iterator[EncodedClip]:
-    """Tokens and features by the codec and image encoder of a checkpoint, in the seeds' order."""
+    """Tokens and features by the codec and visual encoders of a checkpoint, in the seeds' order."""
     jobs = (ClipJob(seed, checkpoint, device) for seed in seeds)
     yield from in_order(encode_clip, jobs, workers)
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from training import foleyworld
 from training.datasets.shard_format import write_whole
 from training.documents import PAPER, write_between
-from training.evaluation.measures import bootstrap, frechet_distance
-from training.evaluation.reference import Reference
+from training.evaluation.measures import frechet_distance
+from training.evaluation.reference import Reference, mean_of
 from training.finetuning import run_command, shown
 from training.v2a_mapper.checkpoint import V2ACheckpoint, read_v2a_checkpoint
 from training.v2a_mapper.clap import load_clap, text_vectors
@@ -111,7 +111,7 @@ def sound_figures(
         cosines = 100 * (vectors * texts[kinds]).sum(1)  # [N]
         figures[name] = reference.measure([clip.sounds[name].heard for clip in clips]) | {
             "fd": round(frechet_distance(true, vectors.astype(np.float64)), 4),
-            **mean_of_clips("cs", cosines, 2),
+            **mean_of("cs", cosines),
         }
     return figures
 
@@ -122,20 +122,11 @@ def variability(clips: list[HeardClip], name: str) -> dict:
 
     def over_clips(key: str, draws: list[list[NDArray[np.float32]]]) -> dict:
         spreads = [spread(torch.from_numpy(np.stack(x))) for x in draws if len(x) > 1]
-        return mean_of_clips(key, np.array(spreads), 4) if spreads else {key: None}
+        return mean_of(key, spreads)
 
     return over_clips("vector", [clip.again_mapped[name] for clip in clips]) | over_clips(
         "sound", [clip.again_heard[name] for clip in clips]
     )
-
-
-def mean_of_clips(name: str, values: NDArray[np.floating], digits: int) -> dict:
-    """The mean of values [N], and its 95 % interval under NAME_95."""
-    low, high = bootstrap(lambda drawn: float(drawn.mean()), values, np.random.default_rng(0))
-    return {
-        name: round(float(values.mean()), digits),
-        f"{name}_95": [round(low, digits), round(high, digits)],
-    }
 
 
 def parameters(checkpoint: V2ACheckpoint) -> dict[str, int]:
