@@ -22,6 +22,7 @@ from training.datasets.encoders import load_encoders
 from training.datasets.shards import ShardedClips
 from training.datasets.soundtrack import read_soundtrack
 from training.extract import Source, extract, main
+from training.visual_encoder import MotionEncoder
 from vab_rt.audio import Audio
 from vab_rt.errors import BackendError, DataError, MediaError, OptionError, OutputError
 from vab_rt.video import VideoReader
@@ -106,6 +107,26 @@ def test_a_folder_becomes_clips_one_after_the_other(media, checkpoint, tmp_path)
         np.testing.assert_array_equal(clips.tokens[i], tokens)
         np.testing.assert_allclose(clips.features[i], features, atol=1e-3)
     assert clips.tokens.std() > 0 and skipped(out) == []
+
+
+def test_clips_of_two_streams_have_the_motion_of_their_own_frames(media, tmp_path):
+    config = tiny_config(
+        image_size=32,
+        visual_rate_hz=25.0,
+        image_stride=5,
+        motion_dim=8,
+        motion_reach=MotionEncoder.REACH,
+    )
+    checkpoint, out, folder = tmp_path / "two.pt", tmp_path / "out", media("a.mp4")
+    torch.save(tiny_checkpoint(config), checkpoint)
+    list(extract(out, Source(folder), config, checkpoint))
+    assert json.loads((out / "shards.json").read_text())["model"]["motion_dim"] == 8
+    features = ShardedClips(out, config).in_memory().features  # [3, 50, 24]
+    frames = np.stack(list(VideoReader(folder / "a.mp4", config, 2.0, 2.0).frames()))
+    with torch.no_grad():
+        expected = load_encoders(checkpoint, "cpu").visual_encoder(torch.from_numpy(frames))
+    np.testing.assert_allclose(features[1], expected.numpy(), atol=1e-3)
+    assert features[1, :, -8:].std(0).max() > 0 == features[1, :5, :-8].std(0).max()
 
 
 def test_labels_and_missing_files_of_a_csv(media, checkpoint, tmp_path):

@@ -85,7 +85,13 @@ def test_counts_and_minutes_are_checked_before_any_work(line, message, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("name", "mask_temperature"), [("vab-encodec", 25.5), ("vab-dac", 10.5), ("vab-dac-test", 10.5)]
+    ("name", "mask_temperature"),
+    [
+        ("vab-encodec", 25.5),
+        ("vab-dac", 10.5),
+        ("vab-dac-test", 10.5),
+        ("vab-dac-test-mae", 10.5),
+    ],
 )
 def test_presets_of_the_paper_are_decoded_as_the_paper_does(name, mask_temperature):
     recipe = read_recipe(name)
@@ -102,6 +108,7 @@ def test_presets_of_the_paper_are_decoded_as_the_paper_does(name, mask_temperatu
         ("vab-encodec", 17, 14),
         ("vab-dac", 9, 15),
         ("vab-dac-test", 9, 15),
+        ("vab-dac-test-mae", 9, 15),
         ("vab-dac-coarse2fine", 9, 14),
     ],
 )
