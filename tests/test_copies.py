@@ -303,6 +303,15 @@ def test_other_tags_are_kept_or_told(tmp_path: Path, suffix: str, key: str, is_k
     assert told == [] if is_kept else f"tags ({key})" in told[0]
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_tags_in_another_encoding_are_no_error(tmp_path: Path, suffix: str) -> None:
+    video = tagged(tmp_path / f"in.{suffix}", {"title": "Vogelh*uschen"}, {})
+    video.write_bytes(video.read_bytes().replace(b"h*usch", b"h\xe4usch"))
+    copy(video, tmp_path / f"out.{suffix}")
+    with av.open(str(tmp_path / f"out.{suffix}")) as container:
+        assert container.metadata["title"] == "Vogelh\ufffduschen"
+
+
 def test_a_timecode_that_the_muxer_refuses_is_told(tmp_path: Path) -> None:
     """25 frames a second drop no numbers."""
     video = tagged(tmp_path / "in.mkv", {}, {"timecode": "01:00:00;20"})

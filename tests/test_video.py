@@ -164,6 +164,11 @@ def test_a_short_or_a_damaged_video_is_no_still(tmp_path: Path) -> None:
     mjpeg = {"codec": "mjpeg", "pix_fmt": "yuvj420p", "b_frames": 0}
     video = make_video(tmp_path / "in.avi", num_frames=5, **mjpeg)
     assert not probe(damage(video, range(1, 5))).is_still
+    raw = make_video(tmp_path / "in.y4m", num_frames=2, codec="rawvideo")
+    raw.write_bytes(raw.read_bytes()[::-1].replace(b"EMARF", b"XXXXX", 1)[::-1])
+    assert not probe(raw).is_still
+    with pytest.warns(MediaWarning, match="is damaged: 1 of its packets"):
+        assert read(raw)[0] == [0]
 
 
 def test_one_frame_that_is_shown_for_long_is_a_video(tmp_path: Path) -> None:

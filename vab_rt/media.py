@@ -80,14 +80,19 @@ def probe(path: str | Path) -> VideoInfo:
             own_duration_s=own,
             first_s=begin,
             pixel_aspect=aspect,
-            is_still=second is None and end - begin < _NO_STILL_S and _num_packets(path) == 1,
+            is_still=second is None and end - begin < _NO_STILL_S and _has_one_packet(path),
             tells_order=is_ordered,
         )
 
 
-def _num_packets(path: Path) -> int:
+def _has_one_packet(path: Path) -> bool:
     with open_video(path) as (container, stream):
-        return sum(packet.size > 0 for packet in container.demux(stream))
+        try:
+            return sum(packet.size > 0 for packet in container.demux(stream)) == 1
+        except MemoryError:  # FFmpeg's is both
+            raise
+        except av.error.FFmpegError:
+            return False  # there is more, if damaged
 
 
 @contextmanager
@@ -97,7 +102,10 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     try:
         # "file:" keeps a name such as "a:b.mp4" from being read as a protocol.
         # No pattern: a picture's name is that of one file, whatever "%" or "?" is in it.
-        container = av.open(f"file:{path}", container_options={"pattern_type": "none"})
+        # Tags are in whatever encoding the maker of the file had.
+        container = av.open(
+            f"file:{path}", container_options={"pattern_type": "none"}, metadata_errors="replace"
+        )
     except MemoryError:  # FFmpeg's is both
         raise
     except (av.error.FFmpegError, OSError) as error:

@@ -15,7 +15,13 @@ from av.video.stream import VideoStream
 from vab_rt.containers import VIDEO_MUXERS, Copied, Form, add_stream, form_for, tell_dropped
 from vab_rt.errors import OutputError
 from vab_rt.media import VideoInfo, open_video, probe, seek, seek_lands_before
-from vab_rt.packets import DisplayTimes, VideoPacket, display_times, timed_packets
+from vab_rt.packets import (
+    DisplayTimes,
+    VideoPacket,
+    display_times,
+    readable_packets,
+    timed_packets,
+)
 from vab_rt.video import exact_seconds, start_beyond_end
 
 # These start playing at time 0 whatever comes before it, and end where they say (an edit list), so
@@ -128,7 +134,8 @@ def _form(selection: VideoSelection, info: VideoInfo, suffix: str) -> tuple[Vide
     forms: dict[str, Form] = {}
     for each in (suffix, *(other for other in VIDEO_MUXERS if other != suffix)):
         with open_video(selection.path) as (container, stream):
-            first = next((p for p in timed_packets(container, stream) if _is_key(p)), None)
+            packets = readable_packets(container, stream)
+            first = next((packet for packet in packets if packet.is_keyframe), None)
             if first is None:
                 break
             copied = Copied(container, stream, info.first_s, Fraction(0), None)
@@ -142,10 +149,6 @@ def _form(selection: VideoSelection, info: VideoInfo, suffix: str) -> tuple[Vide
         f"the video is {info.codec}, which {suffix} cannot hold unchanged; "
         f"expected {choices} as the output, or a video of h264 as the input"
     )
-
-
-def _is_key(packet: VideoPacket) -> bool:
-    return packet.is_keyframe and packet.size > 0
 
 
 def _display_times(path: Path) -> DisplayTimes:
@@ -164,8 +167,7 @@ def _cut(path: Path, suffix: str) -> Fraction | None:
             return None
         spans = [
             (packet.is_discard, _display_s(packet), (packet.duration or 0) * packet.time_base)
-            for packet in timed_packets(container, stream)
-            if packet.size
+            for packet in readable_packets(container, stream)
         ]
     shown = [number for number, (is_hidden, *_) in enumerate(spans) if not is_hidden]
     if not shown:

@@ -88,7 +88,7 @@ def tells_order(container: InputContainer, stream: VideoStream) -> bool:
     """Whether the times of display are there, from the first packets of a container of its own."""
     if not stream.codec_context.has_b_frames:
         return True
-    packets = _readable(container, stream)
+    packets = readable_packets(container, stream)
     first = list(islice(packets, _ENOUGH))
     if any((a.pts or 0) > (b.pts or 0) for a, b in pairwise(first)):
         return True
@@ -110,7 +110,7 @@ def display_times(container: InputContainer, stream: VideoStream) -> DisplayTime
     places: list[tuple[int, int]] = []
 
     def noted() -> Iterator[VideoPacket]:
-        for packet in _readable(container, stream):
+        for packet in readable_packets(container, stream):
             places.append((packet.pos or 0, packet.dts or 0))
             yield packet
 
@@ -130,7 +130,8 @@ def display_times(container: InputContainer, stream: VideoStream) -> DisplayTime
     return DisplayTimes(pts, delay, step)
 
 
-def _readable(container: InputContainer, stream: VideoStream) -> Iterator[VideoPacket]:
+def readable_packets(container: InputContainer, stream: VideoStream) -> Iterator[VideoPacket]:
+    """Those that have something in them, up to where the file is damaged."""
     try:
         yield from (packet for packet in timed_packets(container, stream) if packet.size)
     except av.error.FFmpegError:
