@@ -124,7 +124,7 @@ def test_the_unconditional_branch_does_not_see(model, features):
         cache = GrowingCache(CONFIG)
         with torch.inference_mode():
             model.see(seen.repeat(2, 1, 1), torch.tensor([1.0, 0.0]), cache)
-            found.append(model(column, torch.tensor([CONFIG.num_frames]), cache))
+            found.append(model.advance(column, torch.tensor([CONFIG.num_frames]), cache))
     torch.testing.assert_close(found[0][1], found[1][1])
     assert not torch.allclose(found[0][0], found[1][0])
 

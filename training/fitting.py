@@ -149,6 +149,10 @@ def steps_made(checkpoint: Path) -> int:
     return int(_load(checkpoint)["step"])
 
 
+def minutes_spent(checkpoint: Path) -> float:
+    return float(_load(checkpoint)["spent_s"]) / 60
+
+
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
     """A list that is filled when SIGINT or SIGTERM arrives; a second one stops at once."""

@@ -183,7 +183,7 @@ class Layer(nn.Module):
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, spelled_out: bool) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, spelled_out: bool) -> Tensor:
     """Attention [B, H, P, D / H]. spelled_out: from its parts, whose backward pass torch 2.14
     computes 4 times faster on CPUs than that of its fused one."""
     if not spelled_out:

@@ -1,13 +1,13 @@
 """Pre-training: predict masked audio tokens from the picture and the tokens left (section 3.2)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training import ranks
@@ -25,6 +25,9 @@ from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
 
 VALIDATION_SEED = 1
+
+LossOf = Callable[[nn.Module, "Masked", ModelConfig, "PretrainSettings"], tuple[Tensor, Tensor]]
+"""Model, batch, config, settings -> loss and accuracy; the model may be wrapped for many ranks."""
 
 
 class PretrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -91,10 +94,33 @@ def pretrain(
     clips. Every `validate_every` steps the losses hold the averaged model's `val_accuracy`, where
     there are clips for it.
     """
-    s = settings
     config = start.config
-    model = VAB(config, s.dropout)
+    model = VAB(config, settings.dropout)
     model.load_state_dict(start.state_dict())
+
+    def held_out(average: Average) -> dict[str, float]:
+        return {"val_accuracy": validate(average, validation, config, settings)}
+
+    measured = held_out if validation is not None else None
+    path = folder / "vab.pt"
+    yield from fit_transformer(path, clips, model, masked_loss, settings, minutes, measured)
+
+
+def fit_transformer(
+    checkpoint: Path,
+    clips: ClipSource,
+    model: nn.Module,
+    loss_of: LossOf,
+    settings: PretrainSettings,
+    minutes: float | None,
+    held_out: Callable[[Average], dict[str, float]] | None = None,
+) -> Iterator[tuple[int, float, dict[str, float]]]:
+    """Train a model of tokens and features, with `config` and `layers`; see `pretrain`.
+
+    held_out: what the losses also hold, of the averaged weights, every `validate_every` steps. The
+    model's weights are kept under the checkpoint's stem.
+    """
+    s, config = settings, model.config
     model.to(ranks.device())
     trained, average = ranks.shared(model), Average(model)
     steps = None if minutes is not None else num_steps(len(clips), s)
@@ -109,7 +135,7 @@ def pretrain(
         passes = []
         for part in range(s.accumulate):
             batch = training_batch(clips, config, s, i * s.accumulate + part, progress)
-            loss, accuracy = masked_loss(trained, batch, config, s)
+            loss, accuracy = loss_of(trained, batch, config, s)
             (loss / s.accumulate).backward()
             passes.append(torch.stack([loss.detach(), accuracy]))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -119,12 +145,12 @@ def pretrain(
         loss, accuracy = torch.stack(passes).mean(0)
         losses: dict[str, float | Tensor]
         losses = {"loss": ranks.mean(loss), "accuracy": ranks.mean(accuracy)}
-        if validation is not None and (i + 1) % s.validate_every == 0:
-            losses["val_accuracy"] = validate(average, validation, config, s)
+        if held_out is not None and (i + 1) % s.validate_every == 0:
+            losses |= held_out(average)
         return losses
 
-    parts: dict[str, Any] = {"vab": model, "average": average, **optimizers}
-    yield from fit(folder / "vab.pt", parts, step, minutes, steps)
+    parts: dict[str, Any] = {checkpoint.stem: model, "average": average, **optimizers}
+    yield from fit(checkpoint, parts, step, minutes, steps)
 
 
 def num_steps(num_clips: int, settings: PretrainSettings) -> int:
@@ -132,7 +158,7 @@ def num_steps(num_clips: int, settings: PretrainSettings) -> int:
     return max(1, round(settings.epochs * num_clips / per_step))
 
 
-def make_optimizers(model: VAB, s: PretrainSettings) -> dict[str, torch.optim.Optimizer]:
+def make_optimizers(model: nn.Module, s: PretrainSettings) -> dict[str, torch.optim.Optimizer]:
     """AdamW, and Muon for the layers' matrices where it is asked for; each group has its `peak`."""
     matrices = [p for p in model.layers.parameters() if p.ndim == 2 and s.muon_rate > 0]
     theirs = {id(p) for p in matrices}
@@ -218,7 +244,7 @@ def to_device(
 
 
 def masked_loss(
-    model: torch.nn.Module, batch: Masked, config: ModelConfig, s: PretrainSettings
+    model: nn.Module, batch: Masked, config: ModelConfig, s: PretrainSettings
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy on the masked tokens, and how many of them the model would guess."""
     device = ranks.device()

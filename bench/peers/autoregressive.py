@@ -55,7 +55,8 @@ class Autoregressive:
 
     def logits(self, columns: Tensor, numbers: Tensor, cache: Cache) -> Tensor:
         """Guided logits [B, P, K, V] of what follows columns [B, K, P]."""
-        both = self.model(columns.repeat(2, 1, 1), numbers + self.config.num_visual, cache)
+        numbers = numbers + self.config.num_visual
+        both = self.model.advance(columns.repeat(2, 1, 1), numbers, cache)
         conditional, unconditional = both.float().chunk(2)
         return unconditional + self.options.guidance * (conditional - unconditional)
 
@@ -102,6 +103,15 @@ def draw(
 
 def num_kept(options: TokenOptions, config: ModelConfig) -> int:
     return min(options.top_k or config.codebook_size, config.codebook_size)
+
+
+def delay(tokens: Tensor, config: ModelConfig) -> Tensor:
+    """All columns [B, K, T + K] of tokens [B, K, T], the first empty; T may be part of a clip."""
+    batch, num, length = tokens.shape
+    columns = tokens.new_full((batch, num, length + num), config.codebook_size)
+    for k in range(num):
+        columns[:, k, k + 1 : k + 1 + length] = tokens[:, k]
+    return columns
 
 
 def undelay(columns: Tensor, config: ModelConfig) -> Tensor:

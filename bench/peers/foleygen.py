@@ -11,8 +11,8 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from training.model import attend
 from vab_rt.config import ModelConfig
 
 FEED_FORWARD_FACTOR = 4
@@ -85,6 +85,19 @@ class StaticCache(nn.Module):
         return all_keys, all_values
 
 
+class NoCache:
+    """All of a stream at once, in its order, as in training: nothing to keep."""
+
+    def mask(self, positions: Tensor) -> Tensor:
+        num = len(positions)
+        return torch.full((num, num), -torch.inf, device=positions.device).triu(1)
+
+    def extend(
+        self, layer: int, positions: Tensor, keys: Tensor, values: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        return keys, values
+
+
 class FoleyGen(nn.Module):
     """Visual features, then columns of delayed tokens -> logits of the next column.
 
@@ -103,18 +116,59 @@ class FoleyGen(nn.Module):
         self.register_buffer("positions", sinusoids(num_positions(c), c.width), persistent=False)
         first = torch.arange(c.num_codebooks) * (c.codebook_size + 1)
         self.register_buffer("first_code", first[:, None], persistent=False)  # [K, 1]
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """As VAB has it: unit variance in, and residual branches that add up to about as much."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
+        nn.init.trunc_normal_(self.heads.weight, std=0.02)
+        nn.init.trunc_normal_(self.visual_in.weight, std=1.0)  # features have unit length
+        nn.init.trunc_normal_(self.codes.weight, std=self.config.num_codebooks**-0.5)
+        for layer in self.layers:
+            for branch in (layer.out, layer.feed_forward[-1]):
+                branch.weight.data *= (2 * len(self.layers)) ** -0.5
+
+    def forward(
+        self, columns: Tensor, features: Tensor, conditional: Tensor, first_frame: int = 0
+    ) -> Tensor:
+        """columns [B, K, P], features [B, F, visual_dim], conditional [B] of 0 or 1 -> logits
+        [B, P, K, V] of what follows each column: all in one pass, as in training.
+
+        F and P may be those of a part of the clip that begins at `first_frame`.
+        """
+        c, device = self.config, columns.device
+        seen = self.embed_features(features, conditional)
+        x = torch.cat([seen, self.embed_columns(columns)], 1)
+        first, num_seen = first_frame // c.image_stride, seen.shape[1]
+        first_step = c.num_visual + round(first_frame * c.token_rate_hz / c.visual_rate_hz)
+        positions = torch.cat(
+            [
+                torch.arange(first, first + num_seen, device=device),
+                torch.arange(first_step, first_step + columns.shape[2], device=device),
+            ]
+        )
+        return self._logits(self._through(x, positions, NoCache())[:, num_seen:])
 
     def see(self, features: Tensor, conditional: Tensor, cache: Cache) -> None:
         """Fill the cache from features [B, F, visual_dim], conditional [B] of 0 or 1."""
-        positions = features.unflatten(1, (-1, self.config.image_stride)).mean(2)
-        x = self.visual_in(positions) * conditional[:, None, None]  # [B, F / image_stride, D]
+        x = self.embed_features(features, conditional)
         self._through(x, torch.arange(x.shape[1], device=x.device), cache)
 
-    def forward(self, columns: Tensor, positions: Tensor, cache: Cache) -> Tensor:
+    def advance(self, columns: Tensor, positions: Tensor, cache: Cache) -> Tensor:
         """columns [B, K, P] at positions [P] of the stream -> logits [B, P, K, V]."""
-        x = self.codes(columns + self.first_code).sum(1)  # [B, P, D]
-        logits = self.heads(self._through(x, positions, cache))
-        return logits.unflatten(2, (self.config.num_codebooks, -1))
+        return self._logits(self._through(self.embed_columns(columns), positions, cache))
+
+    def embed_features(self, features: Tensor, conditional: Tensor) -> Tensor:
+        positions = features.unflatten(1, (-1, self.config.image_stride)).mean(2)
+        return self.visual_in(positions) * conditional[:, None, None]  # [B, F / image_stride, D]
+
+    def embed_columns(self, columns: Tensor) -> Tensor:
+        return self.codes(columns + self.first_code).sum(1)  # [B, P, D]
+
+    def _logits(self, x: Tensor) -> Tensor:  # [B, P, D] -> [B, P, K, V]
+        return self.heads(x).unflatten(2, (self.config.num_codebooks, -1))
 
     def _through(self, x: Tensor, positions: Tensor, cache: Cache) -> Tensor:
         x = x + self.positions[positions]
@@ -146,7 +200,7 @@ class Layer(nn.Module):
             for y in self.qkv(self.norm(x)).chunk(3, -1)
         )
         keys, values = cache.extend(self.index, positions, k, v)
-        mixed = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
+        mixed = attend(q, keys, values, mask, spelled_out=self.training and x.device.type == "cpu")
         x = x + self.out(mixed.transpose(1, 2).flatten(2))
         return x + self.feed_forward(x)
 
