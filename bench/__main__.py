@@ -11,6 +11,7 @@ BENCHES = {
     "full_size": "bench.full_size",
     "sampling": "bench.sampling",
     "peers": "bench.peers.comparison",
+    "foleygen": "bench.foleygen",
     "gpu": "bench.gpu",
     "v2a_mapper": "bench.v2a_mapper",
     "profile": "bench.profiling",

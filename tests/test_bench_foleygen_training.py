@@ -1,4 +1,7 @@
-"""FoleyGen learns from tokens, and decodes what it has learned."""
+"""FoleyGen learns from tokens, decodes what it has learned, and stands beside VAB."""
+
+import json
+import types
 
 import msgspec
 import numpy as np
@@ -6,15 +9,16 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the bench compares with PyTorch: pip install '.[dev]'")
 
-from checkpoints import tiny_config
+from checkpoints import tiny_checkpoint, tiny_config
 
+from bench import foleygen as command
 from bench.peers.autoregressive import Autoregressive, delay, undelay
 from bench.peers.foleygen import FoleyGen, GrowingCache
 from bench.peers.foleygen_training import load_foleygen, next_token_loss, train_foleygen
 from training.datasets.clips import TokenisedClips
 from training.pretrain import PretrainSettings, training_batch
 from vab_rt.config import TokenOptions
-from vab_rt.errors import DataError
+from vab_rt.errors import BundleError, DataError, OptionError
 
 CONFIG = tiny_config(
     clip_s=0.8, visual_rate_hz=5.0, image_stride=2, num_codebooks=2, codebook_size=11, layers=2
@@ -129,3 +133,51 @@ def test_the_loss_is_of_tokens_and_not_of_empty_places(model):
     assert (loss, accuracy) == (0, 1)
     unsure = lambda columns, *given: torch.zeros(8, columns.shape[2], 2, 11)
     assert next_token_loss(unsure, batch, CONFIG, SETTINGS)[0] == pytest.approx(np.log(11))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of a tiny model whose clips are FoleyWorld's in length, and its recipe."""
+    folder = tmp_path_factory.mktemp("run")
+    config = tiny_config(clip_s=10.0, width=16, layers=1, expert_layers=1, heads=2)
+    torch.save(tiny_checkpoint(config), folder / "ckpt.pt")
+    torch.save({"spent_s": 3.0, "step": 5}, folder / "vab.pt")
+    for split, count in (("train", 4), ("validation", 2), ("test", 2)):
+        make_clips(config, count).save(folder / f"{split}.npz")
+    facts = msgspec.to_builtins(config).items()
+    lines = [f"{name} = {json.dumps(value)}" for name, value in facts]
+    recipe = folder / "tiny.toml"
+    recipe.write_text("[pretrain]\nbatch = 2\nwarm_up = 0.03\n[model]\n" + "\n".join(lines) + "\n")
+    return types.SimpleNamespace(folder=folder, recipe=recipe, config=config)
+
+
+def words(run, *more):
+    return ["--run", str(run.folder), "--recipe", str(run.recipe), "--clips", "2", *more]
+
+
+@pytest.mark.slow
+def test_both_are_measured_on_the_same_clips(run, capsys):
+    command.main(words(run, "--minutes", "0.02", "--json"))
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result == json.loads((run.folder / "foleygen-test.json").read_text())
+    for name in ("foleygen", "vab", "codec"):
+        assert len(result[name]["class_agreement_95"]) == 2
+    for name in ("foleygen", "vab"):
+        assert result[name]["generate_s"] > 0 and result[name]["steps"] > 0
+    assert result["vab"]["minutes"] == 0.05
+    level = [result[name]["level_error_db"] for name in ("foleygen", "vab", "foleygen_minus_vab")]
+    assert level[2] == pytest.approx(level[0] - level[1], abs=1e-3)
+
+
+def test_what_does_not_belong_together_is_refused_before_any_work(run, tmp_path):
+    before = sorted(run.folder.iterdir())
+    for more, error, message in (
+        (["--run", str(tmp_path)], DataError, r"ckpt\.pt is not there, expected a finished run"),
+        (["--recipe", "default"], OptionError, "has the model tiny-test, expected vab-tiny"),
+        (["--clips", "3"], OptionError, r"clips is 3, expected 2 to 2, as .*test\.npz has"),
+        (["--stride", "7"], BundleError, "image_stride is 7, expected a divisor"),
+        (["--guidance", "-1"], OptionError, "guidance is -1"),
+    ):
+        with pytest.raises(error, match=message):
+            command.main([*words(run), *more])
+    assert sorted(run.folder.iterdir()) == before

@@ -36,7 +36,7 @@ from training.evaluation.held_out import film
 from training.evaluation.reference import RIVALS, Reference, none_drawn
 from training.evaluation.spectra import BANDS
 from training.evaluation.table import comparison
-from training.evaluation.trial import Trial
+from training.evaluation.trial import Trial, open_model
 from training.extract import Source, extract
 from training.model import VAB
 from vab_rt.bundle import open_bundle
@@ -299,6 +299,13 @@ def test_clips_may_be_heard_in_any_order():
     assert ordered["class_agreement"] == 1 and ordered["bounds"]["shuffled"]["kld"] > 0
     for name, keys in EMPTY.items():
         assert not set(keys) & set(ordered["bounds"][name]), "equal by construction"
+
+
+def test_a_checkpoint_is_decoded_as_it_asks(run, tmp_path):
+    asking = torch.load(run / "ckpt.pt", weights_only=True) | {"options": {"steps": 3}}
+    torch.save(asking, tmp_path / "ckpt.pt")
+    system = open_model(trial(run, checkpoint=tmp_path / "ckpt.pt")).pipeline.system
+    assert system.num_steps(GenerateOptions()) == 3
 
 
 def test_a_table_has_a_line_a_measure_and_a_column_a_bound():

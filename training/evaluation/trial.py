@@ -19,7 +19,7 @@ from training.checkpoint import read_checkpoint
 from training.evaluation.classifier import KEPT
 from training.evaluation.embeddings import OWN
 from vab_rt.bundle import open_bundle
-from vab_rt.config import GenerateOptions
+from vab_rt.config import GenerateOptions, TokenOptions, fill_in
 from vab_rt.contract import STREAMS
 from vab_rt.engines import Engine, Engines
 from vab_rt.engines.cpu import SessionEngine, num_physical_cores
@@ -97,7 +97,9 @@ def _open_checkpoint(trial: Trial) -> Model:
         "codec_decoder": torch_engine(lambda tokens: codec.decode(tokens).clamp(-1, 1), device),
     }
     encode = torch_engine(codec.encode, device)
-    system = Vab(checkpoint.config, Engines(graphs, device))
+    config, own = checkpoint.config, checkpoint.header.options
+    defaults = fill_in(own, TokenOptions(), f"model {config.name}")
+    system = Vab(config, Engines(graphs, device), defaults)
     return Model(Pipeline(system), lambda audio: encode(audio=audio))
 
 
