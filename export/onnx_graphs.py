@@ -109,9 +109,22 @@ def quantise(path: Path) -> ir.Model:
             per_channel=True,
             reduce_range=True,
             weight_type=QuantType.QInt8,
+            nodes_to_exclude=products_of_weights(ir.load(path)),
             extra_options={"MatMulConstBOnly": True},
         )
         return ir.from_proto(onnx.load(quantised))
+
+
+def products_of_weights(model: ir.Model) -> list[str]:
+    """The MatMul nodes that no input of the graph reaches: a runtime folds them at load."""
+    reached = set(model.graph.inputs)
+    names = []
+    for node in model.graph:
+        if reached.intersection(node.inputs):
+            reached.update(node.outputs)
+        elif node.op_type == "MatMul":
+            names.append(node.name)
+    return names
 
 
 def widen(model: ir.Model) -> ir.Model:

@@ -94,7 +94,7 @@ def test_int8_keeps_the_contract_and_reports_its_loss(
     assert "same argmax" in graph.measured["fp16_storage"]
     assert [p.name for p in tmp_path.iterdir()] == ["backbone.onnx"]
     nodes = [node.op_type for node in ir.load(tmp_path / "backbone.onnx").graph.all_nodes()]
-    assert "MatMul" not in nodes
+    assert nodes.count("MatMul") == 1  # the codes' projections, which a runtime folds at load
     assert nodes.count("MatMulInteger") > 10
     inputs = fixed_inputs("backbone", checkpoint.config, 3)
     exact = run_torch(modules.graph_module("backbone", checkpoint, "fp32"), inputs)
