@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from media import make_video
+from onnxruntime import InferenceSession
 
 import vab_rt
 from vab_rt.audio import Audio
@@ -109,3 +110,25 @@ def test_blows_sound_when_they_are_seen(model):
     halfway_s = (1.2, 2.85, 5.5, 7.27, 9.2)
     quiet_db = [level_db[round(100 * t) - 5 : round(100 * t) + 5].mean() for t in halfway_s]
     assert np.median(quiet_db) < level_db.max() - 20
+
+
+def test_its_codec_keeps_the_level():
+    """Sound of FoleyWorld through both graphs of the codec: as loud as it was, in dB."""
+    pytest.importorskip("scipy", reason="FoleyWorld's sound needs scipy")
+    from training import foleyworld
+
+    sessions = [
+        InferenceSession(
+            open_bundle().read_graph(f"codec_{end}"), providers=["CPUExecutionProvider"]
+        )
+        for end in ("encoder", "decoder")
+    ]
+    first = foleyworld.SPLITS["test"].start
+    errors_db = []
+    for seed, kind in enumerate(("ball", "clock", "knock", "rain", "siren", "bell", "alarm")):
+        true = foleyworld.make_scene(first + seed, kind).audio()
+        found = true[None]
+        for session in sessions:
+            (found,) = session.run(None, {session.get_inputs()[0].name: found})
+        errors_db.append(10 * np.log10(np.square(found).mean() / np.square(true).mean()))
+    assert abs(np.mean(errors_db)) < 1 and max(map(abs, errors_db)) < 2.5, errors_db
