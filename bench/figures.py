@@ -91,10 +91,11 @@ def shipped_card(figures: dict[str, Any]) -> str:
 
 def block(figures: dict[str, Any]) -> str:
     """What stands in README between the marks."""
-    for name in ("generation", "generate", "peers"):
+    for name in ("generation", "generate"):
         if name not in figures:
             raise OptionError(f"{FIGURES} has no {name}, expected it; give --{name} FILE")
-    parts = (speed(figures["generate"]), peers(figures["peers"]), quality(figures))
+    beside = peers(figures["peers"]) if "peers" in figures else ()
+    parts = (speed(figures["generate"]), beside, quality(figures))
     return "".join(f"{line}\n" for part in parts for line in part)
 
 

@@ -87,5 +87,5 @@ def test_what_no_command_printed_is_refused(text, tmp_path):
 
 
 def test_readme_needs_all_of_them():
-    with pytest.raises(OptionError, match="has no peers, expected it; give --peers FILE"):
-        block({name: entry for name, entry in read_figures().items() if name != "peers"})
+    with pytest.raises(OptionError, match="has no generate, expected it; give --generate FILE"):
+        block({name: entry for name, entry in read_figures().items() if name != "generate"})
