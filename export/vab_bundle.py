@@ -43,7 +43,7 @@ class Models(NamedTuple):
         check_pair(self.coarse.config, self.fine and self.fine.config)
         if self.fine is not None:
             check_same_codes(self.coarse, self.fine)
-            check_same_pictures(self.coarse, self.fine)
+            check_same_visual_encoders(self.coarse, self.fine)
 
     def licence(self) -> str:
         licences = [m.header.licence for m in (self.coarse, self.fine) if m is not None]
@@ -75,7 +75,7 @@ def check_same_codes(coarse: Checkpoint, fine: Checkpoint) -> None:
         )
 
 
-def check_same_pictures(coarse: Checkpoint, fine: Checkpoint) -> None:
+def check_same_visual_encoders(coarse: Checkpoint, fine: Checkpoint) -> None:
     """There is one visual encoder for both. Raises ExportError."""
     own, other = (m.visual_encoder().state_dict() for m in (coarse, fine))
     different = [name for name, weight in own.items() if not torch.equal(weight, other[name])]

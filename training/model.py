@@ -41,11 +41,7 @@ class VAB(nn.Module):
 
     def _initialise(self) -> None:
         """Unit variance in, and residual branches that add up to about as much."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
-        nn.init.trunc_normal_(self.heads.weight, std=0.02)
-        nn.init.trunc_normal_(self.visual_in.weight, std=1.0)  # features have unit length
+        initialise_linears(self)
         for layer in self.layers:
             for branch in filter(None, (layer.audio, layer.visual)):
                 branch.contract.weight.data *= (2 * len(self.layers)) ** -0.5
@@ -138,6 +134,15 @@ class VAB(nn.Module):
         visual = torch.arange(first, first + num_visual, device=device)
         audio = torch.arange(first_step, first_step + num_audio, device=device) + c.num_visual
         return torch.cat([visual, audio])
+
+
+def initialise_linears(model: nn.Module) -> None:
+    """Of a transformer with `heads` and `visual_in`: weights that keep unit variance."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
+    nn.init.trunc_normal_(model.heads.weight, std=0.02)
+    nn.init.trunc_normal_(model.visual_in.weight, std=1.0)  # features have unit length
 
 
 class AlignedFrames(nn.Module):

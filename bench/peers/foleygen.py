@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from training.model import attend
+from training.model import attend, initialise_linears
 from vab_rt.config import ModelConfig
 
 FEED_FORWARD_FACTOR = 4
@@ -120,11 +120,7 @@ class FoleyGen(nn.Module):
 
     def _initialise(self) -> None:
         """As VAB has it: unit variance in, and residual branches that add up to about as much."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
-        nn.init.trunc_normal_(self.heads.weight, std=0.02)
-        nn.init.trunc_normal_(self.visual_in.weight, std=1.0)  # features have unit length
+        initialise_linears(self)
         nn.init.trunc_normal_(self.codes.weight, std=self.config.num_codebooks**-0.5)
         for layer in self.layers:
             for branch in (layer.out, layer.feed_forward[-1]):
