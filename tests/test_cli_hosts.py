@@ -101,6 +101,7 @@ def started(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(command, **pipes, preexec_fn=as_usual)  # noqa: PLW1509  # no threads
     deadline = time.monotonic() + 120
     while not list(folder.glob(UNFINISHED)) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     assert list(folder.glob(UNFINISHED)), "the run never began to write"
     time.sleep(0.3)
