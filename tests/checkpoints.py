@@ -24,8 +24,8 @@ def tiny_config(**changes: Any) -> ModelConfig:
     facts: dict[str, Any] = {
         "name": "tiny-test",
         "codec": "spectral",
-        "image_encoder": "vit-tiny-64",
-        "image_size": 16,
+        "image_encoder": "resnet-tiny-64",
+        "image_size": 32,
         "visual_dim": 24,
         "visual_rate_hz": 2.5,
         "clip_s": 2.0,

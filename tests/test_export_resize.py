@@ -83,7 +83,7 @@ def config() -> ModelConfig:
     return ModelConfig(
         name="test",
         codec="spectral",
-        image_encoder="vit-tiny-64",
+        image_encoder="resnet-tiny-64",
         image_size=SIZE,
         visual_dim=64,
         codebook_size=8,

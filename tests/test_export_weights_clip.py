@@ -195,7 +195,9 @@ def test_a_config_of_another_model(owner, folder, tmp_path):
     with pytest.raises(ExportError, match="image_size is 336, expected 224, visual_dim is 48, exp"):
         read_clip(str(folder), wide)
     for source in (str(folder), "EVA02-L-14"):
-        with pytest.raises(ExportError, match="vit-tiny-64, which open_clip does not know; choose"):
+        with pytest.raises(
+            ExportError, match="resnet-tiny-64, which open_clip does not know; choose"
+        ):
             read_clip(source, tiny_config())
 
 

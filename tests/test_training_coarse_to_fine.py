@@ -27,8 +27,8 @@ from vab_rt.errors import BundleError, OptionError
 
 MODEL = """
 codec = "spectral"
-image_encoder = "vit-tiny-64"
-image_size = 16
+image_encoder = "resnet-tiny-64"
+image_size = 32
 visual_dim = 8
 codebook_size = 9
 code_dim = 288
@@ -68,7 +68,7 @@ batch = 2
 epochs = 2
 warm_up = 0.03
 """
-IMAGES = {"image_size": 16, "visual_dim": 8, "num_codebooks": 1, "codebook_size": 5}
+IMAGES = {"image_size": 32, "visual_dim": 8, "num_codebooks": 1, "codebook_size": 5}
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +187,7 @@ def test_a_codec_of_fewer_codebooks_takes_the_first_of_a_larger_one(codec):
 def test_visual_parts_of_other_sizes_are_refused(tmp_path):
     torch.save(tiny_checkpoint(tiny_config(**IMAGES)), tmp_path / "images.pt")
     config = read_recipe("vab-dac-small").model
-    with pytest.raises(OptionError, match="has image_size 16, expected 64 as the model vab-dac-"):
+    with pytest.raises(OptionError, match="has image_size 32, expected 64 as the model vab-dac-"):
         visual_parts_of(tmp_path / "images.pt", config)
 
 

@@ -26,7 +26,7 @@ from vab_rt.errors import BundleError, DataError, OptionError
 
 @pytest.mark.parametrize("name", ["vab-encodec", "vab-dac", "vab-dac-test", "vab-dac-coarse2fine"])
 def test_a_model_that_is_not_trained_here_is_refused_before_any_work(name, tmp_path):
-    with pytest.raises(OptionError, match="expected spectral and vit-tiny-64"):
+    with pytest.raises(OptionError, match="expected spectral and resnet-tiny-64"):
         run(read_recipe(name), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -176,8 +176,8 @@ classification_minutes = 0.01
 [model]
 name = "tiny"
 codec = "spectral"
-image_encoder = "vit-tiny-64"
-image_size = 16
+image_encoder = "resnet-tiny-64"
+image_size = 32
 visual_dim = 8
 codebook_size = 9
 code_dim = 288

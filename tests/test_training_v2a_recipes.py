@@ -109,5 +109,5 @@ def test_encoders_of_others_are_not_trained_on_foleyworld(tmp_path, capsys):
     with pytest.raises(SystemExit):
         recipe_command(["v2a-mapper-audioldm", "--out", str(tmp_path / "run")])
     error = capsys.readouterr().err
-    assert "has the image encoder ViT-B-32-quickgelu, expected vit-tiny-64" in error
+    assert "has the image encoder ViT-B-32-quickgelu, expected resnet-tiny-64" in error
     assert "python -m export.import_weights" in error

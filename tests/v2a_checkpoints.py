@@ -89,8 +89,8 @@ def tiny_v2a_config(**changes: Any) -> V2AConfig:
     """A clip of 1 s: F 2, C 8, T 25, M 16, S 16000."""
     facts: dict[str, Any] = {
         "name": "tiny-v2a",
-        "image_encoder": "vit-tiny-64",
-        "image_size": 16,
+        "image_encoder": "resnet-tiny-64",
+        "image_size": 32,
         "visual_dim": 24,
         "visual_rate_hz": 2.0,
         "clip_s": 1.0,

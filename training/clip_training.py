@@ -1,4 +1,5 @@
-"""Train a small CLIP on frames and their captions, so that features know kind and state."""
+"""Train a small CLIP on frames and their captions, so that features know kind and state, and on the
+sound of the clip, so that they know what it is like: captions say large, not how large."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from open_clip.tokenizer import SimpleTokenizer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -15,6 +16,7 @@ from training import ranks
 from training.datasets.rendered import Clips
 from training.fitting import Average, fit, half_cosine, set_rate
 from training.image_encoder import ImageEncoder, build_clip
+from training.motion_training import NUM_MELS, Spectra
 from training.pretrain import wants_bfloat16
 from vab_rt.config import ModelConfig
 
@@ -25,14 +27,22 @@ PEAK_RATE = 1e-3
 def train_clip(
     folder: Path, clips: Clips, config: ModelConfig, minutes: float, seed: int
 ) -> Iterator[tuple[int, float, dict[str, float]]]:
-    """Yields (step, progress, losses); leaves `folder`/clip.pt with the averaged weights."""
+    """Yields (step, progress, losses); leaves `folder`/clip.pt with the averaged weights.
+
+    heard is the share of the variance of timbre, between clips, that a linear layer does not read
+    from the features.
+    """
     device = ranks.device()
     torch.manual_seed(seed)
     clip = build_clip(config).to(device)
     encoder = ImageEncoder(config, clip.visual).to(device)
+    read = nn.Linear(config.image_dim, NUM_MELS).to(device)
     average = Average(clip)
-    optimizer = torch.optim.AdamW(clip.parameters(), betas=(0.9, 0.98), weight_decay=0.05)
+    optimizer = torch.optim.AdamW(
+        [*clip.parameters(), *read.parameters()], betas=(0.9, 0.98), weight_decay=0.05
+    )
     captions = CaptionTable(clips, clip.context_length)
+    timbres = mean_timbres(clips, config)
     half = wants_bfloat16("auto", device)
 
     def step(i: int, progress: float) -> dict[str, Tensor]:
@@ -43,20 +53,38 @@ def train_clip(
         frames = torch.from_numpy(
             np.stack([clips.frames[r, t] for r, t in zip(rows, times, strict=True)])
         )
+        frames = jitter(mirrored(frames, random), random).to(device)
         ids = captions.ids[rows, times]
+        different, which = np.unique(ids, return_inverse=True)
         with torch.autocast(device.type, torch.bfloat16, half), attention_for(device):
-            text = F.normalize(clip.encode_text(captions.tokens[ids].to(device)), dim=-1)
-            seen = encoder(jitter(frames, random).to(device))
-        loss = matching_loss(seen.float(), text.float(), clip.logit_scale.exp(), ids)
+            text = F.normalize(clip.encode_text(captions.tokens[different].to(device)), dim=-1)
+            seen = encoder(frames).float()
+        text = text.float()[torch.from_numpy(which).to(device)]
+        matching = matching_loss(seen, text, clip.logit_scale.exp(), ids)
+        heard = F.mse_loss(read(10 * seen), timbres[rows].to(device))
         optimizer.zero_grad()
-        loss.backward()
+        (matching + heard).backward()
         torch.nn.utils.clip_grad_norm_(clip.parameters(), 1.0)
         optimizer.step()
         average.update(clip)
-        return {"loss": loss.detach(), "scale": clip.logit_scale.exp().detach()}
+        scale = clip.logit_scale.exp().detach()
+        return {"loss": matching.detach(), "heard": heard.detach(), "scale": scale}
 
-    parts = {"clip": clip, "average": average, "optimizer": optimizer}
+    parts = {"clip": clip, "read": read, "average": average, "optimizer": optimizer}
     yield from fit(folder / "clip.pt", parts, step, minutes)
+
+
+def mean_timbres(clips: Clips, config: ModelConfig) -> Tensor:
+    """The log of each clip's mean mel spectrum, without its level; standardised over the clips
+    [N, mels]."""
+    spectra = Spectra(config)
+    powers = []
+    for first in range(0, len(clips), 8):
+        sound = torch.from_numpy(clips.audio[first : first + 8].astype(np.float32) / 32767)
+        powers.append(spectra(sound)[..., :NUM_MELS].exp().mean(1))
+    timbres = torch.cat(powers).log()
+    timbres -= timbres.mean(1, keepdim=True)
+    return (timbres - timbres.mean(0)) / (timbres.std(0, correction=0) + 1e-3)
 
 
 def attention_for(device: torch.device) -> AbstractContextManager[None]:
@@ -72,6 +100,12 @@ class CaptionTable:
         index = {text: i for i, text in enumerate(texts)}
         self.tokens: Tensor = SimpleTokenizer()(texts, context_length)
         self.ids = np.array([[index[text] for text in row] for row in clips.captions])
+
+
+def mirrored(frames: Tensor, random: np.random.Generator) -> Tensor:
+    """Half of them, left for right: no caption and no sound tells the two apart."""
+    turned = torch.from_numpy(random.random(len(frames)) < 0.5)
+    return torch.where(turned[:, None, None, None], frames.flip(2), frames)
 
 
 def jitter(frames: Tensor, random: np.random.Generator) -> Tensor:

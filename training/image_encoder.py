@@ -15,7 +15,9 @@ from torch.nn import functional as F
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
 
-TINY = "vit-tiny-64"
+TINY = "resnet-tiny-64"
+"""CLIP's own ResNet, small: on a few thousand clips it learns kinds that a ViT of this size and in
+this time does not (docs/LOG.md)."""
 MAE = "mae/"
 """Before timm's name of a ViT, whose [CLS] token is the feature: mae/vit_large_patch16_224."""
 
@@ -74,13 +76,19 @@ def build_mae(config: ModelConfig, device: str = "cpu") -> nn.Module:
 def build_clip(config: ModelConfig, device: str = "cpu") -> nn.Module:
     """The CLIP model that `config.image_encoder` names, with untrained weights.
 
-    device: "meta" gives names and shapes alone.
+    device: "meta" gives names and shapes alone. Raises OptionError for a size of image that the
+    small one cannot halve five times.
     """
     if config.image_encoder != TINY:
         with torch.device(device), without_alarm():
             return open_clip.create_model(config.image_encoder, pretrained=None, device=device)
+    if config.image_size % 32:
+        raise OptionError(
+            f"model {config.name} has image_size {config.image_size}, expected a multiple of 32 "
+            f"for {TINY}; 64 is the usual one"
+        )
     vision = CLIPVisionCfg(
-        layers=6, width=128, head_width=32, patch_size=16, image_size=config.image_size
+        layers=(1, 1, 1, 1), width=32, head_width=64, image_size=config.image_size
     )
     text = CLIPTextCfg(context_length=24, width=128, heads=4, layers=2)
     return CLIP(config.image_dim, vision, text)
