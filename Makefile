@@ -14,15 +14,15 @@ DIST := dist
 BUILD := pyproject.toml CMakeLists.txt $(shell find kernels -name '*.[ch]pp')
 SOURCES := $(BUILD) README.md LICENSE $(shell find vab_rt -type f -not -name '*.py[co]' -not -name '*.so')
 ELSEWHERE := build/wheel-tests
-NOT_OF_THE_RUNTIME := test_export_* test_training_* test_foleyworld* test_bench* test_readme*
+RUNTIME_TESTS := tests/runtime tests/gpu
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Tests run side by side, a file in one process; more threads in each make small graphs slower.
 JOBS ?= 2
 SIDE_BY_SIDE := -n $(JOBS) --dist loadfile --no-loadscope-reorder
-test test-wheel: export OMP_NUM_THREADS ?= 1
+test test-all test-wheel: export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-wheel check bench wheel
+.PHONY: demo test test-all test-wheel check bench wheel
 .DELETE_ON_ERROR:
 
 demo: $(DEMO)/installed  ## a silent clip in, demo.wav out; installs the runtime alone, no PyTorch
@@ -30,7 +30,10 @@ demo: $(DEMO)/installed  ## a silent clip in, demo.wav out; installs the runtime
 	$(DEMO)/bin/vab-rt generate $(CLIP) demo.wav --force
 	@echo "demo.wav holds the sound of $(CLIP)"
 
-test: $(DEV)/installed test-wheel  ## everything; and the runtime as it is installed
+test: $(DEV)/installed  ## what proves the product, in minutes
+	$(DEV)/bin/python -m pytest $(SIDE_BY_SIDE) -m "not slow" $(RUNTIME_TESTS) $(ARGS)
+
+test-all: $(DEV)/installed test-wheel  ## everything; and the runtime as it is installed
 	$(DEV)/bin/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 # On another Python: make test-wheel PYTHON=python3.12 WHEEL=.venv-3.12 DIST=build/dist-3.12
@@ -39,7 +42,7 @@ test-wheel: $(WHEEL)/installed
 	cd $(ELSEWHERE) && $(CURDIR)/$(WHEEL)/bin/python -c \
 	  "import vab_rt; assert 'site-packages' in vab_rt.__file__, vab_rt.__file__"
 	cd $(ELSEWHERE) && $(CURDIR)/$(WHEEL)/bin/python -m pytest -p no:cacheprovider $(SIDE_BY_SIDE) \
-	  $(foreach name,$(NOT_OF_THE_RUNTIME),--ignore-glob='*/$(name)') tests
+	  --import-mode=importlib -o pythonpath=tests $(RUNTIME_TESTS)
 
 check: $(DEV)/installed  ## format, lint, types, layers
 	$(DEV)/bin/ruff format --check .

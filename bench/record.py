@@ -27,7 +27,7 @@ from vab_rt.engines.tensorrt_rtx import is_supported
 from vab_rt.errors import BackendError
 
 ROOT = Path(__file__).parent.parent
-KERNEL_TESTS = ("tests/test_sampling_cuda.py", "tests/test_device_loop_cuda.py")
+KERNEL_TESTS = ("tests/gpu/test_sampling_cuda.py", "tests/gpu/test_device_loop_cuda.py")
 LAST_LINES = 5  # of a part, beside its figures
 GRACE_S = 5.0  # for a part that is told to stop
 

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from command import run  # noqa: F401  # a fixture
 from media import make_video
+from recording_driver import fake_driver, launch  # noqa: F401  # fixtures
 from tiny_bundle import make_bundle
 
 import vab_rt

@@ -1,7 +1,45 @@
 """Sampling steps that a kernel may get wrong, by name; each rung of the parity ladder runs them."""
 
+from copy import copy
+
 import numpy as np
-from test_sampling import make_case
+
+from vab_rt.sampling import sample_step
+from vab_rt.sampling_arguments import StepSettings
+
+
+def make_case(seed=0, clips=2, positions=63, size=37, masked=0.6, scale=2.0, **changes):
+    """Arguments of one step on random logits, with everything the step needs."""
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(0, size, (clips, positions)).astype(np.int32)
+    tokens[rng.random(tokens.shape) < masked] = size
+    logits = rng.standard_normal((2, clips, positions, size)).astype(np.float32) * scale
+    case = {
+        "tokens": tokens,
+        "conditional": logits[0],
+        "unconditional": logits[1],
+        "seeds": rng.integers(0, 2**64, clips, np.uint64),
+        "step": 3,
+        "guidance": 2.5,
+        "temperature": 0.9,
+        "top_k": 8,
+        "mask_temperature": 3.0,
+        "num_remask": ((tokens == size).sum(axis=1) // 2).astype(np.int32),
+    }
+    return case | changes
+
+
+def run(case, step=sample_step):
+    """Tokens after the step; the case keeps its own."""
+    tokens = copy(case["tokens"])
+    run_in_place(case | {"tokens": tokens}, step)
+    return tokens
+
+
+def run_in_place(case, step=sample_step):
+    arrays = ("tokens", "conditional", "unconditional")
+    settings = {name: value for name, value in case.items() if name not in arrays}
+    step(*(case[name] for name in arrays), StepSettings(**settings))
 
 
 def plain(case):

@@ -12,7 +12,7 @@ import ml_dtypes
 import onnx_ir as ir
 import torch
 from checkpoints import tiny_checkpoint, tiny_config
-from test_training_shards import make_shards
+from shard_files import make_shards
 
 from export import onnx_graphs, verify
 from export.build_engines import main, parse_arguments

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted(e.name for e in entry_points(group="console_scripts") if e.dist.name == "vab-rt")
 SUBCOMMANDS = [["generate"], ["info"], ["doctor"]]
 has_torch = importlib.util.find_spec("torch") is not None

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sampling_cases import equal_cases
-from test_sampling import make_case, run, run_in_place
+from sampling_cases import equal_cases, make_case, run, run_in_place
 
 from vab_rt.errors import BackendError, OptionError, VabError
 from vab_rt.sampling import NativeSampler, fastest_sampler, sample_step

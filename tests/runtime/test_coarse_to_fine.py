@@ -6,9 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_cli import run  # noqa: F401  # a fixture
-from test_cuda_launcher import fake_driver, launch  # noqa: F401  # fixtures
-from test_device_loop import through_buffers
+from recording_driver import through_buffers
 from tiny_bundle import fine_config, make_bundle, tiny_config
 
 import vab_rt
@@ -114,7 +112,7 @@ def test_one_stage_has_no_use_for_fine_steps(pipeline, videos):
         pipeline.generate(videos(25), GenerateOptions(fine_steps=3))
 
 
-def test_the_command_takes_steps_of_both_stages(run, bundle, videos, tmp_path):  # noqa: F811
+def test_the_command_takes_steps_of_both_stages(run, bundle, videos, tmp_path):
     words = [videos(50), tmp_path / "a.wav", "--model", bundle, "--json", "--steps", 2]
     result = run("generate", *words, "--fine-steps", 3)
     assert result.code == 0 and json.loads(result.out)["model"] == "tiny"
@@ -229,7 +227,7 @@ def test_an_unknown_key_of_the_fine_model_is_named(bundle, tmp_path):
         open_bundle(folder)
 
 
-def test_on_a_gpu_both_stages_stay_there(launch, bundle, videos):  # noqa: F811
+def test_on_a_gpu_both_stages_stay_there(launch, bundle, videos):
     """The last step of each is seen, and the sound is the processor's."""
     options = "vab_rt.GenerateOptions(steps=3, fine_steps=4, seed=5)"
     found = through_buffers(launch, bundle, videos(200), options)

@@ -1,49 +1,13 @@
 """The reference sampling step: what it samples, what it re-masks, what it refuses."""
 
-from copy import copy
-
 import numpy as np
 import pytest
+from sampling_cases import make_case, run, run_in_place
 
 from vab_rt import sampling
 from vab_rt.errors import OptionError, VabError
 from vab_rt.philox import CONFIDENCE_STREAM, TOKEN_STREAM, gumbel
-from vab_rt.sampling import exp_poly, fastest_sampler, sample_step
-from vab_rt.sampling_arguments import StepSettings
-
-
-def make_case(seed=0, clips=2, positions=63, size=37, masked=0.6, scale=2.0, **changes):
-    """Arguments of one step on random logits, with everything the step needs."""
-    rng = np.random.default_rng(seed)
-    tokens = rng.integers(0, size, (clips, positions)).astype(np.int32)
-    tokens[rng.random(tokens.shape) < masked] = size
-    logits = rng.standard_normal((2, clips, positions, size)).astype(np.float32) * scale
-    case = {
-        "tokens": tokens,
-        "conditional": logits[0],
-        "unconditional": logits[1],
-        "seeds": rng.integers(0, 2**64, clips, np.uint64),
-        "step": 3,
-        "guidance": 2.5,
-        "temperature": 0.9,
-        "top_k": 8,
-        "mask_temperature": 3.0,
-        "num_remask": ((tokens == size).sum(axis=1) // 2).astype(np.int32),
-    }
-    return case | changes
-
-
-def run(case, step=sample_step):
-    """Tokens after the step; the case keeps its own."""
-    tokens = copy(case["tokens"])
-    run_in_place(case | {"tokens": tokens}, step)
-    return tokens
-
-
-def run_in_place(case, step=sample_step):
-    arrays = ("tokens", "conditional", "unconditional")
-    settings = {name: value for name, value in case.items() if name not in arrays}
-    step(*(case[name] for name in arrays), StepSettings(**settings))
+from vab_rt.sampling import exp_poly, fastest_sampler
 
 
 def test_only_masked_positions_change_and_the_asked_number_is_masked_again():

@@ -276,7 +276,7 @@ sys.path[:0] = sys.argv[2:]
 torch.set_num_threads(1)
 from pathlib import Path
 from training import fitting, ranks
-from test_training_pretrain import SETTINGS, make_clips, untrained
+from test_pretrain import SETTINGS, make_clips, untrained
 from training.pretrain import pretrain
 fitting.REPORT_EVERY = 1
 with ranks.joined():
@@ -296,7 +296,7 @@ def test_two_processes_train_one_model(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", "2", str(tmp_path / "worker.py"), str(tmp_path)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command += [str(here), str(here.parent)]
+    command += [str(here), str(here.parent), str(here.parents[1])]
     run = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stderr[-2000:]
     told = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sampling_cases import damaged_cases, equal_cases
-from test_sampling import run
+from sampling_cases import damaged_cases, equal_cases, run
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 SOURCES = TESTS.parent / "kernels" / "sampling"
 ARM = "aarch64-linux-gnu-g++"
 SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")

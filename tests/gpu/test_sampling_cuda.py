@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from sampling_cases import damaged_cases, equal_cases
-from test_sampling import make_case, run
+from sampling_cases import damaged_cases, equal_cases, make_case, run
 
 from vab_rt.engines.cuda_sampling import CudaSampler
 from vab_rt.engines.device_arrays import DeviceArray

@@ -5,10 +5,20 @@ of NumPy can stand in for the graph and the kernels, and the tokens can be compa
 """
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
-from test_cuda_launcher import fake_driver, launch  # noqa: F401  # fixtures
+from recording_driver import (
+    BEGIN,
+    END,
+    LOOP,
+    RUN,
+    STEP,
+    TOKENS,
+    through_buffers,
+    told,
+)
 from tiny_bundle import tiny_config
 
 from vab_rt.config import TokenOptions
@@ -19,111 +29,8 @@ from vab_rt.engines.gpu import Gpu
 from vab_rt.errors import BackendError
 from vab_rt.sampling import sample_step
 
-LOOP = """
-from vab_rt.config import TokenOptions, ModelConfig
-from vab_rt.contract import contract_of
-from vab_rt.engines import Engines, device_loop
-from vab_rt.engines.device_engines import DeviceEngines, HostCalls, logits_bytes
-from vab_rt.engines.device_loop import DeviceLoop
-from vab_rt.engines.gpu import Gpu, part_of
-from vab_rt.sampling import sample_step
 
-config = ModelConfig(
-    name="tiny", codec="spectral", image_encoder="none", image_size=8, visual_dim=6,
-    visual_rate_hz=2.0, clip_s=2.0, num_codebooks=2, codebook_size=16, code_dim=4, width=8,
-    layers=1, expert_layers=0, heads=1,
-)
-contract = contract_of(config)["backbone"]
-rng = np.random.default_rng(0)
-
-def exact(*shape):
-    # sixteenths: every sum and product below is exact, however a BLAS splits and orders it
-    return (rng.integers(-64, 65, shape) / 16).astype(np.float32)
-
-heads, seen = exact(17, 16), exact(6, 16)
-
-def view(array):
-    kind = np.ctypeslib.as_ctypes_type(np.dtype(array.dtype))
-    size = int(np.prod(array.shape))
-    return np.ctypeslib.as_array((kind * size).from_address(array.address)).reshape(array.shape)
-
-def logits_of(tokens, features, conditional):
-    shown = (features.mean(1) @ seen) * conditional[:, None]
-    return (heads[tokens] + shown[:, None, None]).astype(np.float32)
-
-class Marked:
-    # shows its runs in the log, as copies of one float
-    def __init__(self, gpu, can_be_captured):
-        self.gpu, self.can_be_captured = gpu, can_be_captured
-    def bind(self, tensors):
-        source = DeviceArray(tensors["conditional"].address, np.float32, (1,))
-        target = DeviceArray(tensors["logits"].address, np.float32, (1,))
-        return lambda: self.gpu.copy(target, source)
-
-class Computing:
-    can_be_captured = False
-    def bind(self, tensors):
-        t = {name: view(array) for name, array in tensors.items()}
-        def run():
-            t["logits"][...] = logits_of(t["tokens"], t["features"], t["conditional"])
-        return run
-
-class HostSampler:
-    # CudaSampler's calls, with the reference
-    def __init__(self, *shape, max_steps, device_id, stream):
-        pass
-    def begin(self, seeds, **request):
-        self.seeds, self.request, self.step = seeds, request, 0
-    def launch(self, tokens, conditional, unconditional, stream):
-        r, step = self.request, self.step
-        settings = StepSettings(
-            seeds=self.seeds, step=step, guidance=r["guidance"], temperature=r["temperature"],
-            top_k=r["top_k"], mask_temperature=float(r["mask_temperatures"][step]),
-            num_remask=r["num_remask"][step],
-        )
-        other = None if unconditional is None else view(unconditional)
-        sample_step(view(tokens), view(conditional), other, settings)
-        self.step += 1
-    def check(self):
-        pass
-
-def request(clips):
-    tokens = np.full((clips, 2, 100), 16, np.int32)
-    tokens[-1, :, :30] = 3
-    given = {"features": exact(clips, 4, 6)}
-    return given, tokens, np.arange(clips, dtype=np.uint64)
-
-def engines_of(gpu):
-    host = lambda **inputs: logits_of(**inputs)
-    return DeviceEngines(
-        {"backbone": host}, "cuda", gpu=gpu, device_graphs={"backbone": Computing()},
-        contracts={"backbone": contract},
-    )
-
-gpu = Gpu()
-"""
-
-
-def told(log):
-    """The driver's log without addresses: what was done, and how many bytes."""
-    copies, others = ("upload", "download", "copy"), ("launch", "replay", "begin", "end")
-    lines = [line.split() for line in log if line.split()[0] in copies + others]
-    return [f"{w[0]} {w[-1]}" if w[0] in copies else " ".join(w[:2]) for w in lines]
-
-
-TOKENS, FEATURES = 4 * 2 * 100, 4 * 4 * 6
-STEP = [f"copy {TOKENS}", "copy 4", "launch sample", "launch remask"]
-"""The unconditional branch gets the tokens, then the backbone runs, then the kernels."""
-PARAMETERS, STATE = 4 * (8 + 2 + 3 * 2), 16 + 4
-BEGIN = [f"upload {2 * FEATURES}", f"upload {TOKENS}", f"upload {PARAMETERS}", f"upload {STATE}"]
-END = [f"download {TOKENS}", "download 4"]
-RUN = """
-loop = DeviceLoop(gpu, Marked(gpu, CAPTURED), contract, 1, True)
-loop.run(*request(1), TokenOptions(steps=3))
-"""
-
-
-def test_a_captured_step_is_replayed_and_nothing_comes_back_before_the_last(launch):  # noqa: F811
+def test_a_captured_step_is_replayed_and_nothing_comes_back_before_the_last(launch):
     _, log = launch(LOOP + RUN.replace("CAPTURED", "True"))
     lines = told(log)
     assert lines[-len(BEGIN + END) - 3 :] == [*BEGIN, *["replay 0x3000"] * 3, *END]
@@ -132,14 +39,14 @@ def test_a_captured_step_is_replayed_and_nothing_comes_back_before_the_last(laun
     assert lines[begin - 4 : begin] == STEP  # warm before
 
 
-def test_a_backbone_with_a_graph_of_its_own_is_followed_by_the_kernels(launch):  # noqa: F811
+def test_a_backbone_with_a_graph_of_its_own_is_followed_by_the_kernels(launch):
     _, log = launch(LOOP + RUN.replace("CAPTURED", "False"))
     lines = told(log)
     assert lines[-len(BEGIN + END) - 12 :] == [*BEGIN, *STEP * 3, *END]
     assert "begin capture" not in lines
 
 
-def test_without_guidance_there_is_one_branch(launch):  # noqa: F811
+def test_without_guidance_there_is_one_branch(launch):
     _, log = launch(
         LOOP
         + """
@@ -152,7 +59,7 @@ loop.run(*request(3), TokenOptions(steps=2, guidance=1))
     assert lines[-2:] == [f"download {3 * TOKENS}", "download 4"]
 
 
-def test_the_tokens_are_those_of_the_loop_on_the_host(launch):  # noqa: F811
+def test_the_tokens_are_those_of_the_loop_on_the_host(launch):
     out, _ = launch(
         LOOP
         + """
@@ -175,57 +82,7 @@ for clips in (1, 3, 16, 18):
     assert len(out.splitlines()) == 8
 
 
-THROUGH_BUFFERS = (
-    LOOP
-    + """
-import sys
-import vab_rt
-from vab_rt.bundle import open_bundle
-from vab_rt.engines import open_engines
-from vab_rt.engines.device_engines import device_engines
-
-device_loop.CudaSampler = HostSampler
-bundle, video = open_bundle(FOLDER), VIDEO
-on_host = open_engines(bundle, "cpu", 1)
-
-class Graph:
-    can_be_captured = False
-    def __init__(self, name):
-        self.call, contract = on_host[name], bundle.contracts[name]
-        self.inputs, self.output = [t.name for t in contract.inputs], contract.outputs[0].name
-    def bind(self, tensors):
-        t = {name: view(array) for name, array in tensors.items()}
-        def run():
-            t[self.output][...] = self.call(**{name: t[name] for name in self.inputs})
-        return run
-
-graphs = {name: Graph(name) for name in bundle.needed_graphs}
-engines = device_engines(bundle, gpu, graphs, "cuda")
-sounds = [
-    vab_rt.load(bundle.folder, engines=e).generate(video, OPTIONS).samples
-    for e in (on_host, engines)
-]
-print(len(sounds[0]), np.abs(sounds[0] - sounds[1]).max(), engines.device)
-steps = vab_rt.load(bundle.folder, engines=engines).generate_steps(video, OPTIONS)
-print(sorted({(step.step, step.audio is not None) for step in steps}))
-"""
-)
-
-
-def through_buffers(launch, folder, video, options):  # noqa: F811
-    """A bundle's own graphs, run by onnxruntime in what the driver takes for its memory -> samples,
-    the largest difference from the host's, the device, and the steps that were seen."""
-    names = {"FOLDER": repr(str(folder)), "VIDEO": repr(str(video)), "OPTIONS": options}
-    code = THROUGH_BUFFERS
-    for name, value in names.items():
-        code = code.replace(name, value)
-    out, _ = launch(code)
-    sound, steps = out.splitlines()
-    length, difference, device = sound.split()
-    return int(length), float(difference), device, steps
-
-
-def test_a_video_sounds_the_same_through_device_buffers(launch, tiny_bundle, videos):  # noqa: F811
+def test_a_video_sounds_the_same_through_device_buffers(launch, tiny_bundle, videos):
     options = "vab_rt.GenerateOptions(steps=4, seed=5)"
     found = through_buffers(launch, tiny_bundle, videos(200), options)
     length, difference, device, steps = found
@@ -234,7 +91,7 @@ def test_a_video_sounds_the_same_through_device_buffers(launch, tiny_bundle, vid
     assert steps == "[(3, True)]"
 
 
-def test_memory_is_held_for_a_few_shapes_only(launch):  # noqa: F811
+def test_memory_is_held_for_a_few_shapes_only(launch):
     out, _ = launch(
         LOOP
         + """
@@ -248,7 +105,7 @@ print(sorted(clips for _, clips, _ in engines.loops), len(gpu._buffers))
     assert out == "[3, 4, 5, 6] 16\n"
 
 
-def test_a_closed_loop_lets_go_of_its_run(launch):  # noqa: F811
+def test_a_closed_loop_lets_go_of_its_run(launch):
     out, _ = launch(
         LOOP
         + """
@@ -270,7 +127,7 @@ print("closed")
     assert out.splitlines() == ["True", "let go", "closed"]
 
 
-def test_a_graph_called_with_host_arrays_is_cut_to_its_limit(launch):  # noqa: F811
+def test_a_graph_called_with_host_arrays_is_cut_to_its_limit(launch):
     out, log = launch(
         LOOP
         + """
@@ -292,6 +149,7 @@ FOR_A_GPU = (
     LOOP
     + """
 import pytest
+sys.path.insert(0, GPU_TESTS)
 import test_device_loop_cuda as tests
 
 class OnTheHost:
@@ -307,15 +165,16 @@ class OnTheHost:
         return run
 
 device_loop.CudaSampler, tests.CudaBackbone = HostSampler, OnTheHost
-options = ["-q", "--noconftest", "-p", "no:cacheprovider", "-k", "not paper and not stand_in"]
+options = ["-q", "--import-mode=prepend", "--noconftest", "-p", "no:cacheprovider"]
+options += ["-k", "not paper and not stand_in"]
 sys.exit(pytest.main([*options, tests.__file__]))
 """
 )
 
 
-def test_the_tests_for_a_gpu_run_but_for_the_gpu(launch):  # noqa: F811
+def test_the_tests_for_a_gpu_run_but_for_the_gpu(launch):
     """Nobody has one most of the time, and a mistake in them would cost the time of who has."""
-    out, _ = launch(FOR_A_GPU)
+    out, _ = launch(f"GPU_TESTS = {str(Path(__file__).parent)!r}" + FOR_A_GPU)
     assert "skipped" not in out and re.search(r"^18 passed", out, re.MULTILINE), out
 
 

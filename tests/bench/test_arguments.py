@@ -66,7 +66,7 @@ def test_the_page_of_the_bench_names_what_there_is(flags):
     assert {name for name, _ in commands} == command.BENCHES.keys()
     for name, words in commands:
         assert {*re.findall(r"--[\w-]+", words)} <= flags[name], (name, words)
-    for test in re.findall(r"tests/\w+\.py", page):
+    for test in re.findall(r"tests/\w+/\w+\.py", page):
         assert (record.ROOT / test).is_file()
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_sampling import make_case, run, run_in_place
+from sampling_cases import make_case, run, run_in_place
 
 from vab_rt.engines.device_arrays import DeviceArray
 from vab_rt.errors import OptionError

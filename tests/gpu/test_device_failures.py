@@ -6,15 +6,14 @@ Against the driver library that records what it is told, as in test_device_loop.
 import re
 
 import pytest
-from test_cuda_launcher import fake_driver, launch  # noqa: F401  # fixtures
-from test_device_loop import BEGIN, END, LOOP, RUN, STEP, told
+from recording_driver import BEGIN, END, LOOP, RUN, STEP, told
 
 from vab_rt.engines.driver import FoundDriver
 from vab_rt.engines.gpu import check_driver
 from vab_rt.errors import BackendError
 
 
-def test_a_loop_that_cannot_be_prepared_gives_its_memory_back(launch):  # noqa: F811
+def test_a_loop_that_cannot_be_prepared_gives_its_memory_back(launch):
     out, _ = launch(
         LOOP
         + """
@@ -33,7 +32,7 @@ print(free - total)
     assert out == f"BackendError: no room\n0\n{2**20}\n"  # the pool holds 1 MiB
 
 
-def test_too_many_clips_for_the_memory_says_what_would_fit(launch):  # noqa: F811
+def test_too_many_clips_for_the_memory_says_what_would_fit(launch):
     out, _ = launch(
         LOOP
         + """
@@ -76,7 +75,7 @@ loop.run(*request(1), TokenOptions(steps=3))
         (False, {"FAKE_CUDA_CAPTURES_FAIL": "1"}, "CUDAError: "),
     ],
 )
-def test_a_step_that_cannot_be_captured_is_launched_and_says_so(launch, refuses, settings, reason):  # noqa: F811
+def test_a_step_that_cannot_be_captured_is_launched_and_says_so(launch, refuses, settings, reason):
     code = STEPS_AFTER_A_CAPTURE_THAT_FAILED.replace("REFUSES", str(refuses))
     out, log = launch(LOOP + code, **settings)
     warning, is_captured = out.splitlines()
@@ -97,7 +96,7 @@ def test_a_step_that_cannot_be_captured_is_launched_and_says_so(launch, refuses,
         ({"FAKE_CUDA_LARGEST": "9000"}, "the memory of GPU 0 is full: 0 MB are needed, 83887 of"),
     ],
 )
-def test_what_fails_on_the_gpu_is_one_line(launch, settings, words):  # noqa: F811
+def test_what_fails_on_the_gpu_is_one_line(launch, settings, words):
     code = "report(lambda: exec(RUN))\nprint(len(gpu._buffers))\n"
     run = repr(RUN.replace("CAPTURED", "True"))
     out, _ = launch(LOOP + f"RUN = {run}\n{code}", **settings)
@@ -107,7 +106,7 @@ def test_what_fails_on_the_gpu_is_one_line(launch, settings, words):  # noqa: F8
         assert "generate fewer clips" in error and num_buffers == "0"
 
 
-def test_no_memory_for_the_sampling_is_one_line(launch):  # noqa: F811
+def test_no_memory_for_the_sampling_is_one_line(launch):
     out, _ = launch(
         "report(lambda: CudaSampler(2, 63, 37, max_steps=2**20))\n", FAKE_CUDA_LARGEST="1000000"
     )
@@ -115,7 +114,7 @@ def test_no_memory_for_the_sampling_is_one_line(launch):  # noqa: F811
     assert out.count("\n") == 1
 
 
-def test_a_gpu_that_is_not_there_is_one_line(launch):  # noqa: F811
+def test_a_gpu_that_is_not_there_is_one_line(launch):
     out, _ = launch("from vab_rt.engines.gpu import Gpu\nreport(lambda: Gpu(7))\n")
     assert out.startswith("BackendError: GPU 7 cannot be used") and out.count("\n") == 1
     assert "driver 580 or newer" in out
@@ -140,7 +139,7 @@ def test_a_driver_that_is_missing_broken_or_old_is_one_line(driver, words):
         check_driver(driver)
 
 
-def test_a_driver_that_is_too_old_is_one_line(launch):  # noqa: F811
+def test_a_driver_that_is_too_old_is_one_line(launch):
     out, _ = launch(
         "from vab_rt.engines.gpu import Gpu\nreport(lambda: Gpu())\n", FAKE_CUDA_VERSION="12020"
     )

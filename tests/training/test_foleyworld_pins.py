@@ -1,7 +1,7 @@
 """A seed of FoleyWorld stands for the same clip on every machine and in every version.
 
 A failure here is a change of the world: raise foleyworld.VERSION, and renew PINS with
-`python tests/test_foleyworld_pins.py`.
+`python tests/training/test_foleyworld_pins.py`.
 """
 
 import zlib

@@ -15,7 +15,7 @@ from vab_rt.audio import Audio
 from vab_rt.bundle import open_bundle
 from vab_rt.pipeline import Pipeline, load
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_cuda_launcher import fake_driver, launch  # noqa: F401  # fixtures
-from test_device_loop import LOOP
+from recording_driver import LOOP
 from tiny_v2a import make_v2a_bundle, tiny_v2a_config
 
 import vab_rt
@@ -259,7 +258,7 @@ def test_it_needs_no_torch(folder, videos):
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "16000\n"
 
 
-def test_a_video_sounds_the_same_through_device_buffers(launch, folder, videos):  # noqa: F811
+def test_a_video_sounds_the_same_through_device_buffers(launch, folder, videos):
     """The bundle's own graphs, run by onnxruntime in what the driver takes for its memory."""
     out, log = launch(
         LOOP

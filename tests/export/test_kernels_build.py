@@ -13,7 +13,7 @@ pytest.importorskip("kernels", reason="the kernels' sources are not part of the 
 
 from kernels import build
 
-CUBINS = Path(__file__).parent.parent / "vab_rt" / "engines" / "cubins"
+CUBINS = Path(__file__).parents[2] / "vab_rt" / "engines" / "cubins"
 PAGE = Path(build.__file__).parent.joinpath("sampling", "README.md").read_text()
 SHIPPED = json.loads((CUBINS / "kernels.json").read_text())
 FILES = [kernel["file"] for kernel in SHIPPED["kernels"]]

@@ -12,10 +12,10 @@ import warnings
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import pytest
+from command import Result
 from media import damage, make_video, packets_of, samples_of
 
 from vab_rt.cli import main
@@ -25,26 +25,6 @@ from vab_rt.errors import OptionError
 COMMANDS = ("generate", "info", "doctor")
 JSON_KEYS = {"output", "duration_s", "sample_rate_hz", "model", "device", "seed", "timings_s"}
 TIMINGS = {"load", "decode_video", "visual", "tokens", "codec", "write", "total"}
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Runs `vab-rt ARGS` in this process."""
-
-    def run_main(*args: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["vab-rt", *map(str, args)])
-        with warnings.catch_warnings(), pytest.raises(SystemExit) as exit_info:
-            main()
-        captured = capsys.readouterr()
-        return Result(exit_info.value.code or 0, captured.out, captured.err)
-
-    return run_main
 
 
 Run = Callable[..., Result]

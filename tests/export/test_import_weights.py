@@ -33,7 +33,7 @@ from training.recipes import Recipe, read_recipe
 from vab_rt.config import Tuning
 from vab_rt.errors import ExportError, OutputError
 
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 CONFIG = tiny_config(
     codec="encodec",
     num_codebooks=3,

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from test_sampling import make_case, run
+from sampling_cases import make_case, run
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 

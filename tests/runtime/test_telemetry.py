@@ -14,7 +14,7 @@ import pytest
 from vab_rt import doctor
 from vab_rt.telemetry import VARIABLE, silence
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 # Any of these keeps onnxruntime quiet by itself, so that a test on a build machine proves nothing.
 BUILD_MACHINES = ("CI", "TF_BUILD", "BUILD", "GITHUB_", "GITLAB_", "JENKINS", "TRAVIS", "CIRCLE")
 BUILD_MACHINES += (

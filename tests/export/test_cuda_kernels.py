@@ -7,7 +7,7 @@ import pytest
 from cuda_kernels import is_registered, off_the_gpu
 from onnx import TensorProto, helper
 
-SHIPPED = Path(__file__).parents[1] / "vab_rt" / "bundles" / "default"
+SHIPPED = Path(__file__).parents[2] / "vab_rt" / "bundles" / "default"
 
 
 @pytest.mark.parametrize("name", ["visual_encoder", "backbone", "codec_decoder"])

@@ -5,12 +5,8 @@ process of its own, because the driver library is found when the process starts.
 """
 
 import json
-import os
 import re
-import shutil
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,80 +16,6 @@ from vab_rt.engines.device_arrays import DeviceArray, address_of
 from vab_rt.engines.kernel_files import open_kernel_files
 from vab_rt.engines.parameter_block import pack_parameters
 from vab_rt.errors import BackendError, OptionError
-
-TESTS = Path(__file__).parent
-GUARDED = """
-import sys
-import numpy as np
-from vab_rt.engines.cuda_sampling import CudaSampler
-from vab_rt.engines.device_arrays import DeviceArray
-from vab_rt.errors import VabError
-from vab_rt.sampling_arguments import StepSettings
-
-def report(action):
-    try:
-        return action()
-    except VabError as error:
-        print(f"{type(error).__name__}: {error}")
-
-def start(max_steps=64, seeds=np.array([1, 2**63 + 5], np.uint64), **changes):
-    sampler = CudaSampler(2, 63, 37, max_steps=max_steps)
-    request = {
-        "guidance": 2.5, "temperature": 0.5, "top_k": 8, "first_step": 7,
-        "mask_temperatures": np.array([1.5, 0], np.float32),
-        "num_remask": np.array([[3, 4], [0, 0]], np.int32),
-    }
-    sampler.begin(seeds, **(request | changes))
-    return sampler
-
-def settings(num_remask):
-    return StepSettings(
-        seeds=np.array([1], np.uint64), step=0, guidance=1.0, temperature=1.0, top_k=0,
-        mask_temperature=0.0, num_remask=np.array([num_remask], np.int32),
-    )
-
-tokens = DeviceArray(0x10000, np.int32, (2, 63))
-conditional = DeviceArray(0x20000, np.float32, (2, 63, 37))
-unconditional = DeviceArray(0x30000, np.float32, (2, 63, 37))
-"""
-
-
-@pytest.fixture(scope="module")
-def fake_driver(tmp_path_factory):
-    """A folder that holds the recording libcuda.so.1."""
-    pytest.importorskip("cuda.core", reason="cuda-core is not installed: pip install cuda-core")
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None or sys.platform != "linux":
-        pytest.skip("the recording driver library needs Linux and a C compiler")
-    folder = tmp_path_factory.mktemp("driver")
-    source, target = TESTS / "fake_cuda.c", folder / "libcuda.so.1"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", target, source], check=True)
-    return folder
-
-
-@pytest.fixture
-def launch(fake_driver, tmp_path):
-    """Runs lines of Python on the fake driver; returns what they print and the driver's log."""
-
-    def run(lines, **settings):
-        log = tmp_path / "log"
-        environment = os.environ | {
-            "LD_LIBRARY_PATH": str(fake_driver),
-            "FAKE_CUDA_LOG": str(log),
-            "FAKE_CUDA_CAPABILITY": "90",
-            "PYTHONPATH": os.pathsep.join(sys.path),
-        }
-        done = subprocess.run(
-            [sys.executable, "-c", GUARDED + lines],
-            env=environment | settings,
-            check=False,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout, log.read_text().splitlines() if log.exists() else []
-
-    return run
 
 
 def test_launches_have_the_grid_the_block_and_every_argument_in_its_width(launch):

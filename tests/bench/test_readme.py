@@ -15,7 +15,7 @@ from media import make_video
 
 from vab_rt.bundle import shipped_models
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 NOT_RUN = {
     "pip install .": "`make demo` and the wheel run of `make test` install it",

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sampling_cases import damaged_cases, equal_cases
-from test_sampling import make_case, run
+from sampling_cases import damaged_cases, equal_cases, make_case, run
 
 from vab_rt.engines.parameter_block import pack_parameters
 from vab_rt.philox import CONFIDENCE_STREAM, gumbel
@@ -16,7 +15,7 @@ from vab_rt.sampling import _sample_rows, _scaled_logits
 
 pytest.importorskip("triton", reason="Triton is not installed: pip install triton")
 pytest.importorskip("kernels", reason="the Triton kernels are not part of the installed package")
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 POISON = -12345
 
 
