@@ -4,6 +4,7 @@ PYTHON ?= python3
 CLIP ?= $(firstword $(sort $(wildcard examples/*.mp4)))
 ARGS ?=
 
+BIN := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
 DEMO := .venv-demo
 DEV := .venv
 WHEEL := .venv-wheel
@@ -27,52 +28,52 @@ test test-all test-wheel: export OMP_NUM_THREADS ?= 1
 
 demo: $(DEMO)/installed  ## a silent clip in, demo.wav out; installs the runtime alone, no PyTorch
 	@test -n "$(CLIP)" || { echo "no clip: examples/*.mp4 is empty; use make demo CLIP=video.mp4"; exit 1; }
-	$(DEMO)/bin/vab-rt generate $(CLIP) demo.wav --force
+	$(DEMO)/$(BIN)/vab-rt generate $(CLIP) demo.wav --force
 	@echo "demo.wav holds the sound of $(CLIP)"
 
 test: $(DEV)/installed  ## what proves the product, in minutes
-	$(DEV)/bin/python -m pytest $(SIDE_BY_SIDE) -m "not slow" $(RUNTIME_TESTS) $(ARGS)
+	$(DEV)/$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow" $(RUNTIME_TESTS) $(ARGS)
 
 test-all: $(DEV)/installed test-wheel  ## everything; and the runtime as it is installed
-	$(DEV)/bin/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
+	$(DEV)/$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 # On another Python: make test-wheel PYTHON=python3.12 WHEEL=.venv-3.12 DIST=build/dist-3.12
 test-wheel: $(WHEEL)/installed
 	rm -rf $(ELSEWHERE) && mkdir -p $(ELSEWHERE) && cp -R tests $(ELSEWHERE)/tests
-	cd $(ELSEWHERE) && $(CURDIR)/$(WHEEL)/bin/python -c \
+	cd $(ELSEWHERE) && $(CURDIR)/$(WHEEL)/$(BIN)/python -c \
 	  "import vab_rt; assert 'site-packages' in vab_rt.__file__, vab_rt.__file__"
-	cd $(ELSEWHERE) && $(CURDIR)/$(WHEEL)/bin/python -m pytest -p no:cacheprovider $(SIDE_BY_SIDE) \
+	cd $(ELSEWHERE) && $(CURDIR)/$(WHEEL)/$(BIN)/python -m pytest -p no:cacheprovider $(SIDE_BY_SIDE) \
 	  --import-mode=importlib -o pythonpath=tests $(RUNTIME_TESTS)
 
 check: $(DEV)/installed  ## format, lint, types, layers
-	$(DEV)/bin/ruff format --check .
-	$(DEV)/bin/ruff check .
-	$(DEV)/bin/mypy --strict vab_rt
-	$(DEV)/bin/lint-imports
+	$(DEV)/$(BIN)/ruff format --check .
+	$(DEV)/$(BIN)/ruff check .
+	$(DEV)/$(BIN)/mypy --strict vab_rt
+	$(DEV)/$(BIN)/lint-imports
 
 bench: $(DEV)/installed $(DEMO)/installed  ## figures; the last line is one JSON object
-	$(DEV)/bin/python -m bench generate --json $(ARGS)
+	$(DEV)/$(BIN)/python -m bench generate --json $(ARGS)
 
 wheel: $(DIST)/built  ## dist/vab_rt-*.whl
 
-$(DEMO)/bin/pip $(DEV)/bin/pip $(WHEEL)/bin/pip:
-	$(PYTHON) -m venv $(@D:/bin=)
+$(DEMO)/$(BIN)/pip $(DEV)/$(BIN)/pip $(WHEEL)/$(BIN)/pip:
+	$(PYTHON) -m venv $(@D:/$(BIN)=)
 
-$(DEMO)/installed: $(SOURCES) | $(DEMO)/bin/pip
-	$(DEMO)/bin/pip install --quiet .
+$(DEMO)/installed: $(SOURCES) | $(DEMO)/$(BIN)/pip
+	$(DEMO)/$(BIN)/pip install --quiet .
 	touch $@
 
 # Editable, so that only a change of the build needs another installation.
-$(DEV)/installed: $(BUILD) | $(DEV)/bin/pip
-	$(DEV)/bin/pip install --quiet --editable '.[dev]'
+$(DEV)/installed: $(BUILD) | $(DEV)/$(BIN)/pip
+	$(DEV)/$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
-$(DIST)/built: $(SOURCES) | $(WHEEL)/bin/pip
+$(DIST)/built: $(SOURCES) | $(WHEEL)/$(BIN)/pip
 	rm -rf $(DIST)
-	$(WHEEL)/bin/pip wheel --quiet --no-deps --wheel-dir $(DIST) .
+	$(WHEEL)/$(BIN)/pip wheel --quiet --no-deps --wheel-dir $(DIST) .
 	touch $@
 
 $(WHEEL)/installed: $(DIST)/built
-	$(WHEEL)/bin/pip install --quiet --force-reinstall --no-deps $(DIST)/vab_rt-*.whl
-	$(WHEEL)/bin/pip install --quiet "$$(echo $(DIST)/vab_rt-*.whl)[test]"
+	$(WHEEL)/$(BIN)/pip install --quiet --force-reinstall --no-deps $(DIST)/vab_rt-*.whl
+	$(WHEEL)/$(BIN)/pip install --quiet "$$(echo $(DIST)/vab_rt-*.whl)[test]"
 	touch $@
