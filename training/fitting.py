@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from training import ranks
-from training.curves import add_point, curve_file
+from training.curves import Curves
 from training.saving import DAMAGE, save_whole
 from vab_rt.errors import DataError, OptionError, OutputError
 
@@ -35,15 +35,15 @@ def fit(
     they are given, else `minutes` of training; progress runs from 0 to 1 over it and drives the
     learning rate. What a step draws from torch's generator follows from i alone, so a run of
     `steps` that was stopped ends as one that was not. Yields (i, progress, mean of the losses)
-    every REPORT_EVERY steps and at the end, and TensorBoard shows these. A signal to stop is obeyed
-    after the step, with everything saved. Raises OptionError for minutes of no length, DataError
-    for a checkpoint of something else, OutputError.
+    every REPORT_EVERY steps and at the end, and keeps them as `Curves` does. A signal to stop is
+    obeyed after the step, with everything saved. Raises OptionError for minutes of no length,
+    DataError for a checkpoint of something else, OutputError.
     """
     if steps is None and not minutes > 0:
         raise OptionError(f"minutes is {minutes:g}, expected more than 0; give the stage some")
     _make_folder(checkpoint.parent)  # a place that cannot be written is told before any work
     first, spent_s = _resume(checkpoint, parts)
-    i, curves = first, curve_file(checkpoint)
+    i, curves = first, Curves(checkpoint)
     started = saved = time.monotonic()
     seen: dict[str, list[float | torch.Tensor]] = {}  # since the last report
     with _stop_signals() as stopped:
@@ -71,14 +71,16 @@ def fit(
     yield i, 1.0, _told(curves, i, seen)
 
 
-def _told(curves: Path, step: int, seen: dict[str, list[float | torch.Tensor]]) -> dict[str, float]:
+def _told(
+    curves: Curves, step: int, seen: dict[str, list[float | torch.Tensor]]
+) -> dict[str, float]:
     """Means since the last report, which the first process also adds to the curves.
 
     Only here are losses read from a GPU, which would make every step wait for it.
     """
     means = {name: sum(map(float, values)) / len(values) for name, values in seen.items()}
     if means and ranks.rank() == 0:
-        add_point(curves, step, means)
+        curves.add(step, means)
     return means
 
 

@@ -1,114 +1,95 @@
-"""What TensorBoard reads: checked with protocol buffers' own parser, and its own where it is."""
+"""Losses are kept: in a table beside the checkpoint, or by TensorBoard's own writer."""
 
-import struct
+import csv
+import sys
+from types import SimpleNamespace
 
 import pytest
 
-pytest.importorskip("torch", reason="training needs torch")
-pb = pytest.importorskip("google.protobuf.descriptor_pb2", reason="protobuf parses the events")
-
-from google.protobuf import descriptor_pool, message_factory
+torch = pytest.importorskip("torch", reason="training needs torch")
 
 from training import fitting
-from training.curves import add_point, crc32c, curve_file
+from training.curves import COLUMNS, Curves
 from training.fitting import Average, fit
 from vab_rt.errors import OutputError
 
-FIELD = pb.FieldDescriptorProto
-MESSAGES = {  # of event.proto and summary.proto, the fields that scalars need
-    "Value": [("tag", 1, FIELD.TYPE_STRING), ("simple_value", 2, FIELD.TYPE_FLOAT)],
-    "Summary": [("value", 1, ".Value")],
-    "Event": [
-        ("wall_time", 1, FIELD.TYPE_DOUBLE),
-        ("step", 2, FIELD.TYPE_INT64),
-        ("file_version", 3, FIELD.TYPE_STRING),
-        ("summary", 5, ".Summary"),
-    ],
-}
+WRITER = "torch.utils.tensorboard"
 
 
-def event_type():
-    file = pb.FileDescriptorProto(name="event.proto", syntax="proto3")
-    for name, fields in MESSAGES.items():
-        message = file.message_type.add(name=name)
-        for field, number, kind in fields:
-            added = message.field.add(name=field, number=number, label=FIELD.LABEL_OPTIONAL)
-            if isinstance(kind, str):
-                added.type, added.type_name = FIELD.TYPE_MESSAGE, kind
-                added.label = FIELD.LABEL_REPEATED if field == "value" else FIELD.LABEL_OPTIONAL
-            else:
-                added.type = kind
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("Event"))
+@pytest.fixture
+def no_tensorboard(monkeypatch):
+    monkeypatch.setitem(sys.modules, WRITER, None)
 
 
-def events(path):
-    """Every event of a file, its checksums verified."""
-    data, found, parse = path.read_bytes(), [], event_type().FromString
-
-    def check(content, stored):
-        crc = crc32c(content)
-        assert struct.unpack("<I", stored)[0] == ((crc >> 15 | crc << 17) + 0xA282EAD8) % 2**32
-
-    while data:
-        (length,) = struct.unpack("<Q", data[:8])
-        check(data[:8], data[8:12])
-        check(data[12 : 12 + length], data[12 + length : 16 + length])
-        found.append(parse(data[12 : 12 + length]))
-        data = data[16 + length :]
-    return found
+def rows(folder):
+    header, *found = csv.reader((folder / "losses.csv").open())
+    assert tuple(header) == COLUMNS
+    return [(stage, int(step), name, float(value)) for stage, step, name, value in found]
 
 
-def test_the_checksum_is_the_published_one():
-    assert crc32c(b"123456789") == 0xE3069283  # RFC 3720, appendix B.4, has more
-    assert crc32c(bytes(32)) == 0x8A9136AA
+def test_without_tensorboard_losses_are_rows(no_tensorboard, tmp_path):
+    Curves(tmp_path / "vab.pt").add(50, {"loss": 1.5, "accuracy": 0.25})
+    Curves(tmp_path / "codec.pt").add(2**40, {"loss": -1.0})
+    expected = [("vab", 50, "loss", 1.5), ("vab", 50, "accuracy", 0.25)]
+    assert rows(tmp_path) == [*expected, ("codec", 2**40, "loss", -1.0)]
 
 
-def test_points_are_read_back(tmp_path):
-    file = curve_file(tmp_path / "vab.pt")
-    add_point(file, 50, {"loss": 1.5, "accuracy": 0.25})
-    add_point(file, 2**40, {"loss": float("nan")})
-    assert file.parent == tmp_path / "curves" / "vab" and "tfevents" in file.name
-    first, second, third = events(file)
-    assert first.file_version == "brain.Event:2" and first.wall_time > 1e9
-    assert second.step == 50
-    values = {value.tag: value.simple_value for value in second.summary.value}
-    assert values == {"loss": 1.5, "accuracy": 0.25}
-    assert third.step == 2**40 and third.summary.value[0].simple_value != 0
+def test_with_tensorboard_its_writer_has_them_at_once(tmp_path, monkeypatch):
+    events = []
+
+    class Writer:
+        def __init__(self, folder):
+            events.append(folder)
+
+        def add_scalar(self, *point):
+            events.append(point)
+
+        def flush(self):
+            events.append("flushed")
+
+    monkeypatch.setitem(sys.modules, WRITER, SimpleNamespace(SummaryWriter=Writer))
+    curves = Curves(tmp_path / "vab.pt")
+    assert events == [], "no file before there is a point"
+    for step in (50, 100):
+        curves.add(step, {"loss": 1.5})
+    folder = tmp_path / "curves" / "vab"
+    assert events == [folder, ("loss", 1.5, 50), "flushed", ("loss", 1.5, 100), "flushed"]
+    assert not (tmp_path / "losses.csv").exists()
 
 
 def test_tensorboard_reads_them(tmp_path):
-    loader = pytest.importorskip(
-        "tensorboard.backend.event_processing.event_file_loader", reason="tensorboard is absent"
+    reader = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is absent"
     )
-    file = curve_file(tmp_path / "vab.pt")
-    add_point(file, 50, {"loss": 1.5})
-    *_, last = loader.RawEventFileLoader(str(file)).Load()
-    assert event_type().FromString(last).step == 50
+    Curves(tmp_path / "vab.pt").add(50, {"loss": 1.5})
+    found = reader.EventAccumulator(str(tmp_path / "curves" / "vab")).Reload().Scalars("loss")
+    assert [(point.step, point.value) for point in found] == [(50, 1.5)]
 
 
-def test_a_stage_leaves_its_curves(tmp_path, monkeypatch):
-    import torch
-
+def test_a_stage_leaves_its_curves(no_tensorboard, tmp_path, monkeypatch):
     monkeypatch.setattr(fitting, "REPORT_EVERY", 2)
     module = torch.nn.Linear(1, 1)
     parts = {"module": module, "average": Average(module)}
 
     def run(steps):
-        return list(fit(tmp_path / "a.pt", parts, lambda i, p: {"loss": float(i)}, None, steps))
+        list(fit(tmp_path / "a.pt", parts, lambda i, p: {"loss": float(i)}, None, steps))
+        return rows(tmp_path)
 
-    run(3)
-    [file] = tmp_path.glob("curves/a/*")
-    points = [(event.step, event.summary.value[0].simple_value) for event in events(file)[1:]]
-    assert points == [(2, 0.5), (3, 2.0)]
-    run(3)
-    assert list(tmp_path.glob("curves/a/*")) == [file], "a stage that is done adds nothing"
-    run(5)
-    assert len(list(tmp_path.glob("curves/a/*"))) == 2
+    first = run(3)
+    assert first == [("a", 2, "loss", 0.5), ("a", 3, "loss", 2.0)]
+    assert run(3) == first, "a stage that is done adds nothing"
+    assert len(run(5)) > len(first)
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path):
-    (tmp_path / "curves").write_text("in the way")
-    with pytest.raises(OutputError, match="tfevents.* could not be written"):
-        add_point(curve_file(tmp_path / "a.pt"), 1, {"loss": 1.0})
+@pytest.mark.parametrize("has_tensorboard", [False, True])
+def test_a_place_that_cannot_be_written_is_named(has_tensorboard, tmp_path, monkeypatch):
+    def writer(folder):
+        folder.mkdir(parents=True)
+
+    writers = SimpleNamespace(SummaryWriter=writer) if has_tensorboard else None
+    monkeypatch.setitem(sys.modules, WRITER, writers)
+    name = "curves" if has_tensorboard else "losses.csv"
+    place = tmp_path / name
+    place.write_text("in the way") if has_tensorboard else place.mkdir()
+    with pytest.raises(OutputError, match=f"{name}.* could not be written"):
+        Curves(tmp_path / "a.pt").add(1, {"loss": 1.0})
