@@ -26,6 +26,7 @@ from bench.peers.foleygen import FoleyGen
 from bench.peers.foleygen_training import load_foleygen, train_foleygen
 from bench.runs import at_least_one
 from training import foleyworld
+from training.command import report, shown
 from training.datasets.clips import TokenisedClips
 from training.datasets.growing import is_older
 from training.datasets.shard_format import write_whole
@@ -33,7 +34,6 @@ from training.evaluation.generation import generate, open_listener
 from training.evaluation.reference import Reference
 from training.evaluation.table import comparison
 from training.evaluation.trial import Trial, open_model
-from training.finetuning import report, shown
 from training.fitting import minutes_spent, steps_made
 from training.recipes import Recipe, read_recipe
 from vab_rt.config import GenerateOptions, ModelConfig, TokenOptions

@@ -26,9 +26,9 @@ from training.classification import (
     weights_path,
 )
 from training.codecs.recordings import read_sound
+from training.command import add_finetuning, report, run_command, settings_of, shown
 from training.contrastive import start_from
 from training.datasets.clips import TokenisedClips
-from training.finetuning import add_finetuning, report, run_command, settings_of, shown
 from vab_rt.config import ModelConfig
 from vab_rt.errors import DataError, MediaError
 

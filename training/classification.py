@@ -18,19 +18,20 @@ from torch.nn import functional as F
 
 from training import ranks
 from training.checkpoint import read_checkpoint
+from training.command import add_finetuning, report, run_command, settings_of
 from training.contrastive import start_from
 from training.datasets.clips import Batch, ClipSource, TokenisedClips
+from training.datasets.shards import open_shards
 from training.evaluation.measures import agreement, mean_average_precision, wilson
-from training.finetuning import (
-    add_finetuning,
-    open_shards,
-    report,
-    run_command,
-    settings_of,
+from training.fitting import (
+    Average,
+    averaged_weights,
+    fit,
+    half_cosine,
+    wants_bfloat16,
+    warm_up_share,
 )
-from training.fitting import Average, averaged_weights, fit, half_cosine, warm_up_share
 from training.model import VAB
-from training.pretrain import wants_bfloat16
 from training.representation import (
     MODALITIES,
     Encoder,

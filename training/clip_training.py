@@ -14,10 +14,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from training import ranks
 from training.datasets.rendered import Clips
-from training.fitting import Average, fit, half_cosine, set_rate
+from training.fitting import Average, fit, half_cosine, set_rate, wants_bfloat16
 from training.image_encoder import ImageEncoder, build_clip
 from training.motion_training import NUM_MELS, Spectra
-from training.pretrain import wants_bfloat16
 from vab_rt.config import ModelConfig
 
 BATCH = 128

@@ -21,10 +21,9 @@ from training.codecs.discriminator import Adversary
 from training.codecs.recordings import Recordings, read_recordings, recordings, world_sounds
 from training.codecs.settings import OF_OUTPUT, CodecTraining, read_training
 from training.codecs.spectra import MultiScaleSpectra
+from training.command import report, run_command, shown
 from training.datasets.rendered import Clips
-from training.finetuning import report, run_command, shown
-from training.fitting import Average, fit, half_cosine, set_rate
-from training.pretrain import wants_bfloat16
+from training.fitting import Average, fit, half_cosine, set_rate, wants_bfloat16
 from training.recipes import read_recipe
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError

@@ -16,24 +16,20 @@ from torch.nn import functional as F
 
 from training import ranks
 from training.checkpoint import read_checkpoint
+from training.command import add_finetuning, report, run_command, settings_of
 from training.datasets.clips import Batch, ClipSource
-from training.finetuning import (
-    add_finetuning,
-    open_shards,
-    report,
-    run_command,
-    settings_of,
-)
+from training.datasets.shards import open_shards
 from training.fitting import (
     Average,
     averaged_weights,
     fit,
     half_cosine,
     set_rate,
+    wants_bfloat16,
     warm_up_share,
 )
+from training.masking import part_of_clip, random_part
 from training.model import VAB
-from training.pretrain import part_of_clip, random_part, wants_bfloat16
 from training.representation import Encoder, augmented, load_averaged, num_steps
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError

@@ -17,9 +17,10 @@ import numpy as np
 from training import classification, foleyworld
 from training.checkpoint import read_checkpoint
 from training.classification import classification_result, weights_path
+from training.command import report, run_command, shown
 from training.contrastive import load_retriever
 from training.datasets.clips import TokenisedClips
-from training.datasets.shards import ShardedClips
+from training.datasets.shards import ShardedClips, open_shards
 from training.evaluation import decoding_report
 from training.evaluation.classifier import (
     STEPS,
@@ -36,7 +37,6 @@ from training.evaluation.own_clips import heard_own, own_clips, own_result
 from training.evaluation.retrieval import retrieval_result, spread_over_classes
 from training.evaluation.table import comparison, print_figures
 from training.evaluation.trial import Trial, on_device, open_model
-from training.finetuning import open_shards, report, run_command, shown
 from training.representation import MODALITIES
 from vab_rt.config import CoarseToFineOptions, GenerateOptions, ModelConfig
 from vab_rt.errors import DataError, OptionError

@@ -155,6 +155,15 @@ def minutes_spent(checkpoint: Path) -> float:
     return float(_load(checkpoint)["spent_s"]) / 60
 
 
+def wants_bfloat16(precision: str, device: torch.device) -> bool:
+    """auto: where this device computes it faster."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported()
+
+
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
     """A list that is filled when SIGINT or SIGTERM arrives; a second one stops at once."""

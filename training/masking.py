@@ -3,6 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from vab_rt.config import ModelConfig
+from vab_rt.errors import OptionError
+
 MASK_MEAN, MASK_STD, MASK_RANGE = 0.55, 0.25, (0.5, 1.0)
 
 
@@ -79,3 +82,33 @@ def temporal_roll(
         tokens[b] = np.roll(tokens[b], round(frame * num_steps / num_frames), 1)
         features[b] = np.roll(features[b], frame, 0)
     return tokens, features
+
+
+def part_of_clip(
+    crop_s: float | None, crop_share: float, config: ModelConfig, progress: float
+) -> float:
+    """The share of a clip that batches hold at `progress`. Raises OptionError for no such part."""
+    if crop_s is None or progress >= crop_share:
+        return 1.0
+    if not 0 < crop_s < config.clip_s:
+        raise OptionError(
+            f"crop_s is {crop_s:g}, expected more than 0 s and less than a clip, {config.clip_s:g} "
+            "s; leave it out to train on whole clips"
+        )
+    return crop_s / config.clip_s
+
+
+def random_part(
+    tokens: np.ndarray,
+    features: np.ndarray,
+    config: ModelConfig,
+    share: float,
+    random: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """The same part of every clip, on whole visual positions -> tokens, features, first frame."""
+    stride, per_frame = config.image_stride, config.num_token_steps / config.num_frames
+    kept = max(1, round(share * config.num_visual))
+    first = int(random.integers(config.num_visual - kept + 1)) * stride
+    kept *= stride
+    steps = slice(round(first * per_frame), round((first + kept) * per_frame))
+    return tokens[:, :, steps], features[:, first : first + kept], first

@@ -16,8 +16,7 @@ from torch.nn import functional as F
 
 from training import ranks
 from training.datasets.rendered import Clips
-from training.fitting import Average, fit, half_cosine, set_rate
-from training.pretrain import wants_bfloat16
+from training.fitting import Average, fit, half_cosine, set_rate, wants_bfloat16
 from training.visual_encoder import MotionEncoder
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError

@@ -12,10 +12,12 @@ from torch.nn import functional as F
 
 from training import ranks
 from training.datasets.clips import ClipSource, TokenisedClips
-from training.fitting import Average, fit, half_cosine, warm_up_share
+from training.fitting import Average, fit, half_cosine, wants_bfloat16, warm_up_share
 from training.masking import (
     MASK_MEAN,
     mask_tokens,
+    part_of_clip,
+    random_part,
     temporal_freeze,
     temporal_mixup,
     temporal_roll,
@@ -192,36 +194,6 @@ def training_batch(
     return to_device(tokens, *masked, features, conditional, first_frame)
 
 
-def part_of_clip(
-    crop_s: float | None, crop_share: float, config: ModelConfig, progress: float
-) -> float:
-    """The share of a clip that batches hold at `progress`. Raises OptionError for no such part."""
-    if crop_s is None or progress >= crop_share:
-        return 1.0
-    if not 0 < crop_s < config.clip_s:
-        raise OptionError(
-            f"crop_s is {crop_s:g}, expected more than 0 s and less than a clip, {config.clip_s:g} "
-            "s; leave it out to train on whole clips"
-        )
-    return crop_s / config.clip_s
-
-
-def random_part(
-    tokens: np.ndarray,
-    features: np.ndarray,
-    config: ModelConfig,
-    share: float,
-    random: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """The same part of every clip, on whole visual positions -> tokens, features, first frame."""
-    stride, per_frame = config.image_stride, config.num_token_steps / config.num_frames
-    kept = max(1, round(share * config.num_visual))
-    first = int(random.integers(config.num_visual - kept + 1)) * stride
-    kept *= stride
-    steps = slice(round(first * per_frame), round((first + kept) * per_frame))
-    return tokens[:, :, steps], features[:, first : first + kept], first
-
-
 def to_device(
     tokens: np.ndarray,
     masked: np.ndarray,
@@ -255,15 +227,6 @@ def masked_loss(
     wanted = batch.targets[batch.places]
     loss = F.cross_entropy(logits, wanted, label_smoothing=s.label_smoothing)
     return loss, (logits.argmax(-1) == wanted).float().mean()
-
-
-def wants_bfloat16(precision: str, device: torch.device) -> bool:
-    """auto: where this device computes it faster."""
-    if precision != "auto":
-        return precision == "bf16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported()
 
 
 @torch.no_grad()

@@ -16,10 +16,11 @@ import msgspec
 from training import coarse_to_fine, evaluate, ranks
 from training.checkpoint import read_checkpoint
 from training.classification import finetune_classifier, weights_path
+from training.command import report, run_command
 from training.contrastive import finetune_contrastive, start_from
 from training.datasets.clips import ClipSource, TokenisedClips
 from training.datasets.growing import is_older
-from training.finetuning import open_shards, report, run_command
+from training.datasets.shards import open_shards
 from training.recipes import Recipe, read_recipe
 from training.representation import MODALITIES
 from training.stages import (

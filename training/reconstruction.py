@@ -17,11 +17,11 @@ from training import foleyworld
 from training.codecs.codec import Codec, build_codec
 from training.codecs.recordings import read_recordings
 from training.codecs.spectra import MultiScaleSpectra
+from training.command import run_command
 from training.evaluation.classifier import load_classifier
 from training.evaluation.heard import Listener
 from training.evaluation.reference import Reference
 from training.evaluation.table import print_figures
-from training.finetuning import run_command
 from training.fitting import averaged_weights
 from training.recipes import read_recipe
 from vab_rt.config import ModelConfig

@@ -23,6 +23,7 @@ from training.codec_training import train_codec
 from training.codecs.codec import build_codec
 from training.codecs.recordings import Recordings, read_recordings, world_sounds
 from training.codecs.settings import read_training
+from training.command import report
 from training.datasets.clips import ClipSource, TokenisedClips
 from training.datasets.growing import Field, Row, drop_older, grow, is_older, read_grown
 from training.datasets.rendered import Clips, rendered_clips
@@ -30,7 +31,6 @@ from training.datasets.shard_format import write_whole
 from training.evaluation.classifier import KEPT
 from training.evaluation.held_out import encoded_clips, with_classes
 from training.evaluation.trial import Trial
-from training.finetuning import report
 from training.fitting import averaged_weights, steps_made
 from training.image_encoder import TINY, ImageEncoder, build_clip
 from training.model import VAB

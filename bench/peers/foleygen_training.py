@@ -13,14 +13,8 @@ from bench.peers.autoregressive import delay
 from bench.peers.foleygen import FoleyGen
 from training import ranks
 from training.datasets.clips import ClipSource, TokenisedClips
-from training.fitting import Average, averaged_weights
-from training.pretrain import (
-    Masked,
-    PretrainSettings,
-    fit_transformer,
-    to_device,
-    wants_bfloat16,
-)
+from training.fitting import Average, averaged_weights, wants_bfloat16
+from training.pretrain import Masked, PretrainSettings, fit_transformer, to_device
 from vab_rt.config import ModelConfig
 
 VALIDATION_BATCH = 8

@@ -19,8 +19,8 @@ from training.classification import (
     load_classifier,
     training_batch,
 )
+from training.command import settings_of
 from training.datasets.clips import TokenisedClips
-from training.finetuning import settings_of
 from training.model import VAB
 from vab_rt.errors import DataError, ExportError, OptionError
 

@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 import msgspec
 from checkpoints import tiny_config
 
+from training.command import add_finetuning, settings_of
 from training.contrastive import (
     ContrastiveSettings,
     Retriever,
@@ -21,7 +22,6 @@ from training.contrastive import (
 )
 from training.datasets.clips import TokenisedClips
 from training.evaluation.retrieval import retrieval_result
-from training.finetuning import add_finetuning, settings_of
 from training.model import VAB
 from training.representation import Encoder, augmented
 from vab_rt.errors import DataError, ExportError, OptionError

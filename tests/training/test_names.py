@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("torch", reason="training needs torch")
 
-from training.finetuning import run_command
+from training.command import run_command
 from training.names import readable
 from training.recipes import read_recipe
 from training.stages import hold_recipe

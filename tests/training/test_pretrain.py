@@ -16,6 +16,8 @@ from checkpoints import tiny_config
 
 from training import fitting, ranks
 from training.datasets.clips import TokenisedClips
+from training.fitting import wants_bfloat16
+from training.masking import random_part
 from training.model import VAB
 from training.pretrain import (
     PretrainSettings,
@@ -23,10 +25,8 @@ from training.pretrain import (
     masked_loss,
     num_steps,
     pretrain,
-    random_part,
     training_batch,
     validate,
-    wants_bfloat16,
 )
 from vab_rt.errors import DataError, OptionError, OutputError
 

@@ -17,9 +17,9 @@ from training.ablations.markdown import Figures, markdown
 from training.ablations.rows import ROWS, Ablations, digest, read_ablations
 from training.ablations.run import Run
 from training.ablations.stages import run_row
+from training.command import run_command
 from training.datasets.shard_format import write_whole
 from training.documents import PAPER, marks, write_between
-from training.finetuning import run_command
 from vab_rt.errors import DataError, OptionError, VabError
 
 DOCUMENT = PAPER

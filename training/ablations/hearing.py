@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training import foleyworld
+from training.command import shown
 from training.evaluation.generation import generate, open_listener
 from training.evaluation.heard import Heard
 from training.evaluation.held_out import one_thread_in_a_worker
 from training.evaluation.trial import Trial, open_model
-from training.finetuning import shown
 from training.processes import in_parallel
 
 

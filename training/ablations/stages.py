@@ -19,12 +19,12 @@ from training.classification import (
     load_classifier,
     weights_path,
 )
+from training.command import report
 from training.contrastive import finetune_contrastive, load_retriever, start_from
 from training.datasets.clips import TokenisedClips
 from training.evaluation.generation import open_listener
 from training.evaluation.retrieval import retrieval_result
 from training.evaluation.trial import Trial
-from training.finetuning import report
 from training.fitting import Average, averaged_weights
 from training.joint import train_jointly
 from training.masking import MASK_MEAN

@@ -8,11 +8,13 @@ import fsspec.core
 import numpy as np
 from numpy.typing import NDArray
 
+from training.checkpoint import Checkpoint
 from training.datasets.clips import Batch, TokenisedClips
 from training.datasets.shard_format import (
     INDEX,
     ClipNotes,
     check_facts,
+    encoders_sha256,
     read_index,
     read_origins,
     read_shard,
@@ -162,3 +164,9 @@ def _joined(parts: Iterator[Batch]) -> Batch:
         features=np.concatenate([batch.features for batch in batches]),
         labels=np.concatenate([batch.labels for batch in batches]),
     )
+
+
+def open_shards(location: str, checkpoint: Checkpoint) -> ShardedClips:
+    """Clips that `training.extract` made with this checkpoint. Raises DataError."""
+    digest = encoders_sha256(checkpoint.codec(), checkpoint.visual_encoder())
+    return ShardedClips(location, checkpoint.config, encoders_sha256=digest)

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from training import foleyworld
+from training.command import shown
 from training.evaluation.generation import open_listener
 from training.evaluation.heard import Heard
 from training.evaluation.held_out import one_thread_in_a_worker, seen_scenes
@@ -26,7 +27,6 @@ from training.evaluation.measures import agreement, bootstrap_mean, kl_divergenc
 from training.evaluation.onsets import onset_counts, onset_f1
 from training.evaluation.reference import Reference
 from training.evaluation.trial import Trial, open_model
-from training.finetuning import shown
 from training.processes import in_parallel
 from training.saving import arrays_once
 from vab_rt.bundle import open_bundle

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training import foleyworld
-from training.fitting import Average, fit, half_cosine, set_rate
-from training.pretrain import wants_bfloat16
+from training.fitting import Average, fit, half_cosine, set_rate, wants_bfloat16
 from training.representation import load_averaged
 from training.v2a_mapper.mel import standardised
 from training.v2a_mapper.pairs import Pairs

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.fitting import Average, fit, half_cosine, set_rate
-from training.pretrain import wants_bfloat16
+from training.fitting import Average, fit, half_cosine, set_rate, wants_bfloat16
 from training.representation import load_averaged
 from training.v2a_mapper.diffusion import noised, scaled_linear_schedule
 from training.v2a_mapper.parts import build_unet

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.command import report, run_command, settings_of
 from training.datasets.growing import read_grown
-from training.finetuning import report, run_command, settings_of
 from training.fitting import Average, fit, half_cosine, set_rate
 from training.representation import load_averaged
 from training.saving import save_whole

@@ -18,10 +18,10 @@ from torch import Tensor
 from training import foleyworld
 from training.clip_training import train_clip
 from training.codecs.recordings import read_recordings, world_sounds
+from training.command import report
 from training.datasets.growing import drop_older, is_older
 from training.datasets.rendered import rendered_clips
 from training.evaluation.classifier import KEPT
-from training.finetuning import report
 from training.fitting import steps_made
 from training.image_encoder import TINY
 from training.stages import describe, export, is_measured, keep

@@ -1,4 +1,4 @@
-"""What the commands of fine-tuning have in common: their options, their data, their report."""
+"""What the commands of training have in common: how they run, report, and read their settings."""
 
 import argparse
 import sys
@@ -8,9 +8,6 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from training.checkpoint import Checkpoint
-from training.datasets.shard_format import encoders_sha256
-from training.datasets.shards import ShardedClips
 from training.names import print_any_name
 from vab_rt.errors import OptionError, VabError
 
@@ -41,12 +38,6 @@ def settings_of(arguments: argparse.Namespace, settings: type[Settings]) -> Sett
         return msgspec.convert(values, settings)
     except msgspec.ValidationError as error:  # msgspec names the key and what it expected
         raise OptionError(str(error)) from error
-
-
-def open_shards(location: str, checkpoint: Checkpoint) -> ShardedClips:
-    """Clips that `training.extract` made with this checkpoint. Raises DataError."""
-    digest = encoders_sha256(checkpoint.codec(), checkpoint.visual_encoder())
-    return ShardedClips(location, checkpoint.config, encoders_sha256=digest)
 
 
 def report(stage: str, losses: Iterable[tuple[int, float, dict[str, float]]]) -> None:
