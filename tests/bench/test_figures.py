@@ -72,7 +72,7 @@ def test_a_new_result_is_written_everywhere(tmp_path, monkeypatch, capsys):
     now = json.loads(figures.read_text())
     assert now["generation"]["command"].endswith("generation --clips 7 --json")
     assert now["generate"] == json.loads(FIGURES.read_text())["generate"]
-    assert "| right in kind | 50 % |" in readme.read_text() and "7 clips" in cards[0]
+    assert "right in kind for 50 % (" in readme.read_text() and "7 clips" in cards[0]
     assert capsys.readouterr().out == block(now)
 
 

@@ -17,8 +17,9 @@ from vab_rt.bundle import shipped_models
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+MAP = (ROOT / "docs/ARCHITECTURE.md").read_text()
 NOT_RUN = {
-    "pip install .": "`make demo` and the wheel run of `make test` install it",
+    "pip install .": "`make demo` and `make test-wheel` install it",
     "pip install --editable '.[dev]'": "`make test` runs this line to make .venv",
 }
 needs_model = pytest.mark.skipif(
@@ -102,7 +103,7 @@ def test_recipes_of_the_examples_exist():
 
 
 def test_files_of_the_map_exist():
-    section = README.partition("## Files")[2].partition("\n\n[")[0]
+    section = MAP.partition("## Files")[2]
     folder = ""
     for line in filter(None, section.splitlines()):
         indent, name = re.match(r"( +)(\S+)", line).groups()
@@ -116,14 +117,16 @@ def test_files_of_the_map_exist():
 
 
 def test_the_map_leaves_no_file_of_the_runtime_out():
-    section = README.partition("## Files")[2]
+    section = MAP.partition("## Files")[2]
     for path in (ROOT / "vab_rt").glob("[!_]*.py"):
         assert f"  {path.name} " in section, f"the map does not name {path.name}"
 
 
-def test_links_lead_somewhere():
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), f"the README links to {target}"
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))])
+def test_links_lead_somewhere(page):
+    path = ROOT / page
+    for target in re.findall(r"\]\((?!https?:|hf:)([^)#]+)\)", path.read_text()):
+        assert (path.parent / target).exists(), f"{page} links to {target}"
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"`make (\w+)`", README))))
