@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training import ranks
+from training import distributed
 from training.checkpoint import Checkpoint, read_checkpoint
 from training.classification import (
     ClassificationSettings,
@@ -158,7 +158,7 @@ def tokenised(
     padded: with silence to the length of the model's clips, as the paper does; else each is as long
     as the set's. Raises MediaError for a file that cannot be read.
     """
-    config, codec = checkpoint.config, checkpoint.codec().to(ranks.device())
+    config, codec = checkpoint.config, checkpoint.codec().to(distributed.device())
     length_s = config.clip_s if padded else min(sound_set.length_s, config.clip_s)
     num_samples = round(length_s * config.token_rate_hz) * config.hop_samples
     for start in range(0, len(sound_set.sounds), ENCODED_AT_ONCE):
@@ -167,7 +167,7 @@ def tokenised(
             [read_padded(sound, sound_set.length_s, num_samples, config) for sound in sounds]
         )
         with torch.inference_mode():
-            tokens = codec.encode(torch.from_numpy(audio).to(ranks.device())).cpu().numpy()
+            tokens = codec.encode(torch.from_numpy(audio).to(distributed.device())).cpu().numpy()
         labels = [[sound.label == name for name in sound_set.classes] for sound in sounds]
         yield TokenisedClips(
             tokens=tokens.astype(np.int16),
@@ -218,7 +218,7 @@ def _run(arguments: argparse.Namespace) -> None:
     else:
         sound_set = read_speech_commands(arguments.media, arguments.all_words)
     checkpoint = read_checkpoint(arguments.checkpoint)
-    vab = checkpoint.vab().to(ranks.device())
+    vab = checkpoint.vab().to(distributed.device())
     if arguments.contrastive is not None:
         start_from(arguments.contrastive, vab)
     encoded = tokenised(checkpoint, sound_set, not arguments.own_length)
@@ -231,7 +231,7 @@ def _run(arguments: argparse.Namespace) -> None:
         )
         report(name, training)
         path = weights_path(folder, "a", probe)
-        classifier = load_classifier(path, checkpoint.config, "a").to(ranks.device())
+        classifier = load_classifier(path, checkpoint.config, "a").to(distributed.device())
         results[name] = classification_result(classifier, rows_of(clips, for_testing))
     accuracy = np.mean([result["accuracy"] for result in results.values()])
     print(json.dumps({"set": arguments.set, "accuracy": round(float(accuracy), 4), **results}))

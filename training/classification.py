@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training import ranks
+from training import distributed
 from training.checkpoint import read_checkpoint
 from training.command import add_finetuning, report, run_command, settings_of
 from training.contrastive import start_from
@@ -24,10 +24,10 @@ from training.datasets.clips import Batch, ClipSource, TokenisedClips
 from training.datasets.shards import open_shards
 from training.evaluation.measures import agreement, mean_average_precision, wilson
 from training.fitting import (
-    Average,
+    EMA,
     averaged_weights,
+    cosine_lr,
     fit,
-    half_cosine,
     wants_bfloat16,
     warm_up_share,
 )
@@ -124,7 +124,7 @@ def finetune_classifier(
     frequency = class_frequency(clips, s.seed)  # [classes]
     model = Classifier(vab, modality, len(frequency), 0.0 if probe else s.dropout).train()
     model.encoder.requires_grad_(not probe)
-    average = Average(model)
+    average = EMA(model)
     steps = None if minutes is not None else num_steps(clips, s.epochs, s.batch)
     warm_up = warm_up_share(s.warm_up, steps, "classification")
     head_rate = s.peak_rate if s.head_rate is None else s.head_rate
@@ -134,7 +134,7 @@ def finetune_classifier(
 
     def step(i: int, progress: float) -> dict[str, Tensor]:
         for group, peak_rate in zip(optimizer.param_groups, peak_rates.values(), strict=True):
-            group["lr"] = half_cosine(progress, peak_rate, warm_up)
+            group["lr"] = cosine_lr(progress, peak_rate, warm_up)
         random = np.random.default_rng((s.seed, i))
         batch = training_batch(clips, i, s, frequency, random)
         tokens, features, labels = augmented(batch, s.mixup, s.roll, random)
@@ -268,7 +268,7 @@ def _run(arguments: argparse.Namespace) -> None:
     settings = settings_of(arguments, ClassificationSettings)
     checkpoint = read_checkpoint(arguments.checkpoint)
     clips = open_shards(arguments.shards, checkpoint)
-    vab = checkpoint.vab().to(ranks.device())
+    vab = checkpoint.vab().to(distributed.device())
     if arguments.contrastive is not None:
         start_from(arguments.contrastive, vab)
     modality, probe = arguments.modality, arguments.probe

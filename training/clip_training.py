@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from training import ranks
+from training import distributed
 from training.datasets.rendered import Clips
-from training.fitting import Average, fit, half_cosine, set_rate, wants_bfloat16
+from training.fitting import EMA, cosine_lr, fit, set_lr, wants_bfloat16
 from training.image_encoder import ImageEncoder, build_clip
 from training.motion_training import NUM_MELS, Spectra
 from vab_rt.config import ModelConfig
@@ -31,12 +31,12 @@ def train_clip(
     heard is the share of the variance of timbre, between clips, that a linear layer does not read
     from the features.
     """
-    device = ranks.device()
+    device = distributed.device()
     torch.manual_seed(seed)
     clip = build_clip(config).to(device)
     encoder = ImageEncoder(config, clip.visual).to(device)
     read = nn.Linear(config.image_dim, NUM_MELS).to(device)
-    average = Average(clip)
+    average = EMA(clip)
     optimizer = torch.optim.AdamW(
         [*clip.parameters(), *read.parameters()], betas=(0.9, 0.98), weight_decay=0.05
     )
@@ -45,7 +45,7 @@ def train_clip(
     half = wants_bfloat16("auto", device)
 
     def step(i: int, progress: float) -> dict[str, Tensor]:
-        set_rate(optimizer, half_cosine(progress, PEAK_RATE))
+        set_lr(optimizer, cosine_lr(progress, PEAK_RATE))
         random = np.random.default_rng((seed, i))
         rows = random.integers(len(clips), size=BATCH)
         times = random.integers(config.num_frames, size=BATCH)

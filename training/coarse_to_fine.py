@@ -6,7 +6,7 @@ coarse ones given (paper section 3.3, equation 3), and both in one bundle.
 
 from pathlib import Path
 
-from training import ranks
+from training import distributed
 from training.checkpoint import read_checkpoint
 from training.datasets.clips import TokenisedClips
 from training.recipes import Recipe
@@ -25,7 +25,7 @@ def run(recipe: Recipe, folder: Path, images: Path | None = None) -> None:
     """Everything on FoleyWorld, into `folder`, and what is the fine model's into `folder`/fine."""
     assert recipe.fine is not None, recipe
     codec_path, fine_folder = folder / "codec.pt", folder / "fine"
-    with ranks.first_alone():
+    with distributed.rank_zero_first():
         visual = train_encoders(recipe, folder, images)
         start = write_start(folder / "start.pt", recipe, recipe.model, visual, codec_path)
         fine_start = write_start(fine_folder / "start.pt", recipe, recipe.fine, visual, codec_path)
@@ -50,7 +50,7 @@ def run(recipe: Recipe, folder: Path, images: Path | None = None) -> None:
     )
     options = recipe.options_of(recipe.fine)
     fine = train_model(fine_folder, begin, clips, validation, settings, minutes, options)
-    if ranks.rank() == 0:
+    if distributed.rank() == 0:
         export(coarse, folder / "bundle", fine)
         evaluate_bundle(recipe, folder)
         describe(folder)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from training import ranks
+from training import distributed
 from training.codecs.balancer import Balancer, WeightedSum
 from training.codecs.codec import Codec, build_codec
 from training.codecs.discriminator import Adversary
@@ -23,7 +23,7 @@ from training.codecs.settings import OF_OUTPUT, CodecTraining, read_training
 from training.codecs.spectra import MultiScaleSpectra
 from training.command import report, run_command, shown
 from training.datasets.rendered import Clips
-from training.fitting import Average, fit, half_cosine, set_rate, wants_bfloat16
+from training.fitting import EMA, cosine_lr, fit, set_lr, wants_bfloat16
 from training.recipes import read_recipe
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
@@ -43,7 +43,7 @@ def train_codec(
     settings: of the codec, as `build_codec` takes them. training: by default `read_training`'s.
     """
     t = training or read_training(config.codec)
-    device = ranks.device()
+    device = distributed.device()
     bfloat16 = wants_bfloat16(t.precision, device)
     torch.manual_seed(seed)
     codec = build_codec(config, settings).to(device)
@@ -51,7 +51,7 @@ def train_codec(
         points = frames_to_fit(codec, clips.audio, t.fit_clips, np.random.default_rng(seed), device)
         for _ in shown("codebooks", codec.fit(points), config.num_codebooks):
             pass
-    average = Average(codec, t.average)
+    average = EMA(codec, t.average)
     optimizer = torch.optim.AdamW(codec.parameters(), betas=t.betas, weight_decay=t.weight_decay)
     combined = Balancer(t.weights) if t.balanced else WeightedSum(t.weights)
     parts = {"codec": codec, "average": average, "optimizer": optimizer, "balancer": combined}
@@ -64,7 +64,7 @@ def train_codec(
     def step(i: int, progress: float) -> dict[str, float | Tensor]:
         random = np.random.default_rng((seed, i))
         audio = random_crops(clips.audio, config, t, random).to(device)
-        set_rate(optimizer, half_cosine(progress, t.peak_rate))
+        set_lr(optimizer, cosine_lr(progress, t.peak_rate))
         drawn = torch.Generator().manual_seed(int(random.integers(2**62)))
         output, before = codec.reconstruct(audio, drawn, t.dead_below, bfloat16)
         losses, hinge = loss_of(output, audio, progress, random)
@@ -100,7 +100,7 @@ class OutputLosses:
         if self.adversary is None or progress < self.training.discriminator_from:
             return losses, {}
         if random.random() < self.training.discriminator_share:
-            set_rate(self.adversary.optimizer, half_cosine(progress, self.training.peak_rate))
+            set_lr(self.adversary.optimizer, cosine_lr(progress, self.training.peak_rate))
             self.adversary.learn(output, target)
         of_codec, hinge = self.adversary.losses(output, target)
         return losses | of_codec, {"discriminator": hinge}

@@ -14,17 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training import ranks
+from training import distributed
 from training.checkpoint import read_checkpoint
 from training.command import add_finetuning, report, run_command, settings_of
 from training.datasets.clips import Batch, ClipSource
 from training.datasets.shards import open_shards
 from training.fitting import (
-    Average,
+    EMA,
     averaged_weights,
+    cosine_lr,
     fit,
-    half_cosine,
-    set_rate,
+    set_lr,
     wants_bfloat16,
     warm_up_share,
 )
@@ -82,7 +82,7 @@ class Retriever(nn.Module):
         self.encoder = Encoder(vab, dropout)
         device, width = vab.codebooks.device, vab.config.width
         self.heard, self.seen = (
-            Standard(width).to(device) if standardise else nn.Identity() for _ in range(2)
+            Standardize(width).to(device) if standardise else nn.Identity() for _ in range(2)
         )
         self.log_scale = nn.Parameter(torch.tensor(1 / temperature, device=device).log())
 
@@ -106,7 +106,7 @@ class Retriever(nn.Module):
         return self.log_scale.exp().clamp(max=MAX_SCALE)
 
 
-class Standard(nn.Module):
+class Standardize(nn.Module):
     """Vectors [B, D] with a learned mean and scale."""
 
     def __init__(self, width: int) -> None:
@@ -146,11 +146,11 @@ def finetune_contrastive(
             retriever.standardise(
                 *(torch.from_numpy(x).to(device) for x in (some.tokens, some.features))
             )
-    average = Average(retriever)
+    average = EMA(retriever)
     optimizer = torch.optim.AdamW(retriever.parameters(), weight_decay=s.weight_decay)
 
     def step(i: int, progress: float) -> dict[str, Tensor]:
-        set_rate(optimizer, half_cosine(progress, s.peak_rate, warm_up))
+        set_lr(optimizer, cosine_lr(progress, s.peak_rate, warm_up))
         random = np.random.default_rng((s.seed, i))
         batch, first_frame = training_batch(clips, vab.config, s, i, progress, random)
         tokens, features, _ = augmented(batch, s.mixup, s.roll, random)
@@ -223,7 +223,7 @@ def _run(arguments: argparse.Namespace) -> None:
     settings = settings_of(arguments, ContrastiveSettings)
     checkpoint = read_checkpoint(arguments.checkpoint)
     clips = open_shards(arguments.shards, checkpoint)
-    vab = checkpoint.vab().to(ranks.device())
+    vab = checkpoint.vab().to(distributed.device())
     training = finetune_contrastive(arguments.out, vab, clips, settings, arguments.minutes)
     report("contrastive", training)
     print(arguments.out / "contrastive.pt")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from training import ranks
+from training import distributed
 from training.curves import Curves
 from training.saving import DAMAGE, save_whole
 from vab_rt.errors import DataError, OptionError, OutputError
@@ -48,12 +48,14 @@ def fit(
     seen: dict[str, list[float | torch.Tensor]] = {}  # since the last report
     with _stop_signals() as stopped:
         while True:
-            elapsed_s = ranks.of_first(spent_s + time.monotonic() - started)
+            elapsed_s = distributed.broadcast(spent_s + time.monotonic() - started)
             progress = i / max(1, steps) if steps is not None else elapsed_s / (60 * minutes)
-            interrupted = ranks.of_first(len(stopped)) > 0
+            interrupted = distributed.broadcast(len(stopped)) > 0
             if progress >= 1 or interrupted:
                 break
-            torch.manual_seed(i * ranks.world() + ranks.rank())  # dropout takes no generator
+            torch.manual_seed(
+                i * distributed.world_size() + distributed.rank()
+            )  # dropout takes no generator
             for name, value in step(i, progress).items():
                 seen.setdefault(name, []).append(value)
             i += 1
@@ -79,12 +81,12 @@ def _told(
     Only here are losses read from a GPU, which would make every step wait for it.
     """
     means = {name: sum(map(float, values)) / len(values) for name, values in seen.items()}
-    if means and ranks.rank() == 0:
+    if means and distributed.rank() == 0:
         curves.add(step, means)
     return means
 
 
-def half_cosine(progress: float, peak: float, warm_up: float = 0.03) -> float:
+def cosine_lr(progress: float, peak: float, warm_up: float = 0.03) -> float:
     """The learning rate at `progress` in [0, 1]: linear warm-up, then half a cosine to 0."""
     if progress < warm_up:
         return peak * progress / warm_up
@@ -105,12 +107,12 @@ def warm_up_share(warm_up: float, steps: int | None, stage: str) -> float:
     )
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def set_lr(optimizer: torch.optim.Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate
 
 
-class Average:
+class EMA:
     """Exponential moving average of a module's weights, which is what ships."""
 
     def __init__(self, module: nn.Module, decay: float = 0.998) -> None:
@@ -230,7 +232,7 @@ def _make_folder(folder: Path) -> None:
 
 def _save(checkpoint: Path, parts: dict[str, Any], step: int, spent_s: float) -> None:
     """Only the first process writes; what was saved before stays until the new file is whole."""
-    if ranks.rank() == 0:
+    if distributed.rank() == 0:
         states = {name: part.state_dict() for name, part in parts.items()}
         save_whole(checkpoint, {**states, "step": step, "spent_s": spent_s})
 

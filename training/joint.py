@@ -15,10 +15,10 @@ from training.contrastive import ContrastiveSettings, Retriever, matching_loss
 from training.datasets.clips import ClipSource
 from training.datasets.growing import is_older
 from training.fitting import (
-    Average,
+    EMA,
     averaged_weights,
+    cosine_lr,
     fit,
-    half_cosine,
     steps_made,
     warm_up_share,
 )
@@ -61,7 +61,7 @@ def train_jointly(
     vab = VAB(config, masked.dropout).to(device)
     vab.load_state_dict(start.state_dict())
     model = Joint(vab, paired).train()
-    average, optimizers = Average(model), make_optimizers(vab, masked)
+    average, optimizers = EMA(model), make_optimizers(vab, masked)
     theirs = {id(p) for p in vab.parameters()}
     others = [p for p in model.parameters() if id(p) not in theirs]
     optimizers["optimizer"].add_param_group({"params": others, "peak": masked.peak_rate})
@@ -70,7 +70,7 @@ def train_jointly(
     def step(i: int, progress: float) -> dict[str, Tensor]:
         for optimizer in optimizers.values():
             for group in optimizer.param_groups:
-                group["lr"] = half_cosine(progress, group["peak"], warm_up)
+                group["lr"] = cosine_lr(progress, group["peak"], warm_up)
             optimizer.zero_grad()
         batch = pretrain.training_batch(clips, config, masked, i, progress)
         loss, accuracy = masked_loss(vab, batch, config, masked)

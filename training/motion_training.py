@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training import ranks
+from training import distributed
 from training.datasets.rendered import Clips
-from training.fitting import Average, fit, half_cosine, set_rate, wants_bfloat16
+from training.fitting import EMA, cosine_lr, fit, set_lr, wants_bfloat16
 from training.visual_encoder import MotionEncoder
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
@@ -68,10 +68,10 @@ def train_motion(
 
     The losses are shares of the variance that is left unexplained, of the spectrum and of its rise.
     """
-    s, device = settings, ranks.device()
+    s, device = settings, distributed.device()
     torch.manual_seed(seed)
     listener = Listener(config).to(device)
-    average = Average(listener)
+    average = EMA(listener)
     optimizer = torch.optim.AdamW(listener.parameters(), weight_decay=s.weight_decay)
     spectra = Spectra(config)
     mean, std = spectra.statistics(clips)
@@ -79,7 +79,7 @@ def train_motion(
     half = wants_bfloat16("auto", device)
 
     def step(i: int, progress: float) -> dict[str, Tensor]:
-        set_rate(optimizer, half_cosine(progress, s.peak_rate))
+        set_lr(optimizer, cosine_lr(progress, s.peak_rate))
         random = np.random.default_rng((seed, i))
         frames, audio = training_crops(clips, config, s, random, rises)
         wanted = ((spectra(audio)[:, 1:-1] - mean) / std).to(device)  # [B, steps, mels + 1]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training import ranks
+from training import distributed
 from training.datasets.clips import ClipSource, TokenisedClips
-from training.fitting import Average, fit, half_cosine, wants_bfloat16, warm_up_share
+from training.fitting import EMA, cosine_lr, fit, wants_bfloat16, warm_up_share
 from training.masking import (
     MASK_MEAN,
     mask_tokens,
@@ -100,7 +100,7 @@ def pretrain(
     model = VAB(config, settings.dropout)
     model.load_state_dict(start.state_dict())
 
-    def held_out(average: Average) -> dict[str, float]:
+    def held_out(average: EMA) -> dict[str, float]:
         return {"val_accuracy": validate(average, validation, config, settings)}
 
     measured = held_out if validation is not None else None
@@ -115,7 +115,7 @@ def fit_transformer(
     loss_of: LossOf,
     settings: PretrainSettings,
     minutes: float | None,
-    held_out: Callable[[Average], dict[str, float]] | None = None,
+    held_out: Callable[[EMA], dict[str, float]] | None = None,
 ) -> Iterator[tuple[int, float, dict[str, float]]]:
     """Train a model of tokens and features, with `config` and `layers`; see `pretrain`.
 
@@ -123,8 +123,8 @@ def fit_transformer(
     model's weights are kept under the checkpoint's stem.
     """
     s, config = settings, model.config
-    model.to(ranks.device())
-    trained, average = ranks.shared(model), Average(model)
+    model.to(distributed.device())
+    trained, average = distributed.ddp(model), EMA(model)
     steps = None if minutes is not None else num_steps(len(clips), s)
     warm_up = warm_up_share(s.warm_up, steps, "pretrain")
     optimizers = make_optimizers(model, s)
@@ -132,7 +132,7 @@ def fit_transformer(
     def step(i: int, progress: float) -> dict[str, float | Tensor]:
         for optimizer in optimizers.values():
             for group in optimizer.param_groups:
-                group["lr"] = half_cosine(progress, group["peak"], warm_up)
+                group["lr"] = cosine_lr(progress, group["peak"], warm_up)
             optimizer.zero_grad()
         passes = []
         for part in range(s.accumulate):
@@ -146,7 +146,10 @@ def fit_transformer(
         average.update(model)
         loss, accuracy = torch.stack(passes).mean(0)
         losses: dict[str, float | Tensor]
-        losses = {"loss": ranks.mean(loss), "accuracy": ranks.mean(accuracy)}
+        losses = {
+            "loss": distributed.all_reduce_mean(loss),
+            "accuracy": distributed.all_reduce_mean(accuracy),
+        }
         if held_out is not None and (i + 1) % s.validate_every == 0:
             losses |= held_out(average)
         return losses
@@ -156,7 +159,7 @@ def fit_transformer(
 
 
 def num_steps(num_clips: int, settings: PretrainSettings) -> int:
-    per_step = settings.batch * settings.accumulate * ranks.world()
+    per_step = settings.batch * settings.accumulate * distributed.world_size()
     return max(1, round(settings.epochs * num_clips / per_step))
 
 
@@ -179,10 +182,10 @@ def training_batch(
     clips: ClipSource, config: ModelConfig, s: PretrainSettings, draw: int, progress: float
 ) -> Masked:
     """This process's share of batch number `draw`: cut, mixed, rolled and masked."""
-    random = np.random.default_rng((s.seed, draw, ranks.rank()))
+    random = np.random.default_rng((s.seed, draw, distributed.rank()))
     share = part_of_clip(s.crop_s, s.crop_share, config, progress)
     count = round(s.batch / share)
-    batch = clips.batch(draw, count, s.seed, ranks.rank(), ranks.world())
+    batch = clips.batch(draw, count, s.seed, distributed.rank(), distributed.world_size())
     tokens, features, first_frame = batch.tokens, batch.features, 0
     if share < 1:
         tokens, features, first_frame = random_part(tokens, features, config, share, random)
@@ -203,7 +206,7 @@ def to_device(
     first_frame: int = 0,
 ) -> Masked:
     def move(array: np.ndarray) -> Tensor:
-        return ranks.on_device(array, ranks.device())
+        return distributed.on_device(array, distributed.device())
 
     return Masked(
         tokens=move(masked),
@@ -219,7 +222,7 @@ def masked_loss(
     model: nn.Module, batch: Masked, config: ModelConfig, s: PretrainSettings
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy on the masked tokens, and how many of them the model would guess."""
-    device = ranks.device()
+    device = distributed.device()
     with torch.autocast(device.type, torch.bfloat16, wants_bfloat16(s.precision, device)):
         logits = model(batch.tokens, batch.features, batch.conditional, batch.first_frame)
     clip, codebook, step = batch.places  # given codebooks are never hidden; a mask waits for a GPU
@@ -231,10 +234,10 @@ def masked_loss(
 
 @torch.no_grad()
 def validate(
-    average: Average, clips: TokenisedClips, config: ModelConfig, s: PretrainSettings
+    average: EMA, clips: TokenisedClips, config: ModelConfig, s: PretrainSettings
 ) -> float:
     """The averaged model's share of right guesses, always of the same masked tokens."""
-    model = VAB(config).to(ranks.device()).eval()
+    model = VAB(config).to(distributed.device()).eval()
     model.load_state_dict(average.weights)
     right = []
     for start in range(0, len(clips), 8):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from training import coarse_to_fine, evaluate, ranks
+from training import coarse_to_fine, distributed, evaluate
 from training.checkpoint import read_checkpoint
 from training.classification import finetune_classifier, weights_path
 from training.command import report, run_command
@@ -47,7 +47,7 @@ def run(recipe: Recipe, folder: Path, images: Path | None = None) -> None:
     """
     if recipe.fine is not None:
         return coarse_to_fine.run(recipe, folder, images)
-    with ranks.first_alone():
+    with distributed.rank_zero_first():
         visual = train_encoders(recipe, folder, images)
         start = write_start(folder / "start.pt", recipe, recipe.model, visual, folder / "codec.pt")
         clips = encoded(folder / "train.npz", start, "train", recipe.clips)
@@ -58,7 +58,7 @@ def run(recipe: Recipe, folder: Path, images: Path | None = None) -> None:
     begin = read_checkpoint(start)
     options = recipe.options_of(recipe.model)
     checkpoint = train_model(folder, begin, clips, validation, settings, minutes, options)
-    if ranks.rank() == 0:
+    if distributed.rank() == 0:
         finetune(recipe, folder, checkpoint, clips)
         export(checkpoint, folder / "bundle")
         evaluate_bundle(recipe, folder)
@@ -89,7 +89,7 @@ def run_on_shards(recipe: Recipe, folder: Path, start: Path, shards: str, held_o
     checkpoint = train_model(
         folder, begin, clips, validation, recipe.pretrain, recipe.pretrain_minutes, options
     )
-    if ranks.rank() == 0 and not recipe.model.given_codebooks:
+    if distributed.rank() == 0 and not recipe.model.given_codebooks:
         finetune(recipe, folder, checkpoint, clips)
         if validation is not None:
             evaluate_finetuned(folder, checkpoint, validation)
@@ -103,7 +103,10 @@ def finetune(recipe: Recipe, folder: Path, checkpoint: Path, clips: ClipSource) 
     for path in finetuned_weights(folder):
         if is_older(path, checkpoint):
             path.unlink(missing_ok=True)
-    vab, minutes = read_checkpoint(checkpoint).vab().to(ranks.device()), recipe.contrastive_minutes
+    vab, minutes = (
+        read_checkpoint(checkpoint).vab().to(distributed.device()),
+        recipe.contrastive_minutes,
+    )
     report("contrastive", finetune_contrastive(folder, vab, clips, recipe.contrastive, minutes))
     start_from(contrastive, vab)  # helps sound alone most (the paper's table 11)
     has_classes = clips.batch(0, 1, 0).labels.shape[1] > 0
@@ -156,8 +159,8 @@ def _run(arguments: argparse.Namespace) -> None:
     if (arguments.start is None) != (arguments.shards is None):
         raise OptionError("--start and --shards go together: a checkpoint and clips made with it")
     folder = arguments.out or Path("runs") / Path(arguments.name).stem
-    with ranks.joined():
-        with ranks.first_alone():
+    with distributed.init_distributed():
+        with distributed.rank_zero_first():
             hold_recipe(
                 folder,
                 recipe,

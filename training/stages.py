@@ -16,7 +16,7 @@ import msgspec
 import torch
 from torch import nn
 
-from training import evaluate, foleyworld, ranks
+from training import distributed, evaluate, foleyworld
 from training.checkpoint import MOTION, Checkpoint, Header, read_checkpoint, write_checkpoint
 from training.clip_training import train_clip
 from training.codec_training import train_codec
@@ -246,7 +246,7 @@ def train_model(
         pretrain(folder, clips, validation, start.vab(), settings, minutes),
     )
     path = folder / "ckpt.pt"
-    if ranks.rank() == 0 and is_older(path, folder / "vab.pt", start.path):
+    if distributed.rank() == 0 and is_older(path, folder / "vab.pt", start.path):
         vab = VAB(start.config)
         vab.load_state_dict(averaged_weights(folder / "vab.pt"))
         modules = {"vab": vab, "codec": start.codec(), **start.visual_parts()}
@@ -256,9 +256,9 @@ def train_model(
         }
         header = msgspec.structs.replace(start.header.with_provenance(made), options=options)
         write_checkpoint(path, header, modules)
-    elif ranks.rank() == 0:
+    elif distributed.rank() == 0:
         recommend(path, options)
-    ranks.wait()
+    distributed.barrier()
     return path
 
 

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from bench.peers.autoregressive import delay
 from bench.peers.foleygen import FoleyGen
-from training import ranks
+from training import distributed
 from training.datasets.clips import ClipSource, TokenisedClips
-from training.fitting import Average, averaged_weights, wants_bfloat16
+from training.fitting import EMA, averaged_weights, wants_bfloat16
 from training.pretrain import Masked, PretrainSettings, fit_transformer, to_device
 from vab_rt.config import ModelConfig
 
@@ -31,7 +31,7 @@ def train_foleygen(
     """Yields (step, progress, losses), as `pretrain` does; leaves the averaged weights in
     `checkpoint`. Every `validate_every` steps the losses hold `val_loss` and `val_accuracy`."""
 
-    def held_out(average: Average) -> dict[str, float]:
+    def held_out(average: EMA) -> dict[str, float]:
         return validate(average.weights, validation, config, settings)
 
     torch.manual_seed(settings.seed)
@@ -45,7 +45,7 @@ def load_foleygen(checkpoint: Path, config: ModelConfig) -> FoleyGen:
     """What `train_foleygen` left."""
     model = FoleyGen(config)
     model.load_state_dict(averaged_weights(checkpoint))
-    return model.to(ranks.device()).eval()
+    return model.to(distributed.device()).eval()
 
 
 def next_token_loss(
@@ -53,7 +53,7 @@ def next_token_loss(
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of every token after those before it, in the delay pattern, and the share that
     the model would guess. What the batch masks is not looked at."""
-    device, columns = ranks.device(), delay(batch.targets, config)  # [B, K, T + K]
+    device, columns = distributed.device(), delay(batch.targets, config)  # [B, K, T + K]
     with torch.autocast(device.type, torch.bfloat16, wants_bfloat16(s.precision, device)):
         logits = model(columns[..., :-1], batch.features, batch.conditional, batch.first_frame)
     wanted = columns[..., 1:].transpose(1, 2)  # [B, P, K]
@@ -67,7 +67,7 @@ def validate(
     weights: dict[str, Tensor], clips: TokenisedClips, config: ModelConfig, s: PretrainSettings
 ) -> dict[str, float]:
     """Means over whole held-out clips."""
-    model = FoleyGen(config).to(ranks.device()).eval()
+    model = FoleyGen(config).to(distributed.device()).eval()
     model.load_state_dict(weights)
     found = []
     for start in range(0, len(clips), VALIDATION_BATCH):

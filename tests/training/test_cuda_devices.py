@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 from checkpoints import tiny_config
 from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 
-from training import ranks
+from training import distributed
 from training.datasets.clips import TokenisedClips
 from training.model import VAB
 from training.pretrain import PretrainSettings, masked_loss, training_batch
@@ -20,7 +20,7 @@ SETTINGS = PretrainSettings(batch=2, crop_s=1.2, precision="fp32")
 @pytest.fixture
 def no_memory(monkeypatch):
     """Tensors that compute nothing; mixing devices raises, and so does reading a value."""
-    monkeypatch.setattr(ranks, "device", lambda: CUDA)
+    monkeypatch.setattr(distributed, "device", lambda: CUDA)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)  # CUDA's own
     monkeypatch.setattr(torch.nn.init, "trunc_normal_", lambda weight, **_: weight)  # looks at it
     with FakeTensorMode(allow_non_fake_inputs=True):

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 
 from training import fitting
 from training.curves import COLUMNS, Curves
-from training.fitting import Average, fit
+from training.fitting import EMA, fit
 from vab_rt.errors import OutputError
 
 WRITER = "torch.utils.tensorboard"
@@ -69,7 +69,7 @@ def test_tensorboard_reads_them(tmp_path):
 def test_a_stage_leaves_its_curves(no_tensorboard, tmp_path, monkeypatch):
     monkeypatch.setattr(fitting, "REPORT_EVERY", 2)
     module = torch.nn.Linear(1, 1)
-    parts = {"module": module, "average": Average(module)}
+    parts = {"module": module, "average": EMA(module)}
 
     def run(steps):
         list(fit(tmp_path / "a.pt", parts, lambda i, p: {"loss": float(i)}, None, steps))

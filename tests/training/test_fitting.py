@@ -5,14 +5,14 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch")
 
 from training import fitting
-from training.fitting import Average, averaged_weights, fit, half_cosine, warm_up_share
+from training.fitting import EMA, averaged_weights, cosine_lr, fit, warm_up_share
 from vab_rt.errors import DataError, OptionError, OutputError
 
 
 def make_parts():
     torch.manual_seed(0)
     module = torch.nn.Linear(2, 2)
-    return {"module": module, "average": Average(module, 0.5)}
+    return {"module": module, "average": EMA(module, 0.5)}
 
 
 def test_a_stopped_run_goes_on_from_its_checkpoint(tmp_path):
@@ -49,11 +49,11 @@ def test_losses_are_means_over_the_reported_steps(tmp_path, monkeypatch):
 
 
 def test_learning_rate_warms_up_and_falls_to_zero():
-    assert half_cosine(0, 1.0, 0.1) == 0
-    assert half_cosine(0.05, 1.0, 0.1) == pytest.approx(0.5)
-    assert half_cosine(0.1, 1.0, 0.1) == pytest.approx(1)
-    assert half_cosine(0.55, 1.0, 0.1) == pytest.approx(0.5)
-    assert half_cosine(1, 1.0, 0.1) == pytest.approx(0)
+    assert cosine_lr(0, 1.0, 0.1) == 0
+    assert cosine_lr(0.05, 1.0, 0.1) == pytest.approx(0.5)
+    assert cosine_lr(0.1, 1.0, 0.1) == pytest.approx(1)
+    assert cosine_lr(0.55, 1.0, 0.1) == pytest.approx(0.5)
+    assert cosine_lr(1, 1.0, 0.1) == pytest.approx(0)
 
 
 def test_average_trails_the_weights_and_forgets_the_beginning_sooner():

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 
 from checkpoints import tiny_config
 
-from training import fitting, ranks
+from training import distributed, fitting
 from training.datasets.clips import TokenisedClips
 from training.fitting import wants_bfloat16
 from training.masking import random_part
@@ -201,7 +201,7 @@ def test_precision_is_what_was_asked_for():
 
 def test_validation_does_not_depend_on_when_it_is_asked():
     model = VAB(CONFIG)
-    average = fitting.Average(model)
+    average = fitting.EMA(model)
     torch.manual_seed(1)
     once = validate(average, make_clips(), CONFIG, SETTINGS)
     torch.manual_seed(2)
@@ -235,7 +235,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     with pytest.raises(OutputError, match="No space left.*free some space"):
         train(tmp_path)
     assert (tmp_path / "vab.pt").read_bytes() == before
-    assert [path.name for path in tmp_path.glob("*.*")] == ["vab.pt"]
+    assert {path.name for path in tmp_path.glob("*.*")} - {"losses.csv"} == {"vab.pt"}
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_processes_wait_for_the_first_one_as_long_as_a_stage_takes(monkeypatch):
         torch.distributed, "init_process_group", lambda *_, **options: joined.update(options)
     )
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
-    with ranks.joined():
+    with distributed.init_distributed():
         assert joined["timeout"].days >= 1
 
 
@@ -275,16 +275,16 @@ import sys, json, torch
 sys.path[:0] = sys.argv[2:]
 torch.set_num_threads(1)
 from pathlib import Path
-from training import fitting, ranks
+from training import distributed, fitting
 from test_pretrain import SETTINGS, make_clips, untrained
 from training.pretrain import pretrain
 fitting.REPORT_EVERY = 1
-with ranks.joined():
+with distributed.init_distributed():
     clips = make_clips()
     reports = pretrain(Path(sys.argv[1]), clips, clips, untrained(), SETTINGS, None)
     losses = [losses["loss"] for _, _, losses in reports if losses]
-    told = json.dumps([ranks.rank(), ranks.world(), losses])
-    (Path(sys.argv[1]) / f"{ranks.rank()}.json").write_text(told)
+    told = json.dumps([distributed.rank(), distributed.world_size(), losses])
+    (Path(sys.argv[1]) / f"{distributed.rank()}.json").write_text(told)
 """
 
 

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import torch
 
-from training import ranks
+from training import distributed
 from training.ablations.hearing import SoundJob, hear_all
 from training.ablations.rows import Measure, Setup, Stage, digest
 from training.ablations.run import Run
@@ -25,7 +25,7 @@ from training.datasets.clips import TokenisedClips
 from training.evaluation.generation import open_listener
 from training.evaluation.retrieval import retrieval_result
 from training.evaluation.trial import Trial
-from training.fitting import Average, averaged_weights
+from training.fitting import EMA, averaged_weights
 from training.joint import train_jointly
 from training.masking import MASK_MEAN
 from training.model import VAB
@@ -81,13 +81,13 @@ def untrained(run: Run, setup: Setup) -> VAB:
     torch.manual_seed(setup.pretrain.seed)
     vab = VAB(setup.model)
     vab.use_codebooks(run.start.codec().codebooks)
-    return vab.to(ranks.device())
+    return vab.to(distributed.device())
 
 
 def train_masked(run: Run, trained: Trained, folder: Path) -> VAB:
     """Pre-training; leaves a checkpoint that generates in `folder`/ckpt.pt too."""
     s, clips = trained.setup.pretrain, trained.clips
-    epochs = run.ablations.steps * s.batch * s.accumulate * ranks.world() / len(clips)
+    epochs = run.ablations.steps * s.batch * s.accumulate * distributed.world_size() / len(clips)
     s = msgspec.structs.replace(s, epochs=epochs)
     report(f"{trained.name}: masked", pretrain(folder, clips, None, trained.vab, s, None))
     return able_to_generate(run, trained, folder)
@@ -105,7 +105,7 @@ def able_to_generate(run: Run, trained: Trained, folder: Path) -> VAB:
 def masked_vab(folder: Path, config: ModelConfig) -> VAB:
     vab = VAB(config)
     vab.load_state_dict(averaged_weights(folder / "vab.pt"))
-    return vab.to(ranks.device())
+    return vab.to(distributed.device())
 
 
 def train_contrastive(run: Run, trained: Trained, folder: Path) -> VAB:
@@ -138,7 +138,7 @@ def measure_validation(run: Run, trained: Trained) -> dict:
     """The share of right guesses of the same masked tokens for every row."""
     vab = masked_vab(trained.folders["masked"], trained.setup.model)
     settings = msgspec.structs.replace(trained.setup.pretrain, mask_mean=MASK_MEAN)
-    share = validate(Average(vab), trained.held_out, trained.setup.model, settings)
+    share = validate(EMA(vab), trained.held_out, trained.setup.model, settings)
     return {"masked_accuracy": round(share, 4)}
 
 
@@ -148,7 +148,7 @@ def measure_generation(run: Run, trained: Trained) -> dict:
     trial = Trial(
         checkpoint=trained.folders["masked"] / "ckpt.pt",
         options=trained.setup.generate,
-        device=ranks.device().type,
+        device=distributed.device().type,
     )
     features = trained.held_out.take(np.arange(len(run.seeds))).features  # [N, F, visual_dim]
     jobs = [SoundJob(i, seed, trial, features[i]) for i, seed in enumerate(run.seeds)]
@@ -160,7 +160,7 @@ def measure_generation(run: Run, trained: Trained) -> dict:
 
 def measure_retrieval(run: Run, trained: Trained) -> dict:
     path = trained.folders["contrastive"] / "contrastive.pt"
-    retriever = load_retriever(path, trained.setup.model).to(ranks.device())
+    retriever = load_retriever(path, trained.setup.model).to(distributed.device())
     return retrieval_result(retriever, trained.held_out)
 
 
@@ -176,7 +176,7 @@ def measure_classification(run: Run, trained: Trained) -> dict:
         stage = finetune_classifier(folder, trained.vab, clips, modality, s, None)
         report(f"{trained.name}: classify {modality}", stage)
         path = weights_path(folder, modality)
-        classifier = load_classifier(path, trained.setup.model, modality).to(ranks.device())
+        classifier = load_classifier(path, trained.setup.model, modality).to(distributed.device())
         result[modality] = classification_result(classifier, trained.held_out)
     return result
 

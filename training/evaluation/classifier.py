@@ -23,7 +23,7 @@ from torchaudio.functional import melscale_fbanks
 from training import foleyworld
 from training.checkpoint import check_weights
 from training.evaluation.measures import agreement
-from training.fitting import Average, fit, half_cosine, set_rate
+from training.fitting import EMA, cosine_lr, fit, set_lr
 from training.representation import load_averaged
 from vab_rt.errors import DataError
 from vab_rt.output import whole_file, writing
@@ -80,11 +80,11 @@ def train_classifier(
     """Yields (step, progress, losses); leaves a checkpoint in `path`, from which it goes on."""
     torch.manual_seed(seed)
     model = AudioClassifier()
-    average = Average(model, 0.99)
+    average = EMA(model, 0.99)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-2)
 
     def step(i: int, progress: float) -> dict[str, float]:
-        set_rate(optimizer, half_cosine(progress, PEAK_RATE))
+        set_lr(optimizer, cosine_lr(progress, PEAK_RATE))
         random = np.random.default_rng((seed, 7, i))
         audio, present = random_sounds(BATCH, random)
         logits = model(colour(audio, random))

@@ -11,7 +11,7 @@ from numpy.lib import format as npy
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.fitting import Average, fit, half_cosine, set_rate
+from training.fitting import EMA, cosine_lr, fit, set_lr
 from training.representation import load_averaged
 from training.v2a_mapper.mel import MEAN, SPREAD
 from training.v2a_mapper.pairs import Pairs
@@ -52,11 +52,11 @@ def train_autoencoder(
     torch.manual_seed(s.seed)
     vae = build_vae(sizes).train()
     set_scale(vae)
-    average = Average(vae)
+    average = EMA(vae)
     optimizer = torch.optim.AdamW(vae.parameters(), weight_decay=s.weight_decay)
 
     def step(i: int, progress: float) -> dict[str, float]:
-        set_rate(optimizer, half_cosine(progress, s.peak_rate))
+        set_lr(optimizer, cosine_lr(progress, s.peak_rate))
         random = np.random.default_rng((s.seed, i))
         log_mels = random_crops(pairs.mels, s.batch, s.frames, random)[:, None]
         posterior = vae.encode(log_mels).latent_dist

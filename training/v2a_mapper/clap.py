@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training import foleyworld
-from training.fitting import Average, fit, half_cosine, set_rate, wants_bfloat16
+from training.fitting import EMA, cosine_lr, fit, set_lr, wants_bfloat16
 from training.representation import load_averaged
 from training.v2a_mapper.mel import standardised
 from training.v2a_mapper.pairs import Pairs
@@ -88,12 +88,12 @@ def train_clap(
     s, half = settings, wants_bfloat16("auto", torch.device("cpu"))
     torch.manual_seed(s.seed)
     clap = TinyClap(dim)
-    average = Average(clap)
+    average = EMA(clap)
     optimizer = torch.optim.AdamW(clap.parameters(), weight_decay=s.weight_decay)
     texts = TextTable(pairs)
 
     def step(i: int, progress: float) -> dict[str, float]:
-        set_rate(optimizer, half_cosine(progress, s.peak_rate))
+        set_lr(optimizer, cosine_lr(progress, s.peak_rate))
         random = np.random.default_rng((s.seed, i))
         rows = random.integers(len(pairs), size=s.batch)
         log_mels = torch.from_numpy(pairs.mels[np.sort(rows)].astype(np.float32))

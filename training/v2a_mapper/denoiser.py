@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.fitting import Average, fit, half_cosine, set_rate, wants_bfloat16
+from training.fitting import EMA, cosine_lr, fit, set_lr, wants_bfloat16
 from training.representation import load_averaged
 from training.v2a_mapper.diffusion import noised, scaled_linear_schedule
 from training.v2a_mapper.parts import build_unet
@@ -60,12 +60,12 @@ def train_denoiser(
     s, half = settings, wants_bfloat16("auto", torch.device("cpu"))
     torch.manual_seed(s.seed)
     unet = build_unet(sizes).train()
-    average = Average(unet)
+    average = EMA(unet)
     optimizer = torch.optim.AdamW(unet.parameters(), weight_decay=s.weight_decay)
     left = scaled_linear_schedule(config.timesteps, config.beta_start, config.beta_end)
 
     def step(i: int, progress: float) -> dict[str, float]:
-        set_rate(optimizer, half_cosine(progress, s.peak_rate))
+        set_lr(optimizer, cosine_lr(progress, s.peak_rate))
         random = np.random.default_rng((s.seed, i))
         clean, condition = random_sounds(sounds, s, progress, random)
         times = spread_times(len(clean), config.timesteps, random)

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from training.command import report, run_command, settings_of
 from training.datasets.growing import read_grown
-from training.fitting import Average, fit, half_cosine, set_rate
+from training.fitting import EMA, cosine_lr, fit, set_lr
 from training.representation import load_averaged
 from training.saving import save_whole
 from training.v2a_mapper.diffusion import cosine_schedule, noised
@@ -64,12 +64,12 @@ def train_mapper(
     mapper = build_mapper(config, sizes)
     assert mapper is not None, config.mapper
     mapper.train()
-    average = Average(mapper, s.average)
+    average = EMA(mapper, s.average)
     optimizer = torch.optim.AdamW(mapper.parameters(), weight_decay=s.weight_decay)
     left = cosine_schedule(config.mapper_timesteps)
 
     def step(i: int, progress: float) -> dict[str, float]:
-        set_rate(optimizer, half_cosine(progress, s.peak_rate))
+        set_lr(optimizer, cosine_lr(progress, s.peak_rate))
         random = np.random.default_rng((s.seed, i))
         rows = torch.from_numpy(random.integers(len(matched.vectors), size=s.batch))
         visual = aggregate(matched.features[rows], config.aggregator, random)

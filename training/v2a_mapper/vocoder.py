@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from training.codecs.spectra import MultiScaleSpectra
-from training.fitting import Average, fit, half_cosine, set_rate
+from training.fitting import EMA, cosine_lr, fit, set_lr
 from training.representation import load_averaged
 from training.v2a_mapper.mel import MEAN, SPREAD, LogMel
 from training.v2a_mapper.parts import build_vocoder
@@ -68,7 +68,7 @@ def train_vocoder(
     s = settings
     torch.manual_seed(s.seed)
     vocoder = untrained_vocoder(sizes).train()
-    average = Average(vocoder)
+    average = EMA(vocoder)
     optimizer = torch.optim.AdamW(
         vocoder.parameters(), betas=(0.8, 0.99), weight_decay=s.weight_decay
     )
@@ -76,7 +76,7 @@ def train_vocoder(
     log_mel = LogMel(config)
 
     def step(i: int, progress: float) -> dict[str, float]:
-        set_rate(optimizer, half_cosine(progress, s.peak_rate))
+        set_lr(optimizer, cosine_lr(progress, s.peak_rate))
         random = np.random.default_rng((s.seed, i))
         audio, latents = random_parts(recorded, config, s, random)
         is_decoded = random.random() < s.decoded_share

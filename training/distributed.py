@@ -15,7 +15,7 @@ LONGEST_STAGE = datetime.timedelta(days=7)
 
 
 @contextmanager
-def joined() -> Iterator[None]:
+def init_distributed() -> Iterator[None]:
     """Joins the group that torchrun started, if it did; NCCL with GPUs, gloo without.
 
     Processes that wait for the first one do not give up after torch's 10 to 30 minutes.
@@ -37,7 +37,7 @@ def rank() -> int:
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
-def world() -> int:
+def world_size() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
@@ -56,23 +56,23 @@ def on_device(array: NDArray[np.generic], device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-def wait() -> None:
+def barrier() -> None:
     """Until all processes are here."""
     if distributed.is_initialized():
         distributed.barrier()
 
 
 @contextmanager
-def first_alone() -> Iterator[None]:
+def rank_zero_first() -> Iterator[None]:
     """The first process goes through the block before the others, which find its files made."""
     if rank() != 0:
-        wait()
+        barrier()
     yield
     if rank() == 0:
-        wait()
+        barrier()
 
 
-def of_first(value: float) -> float:
+def broadcast(value: float) -> float:
     """The first process's value, so that all decide alike."""
     if not distributed.is_initialized():
         return value
@@ -81,15 +81,15 @@ def of_first(value: float) -> float:
     return float(shared.item())
 
 
-def mean(value: Tensor) -> Tensor:
+def all_reduce_mean(value: Tensor) -> Tensor:
     """Of a scalar that each process has. It stays on its device: reading it waits for a GPU."""
     if distributed.is_initialized():
         distributed.all_reduce(value := value.detach().clone())
-        value /= world()
+        value /= world_size()
     return value
 
 
-def shared(module: nn.Module) -> nn.Module:
+def ddp(module: nn.Module) -> nn.Module:
     """The module with its gradients averaged over all processes."""
     if not distributed.is_initialized():
         return module
