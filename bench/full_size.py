@@ -33,7 +33,7 @@ from vab_rt.contract import BACKBONES
 from vab_rt.engines import Engine
 from vab_rt.engines.compiled import compile_graph
 from vab_rt.engines.cpu import SessionEngine, num_physical_cores
-from vab_rt.engines.device_engines import gpu_precision
+from vab_rt.engines.device_loop import gpu_precision
 from vab_rt.engines.tensorrt_rtx import import_library
 from vab_rt.errors import BackendError
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from bench.torch_sampling import torch_steps
-from vab_rt.engines.cuda_sampling import CudaSampler
+from vab_rt.engines.gpu import DeviceArray, Gpu
+from vab_rt.engines.sampling_kernels import CudaSampler
 from vab_rt.sampling import sample_step
 from vab_rt.sampling_arguments import StepSettings
 
@@ -26,7 +27,7 @@ WARM_UPS = 3
 Call = Callable[[], object]
 
 
-class Gpu:
+class Clock:
     """The first GPU's clock and graphs, on the stream that the kernels are launched on."""
 
     device = "cuda"
@@ -61,7 +62,7 @@ class Steps:
         shape = (NUM_STEPS, 2, 1, positions, self.size)
         self.logits = torch.randn(shape, device=device)
         self.tokens = torch.empty(NUM_STEPS, 1, positions, dtype=torch.int32, device=device)
-        self.ways = {"kernels": sampler.launch} | torch_steps(settings, device)
+        self.ways = {"kernels": self._launch} | torch_steps(settings, device)
 
     def begin(self) -> None:
         """Mask every token and set the kernels' schedule back to its first step."""
@@ -85,6 +86,9 @@ class Steps:
             results.append(tokens if result is None else result)
         return results
 
+    def _launch(self, tokens: Tensor, conditional: Tensor, unconditional: Tensor) -> None:
+        self.sampler.launch(*map(array_of, (tokens, conditional, unconditional)))
+
     def share_equal(self, way: str) -> float:
         """Tokens of the first step that are the reference's."""
         self.begin()
@@ -95,6 +99,13 @@ class Steps:
         return float((found == expected).mean())
 
 
+def array_of(tensor: Tensor) -> DeviceArray:
+    """The same memory, as the kernels' launcher takes it."""
+    assert tensor.is_contiguous(), (tensor.shape, tensor.stride())
+    kind = {torch.int32: np.int32, torch.float32: np.float32}[tensor.dtype]
+    return DeviceArray(tensor.data_ptr(), kind, tuple(tensor.shape), owner=tensor)
+
+
 def why_not() -> str | None:
     """Why there is nothing to measure here, or None."""
     return None if torch.cuda.is_available() else "not measured: no GPU"
@@ -102,12 +113,13 @@ def why_not() -> str | None:
 
 def measure_gpu(settings: StepSettings, positions: int, size: int, num_runs: int) -> dict[str, Any]:
     """Figures of one step on the first GPU; exits unless the kernels equal the reference."""
-    sampler = CudaSampler(len(settings.seeds), positions, size, max_steps=NUM_STEPS)
-    gpu = Gpu(sampler.stream)
-    return measure_steps(gpu, Steps(settings, sampler, gpu.device), num_runs)
+    gpu = Gpu()
+    clock = Clock(gpu.stream)
+    sampler = CudaSampler(gpu, len(settings.seeds), positions, size, max_steps=NUM_STEPS)
+    return measure_steps(clock, Steps(settings, sampler, clock.device), num_runs)
 
 
-def measure_steps(gpu: Gpu, steps: Steps, num_runs: int) -> dict[str, Any]:
+def measure_steps(gpu: Clock, steps: Steps, num_runs: int) -> dict[str, Any]:
     """Parity first, then the ceiling and every way in turn; the best of each, per step."""
     if (share := steps.share_equal("kernels")) != 1:
         sys.exit(f"parity is red on {gpu.name}: {share:.2%} of the tokens equal; nothing was timed")
@@ -130,7 +142,7 @@ def measure_steps(gpu: Gpu, steps: Steps, num_runs: int) -> dict[str, Any]:
     return {"gpu": gpu.name} | figures
 
 
-def _calls(gpu: Gpu, steps: Steps) -> tuple[dict[str, Call], dict[str, str]]:
+def _calls(gpu: Clock, steps: Steps) -> tuple[dict[str, Call], dict[str, str]]:
     """What is timed, by name: plain reads of the logits, and each way launched and captured; and
     why a way is not. The kernels must run."""
     words = steps.logits.flatten().view(torch.int32)

@@ -6,7 +6,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-from vab_rt.engines.driver import cuda_version, find_driver
+from vab_rt.engines.gpu import cuda_version, find_driver
 
 PACKAGES = ("numpy", "onnxruntime", "av", "torch")
 OF_GPUS = ("cuda-core", "cuda-bindings", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "triton")

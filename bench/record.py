@@ -22,7 +22,7 @@ from rich.console import Console
 
 from bench.machine import commit, machine, versions
 from bench.runs import at_least_one, make_folder
-from vab_rt.engines.driver import FoundGpu, find_driver
+from vab_rt.engines.gpu import FoundGpu, find_driver
 from vab_rt.engines.tensorrt_rtx import is_supported
 from vab_rt.errors import BackendError
 

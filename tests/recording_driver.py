@@ -13,21 +13,28 @@ from pathlib import Path
 import pytest
 
 GUARDED = """
-import sys
+import gc, os, sys
+from pathlib import Path
 import numpy as np
-from vab_rt.engines.cuda_sampling import CudaSampler
-from vab_rt.engines.device_arrays import DeviceArray
+from vab_rt.engines.gpu import DeviceArray, Gpu
+from vab_rt.engines.sampling_kernels import CudaSampler
 from vab_rt.errors import VabError
 from vab_rt.sampling_arguments import StepSettings
 
 def report(action):
     try:
         return action()
-    except VabError as error:
+    except (VabError, AssertionError) as error:
         print(f"{type(error).__name__}: {error}")
 
-def start(max_steps=64, seeds=np.array([1, 2**63 + 5], np.uint64), **changes):
-    sampler = CudaSampler(2, 63, 37, max_steps=max_steps)
+def held():
+    # arrays in the memory of the driver
+    gc.collect()
+    lines = Path(os.environ["FAKE_CUDA_LOG"]).read_text().splitlines()
+    return sum({"allocate": 1, "free": -1}.get(line.split()[0], 0) for line in lines)
+
+def start(gpu=None, max_steps=64, seeds=np.array([1, 2**63 + 5], np.uint64), **changes):
+    sampler = CudaSampler(gpu or Gpu(), 2, 63, 37, max_steps=max_steps)
     request = {
         "guidance": 2.5, "temperature": 0.5, "top_k": 8, "first_step": 7,
         "mask_temperatures": np.array([1.5, 0], np.float32),
@@ -35,12 +42,6 @@ def start(max_steps=64, seeds=np.array([1, 2**63 + 5], np.uint64), **changes):
     }
     sampler.begin(seeds, **(request | changes))
     return sampler
-
-def settings(num_remask):
-    return StepSettings(
-        seeds=np.array([1], np.uint64), step=0, guidance=1.0, temperature=1.0, top_k=0,
-        mask_temperature=0.0, num_remask=np.array([num_remask], np.int32),
-    )
 
 tokens = DeviceArray(0x10000, np.int32, (2, 63))
 conditional = DeviceArray(0x20000, np.float32, (2, 63, 37))
@@ -80,7 +81,7 @@ def launch(fake_driver, tmp_path):
             capture_output=True,
             text=True,
         )
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout, log.read_text().splitlines() if log.exists() else []
 
     return run
@@ -90,9 +91,7 @@ LOOP = """
 from vab_rt.config import TokenOptions, ModelConfig
 from vab_rt.contract import contract_of
 from vab_rt.engines import Engines, device_loop
-from vab_rt.engines.device_engines import DeviceEngines, HostCalls, logits_bytes
-from vab_rt.engines.device_loop import DeviceLoop
-from vab_rt.engines.gpu import Gpu, part_of
+from vab_rt.engines.device_loop import DeviceEngines, DeviceLoop, HostCalls
 from vab_rt.sampling import sample_step
 
 config = ModelConfig(
@@ -137,14 +136,15 @@ class Computing:
 
 class HostSampler:
     # CudaSampler's calls, with the reference
-    def __init__(self, *shape, max_steps, device_id, stream):
+    def __init__(self, gpu, *shape, max_steps=64):
         pass
     def begin(self, seeds, **request):
         self.seeds, self.request, self.step = seeds, request, 0
-    def launch(self, tokens, conditional, unconditional, stream):
+    def launch(self, tokens, conditional, unconditional=None, stream=None):
         r, step = self.request, self.step
         settings = StepSettings(
-            seeds=self.seeds, step=step, guidance=r["guidance"], temperature=r["temperature"],
+            seeds=self.seeds, step=r.get("first_step", 0) + step,
+            guidance=r["guidance"], temperature=r["temperature"],
             top_k=r["top_k"], mask_temperature=float(r["mask_temperatures"][step]),
             num_remask=r["num_remask"][step],
         )
@@ -197,7 +197,7 @@ import sys
 import vab_rt
 from vab_rt.bundle import open_bundle
 from vab_rt.engines import open_engines
-from vab_rt.engines.device_engines import device_engines
+from vab_rt.engines.device_loop import device_engines
 
 device_loop.CudaSampler = HostSampler
 bundle, video = open_bundle(FOLDER), VIDEO

@@ -9,8 +9,8 @@ from importlib.util import find_spec
 
 import msgspec
 
-from vab_rt.engines.driver import LEAST_CUDA, cuda_version, find_driver
 from vab_rt.engines.engine_cache import cache_folder
+from vab_rt.engines.gpu import LEAST_CUDA, cuda_version, find_driver
 from vab_rt.errors import BackendError, VabError
 from vab_rt.telemetry import VARIABLE, is_telemetry_wanted
 

@@ -14,10 +14,8 @@ from bench.roofline import GUIDED
 from training.model import VAB
 from vab_rt.config import ModelConfig
 from vab_rt.contract import contract_of
-from vab_rt.engines.device_arrays import DeviceArray
-from vab_rt.engines.device_engines import DeviceEngines, HostCalls, max_rows
-from vab_rt.engines.device_loop import Enqueue
-from vab_rt.engines.gpu import Gpu
+from vab_rt.engines.device_loop import DeviceEngines, Enqueue, HostCalls
+from vab_rt.engines.gpu import DeviceArray, Gpu
 from vab_rt.systems.vab import Vab
 
 WARM_UPS = 3
@@ -98,7 +96,7 @@ def around_torch(vab: VAB) -> Vab:
     gpu, contract = Gpu(), contract_of(vab.config)["backbone"]
     graph = TorchGraph(vab, gpu)
     engines = DeviceEngines(
-        {"backbone": HostCalls(gpu, graph, contract, max_rows(contract))},
+        {"backbone": HostCalls(gpu, graph, contract)},
         f"cuda, around {graph.what}",
         gpu=gpu,
         device_graphs={"backbone": graph},

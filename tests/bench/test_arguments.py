@@ -18,7 +18,7 @@ from bench.gpu import work_of_stages
 from bench.models import model_names, read_model
 from bench.peers import comparison
 from vab_rt.engines import cuda
-from vab_rt.engines.driver import FoundGpu
+from vab_rt.engines.gpu import FoundGpu
 from vab_rt.errors import BackendError, OptionError
 
 

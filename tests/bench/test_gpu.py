@@ -21,7 +21,7 @@ from bench.torch_loop import TorchModel, count_flops
 from training.recipes import Recipe
 from vab_rt.config import TokenOptions
 from vab_rt.engines import Engines
-from vab_rt.engines.device_engines import DeviceEngines
+from vab_rt.engines.device_loop import DeviceEngines
 from vab_rt.errors import BackendError
 from vab_rt.sampling import sample_step
 from vab_rt.systems.vab import Vab

@@ -10,7 +10,7 @@ pytest.importorskip("bench.record", reason="run from the wheel, without the benc
 
 from bench import record
 from bench.record import Part
-from vab_rt.engines.driver import FoundGpu
+from vab_rt.engines.gpu import FoundGpu
 from vab_rt.errors import OutputError
 
 H100, RTX = FoundGpu("NVIDIA H100", "9.0", 85 << 30), FoundGpu("RTX 4090", "8.9", 24 << 30)

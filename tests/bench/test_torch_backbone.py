@@ -11,7 +11,7 @@ from tiny_bundle import tiny_config
 
 from bench.peers import torch_backbone
 from vab_rt.contract import contract_of
-from vab_rt.engines.device_arrays import DeviceArray
+from vab_rt.engines.gpu import DeviceArray
 
 CONFIG = tiny_config(width=32, layers=1, heads=4, clip_s=0.4, visual_rate_hz=5.0)
 ROWS = 2

@@ -132,7 +132,7 @@ class StandInSampler:
 
     def launch(self, tokens, conditional, unconditional):
         assert self.step < self.num_steps, "more steps than begin() was given"
-        arrays = (tokens.numpy(), conditional.numpy(), unconditional.numpy())
+        arrays = (array.owner.numpy() for array in (tokens, conditional, unconditional))
         sample_step(*arrays, self.settings(self.step))
         self.step += 1
 

@@ -29,7 +29,7 @@ from export.fp8_graphs import (
 )
 from training.checkpoint import Checkpoint, read_checkpoint
 from vab_rt.bundle import open_bundle
-from vab_rt.engines.device_engines import gpu_precision
+from vab_rt.engines.device_loop import gpu_precision
 from vab_rt.errors import DataError, ExportError
 
 E4M3 = ml_dtypes.float8_e4m3fn

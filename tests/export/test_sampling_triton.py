@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sampling_cases import damaged_cases, equal_cases, make_case, run
 
-from vab_rt.engines.parameter_block import pack_parameters
+from vab_rt.engines.sampling_kernels import pack_parameters
 from vab_rt.philox import CONFIDENCE_STREAM, gumbel
 from vab_rt.sampling import _sample_rows, _scaled_logits
 

@@ -29,7 +29,7 @@ from vab_rt.bundle import open_bundle
 from vab_rt.cli import main as info
 from vab_rt.contract import v2a_contract_of
 from vab_rt.engines.compiled import compile_graph
-from vab_rt.engines.device_engines import gpu_precision
+from vab_rt.engines.device_loop import gpu_precision
 from vab_rt.errors import ExportError
 from vab_rt.systems.v2a_mapper import latent_noise
 

@@ -13,7 +13,7 @@ from vab_rt.contract import contract_of
 from vab_rt.engines import cuda
 from vab_rt.engines.cpu import SessionEngine
 from vab_rt.engines.cuda import OrtGraph, check_placement
-from vab_rt.engines.device_arrays import DeviceArray
+from vab_rt.engines.gpu import DeviceArray
 from vab_rt.errors import BackendError, BundleError
 
 GPU = SimpleNamespace(name="GPU", device_id=1, handle=0x5000, room=lambda: "5 of 80 MB are free")
@@ -108,7 +108,7 @@ def test_a_run_that_fails_is_one_line(monkeypatch):
     graph = open_graph(monkeypatch, RecordingSession(fails=True))
     with pytest.raises(
         BackendError,
-        match="backbone failed on GPU .*out of memory; 5 of 80 MB .*fewer clips.*device cpu",
+        match="backbone failed on GPU .*out of memory; 5 of 80 MB .*other programs.*device cpu",
     ) as e:
         graph.bind(arrays())()
     assert "\n" not in str(e.value)
@@ -223,5 +223,7 @@ def test_an_onnxruntime_without_the_provider_says_how_to_get_it(tiny_bundle, mon
 def test_the_gpu_is_opened_after_the_bundle_is_known_to_fit(tiny_bundle, monkeypatch):
     monkeypatch.setattr(cuda, "has_cuda_provider", lambda: True)
     monkeypatch.setitem(sys.modules, "cuda.core", None)
-    with pytest.raises(BackendError, match=r"cuda.core cannot be imported .*pip install"):
+    with pytest.raises(
+        BackendError, match=r'cuda.core cannot be imported .*pip install "vab-rt\[gpu\]"'
+    ):
         cuda.open_engines(open_bundle(tiny_bundle))

@@ -8,7 +8,6 @@ import re
 from pathlib import Path
 
 import numpy as np
-import pytest
 from recording_driver import (
     BEGIN,
     END,
@@ -19,15 +18,10 @@ from recording_driver import (
     through_buffers,
     told,
 )
-from tiny_bundle import tiny_config
 
 from vab_rt.config import TokenOptions
-from vab_rt.contract import contract_of
-from vab_rt.decoding import decode_masked, remask_count
-from vab_rt.engines.device_loop import DeviceLoop, schedule
-from vab_rt.engines.gpu import Gpu
-from vab_rt.errors import BackendError
-from vab_rt.sampling import sample_step
+from vab_rt.decoding import remask_count
+from vab_rt.engines.device_loop import schedule
 
 
 def test_a_captured_step_is_replayed_and_nothing_comes_back_before_the_last(launch):
@@ -65,7 +59,7 @@ def test_the_tokens_are_those_of_the_loop_on_the_host(launch):
         + """
 device_loop.CudaSampler = HostSampler
 engines = engines_of(gpu)
-for clips in (1, 3, 16, 18):
+for clips in (1, 3, 16):
     for guidance in (1.0, 2.5):
         case, options = request(clips), TokenOptions(steps=4, guidance=guidance, temperature=5.0)
         host = Engines(engines.graphs, "cpu", sample_step)
@@ -76,10 +70,10 @@ for clips in (1, 3, 16, 18):
             np.testing.assert_array_equal(tokens, expected)
         assert (tokens < 16).all() and (tokens[-1, :, :30] == 3).all()
         assert len({clip.tobytes() for clip in tokens}) == clips
-        print(clips, guidance)
+print(len(engines.loops))
 """
     )
-    assert len(out.splitlines()) == 8
+    assert out == "6\n"
 
 
 def test_a_video_sounds_the_same_through_device_buffers(launch, tiny_bundle, videos):
@@ -91,47 +85,26 @@ def test_a_video_sounds_the_same_through_device_buffers(launch, tiny_bundle, vid
     assert steps == "[(3, True)]"
 
 
-def test_memory_is_held_for_a_few_shapes_only(launch):
+def test_a_loop_that_is_let_go_gives_its_memory_back(launch):
     out, _ = launch(
         LOOP
         + """
-device_loop.CudaSampler = HostSampler
-engines = engines_of(gpu)
-for clips in range(1, 7):
-    list(engines.decode_tokens("backbone", *request(clips), TokenOptions(steps=1)))
-print(sorted(clips for _, clips, _ in engines.loops), len(gpu._buffers))
-"""
-    )
-    assert out == "[3, 4, 5, 6] 16\n"
-
-
-def test_a_closed_loop_lets_go_of_its_run(launch):
-    out, _ = launch(
-        LOOP
-        + """
-import weakref
-
-class Kept(Marked):
-    def bind(self, tensors):
-        run = super().bind(tensors)
-        weakref.finalize(run, print, "let go")
-        return run
-
-loop = DeviceLoop(gpu, Kept(gpu, True), contract, 1, True)
+loop = DeviceLoop(gpu, Marked(gpu, True), contract, 1, True)
 loop.run(*request(1), TokenOptions(steps=3))
-print(0 < loop.launching_s < 1)
-loop.close()
-print("closed")
+print(0 < loop.launching_s < 1, held())
+del loop
+print(held())
 """
     )
-    assert out.splitlines() == ["True", "let go", "closed"]
+    assert out == "True 8\n0\n"
 
 
 def test_a_graph_called_with_host_arrays_is_cut_to_its_limit(launch):
     out, log = launch(
         LOOP
         + """
-call = HostCalls(gpu, Computing(), contract, 2)
+device_loop.MAX_CLIPS = 1
+call = HostCalls(gpu, Computing(), contract)
 given, tokens, _ = request(5)
 inputs = dict(tokens=tokens, **given, conditional=np.ones(5, np.float32))
 np.testing.assert_array_equal(call(**inputs), logits_of(**inputs))
@@ -149,8 +122,8 @@ FOR_A_GPU = (
     LOOP
     + """
 import pytest
-sys.path.insert(0, GPU_TESTS)
-import test_device_loop_cuda as tests
+sys.path[:0] = [GPU_TESTS]
+import test_device_loop_cuda, test_sampling_cuda
 
 class OnTheHost:
     # what the kernel of these tests computes; the driver here replays nothing
@@ -164,10 +137,12 @@ class OnTheHost:
             t["logits"][...] = self.tables.logits(**inputs)
         return run
 
-device_loop.CudaSampler, tests.CudaBackbone = HostSampler, OnTheHost
+device_loop.CudaSampler = test_sampling_cuda.CudaSampler = HostSampler
+test_device_loop_cuda.CudaBackbone = OnTheHost
 options = ["-q", "--import-mode=prepend", "--noconftest", "-p", "no:cacheprovider"]
-options += ["-k", "not paper and not stand_in"]
-sys.exit(pytest.main([*options, tests.__file__]))
+left_out = "paper", "stand_in", "captured_step_replayed", "ten_thousand", "1823"
+options += ["-k", " and ".join(f"not {name}" for name in left_out)]
+sys.exit(pytest.main([*options, test_device_loop_cuda.__file__, test_sampling_cuda.__file__]))
 """
 )
 
@@ -175,7 +150,7 @@ sys.exit(pytest.main([*options, tests.__file__]))
 def test_the_tests_for_a_gpu_run_but_for_the_gpu(launch):
     """Nobody has one most of the time, and a mistake in them would cost the time of who has."""
     out, _ = launch(f"GPU_TESTS = {str(Path(__file__).parent)!r}" + FOR_A_GPU)
-    assert "skipped" not in out and re.search(r"^18 passed", out, re.MULTILINE), out
+    assert "skipped" not in out and re.search(r"^65 passed", out, re.MULTILINE), out
 
 
 def test_the_schedule_is_that_of_decode_masked():
@@ -184,50 +159,3 @@ def test_the_schedule_is_that_of_decode_masked():
     assert temperatures.tolist() == [8, 6, 4, 2, 0]
     assert counts.tolist() == [[remask_count(i, 5, 200), remask_count(i, 5, 7)] for i in range(5)]
     assert counts[-1].tolist() == [0, 0]
-
-
-@pytest.fixture(scope="module")
-def gpu():
-    try:
-        return Gpu()
-    except BackendError as error:
-        pytest.skip(f"needs a GPU: {error}")
-
-
-class Constant:
-    """A backbone that gives the same logits whatever it is given."""
-
-    def __init__(self, gpu, logits, can_be_captured):
-        self.gpu, self.logits, self.can_be_captured = gpu, logits, can_be_captured
-
-    def bind(self, tensors):
-        kept = self.gpu.array(np.float32, self.logits.shape)
-        self.gpu.upload(kept, self.logits)
-        return lambda: self.gpu.copy(tensors["logits"], kept)
-
-
-@pytest.mark.parametrize("can_be_captured", [True, False])
-@pytest.mark.parametrize("guidance", [1.0, 2.5])
-@pytest.mark.parametrize("clips", [1, 3, 16])
-def test_on_a_gpu_the_tokens_are_those_of_the_host(gpu, clips, guidance, can_be_captured):
-    c, rng = tiny_config(), np.random.default_rng(clips)
-    branches = 1 if guidance == 1 else 2
-    shape = (clips, c.num_codebooks, c.num_token_steps)
-    logits = rng.standard_normal((branches * clips, *shape[1:], c.codebook_size))
-    logits = logits.astype(np.float32)
-    tokens = np.full(shape, c.mask_id, np.int32)
-    tokens[0, :, :9] = 3
-    features = np.zeros((clips, c.num_frames, c.visual_dim), np.float32)
-    seeds = np.arange(clips, dtype=np.uint64) + 2**63
-    options = TokenOptions(guidance=guidance, top_k=5)
-
-    def tokens_to_logits(tokens):
-        return logits[:clips], (logits[clips:] if branches == 2 else None)
-
-    *_, (_, expected) = decode_masked(tokens_to_logits, tokens, seeds, options, sample_step)
-    backbone = Constant(gpu, logits, can_be_captured)
-    loop = DeviceLoop(gpu, backbone, contract_of(c)["backbone"], clips, branches == 2)
-    for _ in range(2):
-        np.testing.assert_array_equal(
-            loop.run({"features": features}, tokens, seeds, options), expected
-        )

@@ -9,18 +9,17 @@ from importlib.resources import files
 import msgspec
 import pytest
 
-from vab_rt.engines.kernel_files import kernel_file_for, open_kernel_files, read_cubin
+from vab_rt.engines.sampling_kernels import kernel_file_for, open_kernel_files, read_cubin
 from vab_rt.errors import BackendError
 
 FOLDER = files("vab_rt").joinpath("engines", "cubins")
 KERNELS, TARGETS = ("sample", "remask"), (80, 86, 89, 90, 100, 120)
 NAMES = [f"{kernel}.sm_{target}.cubin" for kernel in KERNELS for target in TARGETS]
 READ_ALL = """
-import importlib, json, sys
+import json, sys
 for absent in ("triton", "torch", "cuda", "cuda.core", "cuda.bindings"):
     sys.modules[absent] = None
-importlib.import_module("vab_rt.engines.cuda_sampling")
-from vab_rt.engines.kernel_files import open_kernel_files, read_cubin
+from vab_rt.engines.sampling_kernels import open_kernel_files, read_cubin
 print(json.dumps({file.file: len(read_cubin(file)) for file in open_kernel_files().kernels}))
 """
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from vab_rt import doctor
-from vab_rt.engines.driver import FoundDriver, FoundGpu, find_driver
+from vab_rt.engines.gpu import FoundDriver, FoundGpu, find_driver
 
 H100 = FoundGpu("NVIDIA H100", "9.0", 85_000_000_000)
 READY = FoundDriver("580.95.05", 13000, 0, (H100,))

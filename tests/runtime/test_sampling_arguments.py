@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sampling_cases import make_case, run, run_in_place
 
-from vab_rt.engines.device_arrays import DeviceArray
+from vab_rt.engines.gpu import DeviceArray
 from vab_rt.errors import OptionError
 
 REFUSALS = {

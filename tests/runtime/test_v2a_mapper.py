@@ -266,7 +266,7 @@ def test_a_video_sounds_the_same_through_device_buffers(launch, folder, videos):
 import vab_rt
 from vab_rt.bundle import open_bundle
 from vab_rt.engines import open_engines
-from vab_rt.engines.device_engines import device_engines
+from vab_rt.engines.device_loop import device_engines
 
 bundle = open_bundle({str(folder)!r})
 on_host = open_engines(bundle, "cpu", 1)

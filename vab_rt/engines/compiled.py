@@ -7,26 +7,25 @@ computed in which precision is decided in the ONNX file and nowhere else.
 import hashlib
 import logging
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from vab_rt.bundle import Bundle
 from vab_rt.contract import GraphContract
-from vab_rt.engines.device_arrays import DeviceArray
-from vab_rt.engines.device_engines import (
+from vab_rt.engines.device_loop import (
     DeviceEngines,
+    DeviceGraph,
+    Enqueue,
     check_room,
     device_engines,
     gpu_precision,
     max_rows,
 )
-from vab_rt.engines.device_loop import DeviceGraph, Enqueue
 from vab_rt.engines.engine_cache import EngineKey, cached_engine, forget_engine
-from vab_rt.engines.gpu import Gpu
+from vab_rt.engines.gpu import DeviceArray, Gpu
 from vab_rt.errors import BackendError, BundleError
 
 log = logging.getLogger(__name__)
@@ -220,24 +219,24 @@ class CompiledGraph:
         for name, array in tensors.items():
             if not context.set_tensor_address(name, array.address):
                 raise self._failed(f"refuses the memory of {name}")
-        size_bytes = max(1, int(context.update_device_memory_size_for_shapes()))
-        memory = self._gpu.array("uint8", (size_bytes,))
-        context.set_device_memory(memory.address, size_bytes)
+        memory = self._gpu.array(
+            "uint8", (max(1, int(context.update_device_memory_size_for_shapes())),)
+        )
+        context.set_device_memory(memory.address, memory.size_bytes)
         if hasattr(context, "is_stream_capturable"):  # of TensorRT-RTX alone
             self.can_be_captured = bool(context.is_stream_capturable(self._gpu.handle))
+        return partial(self._run, context, memory)
 
-        def enqueue() -> None:
-            if not context.execute_async_v3(self._gpu.handle):
-                raise self._failed("does not run")
-
-        weakref.finalize(enqueue, self._gpu.free, memory).atexit = False
-        return enqueue
+    def _run(self, context: Any, memory: DeviceArray) -> None:
+        """memory: what the context works in; it lives as long as the run that `bind` gave out."""
+        if not context.execute_async_v3(self._gpu.handle):
+            raise self._failed(f"does not run in {memory.size_bytes / 1e6:.0f} MB")
 
     def _failed(self, what: str) -> BackendError:
         return BackendError(
             f"graph {self.name} {what} on {self._gpu.name} with {self._library.version} "
             f"({self._gpu.room()}), expected it to run; close other programs that use the GPU, "
-            "generate fewer clips at a time, or use --device cuda"
+            "or use --device cuda"
         )
 
 

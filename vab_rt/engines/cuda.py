@@ -18,10 +18,14 @@ from vab_rt.bundle import Bundle
 from vab_rt.contract import GraphContract
 from vab_rt.engines import Engines
 from vab_rt.engines.cpu import check_session, first_line, has_cuda_provider
-from vab_rt.engines.device_arrays import DeviceArray
-from vab_rt.engines.device_engines import check_room, device_engines, gpu_precision
-from vab_rt.engines.device_loop import DeviceGraph, Enqueue
-from vab_rt.engines.gpu import Gpu
+from vab_rt.engines.device_loop import (
+    DeviceGraph,
+    Enqueue,
+    check_room,
+    device_engines,
+    gpu_precision,
+)
+from vab_rt.engines.gpu import DeviceArray, Gpu
 from vab_rt.errors import BackendError, BundleError
 from vab_rt.telemetry import silence
 
@@ -115,7 +119,7 @@ class OrtGraph:
                 raise BackendError(
                     f"graph {self.name} failed on {self._gpu.name} ({first_line(error)}; "
                     f"{self._gpu.room()}), expected it to run; close other programs that use the "
-                    "GPU, generate fewer clips at a time, or use the device cpu"
+                    "GPU, or use the device cpu"
                 ) from error
 
         release = getattr(self._session, "release_captured_graph", None)  # of newer versions

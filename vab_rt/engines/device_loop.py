@@ -1,4 +1,5 @@
-"""Decoding on a GPU: every step is enqueued, and nothing comes back before the last.
+"""A bundle's graphs on a GPU, and decoding there: every step is enqueued, and nothing comes back
+before the last.
 
 Tokens, logits, the parameter block and the step counter lie in device memory. Where the backbone
 can be captured, one step is one CUDA graph, replayed for each step; where it replays a graph of
@@ -8,23 +9,29 @@ its own, the sampling follows it on the same stream.
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from vab_rt.bundle import Bundle
 from vab_rt.config import TokenOptions
 from vab_rt.contract import GraphContract
 from vab_rt.decoding import Tokens, remask_count
-from vab_rt.engines.cuda_sampling import CudaSampler
-from vab_rt.engines.device_arrays import DeviceArray
-from vab_rt.engines.gpu import Gpu, in_one_line, part_of, reshaped
-from vab_rt.errors import BackendError
+from vab_rt.engines import Engines
+from vab_rt.engines.gpu import DeviceArray, Gpu, in_one_line
+from vab_rt.engines.sampling_kernels import CudaSampler
+from vab_rt.errors import BackendError, BundleError
 
 log = logging.getLogger(__name__)
 
 MAX_STEPS = 1024
+MAX_CLIPS = 16
+"""That a compiled engine takes at a time; the product decodes one, `bench gpu` more."""
+
+_BEST_FIRST = ("fp16", "bf16", "fp32")
 
 Enqueue = Callable[[], None]
 """Puts one run of a graph on the GPU's stream, and returns at once."""
@@ -60,25 +67,10 @@ class DeviceLoop:
         rows = clips * (2 if is_guided else 1)
         self._gpu, self.clips = gpu, clips
         self._arrays = arrays_of(gpu, contract, rows)
-        try:
-            self._prepare(backbone, rows)
-        except Exception:
-            with contextlib.suppress(BackendError):  # what went wrong first says more
-                self.close()
-            raise
-
-    def _prepare(self, backbone: DeviceGraph, rows: int) -> None:
-        gpu, (_, k, t, v) = self._gpu, self._arrays["logits"].shape
+        _, k, t, v = self._arrays["logits"].shape
         self._enqueue_backbone = backbone.bind(self._arrays)
-        self._sampler = CudaSampler(
-            self.clips,
-            k * t,
-            v,
-            max_steps=MAX_STEPS,
-            device_id=gpu.device_id,
-            stream=gpu.stream,
-        )
-        conditional = (np.arange(rows) < self.clips).astype(np.float32)
+        self._sampler = CudaSampler(gpu, clips, k * t, v, max_steps=MAX_STEPS)
+        conditional = (np.arange(rows) < clips).astype(np.float32)
         gpu.upload(self._arrays["conditional"], conditional)
         self._launch: Enqueue = self._step
         self._warm_up()
@@ -100,7 +92,7 @@ class DeviceLoop:
         branches = self._arrays["logits"].shape[0] // self.clips
         for name, values in given.items():
             self._gpu.upload(self._arrays[name], np.concatenate([values] * branches))
-        self._gpu.upload(part_of(self._arrays["tokens"], 0, self.clips), tokens)
+        self._gpu.upload(self._arrays["tokens"].part(0, self.clips), tokens)
         mask_id = self._arrays["logits"].shape[3]
         mask_temperatures, num_remask = schedule(options, (tokens == mask_id).sum(axis=(1, 2)))
         self._sampler.begin(
@@ -115,28 +107,21 @@ class DeviceLoop:
         for _ in range(options.steps):
             self._launch()
         self.launching_s = time.perf_counter() - begin_s
-        result: Tokens = self._gpu.download(part_of(self._arrays["tokens"], 0, self.clips))
+        result: Tokens = self._gpu.download(self._arrays["tokens"].part(0, self.clips))
         self._sampler.check()
         return result
 
-    def close(self) -> None:
-        """Give the memory back, also that of the run; the loop is of no more use."""
-        self._gpu.wait()
-        self._launch = self._enqueue_backbone = _closed
-        for array in self._arrays.values():
-            self._gpu.free(array)
-
     def _step(self, stream: Any = None) -> None:
         clips, (rows, k, t, v) = self.clips, self._arrays["logits"].shape
-        tokens = part_of(self._arrays["tokens"], 0, clips)
-        logits = reshaped(self._arrays["logits"], rows, k * t, v)
+        tokens = self._arrays["tokens"].part(0, clips)
+        logits = self._arrays["logits"].reshaped(rows, k * t, v)
         if rows > clips:
-            self._gpu.copy(part_of(self._arrays["tokens"], clips, rows), tokens)
+            self._gpu.copy(self._arrays["tokens"].part(clips, rows), tokens)
         self._enqueue_backbone()
         self._sampler.launch(
-            reshaped(tokens, clips, k * t),
-            part_of(logits, 0, clips),
-            part_of(logits, clips, rows) if rows > clips else None,
+            tokens.reshaped(clips, k * t),
+            logits.part(0, clips),
+            logits.part(clips, rows) if rows > clips else None,
             stream,
         )
 
@@ -190,10 +175,6 @@ class DeviceLoop:
         return replay
 
 
-def _closed() -> None:
-    raise AssertionError("the loop is closed, expected one of DeviceEngines.loop_for")
-
-
 def schedule(
     options: TokenOptions, num_masked: npt.NDArray[np.intp]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
@@ -205,15 +186,127 @@ def schedule(
     return temperatures, np.array(counts, np.int32)
 
 
+class HostCalls:
+    """A graph called with host arrays: they are copied there and back, on the same stream."""
+
+    def __init__(self, gpu: Gpu, graph: DeviceGraph, contract: GraphContract) -> None:
+        self._gpu, self._graph, self._contract = gpu, graph, contract
+        self._limit = max_rows(contract)
+        self._bound: dict[int, tuple[dict[str, DeviceArray], Enqueue]] = {}
+
+    def __call__(self, **inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        count = len(next(iter(inputs.values())))
+        parts = [
+            self._run({name: x[i : i + self._limit] for name, x in inputs.items()})
+            for i in range(0, count, self._limit)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _run(self, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        self._gpu.make_current()
+        rows = len(next(iter(inputs.values())))
+        if rows not in self._bound:
+            arrays = arrays_of(self._gpu, self._contract, rows)
+            self._bound[rows] = arrays, self._graph.bind(arrays)
+        arrays, enqueue = self._bound[rows]
+        for name, values in inputs.items():
+            if values.shape != arrays[name].shape or values.dtype != arrays[name].dtype:
+                raise BackendError(
+                    f"{name} is {values.dtype} {values.shape}, expected "
+                    f"{np.dtype(arrays[name].dtype)} {arrays[name].shape}"
+                )
+            self._gpu.upload(arrays[name], values)
+        enqueue()
+        return self._gpu.download(arrays[self._contract.outputs[0].name])
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceEngines(Engines):
+    """Engines that decode on a GPU; `decode_tokens` yields the last step alone."""
+
+    gpu: Gpu
+    device_graphs: dict[str, DeviceGraph]
+    contracts: dict[str, GraphContract]
+    loops: dict[tuple[str, int, bool], DeviceLoop] = field(default_factory=dict)
+
+    def decode_tokens(
+        self,
+        backbone: str,
+        given: Mapping[str, npt.NDArray[Any]],
+        tokens: Tokens,
+        seeds: npt.NDArray[np.uint64],
+        options: TokenOptions,
+    ) -> Iterator[tuple[int, Tokens]]:
+        self.gpu.make_current()
+        loop = self.loop_for(backbone, len(tokens), options.guidance != 1)
+        yield options.steps - 1, loop.run(given, tokens, seeds, options)
+
+    def warm_up(self, backbone: str) -> None:
+        self.loop_for(backbone, 1, True)
+
+    def loop_for(self, backbone: str, clips: int, is_guided: bool) -> DeviceLoop:
+        """The loop of a shape, made once."""
+        key = backbone, clips, is_guided
+        if key not in self.loops:
+            graph, contract = self.device_graphs[backbone], self.contracts[backbone]
+            self.loops[key] = DeviceLoop(self.gpu, graph, contract, clips, is_guided)
+        return self.loops[key]
+
+
+def device_engines(
+    bundle: Bundle, gpu: Gpu, graphs: dict[str, DeviceGraph], device: str
+) -> DeviceEngines:
+    """The graphs of a bundle on a GPU, as host calls and for the decoding loop."""
+    contracts = bundle.contracts
+    calls = {name: HostCalls(gpu, graph, contracts[name]) for name, graph in graphs.items()}
+    return DeviceEngines(calls, device, gpu=gpu, device_graphs=graphs, contracts=contracts)
+
+
+def gpu_precision(bundle: Bundle, name: str, *, has_fp8: bool = False) -> str:
+    """What a GPU computes this graph of a bundle in: fp8 where it can and the graph is there, or
+    else the first that the bundle has of fp16, bf16 and fp32.
+
+    Raises BundleError where there is none, as of int8 graphs, which are for processors.
+    """
+    variants = bundle.manifest.variants
+    if has_fp8 and name in variants.get("fp8", {}):
+        return "fp8"
+    held = {*variants, bundle.manifest.precision}
+    for precision in _BEST_FIRST:
+        if precision in held:
+            return precision
+    raise BundleError(
+        f"{bundle.folder} has graphs in {', '.join(sorted(held))}, expected "
+        f"{' or '.join(_BEST_FIRST)} for this device; export the model again with: "
+        "python -m export.build_engines CHECKPOINT --precision fp32,fp16"
+    )
+
+
+def check_room(gpu: Gpu, bundle: Bundle, precisions: Mapping[str, str]) -> None:
+    """Raises BackendError where the graphs, in these precisions, are more than the GPU has free."""
+    files = {bundle.file_of(name, precision) for name, precision in precisions.items()}
+    needed = sum(bundle.manifest.files[file].size_bytes for file in files)
+    free, _ = gpu.memory_bytes()
+    if needed > free:
+        half = "" if {*precisions.values()} - {"fp32"} else ", export it with --precision fp32,fp16"
+        raise BackendError(
+            f"the graphs of {bundle.folder} take {needed / 1e6:.0f} MB, but {gpu.room()} on "
+            f"{gpu.name}; a model of {free / 1e6:.0f} MB would fit: close other programs{half}, or "
+            "use --device cpu"
+        )
+
+
+def max_rows(contract: GraphContract) -> int:
+    """Of a graph's free dimension; larger calls are cut. Guidance runs both branches at once."""
+    is_guided = any(tensor.name == "conditional" for tensor in contract.inputs)
+    return 2 * MAX_CLIPS if is_guided else MAX_CLIPS
+
+
 def arrays_of(gpu: Gpu, contract: GraphContract, rows: int) -> dict[str, DeviceArray]:
-    """Memory for the inputs and outputs of a graph, by name; none of it where all is too much."""
-    arrays: dict[str, DeviceArray] = {}
-    try:
-        for tensor in (*contract.inputs, *contract.outputs):
-            shape = tuple(rows if isinstance(size, str) else size for size in tensor.shape)
-            arrays[tensor.name] = gpu.array(tensor.dtype, shape)
-    except BackendError:
-        for array in arrays.values():
-            gpu.free(array)
-        raise
-    return arrays
+    """Memory for the inputs and outputs of a graph, by name."""
+    return {
+        tensor.name: gpu.array(
+            tensor.dtype, tuple(rows if isinstance(size, str) else size for size in tensor.shape)
+        )
+        for tensor in (*contract.inputs, *contract.outputs)
+    }
