@@ -15,7 +15,7 @@ import typer
 
 from vab_rt.config import GenerateOptions
 from vab_rt.errors import MediaWarning, VabError, is_out_of_memory
-from vab_rt.signals import unwound_by_signals
+from vab_rt.signals import end_if_told, unwound_by_signals
 from vab_rt.streams import tolerant_streams
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is quick
@@ -187,6 +187,7 @@ def _generate(
     writer = AudioWriter(out, pipeline.config.sample_rate_hz, video=source, force=force)
     with writer:
         for step in _with_progress(pipeline.generate_steps(video, options), quiet=quiet):
+            end_if_told()
             timings_s = step.timings_s
             if step.audio is not None:
                 before = time.perf_counter()

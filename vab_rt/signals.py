@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from types import FrameType
 
 _ENDS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_received: list[int] = []
 
 
 @contextmanager
 def unwound_by_signals() -> Iterator[None]:
     """SIGTERM and SIGHUP raise SystemExit, 128 and their number; those that are ignored, as nohup
     has it, or handled already stay as they are. For the main thread."""
+    _received.clear()
     ours = [number for number in _ENDS if signal.getsignal(number) == signal.SIG_DFL]
     for number in ours:
         signal.signal(number, _end)
@@ -27,7 +29,15 @@ def unwound_by_signals() -> Iterator[None]:
 def _end(number: int, frame: FrameType | None) -> None:
     for other in _ENDS:  # managers of services send several, one after the other
         signal.signal(other, _nothing_more)
-    sys.exit(128 + number)
+    _received.append(number)
+    end_if_told()
+
+
+def end_if_told() -> None:
+    """Raises SystemExit after a signal. What the signal itself raised is lost where Python drops
+    exceptions, as in a finalizer; so loops ask again."""
+    if _received:
+        sys.exit(128 + _received[0])
 
 
 def _nothing_more(number: int, frame: FrameType | None) -> None:

@@ -14,6 +14,7 @@ import pytest
 from media import samples_of
 
 from vab_rt.output import UNFINISHED
+from vab_rt.signals import end_if_told, unwound_by_signals
 
 Arguments = Callable[..., list[str]]
 
@@ -125,6 +126,25 @@ def test_a_signal_leaves_nothing(
         out, err = process.communicate(timeout=120)
     assert process.returncode in statuses and (out, err) == (b"", b"")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_that_arrives_in_a_finalizer_is_not_lost(monkeypatch) -> None:
+    """Python drops what a finalizer raises; so the loop asks again."""
+
+    class Finalized:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    dropped: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", dropped.append)
+    with unwound_by_signals():
+        end_if_told()
+        finalized = Finalized()
+        del finalized
+        assert len(dropped) == 1
+        with pytest.raises(SystemExit) as ended:
+            end_if_told()
+    assert ended.value.code == 143
 
 
 def test_nohup_is_respected(generate: Arguments, tmp_path: Path) -> None:
