@@ -38,12 +38,12 @@ from training.v2a_mapper.parts import PictureEncoder, build_unet, build_vae, bui
 from training.v2a_mapper.recipes import V2ARecipe, read_v2a_recipe
 from vab_rt.bundle import open_bundle
 from vab_rt.config import GenerateOptions, Tuning, fill_in
-from vab_rt.contract import v2a_contract_of
-from vab_rt.diffusion import cosine_alphas, embedding_levels
 from vab_rt.engines import Engine
 from vab_rt.engines.cpu import SessionEngine, num_physical_cores
 from vab_rt.errors import OptionError
-from vab_rt.v2a_config import LatentOptions, V2AConfig
+from vab_rt.v2a_mapper.config import LatentOptions, V2AConfig
+from vab_rt.v2a_mapper.contract import v2a_contract_of
+from vab_rt.v2a_mapper.diffusion import cosine_alphas, embedding_levels
 
 GUIDED = 2  # branches of classifier-free guidance
 

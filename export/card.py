@@ -1,6 +1,6 @@
 """The card of a bundle, README.md: `python -m export.card BUNDLE [evaluation-TASK.json ...]`.
 
-What the model was trained on, its licence and its measures, from the manifest and from what
+What the model was trained on, its license and its measures, from the manifest and from what
 `training.evaluate` measured, as Markdown that hubs show and `vab-rt info` prints. The graphs stay
 as they are; the manifest is written anew.
 """
@@ -13,11 +13,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from export.manifest import add_file
 from training.names import print_any_name
-from vab_rt.bundle import add_file, open_bundle
-from vab_rt.card import CARD, MAX_CARD_BYTES
+from vab_rt.bundle import open_bundle
+from vab_rt.card import CARD, MAX_CARD_BYTES, facts_of
+from vab_rt.contract import Manifest
 from vab_rt.errors import ExportError, VabError
-from vab_rt.kinds import Manifest
 from vab_rt.output import whole_file, writing
 
 OF_EXPORT = re.compile(
@@ -26,7 +27,7 @@ OF_EXPORT = re.compile(
 )
 """Keys of the provenance that the exporter writes; the others say where the weights come from."""
 
-KNOWN_LICENCES = {"apache-2.0", "mit", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-sa-4.0", "cc0-1.0"}
+KNOWN_LICENSES = {"apache-2.0", "mit", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-sa-4.0", "cc0-1.0"}
 TITLES = {
     "": "the model",
     "onset_f1_100ms": "onset F1 within 100 ms",
@@ -67,13 +68,13 @@ def card_of(manifest: Manifest, evaluations: Mapping[str, dict[str, Any]]) -> st
 
 
 def _front_matter(manifest: Manifest) -> Iterator[str]:
-    licence = manifest.licence.lower()
+    license = manifest.license.lower()
     yield "---"
-    if licence in KNOWN_LICENCES:
-        yield f"license: {licence}"
+    if license in KNOWN_LICENSES:
+        yield f"license: {license}"
     else:
         yield "license: other"
-        yield f"license_name: {json.dumps(manifest.licence)}"
+        yield f"license_name: {json.dumps(manifest.license)}"
     yield "library_name: vab-rt"
     yield "tags:"
     yield from ("- video-to-audio", "- onnx", f"- {manifest.kind}", "---")
@@ -85,9 +86,9 @@ def _body(manifest: Manifest, evaluations: Mapping[str, dict[str, Any]]) -> Iter
     yield from (f"# {manifest.model.name}", "", "Sound for silent video, with vab-rt:", "")
     yield from ("    vab-rt generate in.mp4 out.wav --model FOLDER", "")
     yield from _section("What it was trained on", _list(origin, "not stated"))
-    yield from _section("Licence", [_text(manifest.licence)])
+    yield from _section("License", [_text(manifest.license)])
     yield from _section("Measures", _measures(evaluations))
-    yield from _section("The model", _list(dict(manifest.facts()), "not stated"))
+    yield from _section("The model", _list(dict(facts_of(manifest)), "not stated"))
     yield from _section("Its export", _list(export, "not stated"))
 
 

@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from export import onnx_graphs
 from export.bundle_folder import BuiltGraph, built_from, folder_beside
+from export.manifest import write_manifest
 from export.modules import Store
 from export.v2a_graphs import (
     TYPED_V2A,
@@ -18,9 +19,8 @@ from export.v2a_graphs import (
 )
 from export.verify import check_error, relative_error, run_torch
 from training.v2a_mapper.checkpoint import V2ACheckpoint, read_v2a_checkpoint
-from vab_rt.bundle import write_manifest
-from vab_rt.contract import v2a_contract_of
 from vab_rt.errors import ExportError
+from vab_rt.v2a_mapper.contract import v2a_contract_of
 
 
 def build_v2a_bundle(

@@ -21,7 +21,7 @@ from training.v2a_mapper.parts import PictureEncoder, decode_latents
 from vab_rt.contract import GraphContract
 from vab_rt.engines.cpu import check_session
 from vab_rt.errors import ExportError
-from vab_rt.v2a_config import V2AConfig
+from vab_rt.v2a_mapper.config import V2AConfig
 
 TYPED_V2A = ("visual_encoder", "unet")
 """Also exported in 16 bits: the rest takes a fraction of the time, and a vocoder adds up phases."""

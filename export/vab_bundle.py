@@ -12,15 +12,22 @@ from torch import nn
 from export import onnx_graphs, verify
 from export.bundle_folder import BuiltGraph, built_from, folder_beside
 from export.fp8_graphs import write_fp8
+from export.manifest import write_manifest
 from export.modules import TYPED_GRAPHS, Store, graph_module
 from export.typed_graphs import write_typed
 from export.wanted import Precision
 from training.checkpoint import Checkpoint
-from vab_rt.bundle import write_manifest
 from vab_rt.config import ModelConfig, Tuning
-from vab_rt.contract import BACKBONES, STREAMS, GraphContract, contract_of, pair_contract_of
+from vab_rt.contract import (
+    BACKBONES,
+    STREAMS,
+    GraphContract,
+    Variant,
+    check_pair,
+    contract_of,
+    pair_contract_of,
+)
 from vab_rt.errors import ExportError
-from vab_rt.kinds import Variant, check_pair
 
 
 class Models(NamedTuple):
@@ -45,9 +52,9 @@ class Models(NamedTuple):
             check_same_codes(self.coarse, self.fine)
             check_same_visual_encoders(self.coarse, self.fine)
 
-    def licence(self) -> str:
-        licences = [m.header.licence for m in (self.coarse, self.fine) if m is not None]
-        return "; ".join(dict.fromkeys(licences))
+    def license(self) -> str:
+        licenses = [m.header.licence for m in (self.coarse, self.fine) if m is not None]
+        return "; ".join(dict.fromkeys(licenses))
 
     def options(self) -> Tuning:
         """How the models want to be decoded: as the coarse one says, and the fine one of itself."""
@@ -117,8 +124,8 @@ def build_bundle(
             yield graph
         more: dict[str, object] = {} if models.fine is None else {"fine": models.fine.config}
         more |= {"options": models.options()}
-        licence = models.licence()
-        write_manifest(folder, models.coarse.config, precision, licence, provenance, **more)
+        license = models.license()
+        write_manifest(folder, models.coarse.config, precision, license, provenance, **more)
 
 
 def has_variant(name: str, precision: Variant) -> bool:

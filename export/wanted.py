@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from export.modules import Store, Typed
-from vab_rt.kinds import Variant
+from vab_rt.contract import Variant
 
 Precision = Literal["fp32", "int8"]
 PRECISIONS = (*get_args(Precision), *get_args(Typed), "fp8")

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from manifests import write_manifest
 from onnx import TensorProto, helper, numpy_helper
 
-from vab_rt.bundle import write_manifest
 from vab_rt.config import ModelConfig
 from vab_rt.contract import GraphContract, Tensor, pair_contract_of
 
@@ -66,8 +66,7 @@ def make_bundle(
             own = config if fine is None or name == "backbone" else fine
             save_graph(folder / f"{name}.onnx", make(own, rng), contracts[name])
     more = {} if fine is None else {"fine": fine}
-    made_by = {"made_by": "tests/tiny_bundle.py"}
-    write_manifest(folder, config, "fp32", "Apache-2.0", made_by, **more)
+    write_manifest(folder, config, provenance={"made_by": "tests/tiny_bundle.py"}, **more)
     return folder
 
 

@@ -4,12 +4,12 @@ without torch."""
 from pathlib import Path
 
 import numpy as np
+from manifests import write_manifest
 from onnx import TensorProto
 from tiny_bundle import node, save_graph, visual_encoder
 
-from vab_rt.bundle import write_manifest
-from vab_rt.contract import v2a_contract_of
-from vab_rt.v2a_config import V2AConfig
+from vab_rt.v2a_mapper.config import V2AConfig
+from vab_rt.v2a_mapper.contract import v2a_contract_of
 
 
 def tiny_v2a_config(**changes: object) -> V2AConfig:
@@ -38,7 +38,7 @@ def make_v2a_bundle(
     for place, (name, contract) in enumerate(v2a_contract_of(config).items()):
         rng = np.random.default_rng([seed, place])
         save_graph(folder / f"{name}.onnx", GRAPHS[name](config, rng), contract)
-    write_manifest(folder, config, "fp32", "Apache-2.0", {"made_by": "tests/tiny_v2a.py"}, **more)
+    write_manifest(folder, config, provenance={"made_by": "tests/tiny_v2a.py"}, **more)
     return folder
 
 

@@ -19,7 +19,7 @@ from training.v2a_mapper.parts import (
 )
 from training.v2a_mapper.settings import MapperSettings, Networks
 from vab_rt.config import Tuning
-from vab_rt.v2a_config import V2AConfig
+from vab_rt.v2a_mapper.config import V2AConfig
 
 LOUDER = 15
 """Weights of an untrained vocoder times this: without it what comes out is nothing, and equal."""

@@ -12,8 +12,8 @@ from training.fitting import warm_up_share
 from training.motion_training import MotionSettings
 from training.pretrain import PretrainSettings
 from vab_rt.config import CoarseToFineOptions, ModelConfig, TokenOptions, Tuning, fill_in
+from vab_rt.contract import check_pair
 from vab_rt.errors import OptionError, VabError
-from vab_rt.kinds import check_pair
 
 CONFIGS = Path(__file__).parent / "configs"
 

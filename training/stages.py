@@ -40,10 +40,9 @@ from training.pretrain import PretrainSettings, pretrain
 from training.recipes import Recipe
 from training.saving import save_whole
 from training.visual_encoder import MotionEncoder
-from vab_rt.bundle import read_manifest
+from vab_rt.bundle import MANIFEST, read_manifest
 from vab_rt.config import ModelConfig, Tuning
 from vab_rt.errors import BundleError, DataError, OptionError
-from vab_rt.manifest import MANIFEST
 from vab_rt.output import UNFINISHED, writing
 
 CHECKOUT = Path(__file__).parents[1]

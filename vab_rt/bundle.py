@@ -1,35 +1,35 @@
 """The bundle: one folder with a manifest, vab.json, and the ONNX graphs it vouches for.
 
 Nothing in a folder is trusted until it has the size and the hash that the manifest gives, and what
-is hashed are the very bytes that are loaded. docs/BUNDLE.md specifies the format.
+is hashed are the very bytes that are loaded; where they lie, and under how many names, is no
+matter. docs/BUNDLE.md specifies the format.
 """
 
 import hashlib
-import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, get_args
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
 from vab_rt.config import ClipConfig
-from vab_rt.contract import GraphContract
-from vab_rt.errors import BundleError
-from vab_rt.kinds import (
-    KINDS,
-    FileEntry,
-    GraphEntry,
-    Manifest,
-    Variant,
-    contracts_of,
-    kind_of,
-    needed_graphs,
-)
-from vab_rt.manifest import COPY, EXPORT, FORMAT_VERSION, MANIFEST, decode_manifest
+from vab_rt.contract import FileEntry, GraphContract, GraphEntry, Manifest, VabManifest
+from vab_rt.errors import BundleError, VabError
+from vab_rt.v2a_mapper.contract import V2AManifest
 
+KINDS: dict[str, type[Manifest]] = {"vab": VabManifest, "v2a-mapper": V2AManifest}
+FORMAT_VERSION = 1
+MANIFEST = "vab.json"
 MAX_MANIFEST_BYTES = 1_000_000
+_OLD_KEYS = {"licence": "license"}
+_FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+_EXPORT = "export the model again with: python -m export.build_engines CHECKPOINT"
+_COPY = "copy the bundle again from where it came"
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,17 @@ class Bundle:
     @property
     def contracts(self) -> dict[str, GraphContract]:
         """By name, of every graph that it may hold."""
-        return contracts_of(self.manifest)
+        return self.manifest.contracts
 
     @property
     def needed_graphs(self) -> list[str]:
         """Those that generating takes, in the order in which they run."""
-        return needed_graphs(self.manifest)
+        return self.manifest.needed_graphs
 
     @property
     def stepped_graphs(self) -> tuple[str, ...]:
         """Those that run many times in a row on the same arrays."""
-        return KINDS[self.manifest.kind].stepped
+        return self.manifest.stepped
 
     def file_of(self, name: str, precision: str | None = None) -> str:
         """The file of a graph, or of its variant in that precision where there is one."""
@@ -71,7 +71,15 @@ class Bundle:
 
     def read_file(self, file: str) -> bytes:
         """The bytes of a file that the manifest lists, hashed, as in `read_graph`."""
-        return _read_file(self.folder / file, self.manifest.files[file])
+        path, entry = self.folder / file, self.manifest.files[file]
+        content = _read(path, entry.size_bytes + 1)
+        found = hashlib.sha256(content).hexdigest()
+        if found != entry.sha256:
+            raise BundleError(
+                f"{path} has the sha256 {found}, expected {entry.sha256} as in {MANIFEST}: the "
+                f"file was changed or damaged; {_COPY}"
+            )
+        return content
 
     def verify(self) -> None:
         """Hash every file, also those that the runtime does not load. Raises BundleError."""
@@ -79,92 +87,26 @@ class Bundle:
             self.read_file(file)
 
 
-def open_bundle(path: str | Path | None = None, links_into: Path | None = None) -> Bundle:
+def open_bundle(path: str | Path | None = None) -> Bundle:
     """Read and check the manifest of a bundle, and the presence and size of its files.
 
-    path: a folder, or the name of a shipped model; None is the shipped default. links_into: a
-    folder that links may lead into. Raises BundleError.
+    path: a folder, or the name of a shipped model; None is the shipped default. Raises BundleError.
     """
     folder = _find(path)
-    manifest = read_manifest(folder / MANIFEST, links_into)
-    hard_links = links_into is not None or folder.parent == _shipped()
-    for name, entry in manifest.files.items():
-        _check_file(folder / name, entry.size_bytes, hard_links=hard_links, links_into=links_into)
-    return Bundle(folder, manifest)
-
-
-def read_manifest(path: Path, links_into: Path | None = None) -> Manifest:
-    """The manifest in the file `path`, checked without its files. Raises BundleError."""
-    size = _check_file(path, None, hard_links=True, links_into=links_into)
-    if size > MAX_MANIFEST_BYTES:
-        raise BundleError(f"{path} has {size} bytes, expected at most {MAX_MANIFEST_BYTES}; {COPY}")
-    try:
-        return decode_manifest(path, path.read_bytes())
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def write_manifest(
-    folder: Path,
-    config: ClipConfig,
-    precision: str,
-    licence: str,
-    provenance: Mapping[str, str],
-    **more: Any,
-) -> Manifest:
-    """Write vab.json for the graphs in `folder`, named NAME.onnx and, of a variant,
-    NAME.PRECISION.onnx; the last file of an export.
-
-    more: further keys of the manifest, such as `options`. Raises BundleError for a manifest that
-    `open_bundle` would refuse.
-    """
-    kind = kind_of(config)
-    draft = KINDS[kind].manifest(
-        format_version=FORMAT_VERSION,
-        kind=kind,
-        model=config,
-        precision=precision,  # type: ignore[arg-type]  # checked where it is decoded
-        graphs={},
-        files={},
-        licence=licence,
-        provenance=dict(provenance),
-        **more,
-    )
-    contracts = contracts_of(draft)
-
-    def entries(suffix: str) -> dict[str, GraphEntry]:
-        present = [name for name in contracts if (folder / f"{name}{suffix}").exists()]
-        return {n: GraphEntry(file=f"{n}{suffix}", contract=contracts[n]) for n in present}
-
-    graphs = entries(".onnx")
-    variants = {p: found for p in get_args(Variant) if (found := entries(f".{p}.onnx"))}
-    files = [entry.file for group in (graphs, *variants.values()) for entry in group.values()]
-    described = {file: _describe(folder / file) for file in files}
-    content = msgspec.structs.replace(draft, graphs=graphs, variants=variants, files=described)
-    return _write_manifest(folder, content)
-
-
-def add_file(folder: Path, file: str) -> Manifest:
-    """List a file of `folder` in the manifest there, as it is now. Raises BundleError."""
     manifest = read_manifest(folder / MANIFEST)
-    files = manifest.files | {file: _describe(folder / file)}
-    return _write_manifest(folder, msgspec.structs.replace(manifest, files=files))
-
-
-def _write_manifest(folder: Path, content: Manifest) -> Manifest:
-    encoded = msgspec.json.format(msgspec.json.encode(content), indent=2)
-    path = folder / MANIFEST
-    manifest = decode_manifest(path, encoded)
-    partial = folder / f"{MANIFEST}.part"
-    partial.write_bytes(encoded + b"\n")
-    partial.replace(path)
-    return manifest
+    for name, entry in manifest.files.items():
+        size = _size_of(folder / name)
+        if size != entry.size_bytes:
+            raise BundleError(
+                f"{folder / name} has {size} bytes, expected {entry.size_bytes} as in {MANIFEST}; "
+                f"{_COPY}"
+            )
+    return Bundle(folder, manifest)
 
 
 def shipped_models() -> list[str]:
     """Names of the bundles that this installation holds."""
-    folder = _shipped()
-    return sorted(p.parent.name for p in folder.glob(f"*/{MANIFEST}"))
+    return sorted(path.parent.name for path in _shipped().glob(f"*/{MANIFEST}"))
 
 
 def _shipped() -> Path:
@@ -191,70 +133,152 @@ def _find(path: str | Path | None) -> Path:
     return folder
 
 
-def _followed(path: Path, into: Path | None) -> Path:
-    """Where a link leads that stays below `into`; any other path as it is."""
-    if into is None or not path.is_symlink():
-        return path
-    target = path.resolve()
-    return target if target.is_relative_to(into.resolve()) else path
-
-
-def _check_file(
-    path: Path, size_bytes: int | None, *, hard_links: bool, links_into: Path | None
-) -> int:
-    """The size of a regular file that is in the folder itself, or that a link into a folder that
-    may be linked to leads to. Raises BundleError."""
+def _size_of(path: Path) -> int:
+    """The size of a regular file, itself or through links. Raises BundleError."""
     try:
-        status = os.lstat(_followed(path, links_into))
+        status = path.stat()
     except OSError as error:
         if path.name == MANIFEST and isinstance(error, FileNotFoundError):
             raise BundleError(
                 f"{path.parent} holds no {MANIFEST}, expected a bundle folder; check the path, or "
-                f"{EXPORT}"
+                f"{_EXPORT}"
             ) from error
         raise BundleError(
-            f"{path} cannot be found ({error.strerror}), expected a file of the bundle; {COPY}"
+            f"{path} cannot be found ({error.strerror}), expected a file of the bundle; {_COPY}"
         ) from error
     if not stat.S_ISREG(status.st_mode):
-        found = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "not a regular file"
-        raise BundleError(
-            f"{path} is {found}, expected a file in the folder itself; put a copy in its place"
-        )
-    # Package installers link shipped files from their caches; others have no reason to.
-    if status.st_nlink != 1 and not hard_links:
-        raise BundleError(
-            f"{path} is a hard link (one of {status.st_nlink} names), expected a file with one "
-            "name, which nobody else can change; put a copy in its place"
-        )
-    if size_bytes is not None and status.st_size != size_bytes:
-        raise BundleError(
-            f"{path} has {status.st_size} bytes, expected {size_bytes} as in {MANIFEST}; {COPY}"
-        )
+        raise BundleError(f"{path} is not a regular file, expected one of the bundle; {_COPY}")
     return status.st_size
 
 
-def _read_file(path: Path, entry: FileEntry) -> bytes:
+def _read(path: Path, max_bytes: int) -> bytes:
     try:
         with path.open("rb") as file:
-            content = file.read(entry.size_bytes + 1)
+            return file.read(max_bytes)
     except OSError as error:
-        raise _unreadable(path, error) from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != entry.sha256:
         raise BundleError(
-            f"{path} has the sha256 {found}, expected {entry.sha256} as in {MANIFEST}: the file "
-            f"was changed or damaged; {COPY}"
+            f"{path} cannot be read ({error.strerror}), expected a file of the bundle; {_COPY}"
+        ) from error
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest in the file `path`, checked without its files. Raises BundleError."""
+    size = _size_of(path)
+    if size > MAX_MANIFEST_BYTES:
+        raise BundleError(
+            f"{path} has {size} bytes, expected at most {MAX_MANIFEST_BYTES}; {_COPY}"
+        )
+    return decode_manifest(path, _read(path, MAX_MANIFEST_BYTES))
+
+
+def decode_manifest(path: Path, encoded: bytes) -> Manifest:
+    """The manifest that these bytes of `path` hold, checked as far as it goes without the files.
+
+    Raises BundleError that names the key, what was found, and what was expected.
+    """
+    content = _check_head(path, encoded)
+    for old, new in _OLD_KEYS.items():
+        if old in content and new not in content:
+            content[new] = content.pop(old)
+    kind = KINDS[content["kind"]]
+    try:
+        manifest = msgspec.convert(content, kind)
+    except msgspec.ValidationError as error:
+        expected = _expected(error, kind)
+        raise BundleError(f"{path}: {error}; expected {expected}; {_EXPORT}") from error
+    except VabError as error:
+        raise BundleError(f"{path}: {error}; {_EXPORT}") from error
+    _check_graphs(path, manifest)
+    for file, entry in manifest.files.items():
+        _check_entry(path, file, entry)
+    return manifest
+
+
+def _check_head(path: Path, encoded: bytes) -> dict[str, Any]:
+    """First of all, as another version or kind may have other keys."""
+    try:
+        content = msgspec.json.decode(encoded, type=dict[str, Any])
+        found = msgspec.convert(content.get("format_version"), int)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BundleError(
+            f"{path} is not a manifest ({error}), expected JSON with a format_version; {_COPY}"
+        ) from error
+    if found != FORMAT_VERSION:
+        what = "upgrade with: pip install --upgrade vab-rt" if found > FORMAT_VERSION else _EXPORT
+        raise BundleError(
+            f"{path} has format_version {found}, expected {FORMAT_VERSION}, the only one that "
+            f"this version reads; {what}"
+        )
+    kind = content.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise BundleError(
+            f"{path} has the kind {kind!r}, expected one of {', '.join(KINDS)}; {_EXPORT}"
         )
     return content
 
 
-def _unreadable(path: Path, error: OSError) -> BundleError:
-    return BundleError(
-        f"{path} cannot be read ({error.strerror}), expected a file of the bundle; {COPY}"
-    )
+def _expected(error: msgspec.ValidationError, manifest: type[Manifest]) -> str:
+    """The keys allowed, or the type of the value, at the place where decoding stopped."""
+    where = re.search(r"at `\$(.*)`$", str(error))
+    kind: Any = manifest
+    for key in re.findall(r"\.(\w+)|\[", where[1] if where else ""):
+        kind = fields_of(kind)[key] if key else _struct_in(get_args(kind))
+    if get_origin(kind) in (Union, UnionType):
+        kind = _struct_in(get_args(kind))
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return "the keys " + ", ".join(kind.__struct_fields__)
+    is_choice = get_origin(kind) is Literal
+    return f"one of {', '.join(get_args(kind))}" if is_choice else "a value of that type"
 
 
-def _describe(path: Path) -> FileEntry:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return FileEntry(size_bytes=path.stat().st_size, sha256=digest)
+def _struct_in(choices: tuple[Any, ...]) -> Any:
+    """What an element of a container is, or an optional value that is there."""
+    return next(kind for kind in reversed(choices) if kind not in (..., type(None)))
+
+
+def fields_of(struct: type[msgspec.Struct]) -> dict[str, Any]:
+    """The type of each field."""
+    return {field.name: field.type for field in msgspec.structs.fields(struct)}
+
+
+def kind_of(config: ClipConfig) -> str:
+    """The kind whose `model` has this type."""
+    return next(name for name, kind in KINDS.items() if fields_of(kind)["model"] is type(config))
+
+
+def _check_graphs(path: Path, manifest: Manifest) -> None:
+    contracts, needed = manifest.contracts, manifest.needed_graphs
+    missing = [name for name in needed if name not in manifest.graphs]
+    if missing:
+        raise BundleError(
+            f"{path} has no graph {missing[0]}, expected {', '.join(needed)}; {_EXPORT}"
+        )
+    graphs: list[Mapping[str, GraphEntry]] = [manifest.graphs, *manifest.variants.values()]
+    for name, graph in chain.from_iterable(group.items() for group in graphs):
+        if name not in contracts:
+            raise BundleError(
+                f"{path} has a graph {name!r}, expected only {', '.join(contracts)}; {_EXPORT}"
+            )
+        if graph.contract != contracts[name]:
+            raise BundleError(
+                f"{path}: the contract of graph {name} is {graph.contract}, expected "
+                f"{contracts[name]} for this model; {_EXPORT}"
+            )
+        if graph.file not in manifest.files:
+            raise BundleError(
+                f"{path}: graph {name} is in {graph.file!r}, expected a name listed under files "
+                f"({', '.join(manifest.files)}); {_EXPORT}"
+            )
+
+
+def _check_entry(path: Path, file: str, entry: FileEntry) -> None:
+    if not _FILE_NAME.fullmatch(file) or file == MANIFEST:
+        raise BundleError(
+            f"{path} names the file {file!r}, expected a plain name inside the folder (letters, "
+            "digits, '.', '_', '-', not first a '.'); do not use this bundle"
+        )
+    if not re.fullmatch(r"[0-9a-f]{64}", entry.sha256) or entry.size_bytes < 1:
+        raise BundleError(
+            f"{path}: {file} has size_bytes {entry.size_bytes} and sha256 {entry.sha256!r}, "
+            f"expected at least 1 and 64 hexadecimal digits; {_EXPORT}"
+        )

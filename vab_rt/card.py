@@ -1,17 +1,29 @@
-"""The card of a model, README.md of its bundle: what it was trained on, its licence, its measures.
+"""What people are told of a model: lines from its manifest, and its card, README.md of the bundle.
 
-It is Markdown with YAML in front, as hubs show it. The manifest lists it like any other file.
+A card says what the model was trained on, its license and its measures. It is Markdown with YAML in
+front, as hubs show it. The manifest lists it like any other file.
 """
 
 import re
+from collections.abc import Iterator
 
 from vab_rt.bundle import Bundle
+from vab_rt.contract import Manifest
 from vab_rt.errors import BundleError
+from vab_rt.systems import module_of
 
 CARD = "README.md"
 MAX_CARD_BYTES = 200_000
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n+", re.DOTALL)
 _CONTROL = re.compile(r"[^\S\n\t ]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def facts_of(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Name and value of what people should know of a model."""
+    c = manifest.model
+    yield "sound", f"{c.sample_rate_hz} Hz mono, {c.clip_s:g} s at a time"
+    yield "frames", f"{c.visual_rate_hz:g} a second, {c.image_size} pixels ({c.image_encoder})"
+    yield from module_of(manifest).facts_of(manifest)
 
 
 def read_card(bundle: Bundle) -> str | None:

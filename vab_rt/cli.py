@@ -230,7 +230,7 @@ def info(
     offline: Annotated[bool, typer.Option("--offline", help=_OFFLINE_HELP)] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Show what a model is: rates, graphs, sizes, licence, provenance, card; check its files."""
+    """Show what a model is: rates, graphs, sizes, license, provenance, card; check its files."""
     from vab_rt.card import harmless, read_card
     from vab_rt.hub import open_model
 
@@ -249,17 +249,19 @@ def info(
 
 
 def _facts(bundle: "Bundle") -> Iterator[tuple[str, str]]:
+    from vab_rt.card import facts_of
+
     manifest, c = bundle.manifest, bundle.config
     size = sum(entry.size_bytes for entry in manifest.files.values())
     yield "model", f"{c.name} ({manifest.precision}, {size / 1e6:.1f} MB, files verified)"
     yield "folder", str(bundle.folder)
-    yield from manifest.facts()
+    yield from facts_of(manifest)
     for name, graph in manifest.graphs.items():
         size = manifest.files[graph.file].size_bytes
         inputs = ", ".join(f"{t.name} {t.dtype} {_shape(t.shape)}" for t in graph.contract.inputs)
         outputs = ", ".join(f"{t.name} {t.dtype} {_shape(t.shape)}" for t in graph.contract.outputs)
         yield name, f"{inputs} -> {outputs} ({graph.file}, {size / 1e6:.1f} MB)"
-    yield "licence", manifest.licence
+    yield "license", manifest.license
     for name, value in manifest.provenance.items():
         yield name, value
 

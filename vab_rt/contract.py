@@ -1,21 +1,36 @@
-"""The tensor contract: names, dtypes and shapes of every exported graph.
+"""What a bundle must hold: the keys of its manifest, and names, dtypes and shapes of every graph.
 
 The exporter names its inputs and outputs from here; the runtime checks each session against it
 once, at load. A dimension is an int (fixed) or a letter (free: B batch, N frames).
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import msgspec
 
-from vab_rt.config import MOTION_FRAMES, ModelConfig
-from vab_rt.v2a_config import V2AConfig
+from vab_rt.config import (
+    MOTION_FRAMES,
+    ClipConfig,
+    CoarseToFineOptions,
+    ModelConfig,
+    TokenOptions,
+    Tuning,
+    fill_in,
+)
+from vab_rt.errors import BundleError
 
+Variant = Literal["fp32", "fp16", "bf16", "fp8"]
+"""What graphs beside the main ones compute in, for devices that run them better. fp8: products in
+8-bit floats, the rest in fp16."""
 GRAPHS = ("visual_encoder", "backbone", "codec_decoder", "codec_encoder")
 RUNTIME_GRAPHS = ("visual_encoder", "backbone", "codec_decoder")
 BACKBONES = ("backbone", "fine_backbone")
 STREAMS = ("visual_encoder", "motion_encoder")
 """The graphs that frames go into."""
+_OF_CLIPS = tuple(fact for fact in ClipConfig.__struct_fields__ if fact != "name")
+_OF_STREAMS = ("image_stride", "motion_dim", "motion_reach")
+SHARED_FACTS = (*_OF_CLIPS, *_OF_STREAMS, "codec", "codebook_size", "code_dim")
+"""What a coarse and a fine model have in common."""
 
 
 class Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -86,40 +101,101 @@ def pair_contract_of(coarse: ModelConfig, fine: ModelConfig | None) -> dict[str,
     return first | {name: of_fine[name] for name in rest}
 
 
-def v2a_contract_of(config: V2AConfig) -> dict[str, GraphContract]:
-    """The same for a V2A-Mapper.
+class GraphEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One graph: its file, and its inputs and outputs."""
 
-    visual_encoder: RGB bytes -> features as the mapper was trained on them, of any length.
-    mapper: of a regression features -> CLAP embeddings, of any length. Of a prior one step: noisy
-        embeddings times sqrt(audio_dim), the time step, the features, and 1.0 for conditional or
-        0.0 for the unconditional branch -> the embeddings without noise, on the same scale.
-    unet: one step: noisy latents, the time step, embeddings of unit length, and per item 1.0 or 0.0
-        for the unconditional branch, whose embedding is a constant in the graph -> the noise.
-    vae_decoder: latents -> log-mel spectrograms. vocoder: those -> samples in [-1, 1].
+    file: str
+    contract: GraphContract
+
+
+class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a file must be. sha256: 64 lower-case hexadecimal digits."""
+
+    size_bytes: int
+    sha256: str
+
+
+class Manifest(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
+):
+    """The content of vab.json, whatever its kind.
+
+    options: what the model recommends where the caller leaves a choice open.
+
+    Of a kind: system, the module that runs it; optional, the graphs that generating does without;
+    stepped, those that run many times in a row on the same arrays.
     """
-    c = config
-    frames = Tensor("frames", "uint8", ("N", c.image_size, c.image_size, 3))
-    frame_features = Tensor("features", "float32", ("N", c.visual_dim))
-    features = Tensor("features", "float32", ("B", c.visual_dim))
-    embedding = Tensor("embedding", "float32", ("B", c.audio_dim))
-    noisy = Tensor("noisy", "float32", ("B", c.audio_dim))
-    timestep, conditional = (
-        Tensor("timestep", "int32", ("B",)),
-        Tensor("conditional", "float32", ("B",)),
-    )
-    latent = Tensor("latent", "float32", ("B", *c.latent_shape))
-    noise = Tensor("noise", "float32", ("B", *c.latent_shape))
-    mel = Tensor("mel", "float32", ("B", c.num_mel_frames, c.num_mels))
-    audio = Tensor("audio", "float32", ("B", c.num_samples))
-    mapper_inputs = {
-        "regression": (features,),
-        "prior": (noisy, timestep, features, conditional),
-    }
-    graphs = {"visual_encoder": GraphContract((frames,), (frame_features,))}
-    if c.mapper != "none":
-        graphs["mapper"] = GraphContract(mapper_inputs[c.mapper], (embedding,))
-    return graphs | {
-        "unet": GraphContract((latent, timestep, embedding, conditional), (noise,)),
-        "vae_decoder": GraphContract((latent,), (mel,)),
-        "vocoder": GraphContract((mel,), (audio,)),
-    }
+
+    system: ClassVar[str]
+    optional: ClassVar[tuple[str, ...]] = ()
+    stepped: ClassVar[tuple[str, ...]] = ()
+
+    format_version: int
+    kind: str
+    model: ClipConfig
+    options: Tuning = Tuning()
+    precision: Literal["fp32", "int8"]
+    graphs: dict[str, GraphEntry]
+    variants: dict[Variant, dict[str, GraphEntry]] = {}
+    files: dict[str, FileEntry]
+    license: str
+    provenance: dict[str, str]
+
+    @property
+    def contracts(self) -> dict[str, GraphContract]:
+        """By name, of every graph that the bundle may hold, in the order in which they run."""
+        raise NotImplementedError
+
+    @property
+    def needed_graphs(self) -> list[str]:
+        """Those that generating takes, in the order in which they run."""
+        return [name for name in self.contracts if name not in self.optional]
+
+
+class VabManifest(Manifest, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A transformer that decodes tokens, between an image encoder and a codec; and a second one
+    where the first decodes the coarse codebooks alone."""
+
+    system = "vab_rt.systems.vab"
+    optional = ("codec_encoder",)
+    stepped = BACKBONES
+
+    model: ModelConfig
+    fine: ModelConfig | None = None
+
+    def __post_init__(self) -> None:
+        check_pair(self.model, self.fine)
+
+    @property
+    def contracts(self) -> dict[str, GraphContract]:
+        return pair_contract_of(self.model, self.fine)
+
+    @property
+    def defaults(self) -> TokenOptions:
+        own = TokenOptions() if self.fine is None else CoarseToFineOptions()
+        return fill_in(self.options, own, self.model.name)
+
+
+def check_pair(coarse: ModelConfig, fine: ModelConfig | None) -> None:
+    """Raises BundleError for models that cannot make a system: one that predicts all codebooks, or
+    one that predicts the first and one that goes on from these."""
+    if coarse.given_codebooks:
+        raise BundleError(
+            f"model {coarse.name} predicts only the codebooks after the first "
+            f"{coarse.given_codebooks}, expected one that predicts all; a coarse-to-fine model "
+            "cannot generate alone, but with its coarse one"
+        )
+    if fine is None:
+        return
+    if fine.given_codebooks != coarse.num_codebooks:
+        raise BundleError(
+            f"model {fine.name} goes on from {fine.given_codebooks} codebooks, expected "
+            f"{coarse.num_codebooks}, which {coarse.name} predicts; the two do not belong together"
+        )
+    for fact in SHARED_FACTS:
+        found, expected = getattr(fine, fact), getattr(coarse, fact)
+        if found != expected:
+            raise BundleError(
+                f"model {fine.name} has {fact} {found}, expected {expected} as {coarse.name} has; "
+                "the two do not belong together"
+            )

@@ -13,9 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from vab_rt.bundle import Bundle, open_bundle, read_manifest
+from vab_rt.bundle import MANIFEST, Bundle, open_bundle, read_manifest
 from vab_rt.errors import BackendError, BundleError, OptionError
-from vab_rt.manifest import MANIFEST
 
 PREFIX = "hf:"
 _LOG = logging.getLogger(__name__)
@@ -45,9 +44,9 @@ def open_model(model: str | Path | None, *, offline: bool = False) -> Bundle:
     pinned = pin(parse_repository(model), MANIFEST, offline=offline)
     _LOG.info("model: %s", pinned)
     path = needed(pinned, MANIFEST, offline=offline)
-    for file in read_manifest(path, links_into=cache_of(path)).files:
+    for file in read_manifest(path).files:
         needed(pinned, file, offline=offline)
-    return open_bundle(path.parent, links_into=cache_of(path))
+    return open_bundle(path.parent)
 
 
 def parse_repository(text: str) -> Repository:
@@ -103,11 +102,6 @@ def fetch(repository: Repository, file: str, *, offline: bool) -> Path | None:
             return Path(hub.hf_hub_download(name, file, revision=revision, library_name="vab-rt"))
     except hub.errors.EntryNotFoundError:
         return None
-
-
-def cache_of(file: Path) -> Path:
-    """huggingface_hub's cache, of CACHE/models--ORG--NAME/snapshots/COMMIT/FILE."""
-    return file.parents[3]
 
 
 def _library() -> ModuleType:

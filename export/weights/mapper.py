@@ -11,9 +11,9 @@ from export.weights.parts import fit_weights
 from export.weights.reading import read_tensors, sha256_of
 from training.v2a_mapper.mapper import build_mapper
 from training.v2a_mapper.settings import MapperSettings
-from vab_rt.diffusion import cosine_alphas
 from vab_rt.errors import ExportError
-from vab_rt.v2a_config import V2AConfig
+from vab_rt.v2a_mapper.config import V2AConfig
+from vab_rt.v2a_mapper.diffusion import cosine_alphas
 
 PREFIXES = ("", "module.", "mapper.", "net.", "prior.net.", "module.net.")
 NOT_LEARNED = "rotary_emb.freqs"

@@ -11,7 +11,7 @@ from training.v2a_mapper.checkpoint import read_v2a_checkpoint
 from training.v2a_mapper.engines import open_system
 from training.v2a_mapper.recipes import read_v2a_recipe
 from vab_rt.errors import OptionError, VabError
-from vab_rt.v2a_config import LatentOptions, V2AConfig
+from vab_rt.v2a_mapper.config import LatentOptions, V2AConfig
 
 pytest.importorskip("diffusers", reason="pip install diffusers")
 

@@ -55,7 +55,7 @@ def test_the_runtime_accepts_the_bundle(bundle: Path, checkpoint: Checkpoint) ->
     assert opened.config == checkpoint.config
     assert set(manifest.graphs) == set(GRAPHS)
     assert manifest.precision == "fp32"
-    assert manifest.licence == "Apache-2.0"
+    assert manifest.license == "Apache-2.0"
     assert manifest.provenance["data"] == "none, random weights"
     assert manifest.provenance["weights_stored_as"] == "fp32"
     assert len(manifest.provenance["checkpoint_sha256"]) == 64

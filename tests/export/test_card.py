@@ -11,7 +11,8 @@ from tiny_bundle import make_bundle
 
 from export.bundle_folder import folder_beside
 from export.card import card_of, main, read_evaluations
-from vab_rt.bundle import open_bundle, write_manifest
+from export.manifest import write_manifest
+from vab_rt.bundle import open_bundle
 from vab_rt.card import CARD, read_card
 
 GENERATION = {
@@ -54,11 +55,11 @@ def test_the_card_says_what_the_manifest_says(bundle):
     assert front["license"] == "apache-2.0" and "video-to-audio" in front["tags"]
     card = read_card(after)
     assert card.startswith("# tiny\n")
-    trained, exported = card.split("## Licence")[0], card.split("## Its export")[1]
+    trained, exported = card.split("## License")[0], card.split("## Its export")[1]
     assert "- data: FoleyWorld, 5000 clips\n- codec steps: 1707\n" in trained
     listed = "- checkpoint sha256: b07e\n- verified backbone: 4.7e-06 off torch\n"
     assert f"{listed}- fp8 backbone: 3.1e-02" in exported
-    assert "## Licence\nApache-2.0\n" in card and "None are given here" in card
+    assert "## License\nApache-2.0\n" in card and "None are given here" in card
 
 
 def test_measures_stand_in_tables(bundle, tmp_path):
@@ -89,12 +90,12 @@ def test_measures_of_another_form_are_left_out(bundle, tmp_path):
     assert "| of | the model |" in lines and "| FAD | 1.5 |" in lines
 
 
-def test_another_licence_is_named_as_it_is(bundle):
+def test_another_license_is_named_as_it_is(bundle):
     manifest = open_bundle(bundle).manifest
-    licence = 'codec: "CC-BY-NC-4.0"; transformer: Apache-2.0'
-    manifest = write_manifest(bundle, manifest.model, "fp32", licence, {})
+    license = 'codec: "CC-BY-NC-4.0"; transformer: Apache-2.0'
+    manifest = write_manifest(bundle, manifest.model, "fp32", license, {})
     front = yaml.safe_load(card_of(manifest, {}).split("---")[1])
-    assert front["license"] == "other" and front["license_name"] == licence
+    assert front["license"] == "other" and front["license_name"] == license
     assert "## What it was trained on\nnot stated\n" in card_of(manifest, {})
 
 

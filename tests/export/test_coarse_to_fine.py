@@ -19,9 +19,8 @@ from training.checkpoint import read_checkpoint
 from training.model import VAB
 from vab_rt.bundle import open_bundle
 from vab_rt.config import CoarseToFineOptions, ModelConfig
-from vab_rt.contract import BACKBONES, contract_of
+from vab_rt.contract import BACKBONES, Variant, contract_of
 from vab_rt.decoding import decode_masked
-from vab_rt.kinds import Variant
 from vab_rt.sampling import sample_step
 from vab_rt.systems.vab import FINE_SEED
 from vab_rt.windows import Window
@@ -75,7 +74,7 @@ def test_the_bundle_holds_both_and_the_fine_ones_codec(bundle, pair):
     assert list(manifest.graphs) == list(GRAPHS)
     assert manifest.graphs["codec_encoder"].contract.outputs[0].shape == ("B", 12, 100)
     assert all(f"verified_{name}" in manifest.provenance for name in GRAPHS)
-    assert manifest.licence == "Apache-2.0", "said once"
+    assert manifest.license == "Apache-2.0", "said once"
     assert manifest.defaults == CoarseToFineOptions(guidance=5, fine_steps=7)
     of_fine = {name for name in manifest.provenance if name.startswith("fine_")}
     assert of_fine == {"fine_data", "fine_checkpoint_sha256"}

@@ -27,11 +27,11 @@ from training.v2a_mapper.parts import build_vocoder
 from vab_rt import GenerateOptions
 from vab_rt.bundle import open_bundle
 from vab_rt.cli import main as info
-from vab_rt.contract import v2a_contract_of
 from vab_rt.engines.compiled import compile_graph
 from vab_rt.engines.device_loop import gpu_precision
 from vab_rt.errors import ExportError
-from vab_rt.systems.v2a_mapper import latent_noise
+from vab_rt.v2a_mapper.contract import v2a_contract_of
+from vab_rt.v2a_mapper.system import latent_noise
 
 diffusers = pytest.importorskip("diffusers", reason="pip install diffusers")
 transformers = pytest.importorskip("transformers", reason="pip install transformers")

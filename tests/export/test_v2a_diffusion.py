@@ -11,7 +11,7 @@ from training.v2a_mapper import diffusion as in_torch
 from training.v2a_mapper.checkpoint import read_v2a_checkpoint
 from training.v2a_mapper.engines import open_system
 from vab_rt import GenerateOptions
-from vab_rt.diffusion import (
+from vab_rt.v2a_mapper.diffusion import (
     cosine_alphas,
     denoise,
     embedding_levels,

@@ -25,8 +25,8 @@ from training.recipes import CONFIGS
 from training.v2a_mapper.checkpoint import read_v2a_checkpoint
 from training.v2a_mapper.mapper import build_mapper
 from training.v2a_mapper.recipes import read_v2a_recipe
-from vab_rt.diffusion import cosine_alphas
 from vab_rt.errors import ExportError
+from vab_rt.v2a_mapper.diffusion import cosine_alphas
 
 pytest.importorskip("diffusers", reason="pip install diffusers")
 

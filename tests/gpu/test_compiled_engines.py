@@ -8,9 +8,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from manifests import write_manifest
 from tiny_bundle import fine_config, make_bundle, tiny_config
 
-from vab_rt.bundle import open_bundle, write_manifest
+from vab_rt.bundle import open_bundle
 from vab_rt.contract import RUNTIME_GRAPHS, contract_of
 from vab_rt.engines import tensorrt, tensorrt_rtx
 from vab_rt.engines.compiled import (
@@ -381,7 +382,7 @@ def with_variants(folder: Path, precision: str, variants: list[str]) -> Path:
     for variant in variants:
         content = (folder / "backbone.onnx").read_bytes()
         (folder / f"backbone.{variant}.onnx").write_bytes(content)
-    write_manifest(folder, CONFIG, precision, "Apache-2.0", {})
+    write_manifest(folder, CONFIG, precision)
     return folder
 
 
@@ -470,7 +471,7 @@ def test_every_graph_of_a_bundle_is_built_and_kept(rtx, tmp_path):
 def test_what_is_no_graph_is_one_line(rtx, tmp_path):
     folder = make_bundle(tmp_path / "b", CONFIG)
     (folder / "backbone.fp16.onnx").write_bytes(b"not a graph")
-    write_manifest(folder, CONFIG, "fp32", "Apache-2.0", {})
+    write_manifest(folder, CONFIG)
     with pytest.raises(BundleError, match="graph backbone cannot be built by tensorrt-rtx"):
         compile_graph(open_bundle(folder), "backbone", "fp16", rtx, tmp_path / "cache")
 

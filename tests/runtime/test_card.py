@@ -4,8 +4,9 @@ import json
 import sys
 
 import pytest
+from manifests import add_file, write_manifest
 
-from vab_rt.bundle import add_file, open_bundle, write_manifest
+from vab_rt.bundle import open_bundle
 from vab_rt.card import CARD, MAX_CARD_BYTES, read_card
 from vab_rt.cli import app, main
 from vab_rt.errors import BundleError
@@ -39,7 +40,8 @@ def test_nothing_in_a_card_steers_a_terminal(bundle_copy):
 
 def test_nor_anything_else_that_a_bundle_says(bundle_copy, capsys, monkeypatch):
     config = open_bundle(bundle_copy).config
-    write_manifest(bundle_copy, config, "fp32", "MIT\x1b[2J", {"data\x07": "a\x9b31m"})
+    more = {"license": "MIT\x1b[2J", "provenance": {"data\x07": "a\x9b31m"}}
+    write_manifest(bundle_copy, config, **more)
     app(["info", str(bundle_copy)], standalone_mode=False)
     out = capsys.readouterr().out
     assert "MIT\ufffd[2J" in out and "data\ufffd" in out and not {"\x1b", "\x07", "\x9b"} & {*out}

@@ -349,7 +349,7 @@ def test_info_tells_what_a_model_is(run: Run, tiny_bundle: Path) -> None:
     for fact in ("tiny (fp32", "files verified", "16000 Hz", "2 x 100 of 16", "hop 320"):
         assert fact in result.out
     assert re.search(r"backbone +tokens int32 \[B, 2, 100\], features float32", result.out)
-    assert re.search(r"licence +Apache-2.0", result.out)
+    assert re.search(r"license +Apache-2.0", result.out)
     assert re.search(r"made_by +tests/tiny_bundle.py", result.out)
 
 

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from manifests import write_manifest
 from recording_driver import through_buffers
 from tiny_bundle import fine_config, make_bundle, tiny_config
 
 import vab_rt
 from vab_rt import GenerateOptions
-from vab_rt.bundle import open_bundle, write_manifest
+from vab_rt.bundle import open_bundle
 from vab_rt.config import CoarseToFineOptions, TokenOptions, Tuning
 from vab_rt.decoding import decode_masked, guided
 from vab_rt.errors import BundleError, OptionError
@@ -97,7 +98,7 @@ def test_defaults_are_the_papers_steps(pair):
 def test_a_bundle_may_recommend_its_own(tmp_path):
     folder = make_bundle(tmp_path / "pair", fine=FINE)
     own = Tuning(fine_steps=7, guidance=2.0)
-    write_manifest(folder, COARSE, "fp32", "Apache-2.0", {}, fine=FINE, options=own)
+    write_manifest(folder, COARSE, fine=FINE, options=own)
     assert json.loads((folder / "vab.json").read_text())["options"] == {
         "fine_steps": 7, "guidance": 2.0,
     }  # fmt: skip
@@ -188,7 +189,7 @@ def test_both_stages_follow_the_picture_and_guidance(pair, stage):
 def test_models_that_do_not_make_a_system_are_refused(tmp_path, coarse, fine, said):
     more = {} if fine is None else {"fine": fine}
     with pytest.raises(BundleError, match=said):
-        write_manifest(tmp_path, coarse, "fp32", "Apache-2.0", {}, **more)
+        write_manifest(tmp_path, coarse, **more)
 
 
 def edited(bundle, tmp_path, **changes):

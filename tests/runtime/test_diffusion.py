@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vab_rt.diffusion import (
+from vab_rt.v2a_mapper.diffusion import (
     cosine_alphas,
     denoise,
     embedding_levels,

@@ -7,10 +7,11 @@ import threading
 
 import numpy as np
 import pytest
+from manifests import write_manifest
 from onnx import TensorProto, helper
 from tiny_bundle import make_bundle, tiny_config
 
-from vab_rt.bundle import open_bundle, write_manifest
+from vab_rt.bundle import open_bundle
 from vab_rt.engines import open_engines
 from vab_rt.engines.cpu import SideBySide, num_physical_cores
 from vab_rt.errors import BackendError, BundleError, OptionError
@@ -123,7 +124,7 @@ def test_auto_says_why_it_did_not_choose_cuda(tiny_bundle, caplog, monkeypatch):
 
 
 def test_auto_takes_graphs_for_processors_to_the_processor(bundle_copy, caplog, monkeypatch):
-    write_manifest(bundle_copy, CONFIG, "int8", "Apache-2.0", {})
+    write_manifest(bundle_copy, CONFIG, "int8")
     monkeypatch.setattr("vab_rt.engines.cpu.has_cuda_provider", lambda: True)
     monkeypatch.setattr("vab_rt.engines.cuda.has_cuda_provider", lambda: True)
     assert open_engines(open_bundle(bundle_copy), threads=1).device == "cpu"
@@ -176,7 +177,7 @@ def rewrite_graph(folder, name, change):
     model = onnx.load(path)
     change(model.graph)
     path.write_bytes(model.SerializeToString())
-    write_manifest(folder, CONFIG, "fp32", "Apache-2.0", {})
+    write_manifest(folder, CONFIG)
     return open_bundle(folder)
 
 
@@ -223,7 +224,7 @@ def test_a_graph_that_does_not_meet_the_contract(bundle_copy, change, found):
 def test_a_graph_of_another_model(bundle_copy, tmp_path):
     wide = make_bundle(tmp_path / "wide", tiny_config(visual_dim=7))
     shutil.copy(wide / "visual_encoder.onnx", bundle_copy / "visual_encoder.onnx")
-    write_manifest(bundle_copy, CONFIG, "fp32", "Apache-2.0", {})
+    write_manifest(bundle_copy, CONFIG)
     with pytest.raises(BundleError, match=r"\[\?, 7\]; expected features .* \[\?, 6\]"):
         open_engines(open_bundle(bundle_copy), threads=1)
 
@@ -231,7 +232,7 @@ def test_a_graph_of_another_model(bundle_copy, tmp_path):
 @pytest.mark.parametrize("content", [b"x", b"not a graph", b"\x08\x0a" * 50])
 def test_a_file_that_is_no_graph(bundle_copy, content):
     (bundle_copy / "backbone.onnx").write_bytes(content)
-    write_manifest(bundle_copy, CONFIG, "fp32", "Apache-2.0", {})
+    write_manifest(bundle_copy, CONFIG)
     with pytest.raises(BundleError, match="graph backbone of .* cannot be loaded") as caught:
         open_engines(open_bundle(bundle_copy), threads=1)
     assert "\n" not in str(caught.value)

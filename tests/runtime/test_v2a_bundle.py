@@ -10,7 +10,7 @@ import vab_rt
 from vab_rt.bundle import open_bundle
 from vab_rt.engines.compiled import compile_bundle
 from vab_rt.errors import BundleError, OptionError
-from vab_rt.v2a_config import V2AConfig
+from vab_rt.v2a_mapper.config import V2AConfig
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from vab_rt.config import Tuning
 from vab_rt.errors import BundleError, OptionError
 from vab_rt.loudness import Limiter
 from vab_rt.pipeline import Pipeline
-from vab_rt.systems.v2a_mapper import aggregate, latent_noise, unit
+from vab_rt.v2a_mapper.system import aggregate, latent_noise, unit
 
 FAST = GenerateOptions(steps=3)
 RNG = np.random.default_rng(0)

@@ -20,7 +20,7 @@ from training.v2a_mapper.parts import (
 from training.v2a_mapper.settings import Networks
 from vab_rt.config import Tuning
 from vab_rt.errors import ExportError, VabError
-from vab_rt.v2a_config import V2AConfig
+from vab_rt.v2a_mapper.config import V2AConfig
 
 KIND = "v2a-mapper"
 NULL_EMBEDDING = "null_embedding"

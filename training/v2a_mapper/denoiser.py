@@ -19,7 +19,7 @@ from training.representation import load_averaged
 from training.v2a_mapper.diffusion import noised, scaled_linear_schedule
 from training.v2a_mapper.parts import build_unet
 from training.v2a_mapper.settings import check_stage
-from vab_rt.v2a_config import V2AConfig
+from vab_rt.v2a_mapper.config import V2AConfig
 
 
 class DenoiserSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -10,8 +10,8 @@ from training.v2a_mapper.checkpoint import V2ACheckpoint
 from training.v2a_mapper.parts import decode_latents
 from vab_rt.config import fill_in
 from vab_rt.engines import Engines
-from vab_rt.systems.v2a_mapper import V2AMapper
-from vab_rt.v2a_config import LatentOptions
+from vab_rt.v2a_mapper.config import LatentOptions
+from vab_rt.v2a_mapper.system import V2AMapper
 
 
 def open_system(checkpoint: V2ACheckpoint, device: str = "cpu") -> V2AMapper:

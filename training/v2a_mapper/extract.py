@@ -33,7 +33,7 @@ from training.v2a_mapper.mapping import ARRAYS
 from training.v2a_mapper.parts import PictureEncoder
 from training.v2a_mapper.real_clap import Clap, open_clap
 from vab_rt.errors import DataError, ExportError, MediaError, MediaWarning, VabError
-from vab_rt.v2a_config import V2AConfig
+from vab_rt.v2a_mapper.config import V2AConfig
 
 IMPORTS = {"image_encoder": "clip", NULL_EMBEDDING: "audioldm"}
 

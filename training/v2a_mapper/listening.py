@@ -28,7 +28,7 @@ from training.v2a_mapper.engines import open_system
 from training.v2a_mapper.mel import LogMel
 from vab_rt.config import ClipConfig, GenerateOptions
 from vab_rt.pipeline import Pipeline, load
-from vab_rt.systems.v2a_mapper import V2AMapper, latent_noise
+from vab_rt.v2a_mapper.system import V2AMapper, latent_noise
 
 MAPPED = ("none", "regression", "prior")
 BOUNDS = ("ground_truth", "autoencoded", "true_vector")

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from training.v2a_mapper.settings import MapperSettings
 from vab_rt.errors import OptionError
-from vab_rt.v2a_config import V2AConfig
+from vab_rt.v2a_mapper.config import V2AConfig
 
 QUERIES = 4  # picture, time, noisy sound, query
 ROTARY = 32

@@ -28,7 +28,7 @@ from training.v2a_mapper.mapper import PriorNetwork, aggregate, build_mapper
 from training.v2a_mapper.recipes import read_v2a_recipe
 from training.v2a_mapper.settings import MapperSettings, MappingSettings
 from vab_rt.errors import DataError
-from vab_rt.v2a_config import V2AConfig
+from vab_rt.v2a_mapper.config import V2AConfig
 
 ARRAYS = ("features", "vectors")
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from training import foleyworld
 from training.evaluation.held_out import FILM_FPS, FILM_HEIGHT, FILM_WIDTH
 from vab_rt.bundle import open_bundle
-from vab_rt.manifest import needed_graphs
 from vab_rt.pipeline import load
 
 RUNS = 3
@@ -44,5 +43,5 @@ def silent_clip(seed: int) -> Iterator[Path]:
 def size_bytes(bundle: str | None) -> int:
     opened = open_bundle(bundle)
     manifest = opened.manifest
-    files = {manifest.graphs[name].file for name in needed_graphs(manifest)}
+    files = {manifest.graphs[name].file for name in manifest.needed_graphs}
     return sum(manifest.files[file].size_bytes for file in files)

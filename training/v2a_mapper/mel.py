@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchaudio.functional import melscale_fbanks
 
-from vab_rt.v2a_config import V2AConfig
+from vab_rt.v2a_mapper.config import V2AConfig
 
 N_FFT = 1024
 FLOOR = 1e-5

@@ -20,7 +20,7 @@ from training.representation import load_averaged
 from training.v2a_mapper.mel import LogMel
 from training.v2a_mapper.parts import PictureEncoder
 from vab_rt.errors import DataError
-from vab_rt.v2a_config import V2AConfig
+from vab_rt.v2a_mapper.config import V2AConfig
 
 
 class Pairs(msgspec.Struct, frozen=True):

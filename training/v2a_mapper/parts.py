@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from training.image_encoder import ImageEncoder
 from training.v2a_mapper.settings import Networks
 from vab_rt.errors import BackendError, OptionError
-from vab_rt.v2a_config import V2AConfig
+from vab_rt.v2a_mapper.config import V2AConfig
 
 
 def build_unet(sizes: dict[str, Any]) -> nn.Module:

@@ -12,7 +12,7 @@ from torchaudio.functional import resample
 
 from training.v2a_mapper.parts import library
 from vab_rt.errors import DataError
-from vab_rt.v2a_config import V2AConfig
+from vab_rt.v2a_mapper.config import V2AConfig
 
 SAME_TEXT = 0.99
 """Cosine of two vectors of no text, from which on they are of one CLAP."""

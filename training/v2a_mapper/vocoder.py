@@ -20,7 +20,7 @@ from training.v2a_mapper.mel import MEAN, SPREAD, LogMel
 from training.v2a_mapper.parts import build_vocoder
 from training.v2a_mapper.settings import check_stage
 from vab_rt.errors import OptionError
-from vab_rt.v2a_config import V2AConfig
+from vab_rt.v2a_mapper.config import V2AConfig
 
 LOSSES = frozenset({"log_mel", "convergence"})
 SHORTEST_WINDOW = 8

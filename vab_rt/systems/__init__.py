@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from importlib import import_module
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 
 from vab_rt.bundle import Bundle
 from vab_rt.config import ClipConfig, GenerateOptions
+from vab_rt.contract import Manifest
 from vab_rt.engines import Engines
 from vab_rt.windows import Window
 
@@ -56,6 +58,10 @@ class System(Protocol):
 
 def open_system(bundle: Bundle, engines: Engines) -> System:
     """The system of a bundle with its graphs on a device. Raises BundleError, BackendError."""
-    module = import_module(f"vab_rt.systems.{bundle.manifest.kind.replace('-', '_')}")
-    system: System = module.open_system(bundle, engines)
+    system: System = module_of(bundle.manifest).open_system(bundle, engines)
     return system
+
+
+def module_of(manifest: Manifest) -> ModuleType:
+    """Of the kind: its `open_system`, and `facts_of` its model for people."""
+    return import_module(manifest.system)

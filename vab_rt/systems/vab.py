@@ -16,9 +16,9 @@ from vab_rt.config import (
     TokenOptions,
     fill_in,
 )
+from vab_rt.contract import VabManifest
 from vab_rt.decoding import Tokens
 from vab_rt.engines import Engines
-from vab_rt.kinds import VabManifest
 from vab_rt.seeing import encode_images, encode_two_streams
 from vab_rt.windows import Window
 
@@ -158,6 +158,26 @@ def open_system(bundle: Bundle, engines: Engines) -> Vab:
     assert isinstance(defaults, CoarseToFineOptions), defaults
     fine = manifest.fine
     return CoarseToFine(manifest.model, engines, defaults=defaults, fine_config=fine)
+
+
+def facts_of(manifest: VabManifest) -> Iterator[tuple[str, str]]:
+    """Name and value of what people should know of such a model."""
+    c = manifest.fine or manifest.model
+    if c.motion_dim:
+        yield "motion", f"{c.motion_dim} of {c.visual_dim} numbers, images 1 in {c.image_stride}"
+    tokens = f"{c.num_codebooks} x {c.num_token_steps} of {c.codebook_size}"
+    yield "tokens", f"{tokens} ({c.codec}, {c.token_rate_hz:g} Hz, hop {c.hop_samples})"
+    yield "backbone", _sizes(manifest.model)
+    if manifest.fine is not None:
+        predicts = f"predicts all codebooks but the first {c.given_codebooks}"
+        yield "fine backbone", f"{_sizes(c)}, {predicts}"
+
+
+def _sizes(c: ModelConfig) -> str:
+    return (
+        f"width {c.width}, {c.layers} layers ({c.expert_layers} with experts), {c.heads} heads, "
+        f"distance by {c.alibi}"
+    )
 
 
 def carry_over(previous: Tokens | None, config: ModelConfig) -> Tokens:

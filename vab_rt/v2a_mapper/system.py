@@ -13,7 +13,13 @@ import numpy.typing as npt
 
 from vab_rt.bundle import Bundle
 from vab_rt.config import GenerateOptions, fill_in
-from vab_rt.diffusion import (
+from vab_rt.engines import Engines
+from vab_rt.errors import BundleError, OptionError
+from vab_rt.philox import EMBEDDING_STREAM, FRAME_STREAM, LATENT_STREAM, normal, uniform
+from vab_rt.seeing import encode_images
+from vab_rt.v2a_mapper.config import LatentOptions, V2AConfig
+from vab_rt.v2a_mapper.contract import V2AManifest
+from vab_rt.v2a_mapper.diffusion import (
     Latent,
     cosine_alphas,
     denoise,
@@ -22,12 +28,6 @@ from vab_rt.diffusion import (
     latent_levels,
     scaled_linear_alphas,
 )
-from vab_rt.engines import Engines
-from vab_rt.errors import BundleError, OptionError
-from vab_rt.kinds import V2AManifest
-from vab_rt.philox import EMBEDDING_STREAM, FRAME_STREAM, LATENT_STREAM, normal, uniform
-from vab_rt.seeing import encode_images
-from vab_rt.v2a_config import LatentOptions, V2AConfig
 from vab_rt.windows import Window
 
 Vector = npt.NDArray[np.float32]
@@ -124,6 +124,17 @@ def open_system(bundle: Bundle, engines: Engines) -> V2AMapper:
     manifest = bundle.manifest
     assert isinstance(manifest, V2AManifest), manifest.kind
     return V2AMapper(manifest.model, engines, manifest.defaults)
+
+
+def facts_of(manifest: V2AManifest) -> Iterator[tuple[str, str]]:
+    """Name and value of what people should know of such a model."""
+    c, steps = manifest.model, manifest.defaults.steps
+    latents = f"{c.latent_channels} x {c.num_hops} x {c.num_rows} of {c.num_mels} mels"
+    rates = f"{c.hop_rate_hz:g} Hz, hop {c.hop_samples}"
+    yield "latents", f"{latents} ({rates}), {steps} steps of {c.timesteps}"
+    how = f", {c.mapper_steps} steps" if c.mapper == "prior" else ""
+    sizes = f"{c.visual_dim} to {c.audio_dim}, {c.aggregator} of the pictures"
+    yield "mapper", f"{c.mapper}, {sizes}{how}"
 
 
 def aggregate(features: Vector, config: V2AConfig, seed: int) -> Vector:
