@@ -1,6 +1,8 @@
 """A server on this machine that answers as a hub does: repositories, revisions, files, errors."""
 
 import hashlib
+import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +12,7 @@ from urllib.parse import unquote
 
 GATED = "someone/gated"
 CDN = "cdn/"
+ADDRESS = re.compile(rf"(?:{CDN}|api/models/)?([^/]+/[^/]+)/(resolve|revision|tree)/([^/]+)/?(.*)")
 
 
 class Hub:
@@ -30,12 +33,15 @@ class Hub:
         return commit
 
     def find(self, path: str) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and content for ORG/NAME/resolve/REVISION/FILE.
+        """Status, headers and content for ORG/NAME/resolve/REVISION/FILE, and what a repository
+        holds for api/models/ORG/NAME/revision/REVISION and .../tree/COMMIT.
 
         A large file is elsewhere, below cdn/, and the hub sends there and says what to expect.
         """
-        name, _, rest = path.removeprefix(CDN).partition("/resolve/")
-        revision, _, file = rest.partition("/")
+        found = ADDRESS.fullmatch(path)
+        if found is None:
+            return 404, {}, b""
+        name, what, revision, file = found.groups()
         if name == GATED:
             return 403, {"X-Error-Code": "GatedRepo"}, b""
         if name not in self.commits:
@@ -43,6 +49,8 @@ class Hub:
         commit = self.branches.get((name, unquote(revision)), revision)
         if commit not in self.commits[name]:
             return 404, {"X-Error-Code": "RevisionNotFound"}, b""
+        if what != "resolve":
+            return 200, {}, json.dumps(self.describe(name, commit, what)).encode()
         found = self.commits[name][commit] / file
         if not found.is_file():
             return 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit}, b""
@@ -61,6 +69,19 @@ class Hub:
         }
         return 302, headers, b""
 
+    def describe(self, name: str, commit: str, what: str) -> object:
+        files = {path.name: path.read_bytes() for path in self.commits[name][commit].iterdir()}
+        if what == "revision":
+            return {"id": name, "sha": commit, "siblings": [{"rfilename": file} for file in files]}
+        entries = []
+        for file, content in files.items():
+            entry = {"type": "file", "path": file, "size": len(content), "oid": "0" * 40}
+            if file.endswith(".onnx"):
+                oid = hashlib.sha256(content).hexdigest()
+                entry["lfs"] = {"oid": oid, "size": len(content), "pointerSize": 1}
+            entries.append(entry)
+        return entries
+
 
 @contextmanager
 def serving() -> Iterator[Hub]:
@@ -69,8 +90,7 @@ def serving() -> Iterator[Hub]:
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
             path = self.path.lstrip("/").partition("?")[0]
-            if "/resolve/" in path:  # huggingface_hub asks for more than files
-                hub.asked.append(f"{self.command} {path}")
+            hub.asked.append(f"{self.command} {path}")
             status, headers, content = hub.find(path)
             self.send_response(status)
             for header, value in headers.items():

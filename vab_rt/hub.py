@@ -41,12 +41,10 @@ def open_model(model: str | Path | None, *, offline: bool = False) -> Bundle:
     """
     if not isinstance(model, str) or not model.startswith(PREFIX):
         return open_bundle(model)
-    pinned = pin(parse_repository(model), MANIFEST, offline=offline)
+    pinned, folder = needed(parse_repository(model), [MANIFEST], offline=offline)
     _LOG.info("model: %s", pinned)
-    path = needed(pinned, MANIFEST, offline=offline)
-    for file in read_manifest(path).files:
-        needed(pinned, file, offline=offline)
-    return open_bundle(path.parent)
+    needed(pinned, list(read_manifest(folder / MANIFEST).files), offline=offline)
+    return open_bundle(folder)
 
 
 def parse_repository(text: str) -> Repository:
@@ -57,51 +55,51 @@ def parse_repository(text: str) -> Repository:
     return Repository(found[1], found[2] or Repository._field_defaults["revision"])
 
 
-def pin(repository: Repository, file: str, *, offline: bool) -> Repository:
-    """The same repository at the commit that its revision is now, or was when it was last seen.
-
-    file: one that it has. Raises as `needed` does.
-    """
-    if _COMMIT.fullmatch(repository.revision):
-        return repository
-    return repository._replace(revision=needed(repository, file, offline=offline).parent.name)
-
-
-def needed(repository: Repository, file: str, *, offline: bool) -> Path:
-    """Where a file lies. Raises BundleError when it cannot be had, BackendError as `fetch`."""
-    path = fetch(repository, file, offline=offline)
-    if path is not None:
-        return path
-    if offline or _library().constants.HF_HUB_OFFLINE:
-        raise BundleError(
-            f"{file} of {repository} is not in the cache of huggingface_hub, expected it there "
-            "with --offline or HF_HUB_OFFLINE; run the same command once without it"
-        )
-    raise BundleError(
-        f"{repository} has no file {file}, expected a repository that holds it; check the name"
-    )
+def needed(repository: Repository, files: list[str], *, offline: bool) -> tuple[Repository, Path]:
+    """As `fetch`. Raises BundleError also for a file that cannot be had."""
+    pinned, folder = fetch(repository, files, offline=offline)
+    for file in files:
+        if not (folder / file).is_file():
+            raise _missing(pinned, file, offline=offline)
+    return pinned, folder
 
 
-def fetch(repository: Repository, file: str, *, offline: bool) -> Path | None:
-    """Where a file lies, fetched unless it is there; None where there is no such file.
+def fetch(repository: Repository, files: list[str], *, offline: bool) -> tuple[Repository, Path]:
+    """The repository at the commit that its revision is now, or was when it was last seen, and the
+    folder of that commit, with those of the files that it has.
 
     Raises BundleError for a repository that cannot be had, BackendError without huggingface_hub.
     """
     hub = _library()
     name, revision = repository
-    try:
-        with _told(repository, hub):
-            kept = hub.try_to_load_from_cache(name, file, revision=revision)
-            is_kept = isinstance(kept, str)
-            if offline or hub.constants.HF_HUB_OFFLINE:
-                return Path(kept) if is_kept else None
-            if is_kept and _COMMIT.fullmatch(revision):
-                return Path(kept)  # it cannot change
-            # Fails at once without a network, where the download below tries again and again.
-            hub.get_hf_file_metadata(hub.hf_hub_url(name, file, revision=revision))
-            return Path(hub.hf_hub_download(name, file, revision=revision, library_name="vab-rt"))
-    except hub.errors.EntryNotFoundError:
-        return None
+    offline = offline or hub.constants.HF_HUB_OFFLINE
+    with _told(repository, hub):
+        try:
+            folder = hub.snapshot_download(
+                name,
+                revision=revision,
+                allow_patterns=files,
+                local_files_only=offline,
+                library_name="vab-rt",
+            )
+        except hub.errors.LocalEntryNotFoundError as error:
+            if not offline:
+                raise
+            folder = getattr(error, "snapshot_path", None)  # of one that is there in part
+            if folder is None:
+                raise _missing(repository, files[0], offline=offline) from error
+    return Repository(name, Path(folder).name), Path(folder)
+
+
+def _missing(repository: Repository, file: str, *, offline: bool) -> BundleError:
+    if offline or _library().constants.HF_HUB_OFFLINE:
+        return BundleError(
+            f"{file} of {repository} is not in the cache of huggingface_hub, expected it there "
+            "with --offline or HF_HUB_OFFLINE; run the same command once without it"
+        )
+    return BundleError(
+        f"{repository} has no file {file}, expected a repository that holds it; check the name"
+    )
 
 
 def _library() -> ModuleType:
@@ -123,14 +121,10 @@ def _library() -> ModuleType:
 
 @contextmanager
 def _told(repository: Repository, hub: ModuleType) -> Iterator[None]:
-    """What goes wrong in the block, as one line; a missing file passes through."""
+    """What goes wrong in the block, as one line."""
     errors = hub.errors
     try:
         yield
-    except errors.EntryNotFoundError as error:
-        if isinstance(error, errors.LocalEntryNotFoundError):  # of a network that broke down
-            raise _unreachable(repository, error) from error
-        raise
     except errors.GatedRepoError as error:
         raise BundleError(
             f"{repository} is behind terms that its owner asks you to accept, expected your "

@@ -19,7 +19,7 @@ from export.weights.reading import first_file, read_json, read_tensors, sha256_o
 from training.image_encoder import build_clip
 from vab_rt.config import ModelConfig
 from vab_rt.errors import ExportError
-from vab_rt.hub import Repository, fetch, needed, parse_repository, pin
+from vab_rt.hub import Repository, fetch, needed, parse_repository
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = (
@@ -102,15 +102,11 @@ def names(config: ModelConfig) -> str:
 
 def fetched(repository: Repository, pictures: dict[str, Any], *, offline: bool) -> Found:
     """From the hub, pinned. pictures: what open_clip itself says of the preprocessing."""
-    pinned = pin(repository, CONFIG, offline=offline)
-    about = needed(pinned, CONFIG, offline=offline)
-    weights = next(filter(None, (fetch(pinned, n, offline=offline) for n in WEIGHTS)), None)
-    if weights is None:
-        raise ExportError(
-            f"{pinned} holds none of {', '.join(WEIGHTS)}, expected one of them; choose another "
-            "name"
-        )
-    found = described(about, weights, str(pinned))
+    pinned, folder = needed(repository, [CONFIG], offline=offline)
+    for name in WEIGHTS:  # one of them is enough, and they are large
+        if (fetch(pinned, [name], offline=offline)[1] / name).is_file():
+            break
+    found = described(folder / CONFIG, first_file(folder, WEIGHTS), str(pinned))
     return msgspec.structs.replace(found, pictures=found.pictures or pictures)
 
 
