@@ -225,12 +225,12 @@ def test_the_command_says_what_it_verified_and_the_bundle_runs(folder, pipeline,
     assert names == {"vab.json", "README.md", *graphs}
 
 
-def test_the_licence_is_shown(folder, capsys, monkeypatch):
+def test_the_license_is_shown(folder, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["vab-rt", "info", str(folder / "ckpt")])
     with pytest.raises(SystemExit) as end:
         info()
     assert not end.value.code
-    assert re.search(f"licence +{re.escape(LICENCE)}\n", capsys.readouterr().out)
+    assert re.search(f"license +{re.escape(LICENCE)}\n", capsys.readouterr().out)
     assert LICENCE in (folder / "ckpt" / "README.md").read_text()
 
 
