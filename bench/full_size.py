@@ -31,10 +31,9 @@ from training.stages import load_codebooks
 from vab_rt.bundle import Bundle, open_bundle
 from vab_rt.contract import BACKBONES
 from vab_rt.engines import Engine
-from vab_rt.engines.compiled import compile_graph
 from vab_rt.engines.cpu import SessionEngine, num_physical_cores
 from vab_rt.engines.device_loop import gpu_precision
-from vab_rt.engines.tensorrt_rtx import import_library
+from vab_rt.engines.tensorrt import compile_graph, tensorrt_rtx
 from vab_rt.errors import BackendError
 
 SYSTEMS = {"vab-encodec": ("vab-encodec",), "vab-dac": ("vab-dac", "vab-dac-coarse2fine")}
@@ -154,7 +153,7 @@ def build_engines(
 ) -> dict[str, dict[str, float]] | None:
     """Seconds and bytes of TensorRT-RTX engines; None where the library is not installed."""
     try:
-        library = import_library()
+        library = tensorrt_rtx()
     except BackendError as error:
         console.print(f"engines: {error}")
         return None

@@ -23,7 +23,7 @@ from rich.console import Console
 from bench.machine import commit, machine, versions
 from bench.runs import at_least_one, make_folder
 from vab_rt.engines.gpu import FoundGpu, find_driver
-from vab_rt.engines.tensorrt_rtx import is_supported
+from vab_rt.engines.tensorrt import runs_rtx
 from vab_rt.errors import BackendError
 
 ROOT = Path(__file__).parent.parent
@@ -95,7 +95,7 @@ def compilers_for(gpu: FoundGpu | None) -> list[str]:
     if gpu is None:
         return []
     found = ["tensorrt"] if find_spec("tensorrt") else []
-    has_rtx = is_supported(tuple(map(int, gpu.capability.split("."))))
+    has_rtx = runs_rtx(tuple(map(int, gpu.capability.split("."))))
     return [*found, "tensorrt-rtx"] if has_rtx and find_spec("tensorrt_rtx") else found
 
 

@@ -17,9 +17,8 @@ from export.wanted import Wanted, parse_arguments
 from training.checkpoint import read_checkpoint, read_parts
 from training.names import print_any_name
 from vab_rt.bundle import Bundle, open_bundle
-from vab_rt.engines import tensorrt, tensorrt_rtx
-from vab_rt.engines.compiled import Compiled, Library, compile_bundle
 from vab_rt.engines.gpu import Gpu
+from vab_rt.engines.tensorrt import Compiled, Library, compile_bundle, tensorrt, tensorrt_rtx
 from vab_rt.errors import BackendError, OptionError, VabError
 
 
@@ -35,11 +34,11 @@ def build_for_devices(
 def open_library(backend: str) -> Library:
     """Raises BackendError where the library, or the GPU it builds for, is missing."""
     if backend == "tensorrt":
-        return tensorrt.library_for(tensorrt.import_tensorrt(), Gpu())
+        return tensorrt(Gpu())
     try:
-        return tensorrt_rtx.import_library(Gpu())
+        return tensorrt_rtx(Gpu())
     except BackendError:  # it needs no GPU to build
-        return tensorrt_rtx.import_library()
+        return tensorrt_rtx()
 
 
 def build_graphs(arguments: argparse.Namespace, wanted: Wanted, out: Path) -> Iterator[BuiltGraph]:

@@ -168,10 +168,10 @@ def _cuda() -> Finding:
 def _tensorrt() -> Finding:
     finding = _library("device tensorrt", "tensorrt", 'pip install "vab-rt[trt]"')
     if finding.is_good:
-        from vab_rt.engines.tensorrt import import_tensorrt
+        from vab_rt.engines.tensorrt import import_api
 
         try:
-            import_tensorrt()
+            import_api("tensorrt")
         except BackendError as error:
             return msgspec.structs.replace(finding, is_good=False, advice=str(error))
     return finding
@@ -181,10 +181,10 @@ def _tensorrt_rtx() -> Finding:
     finding = _library("device tensorrt-rtx", "tensorrt_rtx", 'pip install "vab-rt[rtx]"')
     driver = find_driver()
     if finding.is_good and driver is not None and driver.gpus:
-        from vab_rt.engines.tensorrt_rtx import is_supported
+        from vab_rt.engines.tensorrt import runs_rtx
 
         gpu = driver.gpus[0]
-        if not is_supported(tuple(map(int, gpu.capability.split(".")))):
+        if not runs_rtx(tuple(map(int, gpu.capability.split(".")))):
             found = f"{finding.found}, which does not run on {gpu.name} ({gpu.capability})"
             return Finding(finding.subject, found, False, advice="use --device tensorrt or cuda")
     return finding

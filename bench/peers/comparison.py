@@ -29,7 +29,7 @@ from bench.roofline import GUIDED, Work, autoregressive_work, backbone_work
 from bench.runs import PAUSE_S, at_least_one
 from training.model import VAB
 from vab_rt.config import ModelConfig, TokenOptions
-from vab_rt.engines import DEVICES, tensorrt, tensorrt_rtx
+from vab_rt.engines import DEVICES
 from vab_rt.errors import OptionError
 from vab_rt.systems.vab import Vab
 
@@ -115,10 +115,10 @@ def check_installed(device: str) -> None:
         from vab_rt.engines.cuda import check_provider
 
         check_provider()
-    if device == "tensorrt":
-        tensorrt.import_tensorrt()
-    if device == "tensorrt-rtx":
-        tensorrt_rtx.import_library()
+    if device in ("tensorrt", "tensorrt-rtx"):
+        from vab_rt.engines.tensorrt import import_api
+
+        import_api(device)
 
 
 def work_of(config: ModelConfig, number_bytes: int) -> dict[str, Work]:

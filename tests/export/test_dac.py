@@ -15,8 +15,7 @@ from export.vab_bundle import build_graph
 from export.verify import check_tokens, fixed_inputs, open_session
 from training.checkpoint import Checkpoint, read_checkpoint
 from vab_rt.contract import contract_of
-from vab_rt.engines import tensorrt_rtx
-from vab_rt.engines.compiled import build_engine
+from vab_rt.engines.tensorrt import build_engine, tensorrt_rtx
 from vab_rt.errors import ExportError
 
 CONFIG = tiny_config(codec="dac", codebook_size=32, code_dim=8)
@@ -66,7 +65,7 @@ def test_another_token_is_told_from_an_equally_near_one(checkpoint: Checkpoint) 
 
 def test_tensorrt_rtx_builds_the_decoder(graphs: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason='not installed: pip install "vab-rt[rtx]"')
-    library = tensorrt_rtx.import_library()
+    library = tensorrt_rtx()
     graph = (graphs / "codec_decoder.onnx").read_bytes()
     contract = contract_of(CONFIG)["codec_decoder"]
     assert len(build_engine(library, "codec_decoder", graph, contract, max_rows=2)) > 1000

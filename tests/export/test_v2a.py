@@ -27,8 +27,8 @@ from training.v2a_mapper.parts import build_vocoder
 from vab_rt import GenerateOptions
 from vab_rt.bundle import open_bundle
 from vab_rt.cli import main as info
-from vab_rt.engines.compiled import compile_graph
 from vab_rt.engines.device_loop import gpu_precision
+from vab_rt.engines.tensorrt import compile_graph, tensorrt_rtx
 from vab_rt.errors import ExportError
 from vab_rt.v2a_mapper.contract import v2a_contract_of
 from vab_rt.v2a_mapper.system import latent_noise
@@ -291,8 +291,6 @@ def test_weights_stored_in_half_are_exact_too(folder, tmp_path, checkpoint):
 @pytest.mark.parametrize("name", ["mapper", "unet", "vae_decoder", "vocoder"])
 def test_rtx_builds_the_graphs(folder, tmp_path, name):
     pytest.importorskip("tensorrt_rtx", reason='not installed: pip install "vab-rt[rtx]"')
-    from vab_rt.engines.tensorrt_rtx import import_library
-
     bundle = open_bundle(folder / "ckpt")
-    compiled = compile_graph(bundle, name, "fp32", import_library(), tmp_path / "cache")
+    compiled = compile_graph(bundle, name, "fp32", tensorrt_rtx(), tmp_path / "cache")
     assert len(compiled.engine) > 1000

@@ -13,17 +13,20 @@ from tiny_bundle import fine_config, make_bundle, tiny_config
 
 from vab_rt.bundle import open_bundle
 from vab_rt.contract import RUNTIME_GRAPHS, contract_of
-from vab_rt.engines import tensorrt, tensorrt_rtx
-from vab_rt.engines.compiled import (
+from vab_rt.engines.device_loop import gpu_precision
+from vab_rt.engines.gpu import DeviceArray
+from vab_rt.engines.tensorrt import (
     CompiledGraph,
     build_engine,
     check_tensors,
     compile_bundle,
     compile_graph,
+    import_api,
     open_compiled,
+    open_tensorrt,
+    tensorrt,
+    tensorrt_rtx,
 )
-from vab_rt.engines.device_loop import gpu_precision
-from vab_rt.engines.gpu import DeviceArray
 from vab_rt.errors import BackendError, BundleError
 
 CONFIG = tiny_config()
@@ -143,7 +146,9 @@ HOPPER = SimpleNamespace(name="GPU", capability=(9, 0))
 
 
 def library(api, gpu=HOPPER):
-    return tensorrt.library_for(api, gpu)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "tensorrt", api)
+        return tensorrt(gpu)
 
 
 class Memory:
@@ -162,6 +167,7 @@ def array(dtype, shape):
 
 GPU = SimpleNamespace(
     name="GPU",
+    device_id=0,
     handle=0x5000,
     array=array,
     memory_bytes=lambda: (80 << 30, 80 << 30),
@@ -346,35 +352,32 @@ def test_an_engine_with_other_tensors_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("module", "open_it", "extra"),
-    [
-        ("tensorrt", tensorrt.import_tensorrt, "trt"),
-        ("tensorrt_rtx", tensorrt_rtx.import_library, "rtx"),
-    ],
+    ("device", "module", "extra"),
+    [("tensorrt", "tensorrt", "trt"), ("tensorrt-rtx", "tensorrt_rtx", "rtx")],
 )
 def test_a_missing_library_is_an_error_with_the_line_that_installs_it(
-    monkeypatch, module, open_it, extra
+    monkeypatch, device, module, extra
 ):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(BackendError, match=rf'needs {module}.*pip install "vab-rt\[{extra}\]"'):
-        open_it()
+        import_api(device)
 
 
 @pytest.mark.parametrize("version", ["8.6.1", "10.13.3.9"])
 def test_an_old_tensorrt_is_refused(monkeypatch, version):
     monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__=version))
     with pytest.raises(BackendError, match=rf"{re.escape(version)} is installed, expected 10.14"):
-        tensorrt.import_tensorrt()
+        import_api("tensorrt")
     monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="11.0.0.1"))
-    assert tensorrt.import_tensorrt().__version__ == "11.0.0.1"
+    assert import_api("tensorrt").__version__ == "11.0.0.1"
 
 
 def test_a_gpu_that_rtx_does_not_know_is_refused(tiny_bundle, monkeypatch):
-    monkeypatch.setattr(tensorrt_rtx, "import_library", lambda gpu=None: None)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", RecordingApi())
     hopper = SimpleNamespace(name="NVIDIA H100", capability=(9, 0))
-    monkeypatch.setattr(tensorrt_rtx, "Gpu", lambda: hopper)
+    monkeypatch.setattr("vab_rt.engines.tensorrt.Gpu", lambda device_id: hopper)
     with pytest.raises(BackendError, match=r"H100 has compute capability 9.0, .*8.9.* tensorrt or"):
-        tensorrt_rtx.open_engines(open_bundle(tiny_bundle))
+        open_tensorrt(open_bundle(tiny_bundle), "tensorrt-rtx")
 
 
 def with_variants(folder: Path, precision: str, variants: list[str]) -> Path:
@@ -433,7 +436,7 @@ def recorded_rtx(monkeypatch):
 def test_rtx_builds_8_bit_floats_for_those_that_have_them_alone(recorded_rtx, tmp_path):
     bundle = open_bundle(with_variants(tmp_path / "b", "fp32", ["fp16", "fp8"]))
     for capability, expected in (((8, 6), []), ((8, 9), [(0, 89), (1, 120), (2, 121)])):
-        found = tensorrt_rtx.import_library(SimpleNamespace(capability=capability))
+        found = tensorrt_rtx(SimpleNamespace(capability=capability))
         dict(compile_bundle(bundle, found, tmp_path / str(capability[1])))
         assert found.api.calls.count(("set", "allocation")) == 3
         assert [c[1:] for c in found.api.calls if c[0] == "capability"] == expected
@@ -441,8 +444,8 @@ def test_rtx_builds_8_bit_floats_for_those_that_have_them_alone(recorded_rtx, tm
 
 
 def test_rtx_has_the_kernels_of_a_shape_before_it_is_captured(recorded_rtx):
-    api = tensorrt_rtx.import_library().api
-    context = tensorrt_rtx.import_library().open_context(api)
+    api = tensorrt_rtx().api
+    context = tensorrt_rtx().open_context(api)
     assert (context.strategy, context.dynamic_shapes_kernel_specialization_strategy) == (
         "user",
         "eager",
@@ -454,7 +457,7 @@ def test_rtx_has_the_kernels_of_a_shape_before_it_is_captured(recorded_rtx):
 def rtx():
     """TensorRT-RTX itself, which builds without a GPU."""
     pytest.importorskip("tensorrt_rtx", reason='not installed: pip install "vab-rt[rtx]"')
-    return tensorrt_rtx.import_library()
+    return tensorrt_rtx()
 
 
 def test_every_graph_of_a_bundle_is_built_and_kept(rtx, tmp_path):

@@ -10,7 +10,7 @@ from tiny_bundle import tiny_config
 
 from vab_rt.bundle import open_bundle
 from vab_rt.contract import contract_of
-from vab_rt.engines import cuda
+from vab_rt.engines import cuda, open_engines
 from vab_rt.engines.cpu import SessionEngine
 from vab_rt.engines.cuda import OrtGraph, check_placement
 from vab_rt.engines.gpu import DeviceArray
@@ -162,9 +162,9 @@ def test_what_runs_step_after_step_has_a_graph_of_its_own(tiny_bundle, monkeypat
     monkeypatch.setattr(cuda, "OrtGraph", open_graph)
     room = {"memory_bytes": lambda: (80 << 30, 80 << 30)}
     gpu = SimpleNamespace(**vars(GPU) | room)
-    monkeypatch.setattr(cuda, "Gpu", lambda: gpu)
-    engines = cuda.open_engines(open_bundle(tiny_bundle))
-    assert engines.device == "cuda" and engines.gpu is gpu
+    monkeypatch.setattr(cuda, "Gpu", {1: gpu}.__getitem__)
+    engines = open_engines(open_bundle(tiny_bundle), "cuda:1")
+    assert engines.device == "cuda:1" and engines.gpu is gpu
     own = {"visual_encoder": False, "backbone": True, "codec_decoder": False}
     assert opened == {name: (gpu, has_graph) for name, has_graph in own.items()}  # one stream
     assert engines.device_graphs == {name: name for name in own}
@@ -217,7 +217,7 @@ def test_an_onnxruntime_without_the_provider_says_how_to_get_it(tiny_bundle, mon
     with pytest.raises(
         BackendError, match=r'"vab-rt\[gpu\]" && pip install --force-reinstall --no'
     ):
-        cuda.open_engines(open_bundle(tiny_bundle))
+        cuda.open_cuda(open_bundle(tiny_bundle))
 
 
 def test_the_gpu_is_opened_after_the_bundle_is_known_to_fit(tiny_bundle, monkeypatch):
@@ -226,4 +226,4 @@ def test_the_gpu_is_opened_after_the_bundle_is_known_to_fit(tiny_bundle, monkeyp
     with pytest.raises(
         BackendError, match=r'cuda.core cannot be imported .*pip install "vab-rt\[gpu\]"'
     ):
-        cuda.open_engines(open_bundle(tiny_bundle))
+        cuda.open_cuda(open_bundle(tiny_bundle))

@@ -133,9 +133,12 @@ def test_auto_takes_graphs_for_processors_to_the_processor(bundle_copy, caplog, 
         open_engines(open_bundle(bundle_copy), "cuda")
 
 
-def test_an_unknown_device(tiny_bundle):
-    with pytest.raises(OptionError, match="'gpu', expected auto, cpu, cuda, .*; choose"):
-        open_engines(open_bundle(tiny_bundle), "gpu")
+@pytest.mark.parametrize("device", ["gpu", "cpu:1", "auto:0", "cuda:", "cuda:-1", "cuda:first"])
+def test_an_unknown_device(tiny_bundle, device):
+    with pytest.raises(
+        OptionError, match=f"'{device}', expected auto, cpu, cuda, .*cuda:1; choose"
+    ):
+        open_engines(open_bundle(tiny_bundle), device)
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1025])

@@ -8,7 +8,7 @@ from tiny_v2a import make_v2a_bundle, tiny_v2a_config
 
 import vab_rt
 from vab_rt.bundle import open_bundle
-from vab_rt.engines.compiled import compile_bundle
+from vab_rt.engines.tensorrt import compile_bundle, tensorrt_rtx
 from vab_rt.errors import BundleError, OptionError
 from vab_rt.v2a_mapper.config import V2AConfig
 
@@ -99,10 +99,8 @@ def test_a_graph_of_another_width_is_refused(tmp_path, changes, message):
 def test_every_graph_becomes_an_engine(folder, tmp_path):
     """TensorRT-RTX builds without a GPU."""
     pytest.importorskip("tensorrt_rtx", reason='not installed: pip install "vab-rt[rtx]"')
-    from vab_rt.engines import tensorrt_rtx
-
     bundle = open_bundle(folder)
-    engines = dict(compile_bundle(bundle, tensorrt_rtx.import_library(), tmp_path / "cache"))
+    engines = dict(compile_bundle(bundle, tensorrt_rtx(), tmp_path / "cache"))
     assert list(engines) == ["visual_encoder", "mapper", "unet", "vae_decoder", "vocoder"]
     assert all(len(compiled.engine) > 1000 for compiled in engines.values())
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from vab_rt.bundle import Bundle
 from vab_rt.contract import BACKBONES, GraphContract, Tensor
-from vab_rt.engines import Engine, Engines
+from vab_rt.engines.engine import Engine, Engines
 from vab_rt.errors import BackendError, BundleError, is_out_of_memory
 from vab_rt.sampling import fastest_sampler
 from vab_rt.telemetry import silence
@@ -28,7 +28,7 @@ except ImportError as error:
 _NOTHING = 4  # what fails raises, and is told in one line
 
 
-def open_engines(bundle: Bundle, threads: int | None = None) -> Engines:
+def open_cpu(bundle: Bundle, threads: int | None = None) -> Engines:
     """Verify and load every graph, side by side."""
     silence(ort)
     threads = threads or num_physical_cores()

@@ -16,9 +16,9 @@ import numpy as np
 
 from vab_rt.bundle import Bundle
 from vab_rt.contract import GraphContract
-from vab_rt.engines import Engines
 from vab_rt.engines.cpu import check_session, first_line, has_cuda_provider
 from vab_rt.engines.device_loop import (
+    DeviceEngines,
     DeviceGraph,
     Enqueue,
     check_room,
@@ -40,12 +40,12 @@ _SIZES = frozenset(
 does without: its shapes are fixed. It refuses to capture what would be copied."""
 
 
-def open_engines(bundle: Bundle, threads: int | None = None) -> Engines:
+def open_cuda(bundle: Bundle, gpu_id: int = 0) -> DeviceEngines:
     """Verify and load every graph; one that runs step after step replays a graph of its own."""
     check_provider()
     # Not fp8, which onnxruntime widens before it multiplies.
     precisions = {name: gpu_precision(bundle, name) for name in bundle.needed_graphs}
-    gpu = Gpu()
+    gpu = Gpu(gpu_id)
     check_room(gpu, bundle, precisions)
     contracts = bundle.contracts
     graphs: dict[str, DeviceGraph] = {

@@ -20,7 +20,7 @@ from vab_rt.bundle import Bundle
 from vab_rt.config import TokenOptions
 from vab_rt.contract import GraphContract
 from vab_rt.decoding import Tokens, remask_count
-from vab_rt.engines import Engines
+from vab_rt.engines.engine import Engines
 from vab_rt.engines.gpu import DeviceArray, Gpu, in_one_line
 from vab_rt.engines.sampling_kernels import CudaSampler
 from vab_rt.errors import BackendError, BundleError
@@ -259,7 +259,8 @@ def device_engines(
     """The graphs of a bundle on a GPU, as host calls and for the decoding loop."""
     contracts = bundle.contracts
     calls = {name: HostCalls(gpu, graph, contracts[name]) for name, graph in graphs.items()}
-    return DeviceEngines(calls, device, gpu=gpu, device_graphs=graphs, contracts=contracts)
+    name = f"{device}:{gpu.device_id}" if gpu.device_id else device
+    return DeviceEngines(calls, name, gpu=gpu, device_graphs=graphs, contracts=contracts)
 
 
 def gpu_precision(bundle: Bundle, name: str, *, has_fp8: bool = False) -> str:

@@ -1,13 +1,12 @@
 """Engines that this user has compiled on this machine, kept between starts.
 
-A compiled engine is code: loading one is running it. So a file is loaded only when it bears a MAC
-under a random key that was made here and never leaves the folder, which is the user's alone. What
-does not, a damaged file as well as one from elsewhere, is removed and built again, never trusted.
+A compiled engine is code: loading one is running it. So they lie in a folder that nobody else can
+write to, and each bears the hash of itself and of all it depends on. What does not, such as a file
+that is damaged or cut short, is removed and built again, never loaded.
 """
 
 import contextlib
 import hashlib
-import hmac
 import logging
 import os
 import secrets
@@ -21,9 +20,7 @@ from vab_rt.errors import BackendError
 
 log = logging.getLogger(__name__)
 
-KEY_BYTES = 32
-_MAGIC = b"vab-rt engine 1\n"
-_SECRET = "key"
+_MAGIC = b"vab-rt engine 2\n"
 
 
 class EngineKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,15 +51,15 @@ def cached_engine(key: EngineKey, build: Callable[[], bytes], folder: Path | Non
     """
     folder = cache_folder() if folder is None else folder
     try:
-        secret = _open_folder(folder)
+        _make_private(folder)
     except OSError as error:
         log.warning("engines are not kept: %s cannot be used (%s)", folder, error.strerror)
         return build()
     path = folder / key.file
-    engine = _read(path, key, secret)
+    engine = _read(path, key)
     if engine is None:
         engine = build()
-        _write(path, _seal(key, engine, secret), engine)
+        _write(path, _seal(key, engine), engine)
     return engine
 
 
@@ -80,22 +77,13 @@ def cache_folder() -> Path:
     return Path(home) / "vab-rt" / "engines"
 
 
-def _open_folder(folder: Path) -> bytes:
-    """The secret key of a private folder; both are made where they are missing."""
+def _make_private(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if found := _not_private(folder, stat.S_ISDIR):
         raise BackendError(
             f"{folder}, where compiled engines are kept, {found}, expected a folder that only you "
             f"can write to; remove it: rm -r {folder}"
         )
-    path = folder / _SECRET
-    if _not_private(path, stat.S_ISREG) or path.stat().st_size != KEY_BYTES:
-        path.unlink(missing_ok=True)
-        part = folder / f"{_SECRET}.{secrets.token_hex(8)}"
-        part.touch(mode=0o600, exist_ok=False)
-        part.write_bytes(secrets.token_bytes(KEY_BYTES))
-        part.replace(path)
-    return path.read_bytes()
 
 
 def _not_private(path: Path, is_kind: Callable[[int], bool]) -> str | None:
@@ -113,15 +101,15 @@ def _not_private(path: Path, is_kind: Callable[[int], bool]) -> str | None:
     return None
 
 
-def _read(path: Path, key: EngineKey, secret: bytes) -> bytes | None:
+def _read(path: Path, key: EngineKey) -> bytes | None:
     found = _not_private(path, stat.S_ISREG)
     if found == "is not there":
         return None
     content = b"" if found else _content(path)
-    mac_end = len(_MAGIC) + hashlib.sha256().digest_size
-    engine = content[mac_end:]
-    if not found and not hmac.compare_digest(content[:mac_end], _seal(key, engine, secret)):
-        found = "is damaged, or was not built here"
+    seal_end = len(_MAGIC) + hashlib.sha256().digest_size
+    engine = content[seal_end:]
+    if not found and content[:seal_end] != _seal(key, engine):
+        found = "is damaged, or of another version"
     if found:
         log.warning("the engine kept in %s %s: it is built again", path, found)
         with contextlib.suppress(OSError):  # such as a folder: `_write` says that it is in the way
@@ -152,8 +140,8 @@ def _write(path: Path, seal: bytes, engine: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
-def _seal(key: EngineKey, engine: bytes, secret: bytes) -> bytes:
-    mac = hmac.new(secret, msgspec.json.encode(key), hashlib.sha256)
-    mac.update(b"\n")
-    mac.update(engine)
-    return _MAGIC + mac.digest()
+def _seal(key: EngineKey, engine: bytes) -> bytes:
+    digest = hashlib.sha256(msgspec.json.encode(key))
+    digest.update(b"\n")
+    digest.update(engine)
+    return _MAGIC + digest.digest()
