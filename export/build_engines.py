@@ -18,7 +18,14 @@ from training.checkpoint import read_checkpoint, read_parts
 from training.names import print_any_name
 from vab_rt.bundle import Bundle, open_bundle
 from vab_rt.engines.gpu import Gpu
-from vab_rt.engines.tensorrt import Compiled, Library, compile_bundle, tensorrt, tensorrt_rtx
+from vab_rt.engines.tensorrt import (
+    Compiled,
+    Library,
+    compile_bundle,
+    import_api,
+    tensorrt,
+    tensorrt_rtx,
+)
 from vab_rt.errors import BackendError, OptionError, VabError
 
 
@@ -33,6 +40,7 @@ def build_for_devices(
 
 def open_library(backend: str) -> Library:
     """Raises BackendError where the library, or the GPU it builds for, is missing."""
+    import_api(backend)
     if backend == "tensorrt":
         return tensorrt(Gpu())
     try:

@@ -139,7 +139,7 @@ class Gpu:
 
     def __init__(self, device_id: int = 0) -> None:
         self._core, self._driver = _import("cuda.core"), _import("cuda.bindings.driver")
-        check_driver(find_driver())
+        driver = check_driver(find_driver())
         try:
             self._device = self._core.Device(device_id)
             self._device.set_current()
@@ -149,8 +149,9 @@ class Gpu:
             self.capability = int(major), int(minor)
         except Exception as error:  # of the driver, of cuda-core, or of the loader of libraries
             raise BackendError(
-                f"GPU {device_id} cannot be used ({in_one_line(error)}), expected an NVIDIA GPU "
-                "and driver 580 or newer; vab-rt doctor says what is missing"
+                f"GPU {device_id} cannot be used ({in_one_line(error)}), expected one of "
+                f"0 to {len(driver.gpus) - 1} and driver 580 or newer; vab-rt doctor says what is "
+                "missing"
             ) from error
         self.device_id = device_id
         self._uploading: list[npt.NDArray[Any]] = []
@@ -280,8 +281,8 @@ class Gpu:
         return result[1:]
 
 
-def check_driver(driver: FoundDriver | None) -> None:
-    """Raises BackendError where there is none, it does not start, or it is too old."""
+def check_driver(driver: FoundDriver | None) -> FoundDriver:
+    """The same. Raises BackendError where there is none, it does not start, or it is too old."""
     if driver is None:
         raise BackendError(
             "this machine has no NVIDIA driver, expected an NVIDIA GPU and driver 580 or newer: "
@@ -298,6 +299,7 @@ def check_driver(driver: FoundDriver | None) -> None:
             f"expected {cuda_version(LEAST_CUDA)}; install driver 580 or newer: "
             "https://www.nvidia.com/drivers"
         )
+    return driver
 
 
 def in_one_line(error: Exception) -> str:
