@@ -37,7 +37,7 @@ from vab_rt.config import ModelConfig, TokenOptions
 from vab_rt.decoding import remask_count
 from vab_rt.errors import OptionError
 from vab_rt.pipeline import Pipeline
-from vab_rt.video import VideoReader
+from vab_rt.video import Video, read_frames
 
 
 class TorchModel:
@@ -69,8 +69,8 @@ class TorchModel:
     @torch.inference_mode()
     def generate(self, video: Path, options: TokenOptions) -> tuple[Tensor, float]:
         """Samples [1, S] of one clip, and the seconds spent on its tokens."""
-        reader = VideoReader(video, self.config)
-        frames = np.stack(list(reader.frames())[: self.config.num_frames])
+        images, _ = read_frames(Video(video), self.config)
+        frames = np.stack(images[: self.config.num_frames])
         features = self.visual_encoder(torch.from_numpy(frames))[None]  # [1, F, visual_dim]
         begin = time.perf_counter()
         tokens = self.decode_tokens(features, options)

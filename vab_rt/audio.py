@@ -1,6 +1,7 @@
 """Sound, and the files it is written to: wav, flac, mp3, m4a, ogg, or beside a copied video."""
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -17,8 +18,9 @@ from vab_rt.containers import VIDEO_MUXERS
 from vab_rt.edit_list import hide_after
 from vab_rt.errors import OptionError, OutputError
 from vab_rt.media import require_file
-from vab_rt.muxing import CopyPlan, VideoCopy, VideoSelection, copied_video, plan_copy
+from vab_rt.muxing import CopyPlan, VideoCopy, copied_video, plan_copy
 from vab_rt.output import check_output, require_file_name, whole_file, writing
+from vab_rt.video import Video
 
 
 class _Format(NamedTuple):
@@ -66,46 +68,74 @@ class Audio(msgspec.Struct, frozen=True, eq=False):
         self,
         path: str | Path,
         *,
-        video: VideoSelection | str | Path | None = None,
+        video: Video | str | Path | None = None,
         force: bool = False,
     ) -> None:
         """Writes a file; its suffix chooses the format.
 
-        video: mp4, mkv, mov and webm need it, to copy its pictures: a path for all of it, or a
-        VideoSelection for a part. Raises OutputError, MediaError.
+        video: mp4, mkv, mov and webm need it, to copy its video stream. Raises OutputError,
+        MediaError.
         """
-        with AudioWriter(path, self.sample_rate_hz, video=video, force=force) as writer:
-            writer.write(self.samples)
+        with AudioWriter(plan_output(path, video=video, force=force), self.sample_rate_hz) as file:
+            file.write(self.samples)
+
+
+@dataclass(frozen=True)
+class OutputPlan:
+    """A file that can be written, and how a video gets into it: None where it holds sound alone."""
+
+    path: Path
+    force: bool
+    copy: CopyPlan | None
+
+
+def plan_output(
+    path: str | Path, *, video: Video | str | Path | None = None, force: bool = False
+) -> OutputPlan:
+    """For one AudioWriter. video: what the sound belongs to, which no format may overwrite.
+
+    Raises OutputError unless this file can be written: suffix, folder, and the video's codec;
+    MediaError when there is no video to begin with.
+    """
+    path = Path(path)
+    require_file_name(path)
+    suffix = path.suffix.lower()
+    if suffix not in _FORMATS:
+        known = ", ".join(name[1:] for name in _FORMATS)
+        raise OutputError(
+            f"{path} ends in {suffix or 'no suffix'}, expected one of {known}; rename the output"
+        )
+    if suffix in VIDEO_MUXERS and video is None:
+        raise OutputError(
+            f"{path} is a video file, expected a video to copy into it; "
+            "name one, or write .wav, .flac, .mp3, .m4a or .ogg"
+        )
+    video = Video(video) if isinstance(video, str | Path) else video
+    if video is not None:
+        require_file(video.path)
+    check_output(path, force=force, source=video.path if video else None)
+    copy = plan_copy(video, suffix) if suffix in VIDEO_MUXERS and video is not None else None
+    return OutputPlan(path, force, copy)
 
 
 class AudioWriter:
     """Writes sound as it arrives, into a file that appears when the `with` block ends well.
 
-    video: what the sound belongs to, a path for all of it or a VideoSelection; mp4, mkv, mov and
-    webm get a copy of its pictures, and no format may overwrite it. Raises OutputError; on any
-    exception, Ctrl-C included, nothing is left behind.
+    mp4, mkv, mov and webm get a copy of the video stream. Raises OutputError; on any exception,
+    Ctrl-C included, nothing is left behind.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        sample_rate_hz: int,
-        *,
-        video: VideoSelection | str | Path | None = None,
-        force: bool = False,
-    ) -> None:
-        self.path = Path(path)
+    def __init__(self, plan: OutputPlan, sample_rate_hz: int) -> None:
+        self.path = plan.path
         self.sample_rate_hz = sample_rate_hz
         self.num_samples = 0
-        self._force = force
-        self._video = VideoSelection(Path(video)) if isinstance(video, str | Path) else video
+        self._plan = plan
         self._resources = ExitStack()
 
     def __enter__(self) -> Self:
-        plan = _plan(self.path, self._force, self._video)
         with ExitStack() as resources:
-            self._part = resources.enter_context(whole_file(self.path, force=self._force))
-            self._open(plan, resources)
+            self._part = resources.enter_context(whole_file(self.path, force=self._plan.force))
+            self._open(self._plan.copy, resources)
             self._resources = resources.pop_all()
         return self
 
@@ -121,8 +151,7 @@ class AudioWriter:
         self._copy: VideoCopy | None = None
         resources.callback(_close_quietly, container)
         if plan is not None:
-            copy = copied_video(container, suffix, plan, self.path)
-            self._copy = resources.enter_context(copy)
+            self._copy = resources.enter_context(copied_video(container, plan, self.path))
         self._stream = _add_audio_stream(container, chosen, self.sample_rate_hz)
 
     def write(self, samples: NDArray[np.float32]) -> None:
@@ -174,36 +203,6 @@ def _check_shape(samples: NDArray[np.float32]) -> None:
             f"samples have the shape {list(shape)}, expected one dimension, [S], of mono sound; "
             "pass one channel, such as samples.mean(axis=0) of [channels, S]"
         )
-
-
-def check_target(
-    path: str | Path, *, force: bool = False, video: VideoSelection | None = None
-) -> None:
-    """Raises OutputError unless this file can be written: suffix, folder, and the video's codec.
-
-    Raises MediaError when there is no video to begin with.
-    """
-    _plan(Path(path), force, video)
-
-
-def _plan(path: Path, force: bool, video: VideoSelection | None) -> CopyPlan | None:
-    """How the video gets into the file, None where the file has no pictures."""
-    require_file_name(path)
-    suffix = path.suffix.lower()
-    if suffix not in _FORMATS:
-        known = ", ".join(name[1:] for name in _FORMATS)
-        raise OutputError(
-            f"{path} ends in {suffix or 'no suffix'}, expected one of {known}; rename the output"
-        )
-    if suffix in VIDEO_MUXERS and video is None:
-        raise OutputError(
-            f"{path} is a video file, expected a video to copy into it; "
-            "name one, or write .wav, .flac, .mp3, .m4a or .ogg"
-        )
-    if video is not None:
-        require_file(video.path)
-    check_output(path, force=force, source=video.path if video else None)
-    return plan_copy(video, suffix) if suffix in VIDEO_MUXERS and video is not None else None
 
 
 def _add_audio_stream(container: OutputContainer, chosen: _Format, rate_hz: int) -> AudioStream:

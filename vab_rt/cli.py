@@ -176,17 +176,16 @@ def _generate(
     force: bool,
 ) -> dict[str, Any]:
     """Streams from the video to the file; returns what `--json` tells, but for the total time."""
-    from vab_rt.audio import AudioWriter, check_target
-    from vab_rt.muxing import VideoSelection
+    from vab_rt.audio import AudioWriter, plan_output
+    from vab_rt.video import Video
 
-    source = VideoSelection(video, options.start_s, options.duration_s)
-    check_target(out, force=force, video=source)
+    source = Video(video, options.start_s, options.duration_s)
+    plan = plan_output(out, video=source, force=force)
     pipeline = load()
     write_s = 0.0
     timings_s: dict[str, float] = {}
-    writer = AudioWriter(out, pipeline.config.sample_rate_hz, video=source, force=force)
-    with writer:
-        for step in _with_progress(pipeline.generate_steps(video, options), quiet=quiet):
+    with AudioWriter(plan, pipeline.config.sample_rate_hz) as writer:
+        for step in _with_progress(pipeline.generate_steps(source, options), quiet=quiet):
             end_if_told()
             timings_s = step.timings_s
             if step.audio is not None:

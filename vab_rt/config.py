@@ -8,7 +8,8 @@ import msgspec
 
 from vab_rt.errors import BundleError, OptionError
 
-_MAX_S = 1e9  # a longer selection is a mistake
+MAX_S = 1e9
+"""A longer selection is a mistake."""
 MOTION_FRAMES = 50
 """Features that one call of a motion encoder gives; a fixed shape suits every backend."""
 
@@ -184,12 +185,12 @@ class Tuning(
     mask_temperature: float | None = None
 
     def __post_init__(self) -> None:
-        _require_if_given(self, int, "steps", 1, 1024, "1 to 1024")
-        _require_if_given(self, int, "fine_steps", 1, 1024, "1 to 1024")
-        _require_if_given(self, float, "guidance", 0, 100, "0 to 100")
-        _require_if_given(self, float, "temperature", 0.01, 100, "0.01 to 100")
-        _require_if_given(self, int, "top_k", 0, 2**31 - 1, "0 (keep all) or more")
-        _require_if_given(self, float, "mask_temperature", 0, 1000, "0 to 1000")
+        _check(self, int, "steps", 1, 1024, "1 to 1024")
+        _check(self, int, "fine_steps", 1, 1024, "1 to 1024")
+        _check(self, float, "guidance", 0, 100, "0 to 100")
+        _check(self, float, "temperature", 0.01, 100, "0.01 to 100")
+        _check(self, int, "top_k", 0, 2**31 - 1, "0 (keep all) or more")
+        _check(self, float, "mask_temperature", 0, 1000, "0 to 1000")
 
     def named(self) -> dict[str, Any]:
         """What is not left to the model."""
@@ -211,10 +212,14 @@ class GenerateOptions(
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self, int, "seed", 0, 2**64 - 1, "0 to 2**64 - 1")
-        _require(self, float, "start_s", 0, _MAX_S, "0 s or more, at most 1e9 s")
-        least, expected = sys.float_info.min, "more than 0 s, at most 1e9 s"
-        _require_if_given(self, float, "duration_s", least, _MAX_S, expected)
+        seed = number("seed", self.seed, int, 0, 2**64 - 1, "0 to 2**64 - 1")
+        msgspec.structs.force_setattr(self, "seed", seed)
+        start = number("start", self.start_s, float, 0, MAX_S, "0 s or more, at most 1e9 s")
+        msgspec.structs.force_setattr(self, "start_s", start)
+        if self.duration_s is not None:
+            least, expected = sys.float_info.min, "more than 0 s, at most 1e9 s"
+            duration = number("duration", self.duration_s, float, least, MAX_S, expected)
+            msgspec.structs.force_setattr(self, "duration_s", duration)
 
 
 class TokenOptions(GenerateOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -255,26 +260,23 @@ def fill_in(wishes: Tuning, defaults: Options, system: str) -> Options:
     return msgspec.structs.replace(defaults, **named)
 
 
-Number = type[int] | type[float]
-
-
-def _require_if_given(
-    options: Tuning, kind: Number, field: str, least: float, most: float, expected: str
+def _check(
+    options: Tuning, kind: type[float], field: str, least: float, most: float, expected: str
 ) -> None:
-    if getattr(options, field) is not None:
-        _require(options, kind, field, least, most, expected)
+    found = getattr(options, field)
+    if found is not None:
+        checked = number(field, found, kind, least, most, expected)
+        msgspec.structs.force_setattr(options, field, checked)
 
 
-def _require(
-    options: Tuning, kind: Number, field: str, least: float, most: float, expected: str
-) -> None:
-    """Raises OptionError unless the field is such a number; one of NumPy's becomes Python's own."""
-    option, found = field.removesuffix("_s"), getattr(options, field)
+def number(
+    option: str, found: Any, kind: type[float], least: float, most: float, expected: str
+) -> float:
+    """The same as one of Python's own. Raises OptionError for another kind, or out of range."""
     is_number = isinstance(found, numbers.Integral if kind is int else numbers.Real)
     if not is_number:
-        number = "a whole number" if kind is int else "a number"
-        raise OptionError(f"{option} is {found!r}, expected {number}, {expected}")
+        words = "a whole number" if kind is int else "a number"
+        raise OptionError(f"{option} is {found!r}, expected {words}, {expected}")
     if not least <= found <= most:
         raise OptionError(f"{option} is {found}, expected {expected}")
-    if not isinstance(found, int | float):
-        msgspec.structs.force_setattr(options, field, kind(found))
+    return found if isinstance(found, int | float) else kind(found)

@@ -163,7 +163,8 @@ def _at_zero(packet: VideoPacket, stream: VideoStream, source: VideoStream) -> V
 
 
 def _decoded(stream: VideoStream, packet: VideoPacket) -> VideoFrame | None:
-    """The frame of one packet, None where it needs others. Ends the decoder of the stream."""
+    """The frame of one packet, None where it needs others."""
+    stream.codec_context.flush_buffers()
     try:
         return next(iter([*stream.decode(packet), *stream.decode(None)]), None)
     except av.error.FFmpegError:

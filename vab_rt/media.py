@@ -6,7 +6,7 @@ Times are exact fractions of a second, as the container counts them.
 import stat
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from fractions import Fraction
 from heapq import heappop, heappush
 from pathlib import Path
@@ -20,12 +20,21 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vab_rt.errors import MediaError, MediaWarning
-from vab_rt.packets import frame_s, may_jump, starts_again, tells_order, timed_packets
+from vab_rt.packets import (
+    VideoPacket,
+    frame_s,
+    may_jump,
+    starts_again,
+    tells_order,
+    timed_packets,
+)
 from vab_rt.paths import address_of
 
 # Above this many pixels (4096 x 2304) frames are decoded by slices: one thread per frame would
 # hold as many 50 to 100 MB frames as there are cores.
 _MAX_FRAME_THREADED_PIXELS = 4096 * 2304
+_MAX_HELD = 100  # packets: more than telling the order of display and decoding two frames take
+_SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # reliably, both ways
 _NO_STILL_S = 1  # a lone frame that is shown for so long has a length of its own
 
 
@@ -52,52 +61,147 @@ class VideoInfo(msgspec.Struct, frozen=True, kw_only=True):
     tells_order: bool
 
 
+class Source:
+    """An open video file. Its packets are read from the beginning, or from a key frame, as often as
+    one likes: the first of them are held, and containers made for files find back to these. Others
+    are opened again. Only the latest iterator over packets may be used.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._first: tuple[object, ...] | None = None
+        self._open()
+
+    def _open(self) -> None:
+        self.container, self.stream = _open_input(self.path)
+        self._restart(begins=True)
+
+    def _restart(self, *, begins: bool) -> None:
+        """Packets come from where the container stands, at its beginning or not."""
+        self._unread = timed_packets(self.container, self.stream)
+        self._held: list[VideoPacket] | None = [] if begins else None
+        self._error: av.error.FFmpegError | None = None
+
+    def close(self) -> None:
+        self.container.close()
+
+    def packets(self) -> Iterator[VideoPacket]:
+        """From the beginning, times rising though the clock starts again. Raises FFmpegError."""
+        self.stream.codec_context.flush_buffers()
+        if self._held is None and not self._found_back():
+            self.close()
+            self._open()
+        yield from tuple(self._held or ())
+        yield from self._rest()
+
+    def packets_from(self, seconds: Fraction) -> Iterator[VideoPacket]:
+        """From a key frame that lets this moment be shown; from the beginning where a seek lands
+        after it, or cannot be. Raises FFmpegError."""
+        if self._seek(seconds):
+            first = next(decode(self._rest(), self.stream, self.path, warn=False), None)
+            if first is not None and first[1] <= seconds and self._seek(seconds):
+                return self._rest()
+        return self.packets()
+
+    def _rest(self) -> Iterator[VideoPacket]:
+        """What has not been read yet; an error that ended it is raised again."""
+        if self._error is not None:
+            raise self._error
+        try:
+            for packet in self._unread:
+                if self._held is not None:
+                    self._first = self._first or _identity(packet)
+                    self._held.append(packet)
+                    self._held = self._held if len(self._held) <= _MAX_HELD else None
+                yield packet
+        except av.error.FFmpegError as error:
+            self._error = error
+            raise
+
+    def _seek(self, seconds: Fraction) -> bool:
+        if self.container.format.name not in _SEEKABLE:
+            self.close()
+            self._open()
+            if starts_again(self.container, self.stream):
+                self._held = None
+                return False
+        self._restart(begins=False)
+        try:
+            seek(self.container, self.stream, seconds)
+        except av.error.FFmpegError:
+            return False
+        return True
+
+    def _found_back(self) -> bool:
+        if self._first is None or self.container.format.name not in _SEEKABLE:
+            return False
+        *_, dts = self._first
+        if not isinstance(dts, int) or not self._seek(dts * (self.stream.time_base or Fraction(1))):
+            return False
+        self._restart(begins=True)
+        found = next(self._rest(), None)
+        return found is not None and _identity(found) == self._first
+
+
+def _identity(packet: VideoPacket) -> tuple[object, ...]:
+    return packet.pos, packet.size, packet.pts, packet.dts
+
+
 def probe(path: str | Path) -> VideoInfo:
     """Facts of a video file, from its header and its first decodable frame. Raises MediaError."""
-    path = Path(path)
-    with open_video(path) as (container, stream):
-        is_ordered = tells_order(container, stream)
-    with open_video(path) as (container, stream):
-        frames = decode(container, stream, path, warn=False, tells_order=is_ordered)
-        first, second = next(frames, None), next(frames, None)
-        if first is None:
-            raise MediaError(
-                f"no frame of {path} could be decoded ({stream.codec_context.name}); "
-                "expected a playable video, check the file in a player"
-            )
-        frame, begin, end = first
-        aspect = stream.sample_aspect_ratio or Fraction(1)
-        width, height = square_pixels(frame, aspect)
-        turned = frame.rotation % 180 != 0
-        rate = stream.average_rate or stream.guessed_rate
-        own = _own_duration(container, stream)
-        return VideoInfo(
-            codec=stream.codec_context.codec.canonical_name,
-            width=height if turned else width,
-            height=width if turned else height,
-            rate_hz=float(rate) if rate else None,
-            duration_s=own if own is not None else _whole_duration(container),
-            own_duration_s=own,
-            first_s=begin,
-            pixel_aspect=aspect,
-            is_still=second is None and end - begin < _NO_STILL_S and _has_one_packet(path),
-            tells_order=is_ordered,
+    with closing(Source(Path(path))) as source:
+        return examine(source)
+
+
+def examine(source: Source) -> VideoInfo:
+    """The same of a file that is open already."""
+    container, stream, path = source.container, source.stream, source.path
+    is_ordered = tells_order(source.packets(), stream)
+    frames = decode(source.packets(), stream, path, warn=False, tells_order=is_ordered)
+    first, second = next(frames, None), next(frames, None)
+    if first is None:
+        raise MediaError(
+            f"no frame of {path} could be decoded ({stream.codec_context.name}); "
+            "expected a playable video, check the file in a player"
         )
+    frame, begin, end = first
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    width, height = square_pixels(frame, aspect)
+    turned = frame.rotation % 180 != 0
+    rate = stream.average_rate or stream.guessed_rate
+    own = _own_duration(container, stream)
+    return VideoInfo(
+        codec=stream.codec_context.codec.canonical_name,
+        width=height if turned else width,
+        height=width if turned else height,
+        rate_hz=float(rate) if rate else None,
+        duration_s=own if own is not None else _whole_duration(container),
+        own_duration_s=own,
+        first_s=begin,
+        pixel_aspect=aspect,
+        is_still=second is None and end - begin < _NO_STILL_S and _has_one_packet(source),
+        tells_order=is_ordered,
+    )
 
 
-def _has_one_packet(path: Path) -> bool:
-    with open_video(path) as (container, stream):
-        try:
-            return sum(packet.size > 0 for packet in container.demux(stream)) == 1
-        except MemoryError:  # FFmpeg's is both
-            raise
-        except av.error.FFmpegError:
-            return False  # there is more, if damaged
+def _has_one_packet(source: Source) -> bool:
+    try:
+        return sum(packet.size > 0 for packet in source.packets()) == 1
+    except MemoryError:  # FFmpeg's is both
+        raise
+    except av.error.FFmpegError:
+        return False  # there is more, if damaged
 
 
 @contextmanager
 def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its video stream, ready to decode. Raises MediaError."""
+    container, stream = _open_input(path)
+    with container:
+        yield container, stream
+
+
+def _open_input(path: Path) -> tuple[InputContainer, VideoStream]:
     require_file(path)
     try:
         # "file:" keeps a name such as "a:b.mp4" from being read as a protocol.
@@ -113,11 +217,10 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             f"{path} cannot be read as video ({_reason(error)}); expected a complete video file "
             "such as mp4, mov, mkv or webm; copy it again, or convert it"
         ) from error
-    with container:
-        stream = _video_stream(container, path)
-        large = stream.width * stream.height > _MAX_FRAME_THREADED_PIXELS
-        stream.thread_type = "SLICE" if large else "AUTO"
-        yield container, stream
+    stream = _video_stream(container, path)
+    large = stream.width * stream.height > _MAX_FRAME_THREADED_PIXELS
+    stream.thread_type = "SLICE" if large else "AUTO"
+    return container, stream
 
 
 def require_file(path: Path) -> None:
@@ -183,7 +286,7 @@ def _whole_duration(container: InputContainer) -> float | None:
 
 
 def decode(
-    container: InputContainer,
+    packets: Iterator[VideoPacket],
     stream: VideoStream,
     path: Path,
     warn: bool = True,
@@ -198,7 +301,7 @@ def decode(
     length = frame_s(stream)
     slots: list[int] | None = None if tells_order else []
     try:
-        for frame in _frames_or_none(container, stream, slots):
+        for frame in _frames_or_none(packets, stream, slots):
             if frame is None:
                 num_damaged += 1
                 continue
@@ -223,11 +326,10 @@ def decode(
 
 
 def _frames_or_none(
-    container: InputContainer, stream: VideoStream, slots: list[int] | None
+    packets: Iterator[VideoPacket], stream: VideoStream, slots: list[int] | None
 ) -> Iterator[VideoFrame | None]:
     """Decoded frames; None for each packet that could not be decoded or read. The packets' times
     go into the heap `slots`."""
-    packets = timed_packets(container, stream)
     is_readable = True
     while is_readable:
         try:
@@ -254,20 +356,6 @@ def _frames_or_none(
 
 def seek(container: InputContainer, stream: VideoStream, seconds: Fraction) -> None:
     container.seek(int(seconds / (stream.time_base or Fraction(1))), stream=stream)
-
-
-def seek_lands_before(path: Path, seconds: Fraction) -> bool:
-    """Whether a seek lets this moment be shown: some containers land after it, or cannot seek."""
-    with open_video(path) as (container, stream):
-        if starts_again(container, stream):
-            return False
-    with open_video(path) as (container, stream):
-        try:
-            seek(container, stream, seconds)
-        except av.error.FFmpegError:
-            return False
-        first = next(decode(container, stream, path, warn=False), None)
-        return first is not None and first[1] <= seconds
 
 
 def square_pixels(frame: VideoFrame, aspect: Fraction) -> tuple[int, int]:

@@ -2,27 +2,21 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 
 import av.error
-import msgspec
-from av.container import InputContainer, OutputContainer
+from av.container import OutputContainer
 from av.video.stream import VideoStream
 
 from vab_rt.containers import VIDEO_MUXERS, Copied, Form, add_stream, form_for, tell_dropped
 from vab_rt.errors import OutputError
-from vab_rt.media import VideoInfo, open_video, probe, seek, seek_lands_before
-from vab_rt.packets import (
-    DisplayTimes,
-    VideoPacket,
-    display_times,
-    readable_packets,
-    timed_packets,
-)
-from vab_rt.video import exact_seconds, start_beyond_end
+from vab_rt.media import Source, VideoInfo
+from vab_rt.packets import DisplayTimes, VideoPacket, display_times, readable
+from vab_rt.video import Video, start_beyond_end
 
 # These start playing at time 0 whatever comes before it, and end where they say (an edit list), so
 # a copy can begin and end between two key frames: the frames around are there, but not shown.
@@ -32,37 +26,41 @@ _PACKED = re.compile(rb"DivX\d+(b|Build)\d+p")
 _WITHOUT_VIDEO = ".wav, .flac, .mp3, .m4a or .ogg"
 
 
-class VideoSelection(msgspec.Struct, frozen=True):
-    """Which part of which video to copy. duration_s None goes to the end."""
+@dataclass(frozen=True, kw_only=True)
+class CopyPlan:
+    """How a video is copied into a container, once nothing speaks against it.
 
-    path: Path
-    start_s: float = 0.0
-    duration_s: float | None = None
-
-
-class CopyPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """How a selection is copied, once nothing speaks against it.
-
-    begin, end: of what is displayed, in the container's seconds; end None is the last packet's.
-    times: where the container does not tell in which order frames are displayed.
+    source: the open input. begin, end: of what is displayed, in the input's seconds; end None is
+    the last packet's. times: where the input does not tell in which order frames are displayed.
     """
 
-    selection: VideoSelection
-    info: VideoInfo
+    source: Source
+    video: Video
+    suffix: str
     form: Form
     begin: Fraction
     end: Fraction | None
     times: DisplayTimes | None
 
-    def packets(self, source: InputContainer, stream: VideoStream) -> Iterator[VideoPacket]:
-        """From the key frame at or before the start to the last that is needed."""
-        first = _from_key_frame(self.selection, source, stream, self.begin, self.times)
-        return _up_to_end(first, self.end)
+    def copied(self) -> Copied:
+        length = None if self.end is None else self.end - self.begin
+        source, zero = self.source, self.video.info.first_s
+        return Copied(source.container, source.stream, zero, self.video.start, length)
 
-    def copied(self, source: InputContainer, stream: VideoStream) -> Copied:
-        start, end = exact_seconds(self.selection.start_s), self.end
-        length = None if end is None else end - self.begin
-        return Copied(source, stream, self.info.first_s, start, length)
+    def from_key_frame(self) -> Iterator[VideoPacket]:
+        """Packets in stored order from a key frame at or before `begin`."""
+        source = self.source
+        packets = source.packets_from(self.begin) if self.video.start else source.packets()
+        started = False
+        try:
+            for packet in packets:
+                started = started or packet.is_keyframe
+                if started and packet.size:
+                    if self.times is not None:
+                        _display_at(packet, self.times)
+                    yield packet
+        except av.error.FFmpegError:
+            return  # the rest cannot be read: the reader of the frames has warned
 
 
 class VideoCopy:
@@ -91,57 +89,44 @@ class VideoCopy:
             self._next = next(self._packets, None)
 
 
-def plan_copy(selection: VideoSelection, suffix: str) -> CopyPlan:
+def plan_copy(video: Video, suffix: str) -> CopyPlan:
     """How to copy this selection into such a container, unchanged.
 
     Raises OutputError where that cannot be, and OptionError where the copy would have to begin
     beyond the video's end.
     """
-    info = probe(selection.path)
+    info = video.info
     if info.is_still:
         raise OutputError(
-            f"{selection.path} is a still, which {suffix} would show for a moment, expected a "
+            f"{video.path} is a still, which {suffix} would show for a moment, expected a "
             f"video; write {_WITHOUT_VIDEO}, or make a video of it first"
         )
-    begin = info.first_s + exact_seconds(selection.start_s)
-    first, form = _form(selection, info, suffix)
-    if first.dts is None and first.pts is None:
-        raise OutputError(
-            f"{selection.path} has no timestamps that a copy could keep, expected a container "
-            "such as mp4 around its video; convert it first, or write .wav"
-        )
-    if info.codec == "mpeg4" and _PACKED.search(bytes(first)):
-        raise OutputError(
-            f"{selection.path} has two frames in one packet (DivX), expected one in each; "
-            "convert it first, or write .wav"
-        )
-    times = None if info.tells_order else _display_times(selection.path)
+    source = Source(video.path)
+    form = _form(source, info, suffix)
+    times = None if info.tells_order else display_times(source.packets(), source.stream)
+    begin = info.first_s + video.start
+    end = _end(video, begin, _cut(source, suffix))
     plan = CopyPlan(
-        selection=selection,
-        info=info,
-        form=form,
-        begin=begin,
-        end=_end(selection, begin, _cut(selection.path, suffix)),
-        times=times,
+        source=source, video=video, suffix=suffix, form=form, begin=begin, end=end, times=times
     )
     if suffix not in HAS_EDIT_LIST:
-        _check_key_frame(plan, suffix)
+        _check_key_frame(plan)
     return plan
 
 
-def _form(selection: VideoSelection, info: VideoInfo, suffix: str) -> tuple[VideoPacket, Form]:
-    """The first packet that can be decoded alone, and how its stream fits the container."""
+def _form(source: Source, info: VideoInfo, suffix: str) -> Form:
+    """How the stream fits the container, by the first packet that can be decoded alone."""
+    packets = readable(source.packets())
+    first = next((packet for packet in packets if packet.is_keyframe), None)
     forms: dict[str, Form] = {}
     for each in (suffix, *(other for other in VIDEO_MUXERS if other != suffix)):
-        with open_video(selection.path) as (container, stream):
-            packets = readable_packets(container, stream)
-            first = next((packet for packet in packets if packet.is_keyframe), None)
-            if first is None:
-                break
-            copied = Copied(container, stream, info.first_s, Fraction(0), None)
-            form = form_for(copied, first, each, selection.path)
+        if first is None:
+            break
+        copied = Copied(source.container, source.stream, info.first_s, Fraction(0), None)
+        form = form_for(copied, first, each, source.path)
         if form is not None and each == suffix:
-            return first, form
+            _check_packet(first, info, source.path)
+            return form
         if form is not None:
             forms[each] = form
     choices = ("one of " if len(forms) > 1 else "") + (", ".join(forms) or ".wav")
@@ -151,24 +136,31 @@ def _form(selection: VideoSelection, info: VideoInfo, suffix: str) -> tuple[Vide
     )
 
 
-def _display_times(path: Path) -> DisplayTimes:
-    with open_video(path) as (container, stream):
-        return display_times(container, stream)
+def _check_packet(first: VideoPacket, info: VideoInfo, path: Path) -> None:
+    if first.dts is None and first.pts is None:
+        raise OutputError(
+            f"{path} has no timestamps that a copy could keep, expected a container "
+            "such as mp4 around its video; convert it first, or write .wav"
+        )
+    if info.codec == "mpeg4" and _PACKED.search(bytes(first)):
+        raise OutputError(
+            f"{path} has two frames in one packet (DivX), expected one in each; "
+            "convert it first, or write .wav"
+        )
 
 
-def _cut(path: Path, suffix: str) -> Fraction | None:
-    """Where an edit list ends the display before the packets do, in the container's seconds.
+def _cut(source: Source, suffix: str) -> Fraction | None:
+    """Where an edit list ends the display before the packets do, in the input's seconds.
 
     Raises OutputError for one that the copy cannot have: frames that are stored between those that
     are shown, but are not shown.
     """
-    with open_video(path) as (container, stream):
-        if not any(entry.is_discard for entry in stream.index_entries):
-            return None
-        spans = [
-            (packet.is_discard, _display_s(packet), (packet.duration or 0) * packet.time_base)
-            for packet in readable_packets(container, stream)
-        ]
+    if not any(entry.is_discard for entry in source.stream.index_entries):
+        return None
+    spans = [
+        (packet.is_discard, _display_s(packet), (packet.duration or 0) * packet.time_base)
+        for packet in readable(source.packets())
+    ]
     shown = [number for number, (is_hidden, *_) in enumerate(spans) if not is_hidden]
     if not shown:
         return None
@@ -178,43 +170,40 @@ def _cut(path: Path, suffix: str) -> Fraction | None:
     needed_later = any(at > last for at in within) and suffix not in HAS_EDIT_LIST
     if needed_later or any(at <= last for at in within):
         raise OutputError(
-            f"the edit list of {path} hides frames that others need, which {suffix} cannot; "
+            f"the edit list of {source.path} hides frames that others need, which {suffix} cannot; "
             f"expected {'an uncut video' if not needed_later else '.mp4 or .mov'} "
             f"for a copy; write {_WITHOUT_VIDEO}, or convert the video first"
         )
     return last + length
 
 
-def _end(selection: VideoSelection, begin: Fraction, cut: Fraction | None) -> Fraction | None:
-    if selection.duration_s is None:
+def _end(video: Video, begin: Fraction, cut: Fraction | None) -> Fraction | None:
+    if video.length is None:
         return cut
-    end = begin + exact_seconds(selection.duration_s)
+    end = begin + video.length
     return end if cut is None else min(end, cut)
 
 
-def _check_key_frame(plan: CopyPlan, suffix: str) -> None:
+def _check_key_frame(plan: CopyPlan) -> None:
     """Raises OutputError, or OptionError beyond the end, unless the copy begins at a key frame."""
-    begin, zero = plan.begin, plan.info.first_s
-    with open_video(plan.selection.path) as (container, stream):
-        packets = _from_key_frame(plan.selection, container, stream, begin, plan.times)
-        first = next(packets, None)
-        if first is not None and abs(_display_s(first) - begin) <= _SAME_TIME:
-            return
-        end = zero if first is None else _end_s(chain([first], packets), begin)
+    begin, zero = plan.begin, plan.video.info.first_s
+    packets = plan.from_key_frame()
+    first = next(packets, None)
+    if first is not None and abs(_display_s(first) - begin) <= _SAME_TIME:
+        return
+    end = zero if first is None else _end_s(chain([first], packets), begin)
     if first is None or end <= begin:
         raise start_beyond_end(begin - zero, end - zero)
     key = float(_display_s(first) - zero)
     advice = f"use --start {key:g}, or write" if key >= 0 else "write"
     raise OutputError(
-        f"start {plan.selection.start_s:g} s is between key frames, expected a key frame because "
-        f"{suffix} cannot begin elsewhere; {advice} .mp4 or .mov"
+        f"start {plan.video.start_s:g} s is between key frames, expected a key frame because "
+        f"{plan.suffix} cannot begin elsewhere; {advice} .mp4 or .mov"
     )
 
 
 @contextmanager
-def copied_video(
-    container: OutputContainer, suffix: str, plan: CopyPlan, out: Path
-) -> Iterator[VideoCopy]:
+def copied_video(container: OutputContainer, plan: CopyPlan, out: Path) -> Iterator[VideoCopy]:
     """Adds the video stream that `plan` is about to `container`; time 0 is the selection's start.
 
     Payloads are those of the source. A selection that ends where frames are stored out of order
@@ -222,42 +211,19 @@ def copied_video(
     that begins within a frame begins with the rest of it, or in players that cannot with the next
     frame. Warns of what the input has beside the video.
     """
-    path = plan.selection.path
-    with open_video(path) as (source, stream):
-        copied = plan.copied(source, stream)
-        tell_dropped(copied, plan.form, path, out)
-        target = add_stream(copied, container, suffix, plan.form)
+    with closing(plan.source):
+        copied = plan.copied()
+        tell_dropped(copied, plan.form, plan.video.path, out)
+        target = add_stream(copied, container, plan.suffix, plan.form)
         if plan.times is not None:
-            target.codec_context.framerate = 1 / (
-                plan.times.step * (stream.time_base or Fraction(1))
-            )
-        packets = plan.packets(source, stream)
-        if suffix not in HAS_EDIT_LIST:
+            base = copied.stream.time_base or Fraction(1)
+            target.codec_context.framerate = 1 / (plan.times.step * base)
+        packets, end_s = _up_to_end(plan.from_key_frame(), plan.end), None
+        if plan.suffix not in HAS_EDIT_LIST:
             packets = (p for p in packets if _display_s(p) >= plan.begin - _SAME_TIME)
-        end_s = None if plan.end is None or suffix not in HAS_EDIT_LIST else plan.end - plan.begin
+        elif plan.end is not None:
+            end_s = plan.end - plan.begin
         yield VideoCopy(_shifted(packets, target, plan.begin), container, end_s)
-
-
-def _from_key_frame(
-    selection: VideoSelection,
-    source: InputContainer,
-    stream: VideoStream,
-    begin: Fraction,
-    times: DisplayTimes | None,
-) -> Iterator[VideoPacket]:
-    """Packets in stored order from a key frame at or before `begin`."""
-    if selection.start_s > 0 and seek_lands_before(selection.path, begin):
-        seek(source, stream, begin)
-    started = False
-    try:
-        for packet in timed_packets(source, stream):
-            started = started or packet.is_keyframe
-            if started and packet.size:
-                if times is not None:
-                    _display_at(packet, times)
-                yield packet
-    except av.error.FFmpegError:
-        return  # the rest cannot be read: the reader of the pictures has warned
 
 
 def _display_at(packet: VideoPacket, times: DisplayTimes) -> None:

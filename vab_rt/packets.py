@@ -84,12 +84,11 @@ def frame_s(stream: VideoStream) -> Fraction:
     return 1 / (stream.average_rate or stream.guessed_rate or Fraction(25))
 
 
-def tells_order(container: InputContainer, stream: VideoStream) -> bool:
-    """Whether the times of display are there, from the first packets of a container of its own."""
+def tells_order(packets: Iterator[VideoPacket], stream: VideoStream) -> bool:
+    """Whether the times of display are there, by the first packets. Uses up the decoder."""
     if not stream.codec_context.has_b_frames:
         return True
-    packets = readable_packets(container, stream)
-    first = list(islice(packets, _ENOUGH))
+    first = list(islice(readable(packets), _ENOUGH))
     if any((a.pts or 0) > (b.pts or 0) for a, b in pairwise(first)):
         return True
     return all(a < b for a, b in pairwise(_shown(iter(first), stream)))
@@ -104,13 +103,13 @@ class DisplayTimes(msgspec.Struct, frozen=True):
     step: int
 
 
-def display_times(container: InputContainer, stream: VideoStream) -> DisplayTimes:
+def display_times(packets: Iterator[VideoPacket], stream: VideoStream) -> DisplayTimes:
     """Of a stream that does not tell: decodes all of it. The n-th frame that is shown is shown at
     the time of the n-th packet."""
     places: list[tuple[int, int]] = []
 
     def noted() -> Iterator[VideoPacket]:
-        for packet in readable_packets(container, stream):
+        for packet in readable(packets):
             places.append((packet.pos or 0, packet.dts or 0))
             yield packet
 
@@ -130,10 +129,10 @@ def display_times(container: InputContainer, stream: VideoStream) -> DisplayTime
     return DisplayTimes(pts, delay, step)
 
 
-def readable_packets(container: InputContainer, stream: VideoStream) -> Iterator[VideoPacket]:
+def readable(packets: Iterator[VideoPacket]) -> Iterator[VideoPacket]:
     """Those that have something in them, up to where the file is damaged."""
     try:
-        yield from (packet for packet in timed_packets(container, stream) if packet.size)
+        yield from (packet for packet in packets if packet.size)
     except av.error.FFmpegError:
         return
 

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,10 @@ from vab_rt.engines import Engines, open_engines
 from vab_rt.errors import BundleError, OptionError
 from vab_rt.hub import open_model
 from vab_rt.loudness import Limiter
+from vab_rt.seeing import see_all
 from vab_rt.stopwatch import Stopwatch
 from vab_rt.systems import State, System, open_system
-from vab_rt.video import VideoReader
+from vab_rt.video import Video
 from vab_rt.windows import Window, cut_windows, join, num_windows
 
 DEFAULTS = GenerateOptions()
@@ -60,7 +60,7 @@ class Pipeline:
     def device(self) -> str:
         return self.system.device
 
-    def generate(self, video: str | Path, options: GenerateOptions = DEFAULTS) -> Audio:
+    def generate(self, video: Video | str | Path, options: GenerateOptions = DEFAULTS) -> Audio:
         """The sound of a video, exactly as long as the selected part of it.
 
         Raises MediaError for what cannot be read, OptionError for a selection without content.
@@ -70,25 +70,26 @@ class Pipeline:
         return Audio(np.concatenate(parts), self.config.sample_rate_hz)
 
     def generate_steps(
-        self, video: str | Path, options: GenerateOptions = DEFAULTS
+        self, video: Video | str | Path, options: GenerateOptions = DEFAULTS
     ) -> Iterator[Step]:
         """The same, step by step; the `audio` of all steps in a row is the sound.
 
         On a GPU only the last step of each window is seen, as nothing comes back before it. Memory
         does not grow with the length of the video.
         """
+        if isinstance(video, str | Path):
+            video = Video(video, options.start_s, options.duration_s)
         c, system = self.config, self.system
         decoding, rendering = system.stages
         clock, num_steps = Stopwatch(*STAGES, decoding, rendering), system.num_steps(options)
+        seen_s = min(SEEN_S, c.clip_s / 2)
         with clock.time("decode_video"):
-            seen_s = min(SEEN_S, c.clip_s / 2)
-            reader = VideoReader(video, c, options.start_s, options.duration_s, seen_s)
-        frames = clock.each("decode_video", reader.frames())
-        features = clock.each("visual", system.see(frames))
+            lead_s = video.lead_s(seen_s)
+        frames = clock.each("decode_video", video.frames(c, seen_s))
+        stream = clock.each("visual", see_all(frames, system.see))
         state: State | None = None
         tail, limiter = np.empty(0, np.float32), Limiter(c.sample_rate_hz)
-        duration_s = partial(_exact_duration, reader, c)
-        for window in cut_windows(features, duration_s, c, reader.lead_s):
+        for window in cut_windows(stream, c, lead_s):
             steps = system.decode(window, state, options)
             for step, state in clock.each(decoding, steps):
                 audio = None
@@ -98,7 +99,7 @@ class Pipeline:
                         audio = limiter.add(heard, is_last=window.is_last)
                 yield Step(
                     window=window.index,
-                    num_windows=_expected_windows(reader, window, c),
+                    num_windows=_expected_windows(video, window, c),
                     step=step,
                     num_steps=num_steps,
                     state=state[0],
@@ -143,18 +144,9 @@ def load(
     return Pipeline(system, load_s=time.perf_counter() - begin)
 
 
-def _exact_duration(reader: VideoReader, config: ClipConfig) -> float:
-    if config.samples_in(reader.duration_s) < 1:
-        raise OptionError(
-            f"the selection is {reader.duration_s:g} s long, expected at least one sample, "
-            f"1/{config.sample_rate_hz} s; choose an earlier start or a longer duration"
-        )
-    return reader.duration_s
-
-
-def _expected_windows(reader: VideoReader, window: Window, config: ClipConfig) -> int | None:
+def _expected_windows(video: Video, window: Window, config: ClipConfig) -> int | None:
     if window.is_last:
         return window.index + 1
-    if reader.expected_s is None:
+    if video.expected_s is None:
         return None
-    return max(window.index + 2, num_windows(reader.expected_s, config))
+    return max(window.index + 2, num_windows(video.expected_s, config))

@@ -1,23 +1,30 @@
-"""Reads a video file: one pass, one picture per visual tick, and the exact length at its end.
+"""Reads a video file: one pass, one frame per visual tick, and the exact length at its end.
 
 Time 0 is the timestamp of the first displayed frame, whatever the container counts from. A frame is
 on display from its timestamp to the next frame's, so variable frame rates need no special case.
 Interlaced frames are shown as they are stored, both fields at once.
 """
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from vab_rt.config import ClipConfig
+from vab_rt.config import MAX_S, ClipConfig, number
 from vab_rt.errors import MediaWarning, OptionError
-from vab_rt.media import decode, open_video, probe, seek, seek_lands_before, square_pixels
+from vab_rt.media import Source, VideoInfo, decode, examine, square_pixels
+
+Image: TypeAlias = NDArray[np.uint8]
 
 # Every flag that makes swscale give the same bytes on every processor.
 _SCALING = (
@@ -42,84 +49,97 @@ def start_beyond_end(start: Fraction, end: Fraction) -> OptionError:
     )
 
 
-class VideoReader:
-    """The pictures of one selection of a video, and its length once they have been read.
+class Frame(NamedTuple):
+    """What is on display at one visual tick."""
 
-    seen_s: where the selection is shorter and the video has more around it, pictures are of this
-    many seconds with the selection in their middle. A still takes as long as duration_s says.
-    Raises MediaError, and OptionError for a still without duration_s or with a start.
+    image: Image
+    end_s: float | None = None
+    """with the last frame alone: the exact length of the selection"""
+
+
+@dataclass(frozen=True, init=False)
+class Video:
+    """A video file, or a part of it. Opened when it is first needed, and probed once.
+
+    Raises OptionError for a start or a duration out of its range; MediaError, and OptionError for a
+    still without a duration or with a start, when it is opened.
     """
 
+    path: Path
+    start_s: float
+    """where the part begins, counted from the first displayed frame"""
+    duration_s: float | None
+    """how long it is; None goes to the end. A still takes as long as this says"""
+
     def __init__(
-        self,
-        path: str | Path,
-        config: ClipConfig,
-        start_s: float = 0.0,
-        duration_s: float | None = None,
-        seen_s: float = 0.0,
+        self, path: str | Path, start_s: float = 0.0, duration_s: float | None = None
     ) -> None:
-        self.path = Path(path)
-        self.info = probe(self.path)
-        self._size = config.image_size
-        self._rate = Fraction(config.visual_rate_hz)
-        self._start = exact_seconds(start_s)
-        self._length = None if duration_s is None else exact_seconds(duration_s)
-        self._read: Fraction | None = None
-        if self.info.is_still:
-            self._check_still()
-        self._lead, self._trail = self._around(exact_seconds(seen_s))
+        start_s = number("start", start_s, float, 0, MAX_S, "0 s or more, at most 1e9 s")
+        if duration_s is not None:
+            least, expected = sys.float_info.min, "more than 0 s, at most 1e9 s"
+            duration_s = number("duration", duration_s, float, least, MAX_S, expected)
+        self.__dict__.update(path=Path(path), start_s=start_s, duration_s=duration_s)
+
+    @cached_property
+    def info(self) -> VideoInfo:
+        """Facts of the whole file."""
+        source = Source(self.path)
+        info = examine(source)
+        self.__dict__["_opened"] = source  # for the first that reads its frames
+        return info
 
     @property
-    def lead_s(self) -> float:
-        """Seconds before the start that the pictures begin with."""
-        return float(self._lead)
+    def start(self) -> Fraction:
+        return exact_seconds(self.start_s)
+
+    @property
+    def length(self) -> Fraction | None:
+        return None if self.duration_s is None else exact_seconds(self.duration_s)
 
     @property
     def expected_s(self) -> float | None:
         """Length of the selection if the container tells the truth; None when it tells nothing."""
-        if self.info.is_still:
-            return float(self._length or 0)
-        declared = self.info.duration_s
-        left = None if declared is None else max(0.0, declared - float(self._start))
-        if self._length is None:
-            return left
-        return float(self._length) if left is None else min(float(self._length), left)
+        length = None if self.length is None else float(self.length)
+        if self.info.is_still or self.info.duration_s is None:
+            return length
+        left = max(0.0, self.info.duration_s - float(self.start))
+        return left if length is None else min(length, left)
 
-    @property
-    def duration_s(self) -> float:
-        """Exact length of the selection, from `start_s` to the end of its last frame."""
-        assert self._read is not None, "read every frame before asking for the exact duration"
-        return float(self._read)
+    def lead_s(self, seen_s: float) -> float:
+        """Seconds before the start that `frames` begins with."""
+        return float(self._around(exact_seconds(seen_s))[0])
 
-    def frames(self) -> Iterator[NDArray[np.uint8]]:
-        """Pictures [image_size, image_size, 3], RGB: number i is on display at (i + 0.5) / rate.
+    def frames(self, config: ClipConfig, seen_s: float = 0.0) -> Iterator[Frame]:
+        """Frames [image_size, image_size, 3], RGB: number i is on display at (i + 0.5) / rate.
 
-        The same object again while a frame stays on display. At least one picture, however short
-        the selection. Nothing past the selection's end and what is seen of the time after it is
-        decoded. Raises MediaError, OptionError for a start beyond the end; warns MediaWarning.
+        The same image again while it stays on display. At least one, however short the selection.
+        Nothing past the selection's end and what is seen of the time after it is decoded. seen_s:
+        where the selection is shorter and the video has more around it, frames are of this many
+        seconds with the selection in their middle. Raises MediaError, OptionError for a start
+        beyond the end and a selection of less than a sample; warns MediaWarning.
         """
-        to_picture = _picture_maker(self._size, self.info.pixel_aspect)
+        lead, trail = self._around(exact_seconds(seen_s))
+        to_image = _image_maker(config.image_size, self.info.pixel_aspect)
+        rate = Fraction(config.visual_rate_hz)
         num_ticks, until = 0, Fraction(0)
-        picture: NDArray[np.uint8] | None = None
-        for frame, until in self._displayed():
-            picture = None
-            while Fraction(2 * num_ticks + 1, 2) / self._rate < until:
-                picture = to_picture(frame) if picture is None else picture
-                yield picture
+        held: Image | None = None
+        for shown, until in self._displayed(lead, trail):
+            image = None
+            while Fraction(2 * num_ticks + 1, 2) / rate < until:
+                if held is not None:
+                    yield Frame(held)
+                held = image = to_image(shown) if image is None else image
                 num_ticks += 1
-        if num_ticks == 0:
-            yield to_picture(frame)
-        self._read = until - self._lead
-        if self._length is not None:
-            self._read = min(self._read, self._length)
+        read = until - lead if self.length is None else min(until - lead, self.length)
+        yield Frame(to_image(shown) if held is None else held, _at_least_a_sample(read, config))
 
     def _check_still(self) -> None:
-        if self._start:
+        if self.start:
             raise OptionError(
-                f"start is {float(self._start):g} s in {self.path}, a still, expected 0 as it has "
+                f"start is {self.start_s:g} s in {self.path}, a still, expected 0 as it has "
                 "no time; leave the start out"
             )
-        if self._length is None:
+        if self.length is None:
             raise OptionError(
                 f"{self.path} is a still, which has no length, expected one for its sound; "
                 "say how many seconds with --duration (duration_s)"
@@ -127,48 +147,48 @@ class VideoReader:
 
     def _around(self, seen: Fraction) -> tuple[Fraction, Fraction]:
         """Seconds to be seen before and after the selection, as far as the video has them."""
+        if self.info.is_still:
+            self._check_still()
+        declared = self.info.duration_s
         if self.expected_s is None or self.info.is_still:
             return Fraction(0), Fraction(0)
-        length, declared = exact_seconds(self.expected_s), self.info.duration_s
+        length = exact_seconds(self.expected_s)
         missing = max(Fraction(0), seen - length)
         after = Fraction(0)
-        if self._length is not None and declared is not None:
-            after = max(Fraction(0), exact_seconds(declared) - self._start - length)
-        lead = min(self._start, max(missing / 2, missing - after))
-        return lead, missing - lead if self._length is not None else Fraction(0)
+        if self.length is not None and declared is not None:
+            after = max(Fraction(0), exact_seconds(declared) - self.start - length)
+        lead = min(self.start, max(missing / 2, missing - after))
+        return lead, missing - lead if self.length is not None else Fraction(0)
 
-    def _displayed(self) -> Iterator[tuple[VideoFrame, Fraction]]:
+    def _displayed(self, lead: Fraction, trail: Fraction) -> Iterator[tuple[VideoFrame, Fraction]]:
         """Each frame that is seen, and when it leaves the display counted from the first."""
-        start = self._start - self._lead
-        stop = None if self._length is None else self._start + self._length + self._trail
+        start = self.start - lead
+        stop = None if self.length is None else self.start + self.length + trail
         shown: VideoFrame | None = None
         end = Fraction(0)
-        for frame, begin, end in self._timed_frames():
+        for frame, begin, end in self._timed_frames(start):
             if shown is not None and begin > start:
                 yield shown, (begin if stop is None else min(begin, stop)) - start
             if stop is not None and begin >= stop and shown is not None:
                 return
             shown = frame
-        assert shown is not None, "probe has decoded a frame of this file"
+        assert shown is not None, "a frame of this file has been decoded before"
         if self.info.is_still and stop is not None:
             yield shown, stop
             return
-        if end <= self._start:
-            raise start_beyond_end(self._start, end)
+        if end <= self.start:
+            raise start_beyond_end(self.start, end)
         self._warn_if_cut_short(end)
         yield shown, (end if stop is None else min(end, stop)) - start
 
-    def _timed_frames(self) -> Iterator[tuple[VideoFrame, Fraction, Fraction]]:
-        """Decoded frames with begin and end in seconds of the video, from the start's key frame."""
-        start = self._start - self._lead
-        begin_s = self.info.first_s + start
-        can_seek = start > 0 and seek_lands_before(self.path, begin_s)
-        with open_video(self.path) as (container, stream):
-            if can_seek:
-                seek(container, stream, begin_s)
-            found = decode(container, stream, self.path, tells_order=self.info.tells_order)
+    def _timed_frames(self, start: Fraction) -> Iterator[tuple[VideoFrame, Fraction, Fraction]]:
+        """Decoded frames with begin and end in seconds of the video, from a key frame before."""
+        zero, is_ordered = self.info.first_s, self.info.tells_order
+        with closing(self.__dict__.pop("_opened", None) or Source(self.path)) as source:
+            packets = source.packets_from(zero + start) if start > 0 else source.packets()
+            found = decode(packets, source.stream, self.path, tells_order=is_ordered)
             for frame, begin, end in found:
-                yield frame, begin - self.info.first_s, end - self.info.first_s
+                yield frame, begin - zero, end - zero
 
     def _warn_if_cut_short(self, end: Fraction) -> None:
         declared = self.info.own_duration_s
@@ -177,11 +197,26 @@ class VideoReader:
             warnings.warn(f"{message} could be read", MediaWarning, stacklevel=2)
 
 
-def _picture_maker(size: int, aspect: Fraction) -> Callable[[VideoFrame], NDArray[np.uint8]]:
+def read_frames(video: Video, config: ClipConfig) -> tuple[list[Image], float]:
+    """All frames of a selection that fits in memory, and its exact length in seconds."""
+    frames = list(video.frames(config))
+    return [frame.image for frame in frames], frames[-1].end_s or 0.0
+
+
+def _at_least_a_sample(length: Fraction, config: ClipConfig) -> float:
+    if config.samples_in(float(length)) < 1:
+        raise OptionError(
+            f"the selection is {float(length):g} s long, expected at least one sample, "
+            f"1/{config.sample_rate_hz} s; choose an earlier start or a longer duration"
+        )
+    return float(length)
+
+
+def _image_maker(size: int, aspect: Fraction) -> Callable[[VideoFrame], Image]:
     """Shortest side to `size` (bicubic), centre crop: the transform CLIP was trained with."""
     reformatter = VideoReformatter()  # one for all frames: each holds megabytes
 
-    def to_picture(frame: VideoFrame) -> NDArray[np.uint8]:
+    def to_image(frame: VideoFrame) -> Image:
         width, height = square_pixels(frame, aspect)
         short = min(width, height)
         scaled = reformatter.reformat(
@@ -198,4 +233,4 @@ def _picture_maker(size: int, aspect: Fraction) -> Callable[[VideoFrame], NDArra
         turns = round(frame.rotation / 90) % 4
         return np.ascontiguousarray(np.rot90(image, turns), dtype=np.uint8)
 
-    return to_picture
+    return to_image

@@ -6,9 +6,10 @@ part are joined in its middle, within one hop. Only one window is held at a time
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count, islice
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,15 @@ from vab_rt.config import ClipConfig
 # 2**64 over the golden ratio: window seeds of nearby clip seeds do not meet.
 _SEED_STRIDE = 0x9E3779B97F4A7C15
 _SHORT_S = 1.2
+
+
+class Seen(NamedTuple):
+    """What a model sees at one visual tick."""
+
+    feature: npt.NDArray[np.float32]
+    """[visual_dim]"""
+    end_s: float | None
+    """with the last feature alone: the exact length of what is to be heard"""
 
 
 @dataclass(frozen=True)
@@ -38,32 +48,32 @@ class Window:
 
 
 def cut_windows(
-    features: Iterator[npt.NDArray[np.float32]],
-    duration_s: Callable[[], float],
-    config: ClipConfig,
-    lead_s: float = 0.0,
+    stream: Iterator[Seen], config: ClipConfig, lead_s: float = 0.0
 ) -> Iterator[Window]:
-    """Windows over a stream of features [visual_dim], one per visual tick, at least one.
+    """Windows over a stream of features, one per visual tick, at least one.
 
-    duration_s is asked once the stream has ended. A feature of tick i means that the video is
-    longer than (i + 0.5) / visual_rate_hz. The kept samples add up to the video's, exactly.
-    lead_s: at most half a clip that is seen but not heard, before the time that duration_s tells.
+    A feature of tick i means that the video is longer than (i + 0.5) / visual_rate_hz. The kept
+    samples add up to the video's, exactly. lead_s: at most half a clip that is seen but not heard,
+    before the time that end_s tells.
     """
     c = config
     lead = c.samples_in(lead_s)
     held: list[npt.NDArray[np.float32]] = []
-    num_read = 0
+    num_read, end_s = 0, None
     for index in count():
         start = index * (c.num_hops - c.num_overlap_hops)
         end = start + c.num_hops
         # A feature centred at or past the window's end proves that the video goes on; not the
         # first of all, which is there however short the video.
         beyond = max(1, _tick(end, c))
-        new = list(islice(features, max(0, beyond + 1 - num_read)))
-        num_read += len(new)
-        held = (held + new)[-max(1, num_read - _tick(start, c)) :]
-        goes_on = num_read > beyond
-        num_left = None if goes_on else lead + c.samples_in(duration_s()) - start * c.hop_samples
+        for feature, end_s in islice(stream, max(0, beyond + 1 - num_read)):
+            held.append(feature)
+            num_read += 1
+        held = held[-max(1, num_read - _tick(start, c)) :]
+        num_left: int | None = None
+        if num_read <= beyond:
+            assert end_s is not None, f"the stream ended after {num_read} without its length"
+            num_left = lead + c.samples_in(end_s) - start * c.hop_samples
         is_last = num_left is not None and num_left <= c.num_samples
         keep = _kept(index, num_left if is_last else None, lead, c)
         num_seen = min(len(held), c.num_frames)

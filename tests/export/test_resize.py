@@ -14,7 +14,7 @@ from PIL import Image
 
 from training.image_encoder import ImageEncoder
 from vab_rt.config import ModelConfig
-from vab_rt.video import VideoReader
+from vab_rt.video import Video
 
 SIZE = 64
 Picture = Callable[[int, int], np.ndarray]  # width, height -> [height, width, 3]
@@ -76,7 +76,7 @@ def read_picture(path: Path, image: np.ndarray) -> np.ndarray:
         pix_fmt="rgb24",
         options={"crf": "0"},
     )
-    return next(VideoReader(video, config()).frames())
+    return next(Video(video).frames(config())).image
 
 
 def config() -> ModelConfig:

@@ -31,7 +31,7 @@ from export.weights.clip import expected_weights, network_of, read_clip
 from training.image_encoder import ImageEncoder
 from training.recipes import read_recipe
 from vab_rt.errors import BundleError, ExportError
-from vab_rt.video import VideoReader
+from vab_rt.video import Video, read_frames
 
 CONFIG = tiny_config(image_encoder=CLIP_NAME, image_size=224, visual_dim=24)
 
@@ -99,8 +99,8 @@ def test_a_video_through_the_runtimes_reader(tower, tmp_path):
     """Decoded, resized and cropped by swscale, against open_clip's transform of the same frames."""
     path = make_video(tmp_path / "in.mp4", num_frames=3, fps=1, size=(400, 300), picture=scene)
     config, folder = tower
-    reader = VideoReader(path, msgspec.structs.replace(config, visual_rate_hz=1.0))
-    frames = np.stack(list(reader.frames()))  # [3, image_size, image_size, 3]
+    images, _ = read_frames(Video(path), msgspec.structs.replace(config, visual_rate_hz=1.0))
+    frames = np.stack(images)  # [3, image_size, image_size, 3]
     found = loaded(read_clip(str(folder), config), config)(torch.from_numpy(frames))
     with av.open(str(path)) as container:
         decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from media import frame_number, make_video, packets_of, samples_of
 
-from vab_rt.audio import Audio, AudioWriter
+from vab_rt.audio import Audio, AudioWriter, plan_output
 from vab_rt.errors import OptionError, OutputError
-from vab_rt.muxing import VideoSelection
+from vab_rt.video import Video
 
 RATE = 16_000
 AUDIO_SUFFIXES = ["wav", "flac", "mp3", "m4a", "ogg"]
@@ -79,7 +79,7 @@ def test_loud_sound_is_clipped_not_wrapped(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [*AUDIO_SUFFIXES, "mp4", "mov", "mkv"])
 def test_the_same_sound_gives_the_same_bytes(tmp_path: Path, suffix: str) -> None:
-    video = VideoSelection(make_video(tmp_path / "in.mp4"))
+    video = Video(make_video(tmp_path / "in.mp4"))
     audio = clicking_tone(2.0, 0.5)
     audio.save(tmp_path / f"a.{suffix}", video=video)
     audio.save(tmp_path / f"b.{suffix}", video=video)
@@ -98,7 +98,7 @@ def test_other_sample_rates(tmp_path: Path, suffix: str, rate: int) -> None:
 def test_pieces_make_the_same_file_as_the_whole(tmp_path: Path, suffix: str) -> None:
     audio = clicking_tone(3.0, 0.5)
     audio.save(tmp_path / f"whole.{suffix}")
-    with AudioWriter(tmp_path / f"pieces.{suffix}", RATE) as writer:
+    with AudioWriter(plan_output(tmp_path / f"pieces.{suffix}"), RATE) as writer:
         for piece in np.split(audio.samples, [RATE, 2 * RATE]):
             writer.write(piece)
     assert writer.num_samples == len(audio.samples)
@@ -109,7 +109,7 @@ def test_pieces_make_the_same_file_as_the_whole(tmp_path: Path, suffix: str) -> 
 def test_uneven_pieces_hold_the_same_samples(tmp_path: Path) -> None:
     audio = clicking_tone(3.0, 0.5)
     audio.save(tmp_path / "whole.flac")
-    with AudioWriter(tmp_path / "pieces.flac", RATE) as writer:
+    with AudioWriter(plan_output(tmp_path / "pieces.flac"), RATE) as writer:
         for piece in np.split(audio.samples, [1, 64, 7777, 40_000]):
             writer.write(piece)
     np.testing.assert_array_equal(
@@ -152,7 +152,7 @@ def test_the_video_stream_is_copied_bit_for_bit(
         options = {"preset": "12", "svtav1-params": "lp=1"}
     video = make_video(tmp_path / source, codec=codec, options=options, first_s=1)
     out = tmp_path / f"out.{suffix}"
-    clicking_tone(2.0, 0.5).save(out, video=VideoSelection(video))
+    clicking_tone(2.0, 0.5).save(out, video=Video(video))
     assert packets_of(out) == packets_of(video)
     shown = shown_frames(out)
     assert [number for _, number in shown] == list(range(50))
@@ -174,7 +174,7 @@ def shown_frames(path: Path) -> list[tuple[Fraction, int]]:
 
 def test_the_source_sound_is_replaced(tmp_path: Path) -> None:
     video = make_video(tmp_path / "in.mp4", with_sound=True)
-    clicking_tone(2.0, 0.5).save(tmp_path / "out.mp4", video=VideoSelection(video))
+    clicking_tone(2.0, 0.5).save(tmp_path / "out.mp4", video=Video(video))
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert [stream.type for stream in container.streams] == ["video", "audio"]
     samples, rate, _ = samples_of(tmp_path / "out.mp4")
@@ -185,7 +185,7 @@ def test_the_source_sound_is_replaced(tmp_path: Path) -> None:
 def test_rotation_and_shape_of_pixels_are_kept(tmp_path: Path, suffix: str) -> None:
     video = make_video(tmp_path / "in.mp4", rotation=90, aspect=Fraction(4, 3))
     out = tmp_path / f"out.{suffix}"
-    clicking_tone(2.0, 0.5).save(out, video=VideoSelection(video))
+    clicking_tone(2.0, 0.5).save(out, video=Video(video))
     with av.open(str(out)) as container:
         assert next(container.decode(video=0)).rotation == 90
         assert container.streams.video[0].sample_aspect_ratio == Fraction(4, 3)
@@ -198,7 +198,7 @@ def test_a_selection_begins_anywhere_in_mp4(tmp_path: Path, suffix: str, start_s
     """Frames from the key frame before the start are in the file; none before it is shown."""
     video = make_video(tmp_path / "in.mp4")
     out = tmp_path / f"out.{suffix}"
-    clicking_tone(0.6, 0.3).save(out, video=VideoSelection(video, start_s, 0.6))
+    clicking_tone(0.6, 0.3).save(out, video=Video(video, start_s, 0.6))
     shown = shown_frames(out)
     # FFmpeg shows the first whole frame at 0; players that honour parts of frames are exact.
     for at, number in shown:
@@ -213,24 +213,24 @@ def test_a_selection_begins_anywhere_in_mp4(tmp_path: Path, suffix: str, start_s
 
 def test_a_selection_without_b_frames_ends_exactly(tmp_path: Path) -> None:
     video = make_video(tmp_path / "in.mp4", b_frames=0)
-    clicking_tone(1.0, 0.3).save(tmp_path / "out.mp4", video=VideoSelection(video, 0.0, 1.0))
+    clicking_tone(1.0, 0.3).save(tmp_path / "out.mp4", video=Video(video, 0.0, 1.0))
     assert [number for _, number in shown_frames(tmp_path / "out.mp4")] == list(range(25))
 
 
 def test_a_selection_begins_at_a_key_frame_in_matroska(tmp_path: Path) -> None:
     video = make_video(tmp_path / "in.mp4", gop=12)
     out = tmp_path / "out.mkv"
-    clicking_tone(0.6, 0.3).save(out, video=VideoSelection(video, 0.48, 0.6))
+    clicking_tone(0.6, 0.3).save(out, video=Video(video, 0.48, 0.6))
     shown = shown_frames(out)
     assert shown[0] == (0, 12)
     with pytest.raises(OutputError, match=r"between key frames.* use --start 0\.48, or write"):
-        clicking_tone(0.6, 0.3).save(tmp_path / "no.mkv", video=VideoSelection(video, 0.7, 0.6))
+        clicking_tone(0.6, 0.3).save(tmp_path / "no.mkv", video=Video(video, 0.7, 0.6))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.mkv"]
 
 
 def test_sound_is_interleaved_with_the_pictures(tmp_path: Path) -> None:
     video = make_video(tmp_path / "in.mp4", num_frames=250)
-    clicking_tone(10.0, 0.5).save(tmp_path / "out.mp4", video=VideoSelection(video))
+    clicking_tone(10.0, 0.5).save(tmp_path / "out.mp4", video=Video(video))
     with av.open(str(tmp_path / "out.mp4")) as container:
         packets = sorted((p for p in container.demux() if p.size), key=lambda p: p.pos)
         times = [(p.stream.type, float(p.dts * p.time_base)) for p in packets]
@@ -245,14 +245,14 @@ def test_a_codec_that_does_not_fit_is_named_with_those_that_do(tmp_path: Path) -
     video = make_video(tmp_path / "in.mp4")
     message = r"the video is h264, which \.webm cannot hold .* one of \.mp4, \.mov, \.mkv"
     with pytest.raises(OutputError, match=message):
-        clicking_tone(2.0, 0.5).save(tmp_path / "out.webm", video=VideoSelection(video))
+        clicking_tone(2.0, 0.5).save(tmp_path / "out.webm", video=Video(video))
     assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
 
 
 def test_a_video_without_timestamps_cannot_be_copied(tmp_path: Path) -> None:
     video = make_video(tmp_path / "in.h264")
     with pytest.raises(OutputError, match="has no timestamps"):
-        clicking_tone(2.0, 0.5).save(tmp_path / "out.mp4", video=VideoSelection(video))
+        clicking_tone(2.0, 0.5).save(tmp_path / "out.mp4", video=Video(video))
     assert [p.name for p in tmp_path.iterdir()] == ["in.h264"]
 
 
@@ -271,7 +271,7 @@ def test_samples_of_another_shape_are_refused(tmp_path: Path, shape: tuple[int, 
         Audio(samples, RATE)
     with (
         pytest.raises(OptionError, match=message),
-        AudioWriter(tmp_path / "out.wav", RATE) as writer,
+        AudioWriter(plan_output(tmp_path / "out.wav"), RATE) as writer,
     ):
         writer.write(samples)
     assert list(tmp_path.iterdir()) == []
@@ -282,7 +282,7 @@ def test_a_copy_cannot_begin_beyond_the_end(tmp_path: Path, start_s: float) -> N
     video = make_video(tmp_path / "in.mp4", first_s=1)
     message = rf"start is {start_s:g} s, expected less than the video's 2 s; choose an earlier"
     with pytest.raises(OptionError, match=message):
-        clicking_tone(1.0, 0.5).save(tmp_path / "out.mkv", video=VideoSelection(video, start_s))
+        clicking_tone(1.0, 0.5).save(tmp_path / "out.mkv", video=Video(video, start_s))
     assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
 
 
@@ -309,7 +309,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path, error: type[BaseException]) ->
     for suffix in [*AUDIO_SUFFIXES, "mp4", "mkv"]:
         with (
             pytest.raises(error),
-            AudioWriter(tmp_path / f"out.{suffix}", RATE, video=VideoSelection(video)) as writer,
+            AudioWriter(plan_output(tmp_path / f"out.{suffix}", video=video), RATE) as writer,
         ):
             writer.write(np.zeros(30_000, np.float32))
             assert len(list(tmp_path.iterdir())) == 2  # the input and the part
@@ -319,7 +319,10 @@ def test_a_failure_leaves_nothing(tmp_path: Path, error: type[BaseException]) ->
 
 def test_a_failure_keeps_the_file_that_was_there(tmp_path: Path) -> None:
     (tmp_path / "out.wav").write_bytes(b"before")
-    with pytest.raises(RuntimeError), AudioWriter(tmp_path / "out.wav", RATE, force=True) as writer:
+    with (
+        pytest.raises(RuntimeError),
+        AudioWriter(plan_output(tmp_path / "out.wav", force=True), RATE) as writer,
+    ):
         writer.write(np.zeros(30_000, np.float32))
         raise RuntimeError
     assert (tmp_path / "out.wav").read_bytes() == b"before"
@@ -329,7 +332,7 @@ def test_a_failure_keeps_the_file_that_was_there(tmp_path: Path) -> None:
 def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     with (
         pytest.raises(OutputError, match="exists already"),
-        AudioWriter(tmp_path / "out.wav", RATE) as writer,
+        AudioWriter(plan_output(tmp_path / "out.wav"), RATE) as writer,
     ):
         writer.write(np.zeros(100, np.float32))
         (tmp_path / "out.wav").write_bytes(b"another's")

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import av
 import msgspec
 import pytest
 from command import Result
@@ -115,6 +116,31 @@ def test_every_output_format(
     assert len(samples) / rate == pytest.approx(2.4, abs=0.07)
     if suffix in ("mp4", "mov", "mkv"):
         assert packets_of(out) == packets_of(videos(60))
+
+
+@pytest.mark.parametrize(
+    ("name", "selection", "most"),
+    [
+        ("out.wav", (), 1),
+        ("out.wav", ("--start", 0.7), 1),
+        ("out.mp4", (), 2),
+        ("out.mp4", ("--start", 0.7, "--duration", 1), 2),
+        ("out.mkv", ("--start", 0.48), 2),
+    ],
+)
+def test_the_input_is_opened_at_most_twice(
+    run: Run, tiny_bundle: Path, videos, tmp_path: Path, monkeypatch, name, selection, most
+) -> None:
+    opened, real = [], av.open
+
+    def counting(file: object, *arguments: object, **more: object) -> object:
+        opened.append(file)
+        return real(file, *arguments, **more)
+
+    monkeypatch.setattr(av, "open", counting)
+    arguments = (videos(60), tmp_path / name, "--model", tiny_bundle, *selection)
+    assert run("generate", *arguments).code == 0
+    assert opened.count(f"file:{videos(60)}") == most
 
 
 def test_webm(run: Run, tiny_bundle: Path, tmp_path: Path) -> None:

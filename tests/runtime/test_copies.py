@@ -13,15 +13,15 @@ from media import frame_number, make_picture, make_video, packets_of, patch_box,
 from vab_rt.audio import Audio
 from vab_rt.containers import later_timecode
 from vab_rt.errors import MediaWarning, OutputError
-from vab_rt.muxing import VideoSelection
 from vab_rt.packets import starts_again
+from vab_rt.video import Video
 
 RATE = 16_000
 
 
 def copy(video: Path, out: Path, seconds: float = 2.0, **selection: float) -> Path:
     sound = np.zeros(round(seconds * RATE), np.float32)
-    Audio(sound, RATE).save(out, video=VideoSelection(video, **selection))
+    Audio(sound, RATE).save(out, video=Video(video, **selection))
     return out
 
 

@@ -9,15 +9,14 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from av.container import InputContainer
 from av.packet import Packet
-from av.video.stream import VideoStream
 from media import damage, frame_number, grey_level, make_picture, make_video, trim
 
 from vab_rt.config import ModelConfig
 from vab_rt.errors import MediaError, MediaWarning, OptionError
 from vab_rt.media import decode, open_video, probe
-from vab_rt.video import VideoReader
+from vab_rt.packets import timed_packets
+from vab_rt.video import Image, Video, read_frames
 
 SIZE = 32
 
@@ -41,9 +40,12 @@ def config(visual_rate_hz: float = 2.0, image_size: int = SIZE) -> ModelConfig:
 
 def read(path: Path, rate_hz: float = 2.0, **selection: float) -> tuple[list[int], float]:
     """Frame numbers shown at the ticks, and the exact duration."""
-    reader = VideoReader(path, config(rate_hz), **selection)
-    numbers = [frame_number(picture) for picture in reader.frames()]
-    return numbers, reader.duration_s
+    images, length_s = read_frames(Video(path, **selection), config(rate_hz))
+    return [frame_number(image) for image in images], length_s
+
+
+def first_image(path: Path) -> Image:
+    return next(Video(path).frames(config())).image
 
 
 def test_a_tick_shows_the_frame_on_display_in_the_middle_of_its_time(tmp_path: Path) -> None:
@@ -152,7 +154,7 @@ def test_a_still_takes_as_long_as_it_is_told_to(tmp_path: Path, suffix: str) -> 
     number = 0 if suffix == "mp4" else 7
     assert probe(still).is_still
     assert read(still, duration_s=3.2) == ([number] * 6, 3.2)
-    assert VideoReader(still, config(), duration_s=3.2).expected_s == 3.2
+    assert Video(still, duration_s=3.2).expected_s == 3.2
     with pytest.raises(OptionError, match=r"is a still, .*; say how many seconds with --duration"):
         read(still)
     with pytest.raises(OptionError, match=r"start is 1 s in .*, a still, expected 0"):
@@ -200,10 +202,11 @@ def test_a_short_selection_is_seen_with_what_surrounds_it(
     numbers: list[int],
 ) -> None:
     video = make_video(tmp_path / "in.mp4", num_frames=100)
-    reader = VideoReader(video, config(), start_s, duration_s, seen_s)
-    assert reader.lead_s == lead_s
-    assert [frame_number(picture) for picture in reader.frames()] == numbers
-    assert reader.duration_s == min(duration_s or 4.0, 4.0 - start_s)
+    part = Video(video, start_s, duration_s)
+    assert part.lead_s(seen_s) == lead_s
+    frames = list(part.frames(config(), seen_s))
+    assert [frame_number(frame.image) for frame in frames] == numbers
+    assert frames[-1].end_s == min(duration_s or 4.0, 4.0 - start_s)
 
 
 @pytest.mark.parametrize("start_s", [2.0, 2.5, 1000.0])
@@ -232,15 +235,15 @@ def test_decoding_stops_at_the_end_of_the_selection(
 ) -> None:
     video = make_video(tmp_path / "in.mp4", num_frames=500)
     num_decoded = 0
-    real = VideoReader._timed_frames
+    real = Video._timed_frames
 
-    def counting(reader: VideoReader):
+    def counting(video: Video, start: Fraction):
         nonlocal num_decoded
-        for item in real(reader):
+        for item in real(video, start):
             num_decoded += 1
             yield item
 
-    monkeypatch.setattr(VideoReader, "_timed_frames", counting)
+    monkeypatch.setattr(Video, "_timed_frames", counting)
     assert read(video, duration_s=1.0) == ([6, 18], 1.0)
     assert num_decoded == 26  # 25 frames of the second, and the one that shows it is over
 
@@ -261,7 +264,7 @@ def test_rotation_is_applied(tmp_path: Path, rotation: int, red: tuple[int, int]
     video = make_video(
         tmp_path / "in.mp4", num_frames=3, size=(48, 48), picture=corner_picture, rotation=rotation
     )
-    picture = next(VideoReader(video, config()).frames()).astype(int)
+    picture = first_image(video).astype(int)
     quarters = picture.reshape(2, SIZE // 2, 2, SIZE // 2, 3).mean(axis=(1, 3))  # [2, 2, 3]
     reddest = np.unravel_index(np.argmax(quarters[..., 0]), (2, 2))
     bluest = np.unravel_index(np.argmax(quarters[..., 2]), (2, 2))
@@ -294,8 +297,7 @@ def test_formats(
     tmp_path: Path, size: tuple[int, int], pix_fmt: str, options: dict[str, str]
 ) -> None:
     video = make_video(tmp_path / "in.mp4", size=size, pix_fmt=pix_fmt, options=options)
-    reader = VideoReader(video, config())
-    pictures = list(reader.frames())
+    pictures, _ = read_frames(Video(video), config())
     assert all(p.shape == (SIZE, SIZE, 3) and p.dtype == np.uint8 for p in pictures)
     assert all(p.flags.c_contiguous for p in pictures)
     assert [frame_number(p) for p in pictures] == [6, 18, 31, 43]
@@ -328,7 +330,7 @@ def test_colours_survive(tmp_path: Path) -> None:
         picture=lambda number: np.broadcast_to(colour, (48, 64, 3)).copy(),
         options={"crf": "1"},
     )
-    picture = next(VideoReader(video, config()).frames())
+    picture = first_image(video)
     np.testing.assert_allclose(picture.mean(axis=(0, 1)), colour, atol=3)
 
 
@@ -339,7 +341,7 @@ def test_the_centre_is_kept(tmp_path: Path) -> None:
     video = make_video(
         tmp_path / "in.mp4", num_frames=3, size=(96, 32), picture=lambda number: image
     )
-    picture = next(VideoReader(video, config()).frames()).astype(int)
+    picture = first_image(video).astype(int)
     assert picture[:, 3:-3].min() > 200
 
 
@@ -349,8 +351,7 @@ def test_the_same_file_gives_the_same_bytes(tmp_path: Path) -> None:
         tmp_path / "in.mp4",
         picture=lambda number: random.integers(0, 255, (48, 64, 3), dtype=np.uint8),
     )
-    first = np.stack(list(VideoReader(video, config()).frames()))
-    second = np.stack(list(VideoReader(video, config()).frames()))
+    first, second = (np.stack(read_frames(Video(video), config())[0]) for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
@@ -372,24 +373,19 @@ def test_damaged_packets_are_skipped_with_one_warning(tmp_path: Path) -> None:
     assert numbers[0] == 6 and numbers[3] == 43
 
 
-class CutOff:
-    """A container whose packets end in an error, as a damaged one's may."""
-
-    def __init__(self, container: InputContainer, num_packets: int) -> None:
-        self._container, self._num_packets = container, num_packets
-        self.format = container.format
-
-    def demux(self, stream: VideoStream) -> Iterator[Packet]:
-        yield from islice(self._container.demux(stream), self._num_packets)
-        raise av.error.InvalidDataError(1, "damaged")
+def cut_off(packets: Iterator[Packet], num_packets: int) -> Iterator[Packet]:
+    """Packets that end in an error, as a damaged container's may."""
+    yield from islice(packets, num_packets)
+    raise av.error.InvalidDataError(1, "damaged")
 
 
 def test_an_unreadable_rest_costs_no_frame_before_it(tmp_path: Path) -> None:
     video = make_video(tmp_path / "in.mp4", b_frames=0)
     with open_video(video) as (container, stream):
         stream.thread_type, stream.codec_context.thread_count = "FRAME", 4
+        packets = timed_packets(container, stream)
         with pytest.warns(MediaWarning, match="is damaged: 1 of its packets"):
-            decoded = list(decode(CutOff(container, 20), stream, video))
+            decoded = list(decode(cut_off(packets, 20), stream, video))
     assert [frame_number(f.to_ndarray(format="rgb24")) for f, *_ in decoded] == list(range(20))
 
 
@@ -403,30 +399,43 @@ def test_a_truncated_file_with_its_index_in_front_gives_what_is_there(tmp_path: 
     )
     whole = video.read_bytes()
     video.write_bytes(whole[: len(whole) // 2])
-    reader = VideoReader(video, config())
-    assert reader.expected_s == 4.0
+    assert Video(video).expected_s == 4.0
     with pytest.warns(MediaWarning, match=r"is cut short: 1\.\d\d s of its 4\.00 s could be read"):
-        num_pictures = len(list(reader.frames()))
-    assert 1.0 < reader.duration_s < 3.0
-    assert num_pictures == round(reader.duration_s * 2)
+        images, length_s = read_frames(Video(video), config())
+    assert 1.0 < length_s < 3.0
+    assert len(images) == round(length_s * 2)
 
 
 def test_a_stream_without_any_decodable_frame_is_an_error(tmp_path: Path) -> None:
     video = damage(make_video(tmp_path / "in.mp4"), range(50))
     with pytest.raises(MediaError, match="no frame of .* could be decoded"):
-        VideoReader(video, config())
+        read(video)
 
 
 def test_expected_length(tmp_path: Path) -> None:
     video = make_video(tmp_path / "in.mp4")
-    assert VideoReader(video, config()).expected_s == 2.0
-    assert VideoReader(video, config(), 0.5).expected_s == 1.5
-    assert VideoReader(video, config(), 0.5, 1.0).expected_s == 1.0
-    assert VideoReader(video, config(), 0.5, 9.0).expected_s == 1.5
-    assert VideoReader(make_video(tmp_path / "in.h264"), config()).expected_s is None
+    assert Video(video).expected_s == 2.0
+    assert Video(video, 0.5).expected_s == 1.5
+    assert Video(video, 0.5, 1.0).expected_s == 1.0
+    assert Video(video, 0.5, 9.0).expected_s == 1.5
+    assert Video(make_video(tmp_path / "in.h264")).expected_s is None
 
 
-def test_the_duration_is_not_known_before_the_end(tmp_path: Path) -> None:
-    reader = VideoReader(make_video(tmp_path / "in.mp4"), config())
-    with pytest.raises(AssertionError, match="read every frame"):
-        _ = reader.duration_s
+def test_the_length_comes_with_the_last_frame_alone(tmp_path: Path) -> None:
+    ends = [frame.end_s for frame in Video(make_video(tmp_path / "in.mp4")).frames(config())]
+    assert ends == [None, None, None, 2.0]
+
+
+def test_a_video_is_probed_once_and_read_as_often_as_one_likes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    real = av.open
+    monkeypatch.setattr(
+        av, "open", lambda *names, **more: (opened.append(1), real(*names, **more))[1]
+    )
+    video = Video(make_video(tmp_path / "in.mp4"), start_s=1.0)
+    opened.clear()
+    first, second = (read_frames(video, config()) for _ in range(2))
+    assert video.info.width == 64 and len(opened) == 2
+    assert np.array_equal(first[0], second[0]) and first[1] == second[1] == 1.0

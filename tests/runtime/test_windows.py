@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tiny_bundle import tiny_config
 
 from vab_rt.systems.vab import carry_over
-from vab_rt.windows import cut_windows, join, num_windows
+from vab_rt.windows import Seen, cut_windows, join, num_windows
 
 CONFIG = tiny_config()  # F 4, T 100, S 32000, overlap 30 steps: windows begin every 1.4 s
 PAPER = tiny_config(clip_s=10.0, visual_rate_hz=1.0)
@@ -21,11 +21,12 @@ def ticks(duration_s, config):
     for i in itertools.count():
         if i and (i + 0.5) / config.visual_rate_hz >= duration_s:
             return
-        yield np.array([i], np.float32)
+        is_last = (i + 1.5) / config.visual_rate_hz >= duration_s
+        yield Seen(np.array([i], np.float32), duration_s if is_last else None)
 
 
 def windows(duration_s, config=CONFIG):
-    return list(cut_windows(ticks(duration_s, config), lambda: duration_s, config))
+    return list(cut_windows(ticks(duration_s, config), config))
 
 
 def seen(window) -> list[int]:
@@ -58,8 +59,9 @@ def test_a_very_short_video_is_seen_back_and_forth():
 
 
 def test_a_lead_is_seen_but_not_heard():
-    features = ticks(3.0, PAPER)
-    (window,) = cut_windows(features, lambda: 0.5, PAPER, lead_s=1.75)
+    *before, last = ticks(3.0, PAPER)
+    stream = iter([*before, last._replace(end_s=0.5)])
+    (window,) = cut_windows(stream, PAPER, lead_s=1.75)
     assert seen(window)[:4] == [0, 1, 2, 2] and window.keep == slice(28_000, 36_000)
 
 
@@ -116,9 +118,8 @@ def test_every_window_sees_the_pictures_of_its_own_time(duration_s, config):
 def test_windows_are_cut_while_the_video_is_read():
     """Nothing is held but one window: a video without end works."""
     read = itertools.count()
-    endless = (np.array([next(read)], np.float32) for _ in itertools.count())
-    stream = cut_windows(endless, lambda: pytest.fail("the video has not ended"), PAPER)
-    for window in itertools.islice(stream, 500):
+    endless = (Seen(np.array([next(read)], np.float32), None) for _ in itertools.count())
+    for window in itertools.islice(cut_windows(endless, PAPER), 500):
         assert seen(window)[0] == 7 * window.index
     assert next(read) == 7 * 499 + 11
 

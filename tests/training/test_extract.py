@@ -25,7 +25,7 @@ from training.extract import Source, extract, main
 from training.visual_encoder import MotionEncoder
 from vab_rt.audio import Audio
 from vab_rt.errors import BackendError, DataError, MediaError, OptionError, OutputError
-from vab_rt.video import VideoReader
+from vab_rt.video import Video, read_frames
 
 CONFIG = tiny_config()  # clips of 2 s, 5 frames
 
@@ -100,7 +100,7 @@ def test_a_folder_becomes_clips_one_after_the_other(media, checkpoint, tmp_path)
     encoders = load_encoders(checkpoint, "cpu")
     for i in range(3):
         audio = read_soundtrack(folder / "a.mp4", 16_000, Fraction(2 * i), Fraction(2))
-        frames = np.stack(list(VideoReader(folder / "a.mp4", CONFIG, 2.0 * i, 2.0).frames()))
+        frames = np.stack(read_frames(Video(folder / "a.mp4", 2.0 * i, 2.0), CONFIG)[0])
         with torch.no_grad():
             tokens = encoders.codec.encode(torch.from_numpy(audio)[None])[0].numpy()
             features = encoders.visual_encoder(torch.from_numpy(frames)).numpy()
@@ -122,7 +122,7 @@ def test_clips_of_two_streams_have_the_motion_of_their_own_frames(media, tmp_pat
     list(extract(out, Source(folder), config, checkpoint))
     assert json.loads((out / "shards.json").read_text())["model"]["motion_dim"] == 8
     features = ShardedClips(out, config).in_memory().features  # [3, 50, 24]
-    frames = np.stack(list(VideoReader(folder / "a.mp4", config, 2.0, 2.0).frames()))
+    frames = np.stack(read_frames(Video(folder / "a.mp4", 2.0, 2.0), config)[0])
     with torch.no_grad():
         expected = load_encoders(checkpoint, "cpu").visual_encoder(torch.from_numpy(frames))
     np.testing.assert_allclose(features[1], expected.numpy(), atol=1e-3)

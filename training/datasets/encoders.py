@@ -17,7 +17,7 @@ from training.datasets.shard_format import ClipNotes, Sample
 from training.datasets.soundtrack import read_soundtrack
 from vab_rt.config import ModelConfig
 from vab_rt.errors import BackendError, MediaError, MediaWarning
-from vab_rt.video import VideoReader, exact_seconds
+from vab_rt.video import Video, read_frames
 
 _SLACK_S = 1.0  # by which a file that was cut to a segment may be longer than it
 
@@ -62,19 +62,18 @@ def read_segment(
     """audio [S] with silence after its end, frames [1 to F, image_size, image_size, 3]."""
     path = media / segment.path
     duration_s = min(segment.end_s - segment.start_s, config.clip_s)
-    start_s = segment.start_s
-    reader = VideoReader(path, config, start_s, duration_s)
-    length_s = reader.info.duration_s
+    video = Video(path, segment.start_s, duration_s)
+    length_s = video.info.duration_s
     is_cut = length_s is not None and length_s <= segment.end_s - segment.start_s + _SLACK_S
     if segment.holds == "segment" or (segment.holds == "either" and is_cut):
-        start_s = 0.0
-        reader = VideoReader(path, config, start_s, duration_s)
-    frames = np.stack(list(reader.frames())[: config.num_frames])
-    begin = reader.info.first_s + exact_seconds(start_s)
-    heard = read_soundtrack(path, config.sample_rate_hz, begin, Fraction(reader.duration_s))
+        video = Video(path, 0.0, duration_s)
+    images, length_s = read_frames(video, config)
+    frames = np.stack(images[: config.num_frames])
+    begin = video.info.first_s + video.start
+    heard = read_soundtrack(path, config.sample_rate_hz, begin, Fraction(length_s))
     audio = np.zeros(config.num_samples, np.float32)
     audio[: len(heard)] = heard[: len(audio)]
-    end_s = segment.start_s + reader.duration_s
+    end_s = segment.start_s + length_s
     return audio, frames, ClipNotes(segment.path, segment.start_s, end_s, segment.labels)
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vab_rt.errors import MediaError
-from vab_rt.media import open_video, seek, seek_lands_before
+from vab_rt.media import decode, open_video, seek
+from vab_rt.packets import starts_again, timed_packets
 
 _PREROLL = Fraction(1)  # seconds after which codec and resampler are as if they had never jumped
 _JITTER = Fraction(1, 20)  # seconds; containers round times, so only a larger step is a gap
@@ -46,7 +47,7 @@ def _parts(
 ) -> Iterator[tuple[Fraction, NDArray[np.float32]]]:
     """(time of the first sample, samples [S]) from `begin` or before it to the end of the file."""
     seek_s = begin - _PREROLL
-    can_seek = seek_s > 0 and seek_lands_before(path, seek_s)
+    can_seek = seek_s > 0 and _seek_lands_before(path, seek_s)
     with open_video(path) as (container, pictures):
         if not container.streams.audio:
             raise MediaError(f"{path} has no sound, expected a soundtrack; leave the file out")
@@ -65,6 +66,21 @@ def _parts(
                 f"the sound of {path} cannot be read ({error}), expected a complete file; "
                 "copy it again, or leave it out"
             ) from error
+
+
+def _seek_lands_before(path: Path, seconds: Fraction) -> bool:
+    """Whether a seek lets this moment be shown: some containers land after it, or cannot seek."""
+    with open_video(path) as (container, stream):
+        if starts_again(container, stream):
+            return False
+    with open_video(path) as (container, stream):
+        try:
+            seek(container, stream, seconds)
+        except av.error.FFmpegError:
+            return False
+        packets = timed_packets(container, stream)
+        first = next(decode(packets, stream, path, warn=False), None)
+        return first is not None and first[1] <= seconds
 
 
 def _time_of(part: av.AudioFrame, expected: Fraction | None) -> Fraction:

@@ -19,7 +19,7 @@ from training.processes import in_order
 from vab_rt.config import ClipConfig
 from vab_rt.output import writing
 from vab_rt.pipeline import Pipeline
-from vab_rt.video import VideoReader
+from vab_rt.video import Video, read_frames
 
 FILM_WIDTH, FILM_HEIGHT, FILM_FPS = 320, 180, 25
 
@@ -48,7 +48,7 @@ def written_film(folder: Path, seed: int) -> Path:
 
 
 def read_film(path: Path, config: ClipConfig) -> NDArray[np.uint8]:
-    return np.stack(list(VideoReader(path, config).frames())[: config.num_frames])
+    return np.stack(read_frames(Video(path), config)[0][: config.num_frames])
 
 
 def seen(frames: NDArray[np.uint8], pipeline: Pipeline) -> NDArray[np.float32]:
