@@ -38,7 +38,7 @@ from training.evaluation.retrieval import retrieval_result, spread_over_classes
 from training.evaluation.table import comparison, print_figures
 from training.evaluation.trial import Trial, on_device, open_model
 from training.representation import MODALITIES
-from vab_rt.config import CoarseToFineOptions, GenerateOptions, ModelConfig
+from vab_rt.config import COARSE_TO_FINE, GenerateOptions, ModelConfig
 from vab_rt.errors import DataError, OptionError
 
 TASKS = ("generation", "decoding", "retrieval", "classification", "classifier")
@@ -168,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--unconditional", action="store_true", help="also without the picture")
     parser.add_argument("--out", type=Path, help="a trained classifier goes here, as .npz")
     for name in SAMPLING:
-        default = getattr(CoarseToFineOptions(), name)
+        default = getattr(COARSE_TO_FINE, name)
         shown = f"(default: the model's own, mostly {default})"
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), help=shown)
     parser.add_argument(

@@ -11,7 +11,7 @@ from training.contrastive import ContrastiveSettings
 from training.fitting import warm_up_share
 from training.motion_training import MotionSettings
 from training.pretrain import PretrainSettings
-from vab_rt.config import CoarseToFineOptions, ModelConfig, TokenOptions, Tuning, fill_in
+from vab_rt.config import COARSE_TO_FINE, ModelConfig, TokenOptions, Tuning, fill_in
 from vab_rt.contract import check_pair
 from vab_rt.errors import OptionError, VabError
 
@@ -106,7 +106,7 @@ def check_options(recipe: Recipe) -> None:
                 f"{recipe.model.name} is decoded with the rest as its coarse model has them"
             )
         return
-    defaults = TokenOptions() if recipe.fine is None else CoarseToFineOptions()
+    defaults = TokenOptions() if recipe.fine is None else COARSE_TO_FINE
     fill_in(recipe.options, defaults, recipe.model.name)
 
 

@@ -8,24 +8,47 @@ from vab_rt.telemetry import turn_off_telemetry
 if TYPE_CHECKING:
     from vab_rt.audio import Audio
     from vab_rt.config import GenerateOptions
-    from vab_rt.errors import VabError
-    from vab_rt.pipeline import load
+    from vab_rt.errors import MediaWarning, VabError
+    from vab_rt.pipeline import Pipeline, Step, load
+    from vab_rt.video import Video
+
+    __version__: str
 
 # The only thing done at import, as it has to come before any import of onnxruntime.
 turn_off_telemetry()
 
-__all__ = ["Audio", "GenerateOptions", "VabError", "load"]
+__all__ = [
+    "Audio",
+    "GenerateOptions",
+    "MediaWarning",
+    "Pipeline",
+    "Step",
+    "VabError",
+    "Video",
+    "__version__",
+    "load",
+]
 
 # Imported when first used: onnxruntime and FFmpeg take longer to load than most hosts will wait.
 _HOMES = {
     "Audio": "vab_rt.audio",
     "GenerateOptions": "vab_rt.config",
+    "MediaWarning": "vab_rt.errors",
+    "Pipeline": "vab_rt.pipeline",
+    "Step": "vab_rt.pipeline",
     "VabError": "vab_rt.errors",
+    "Video": "vab_rt.video",
     "load": "vab_rt.pipeline",
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("vab-rt")
     if name not in _HOMES:
         raise AttributeError(f"module 'vab_rt' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -21,6 +21,7 @@ from vab_rt.streams import tolerant_streams
 if TYPE_CHECKING:  # imported where they are used, so that --help is quick
     from vab_rt.bundle import Bundle
     from vab_rt.pipeline import Pipeline, Step
+    from vab_rt.video import Video
 
 _DEFAULTS = GenerateOptions()
 _MODEL_HELP = "Folder of a bundle, name of a shipped model, or hf:ORG/NAME@REVISION on a hub."
@@ -33,7 +34,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Sound for silent video, on your own machine.",
 )
 
 
@@ -73,6 +73,24 @@ def _run() -> int | str | None:
             "programs, or raise the limit that ulimit -v shows"
         )
     return 1
+
+
+def _tell_version(is_asked: bool) -> None:
+    if is_asked:
+        import vab_rt
+
+        _print(f"vab-rt {vab_rt.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def vab_rt_command(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Sound for silent video, on your own machine."""
 
 
 @app.command()
@@ -119,11 +137,11 @@ def generate(
     ] = _DEFAULTS.top_k,
     start: Annotated[
         float, typer.Option(metavar="S", help="Where to begin in the video, in seconds.")
-    ] = _DEFAULTS.start_s,
+    ] = 0.0,
     duration: Annotated[
         float | None,
         typer.Option(metavar="S", help="How many seconds.", show_default="to the end"),
-    ] = _DEFAULTS.duration_s,
+    ] = None,
     device: Annotated[
         str,
         typer.Option(
@@ -146,17 +164,18 @@ def generate(
         mask_temperature=mask_temperature,
         temperature=temperature,
         top_k=top_k,
-        start_s=start,
-        duration_s=duration,
     )
     _tell_progress(logging.WARNING if quiet or as_json else logging.INFO)
+    from vab_rt.video import Video
+
+    part = Video(video, start, duration)
 
     def load() -> "Pipeline":
         from vab_rt.pipeline import load
 
         return load(model, device, offline=offline)
 
-    report = _generate(video, out, load, options, quiet=quiet or as_json, force=force)
+    report = _generate(part, out, load, options, quiet=quiet or as_json, force=force)
     report["timings_s"]["total"] = time.perf_counter() - begin
     if as_json:
         _print(json.dumps(report))
@@ -167,7 +186,7 @@ def generate(
 
 
 def _generate(
-    video: Path,
+    video: "Video",
     out: Path,
     load: "Callable[[], Pipeline]",
     options: GenerateOptions,
@@ -177,15 +196,13 @@ def _generate(
 ) -> dict[str, Any]:
     """Streams from the video to the file; returns what `--json` tells, but for the total time."""
     from vab_rt.audio import AudioWriter, plan_output
-    from vab_rt.video import Video
 
-    source = Video(video, options.start_s, options.duration_s)
-    plan = plan_output(out, video=source, force=force)
+    plan = plan_output(out, video=video, force=force)
     pipeline = load()
     write_s = 0.0
     timings_s: dict[str, float] = {}
     with AudioWriter(plan, pipeline.config.sample_rate_hz) as writer:
-        for step in _with_progress(pipeline.generate_steps(source, options), quiet=quiet):
+        for step in _with_progress(pipeline.generate_steps(video, options), quiet=quiet):
             end_if_told()
             timings_s = step.timings_s
             if step.audio is not None:

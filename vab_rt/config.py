@@ -1,15 +1,12 @@
 """The two kinds of settings: facts of a model, and wishes of a caller. Never mixed."""
 
 import numbers
-import sys
 from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from vab_rt.errors import BundleError, OptionError
 
-MAX_S = 1e9
-"""A longer selection is a mistake."""
 MOTION_FRAMES = 50
 """Features that one call of a motion encoder gives; a fixed shape suits every backend."""
 
@@ -167,101 +164,8 @@ class ModelConfig(ClipConfig, frozen=True, forbid_unknown_fields=True, kw_only=T
         return self.codebook_size
 
 
-class Tuning(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
-):
-    """How a model decodes. None leaves a choice to the model.
-
-    steps: of decoding. fine_steps: of the fine codebooks, in a coarse-to-fine system. guidance:
-    classifier-free guidance scale. temperature: of token sampling. top_k: candidates kept, 0 keeps
-    all. mask_temperature: of the Gumbel noise on confidences, annealed to 0.
-    """
-
-    steps: int | None = None
-    fine_steps: int | None = None
-    guidance: float | None = None
-    temperature: float | None = None
-    top_k: int | None = None
-    mask_temperature: float | None = None
-
-    def __post_init__(self) -> None:
-        _check(self, int, "steps", 1, 1024, "1 to 1024")
-        _check(self, int, "fine_steps", 1, 1024, "1 to 1024")
-        _check(self, float, "guidance", 0, 100, "0 to 100")
-        _check(self, float, "temperature", 0.01, 100, "0.01 to 100")
-        _check(self, int, "top_k", 0, 2**31 - 1, "0 (keep all) or more")
-        _check(self, float, "mask_temperature", 0, 1000, "0 to 1000")
-
-    def named(self) -> dict[str, Any]:
-        """What is not left to the model."""
-        return {key: x for key, x in msgspec.structs.asdict(self).items() if x is not None}
-
-
-class GenerateOptions(
-    Tuning, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=False
-):
-    """What the caller wants. What is left None is as the model has it.
-
-    seed: 0 to 2**64 - 1; the same seed and clip give the same tokens on every backend.
-    start_s, duration_s: the selection of the video; duration None goes to its end.
-    """
-
-    seed: int = 0
-    start_s: float = 0.0
-    duration_s: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        seed = number("seed", self.seed, int, 0, 2**64 - 1, "0 to 2**64 - 1")
-        msgspec.structs.force_setattr(self, "seed", seed)
-        start = number("start", self.start_s, float, 0, MAX_S, "0 s or more, at most 1e9 s")
-        msgspec.structs.force_setattr(self, "start_s", start)
-        if self.duration_s is not None:
-            least, expected = sys.float_info.min, "more than 0 s, at most 1e9 s"
-            duration = number("duration", self.duration_s, float, least, MAX_S, expected)
-            msgspec.structs.force_setattr(self, "duration_s", duration)
-
-
-class TokenOptions(GenerateOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The options of a system that decodes tokens, with nothing left open (paper section 4.1).
-
-    The defaults live here and nowhere else; a bundle may recommend others.
-    """
-
-    steps: int = 16
-    guidance: float = 1.5
-    temperature: float = 0.8
-    top_k: int = 256
-    mask_temperature: float = 10.5
-
-
-class CoarseToFineOptions(TokenOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The same of a system whose second model decodes the fine codebooks (paper section 4.1)."""
-
-    fine_steps: int = 36
-
-
-Options = TypeVar("Options", bound=GenerateOptions)
-
-
-def fill_in(wishes: Tuning, defaults: Options, system: str) -> Options:
-    """The defaults, but for what the wishes name.
-
-    Raises OptionError for a wish that the system does not know: it has no default for it.
-    """
-    named = wishes.named()
-    known = [key for key in Tuning.__struct_fields__ if getattr(defaults, key) is not None]
-    for key in Tuning.__struct_fields__:
-        if key in named and key not in known:
-            raise OptionError(
-                f"{key} is {named[key]}, which {system} has no use for, expected one of "
-                f"{', '.join(known)}; leave it out"
-            )
-    return msgspec.structs.replace(defaults, **named)
-
-
 def _check(
-    options: Tuning, kind: type[float], field: str, least: float, most: float, expected: str
+    options: msgspec.Struct, kind: type[float], field: str, least: float, most: float, expected: str
 ) -> None:
     found = getattr(options, field)
     if found is not None:
@@ -280,3 +184,95 @@ def number(
     if not least <= found <= most:
         raise OptionError(f"{option} is {found}, expected {expected}")
     return found if isinstance(found, int | float) else kind(found)
+
+
+class Tuning(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
+):
+    """How a model decodes. None leaves a choice to the model. Raises OptionError."""
+
+    steps: int | None = None
+    """decoding steps, 1 to 1024: more is slower"""
+    fine_steps: int | None = None
+    """steps for the fine codebooks of a coarse-to-fine system, 1 to 1024"""
+    guidance: float | None = None
+    """classifier-free guidance scale, 0 to 100; 1 is off, and takes half the time"""
+    temperature: float | None = None
+    """of token sampling, 0.01 to 100: variety of the sound"""
+    top_k: int | None = None
+    """candidates for each token; 0 keeps all"""
+    mask_temperature: float | None = None
+    """of the Gumbel noise on confidences, 0 to 1000, annealed to 0: variety in the order"""
+
+    def __post_init__(self) -> None:
+        _check(self, int, "steps", 1, 1024, "1 to 1024")
+        _check(self, int, "fine_steps", 1, 1024, "1 to 1024")
+        _check(self, float, "guidance", 0, 100, "0 to 100")
+        _check(self, float, "temperature", 0.01, 100, "0.01 to 100")
+        _check(self, int, "top_k", 0, 2**31 - 1, "0 (keep all) or more")
+        _check(self, float, "mask_temperature", 0, 1000, "0 to 1000")
+
+    def named(self) -> dict[str, Any]:
+        """What is not left to the model."""
+        return {key: x for key, x in msgspec.structs.asdict(self).items() if x is not None}
+
+
+class GenerateOptions(
+    Tuning, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=False
+):
+    """What the caller wants. What is left None is as the model has it. Raises OptionError."""
+
+    seed: int = 0
+    """0 to 2**64 - 1; the same seed and video give the same sound"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        seed = number("seed", self.seed, int, 0, 2**64 - 1, "0 to 2**64 - 1")
+        msgspec.structs.force_setattr(self, "seed", seed)
+
+    def but(self, **fields: Any) -> "GenerateOptions":
+        """The same with other fields. Raises OptionError for one that there is not."""
+        for name in fields:
+            if name not in self.__struct_fields__:
+                part = name in ("start_s", "duration_s")
+                raise OptionError(
+                    f"{name} is no option, expected one of {', '.join(self.__struct_fields__)}; "
+                    + (f"give vab_rt.Video(path, {name}=...)" if part else "check the spelling")
+                )
+        return msgspec.structs.replace(self, **fields)
+
+
+class TokenOptions(GenerateOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The options of a system that decodes tokens, with nothing left open (paper section 4.1):
+    fine_steps alone is None where there is no second stage.
+
+    The defaults live here and nowhere else; a bundle may recommend others.
+    """
+
+    steps: int = 16
+    guidance: float = 1.5
+    temperature: float = 0.8
+    top_k: int = 256
+    mask_temperature: float = 10.5
+
+
+COARSE_TO_FINE = TokenOptions(fine_steps=36)
+"""The defaults of a system whose second model decodes the fine codebooks (paper section 4.1)."""
+
+Options = TypeVar("Options", bound=GenerateOptions)
+
+
+def fill_in(wishes: Tuning, defaults: Options, system: str) -> Options:
+    """The defaults, but for what the wishes name.
+
+    Raises OptionError for a wish that the system does not know: it has no default for it.
+    """
+    named = wishes.named()
+    known = [key for key in Tuning.__struct_fields__ if getattr(defaults, key) is not None]
+    for key in Tuning.__struct_fields__:
+        if key in named and key not in known:
+            raise OptionError(
+                f"{key} is {named[key]}, which {system} has no use for, expected one of "
+                f"{', '.join(known)}; leave it out"
+            )
+    return msgspec.structs.replace(defaults, **named)

@@ -9,9 +9,9 @@ from typing import ClassVar, Literal
 import msgspec
 
 from vab_rt.config import (
+    COARSE_TO_FINE,
     MOTION_FRAMES,
     ClipConfig,
-    CoarseToFineOptions,
     ModelConfig,
     TokenOptions,
     Tuning,
@@ -172,7 +172,7 @@ class VabManifest(Manifest, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     @property
     def defaults(self) -> TokenOptions:
-        own = TokenOptions() if self.fine is None else CoarseToFineOptions()
+        own = TokenOptions() if self.fine is None else COARSE_TO_FINE
         return fill_in(self.options, own, self.model.name)
 
 

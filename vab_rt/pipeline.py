@@ -21,7 +21,6 @@ from vab_rt.systems import State, System, open_system
 from vab_rt.video import Video
 from vab_rt.windows import Window, cut_windows, join, num_windows
 
-DEFAULTS = GenerateOptions()
 SEEN_S = 4.0
 """Seconds around a shorter selection that the model sees: alone, most would be silent."""
 STAGES = ("decode_video", "visual")
@@ -49,7 +48,7 @@ class Step:
 class Pipeline:
     """A loaded model. `generate` may be called any number of times, by one thread at a time."""
 
-    def __init__(self, system: System, load_s: float = 0.0) -> None:
+    def __init__(self, system: System[Any], load_s: float = 0.0) -> None:
         self.system, self.load_s = system, load_s
 
     @property
@@ -60,25 +59,32 @@ class Pipeline:
     def device(self) -> str:
         return self.system.device
 
-    def generate(self, video: Video | str | Path, options: GenerateOptions = DEFAULTS) -> Audio:
-        """The sound of a video, exactly as long as the selected part of it.
+    def generate(
+        self, video: Video | str | Path, options: GenerateOptions | None = None, **fields: Any
+    ) -> Audio:
+        """The sound of a video, exactly as long as it: `generate("in.mp4", seed=7, steps=8)`.
 
-        Raises MediaError for what cannot be read, OptionError for a selection without content.
+        fields: those of GenerateOptions, by name; they go before those of `options`. Raises
+        MediaError for what cannot be read, OptionError for a wish that the model has no use for
+        and for a part of a video without content.
         """
-        steps = self.generate_steps(video, options)
+        steps = self.generate_steps(video, options, **fields)
         parts = [step.audio for step in steps if step.audio is not None]
         return Audio(np.concatenate(parts), self.config.sample_rate_hz)
 
     def generate_steps(
-        self, video: Video | str | Path, options: GenerateOptions = DEFAULTS
+        self, video: Video | str | Path, options: GenerateOptions | None = None, **fields: Any
     ) -> Iterator[Step]:
         """The same, step by step; the `audio` of all steps in a row is the sound.
 
         On a GPU only the last step of each window is seen, as nothing comes back before it. Memory
         does not grow with the length of the video.
         """
-        if isinstance(video, str | Path):
-            video = Video(video, options.start_s, options.duration_s)
+        options = (options or GenerateOptions()).but(**fields)
+        video = Video(video) if isinstance(video, str | Path) else video
+        return self._steps(video, self.system.options(options))
+
+    def _steps(self, video: Video, options: GenerateOptions) -> Iterator[Step]:
         c, system = self.config, self.system
         decoding, rendering = system.stages
         clock, num_steps = Stopwatch(*STAGES, decoding, rendering), system.num_steps(options)

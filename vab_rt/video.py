@@ -20,7 +20,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from vab_rt.config import MAX_S, ClipConfig, number
+from vab_rt.config import ClipConfig, number
 from vab_rt.errors import MediaWarning, OptionError
 from vab_rt.media import Source, VideoInfo, decode, examine, square_pixels
 
@@ -34,6 +34,7 @@ _SCALING = (
     | Interpolation.FULL_CHR_H_INT
     | Interpolation.FULL_CHR_H_INP
 )
+_MAX_S = 1e9  # a longer selection is a mistake
 _CUT_SHORT = Fraction(1, 2)  # seconds missing before a file counts as cut short
 
 
@@ -74,10 +75,10 @@ class Video:
     def __init__(
         self, path: str | Path, start_s: float = 0.0, duration_s: float | None = None
     ) -> None:
-        start_s = number("start", start_s, float, 0, MAX_S, "0 s or more, at most 1e9 s")
+        start_s = number("start", start_s, float, 0, _MAX_S, "0 s or more, at most 1e9 s")
         if duration_s is not None:
             least, expected = sys.float_info.min, "more than 0 s, at most 1e9 s"
-            duration_s = number("duration", duration_s, float, least, MAX_S, expected)
+            duration_s = number("duration", duration_s, float, least, _MAX_S, expected)
         self.__dict__.update(path=Path(path), start_s=start_s, duration_s=duration_s)
 
     @cached_property

@@ -18,7 +18,7 @@ from export.vab_bundle import build_graph, build_variant, has_variant
 from training.checkpoint import read_checkpoint
 from training.model import VAB
 from vab_rt.bundle import open_bundle
-from vab_rt.config import CoarseToFineOptions, ModelConfig
+from vab_rt.config import ModelConfig, TokenOptions
 from vab_rt.contract import BACKBONES, Variant, contract_of
 from vab_rt.decoding import decode_masked
 from vab_rt.sampling import sample_step
@@ -75,7 +75,7 @@ def test_the_bundle_holds_both_and_the_fine_ones_codec(bundle, pair):
     assert manifest.graphs["codec_encoder"].contract.outputs[0].shape == ("B", 12, 100)
     assert all(f"verified_{name}" in manifest.provenance for name in GRAPHS)
     assert manifest.license == "Apache-2.0", "said once"
-    assert manifest.defaults == CoarseToFineOptions(guidance=5, fine_steps=7)
+    assert manifest.defaults == TokenOptions(guidance=5, fine_steps=7)
     of_fine = {name for name in manifest.provenance if name.startswith("fine_")}
     assert of_fine == {"fine_data", "fine_checkpoint_sha256"}
     assert manifest.provenance["fine_checkpoint_sha256"] != manifest.provenance["checkpoint_sha256"]
@@ -100,7 +100,7 @@ def decoded_by_torch(pair, features, options, seed):
         (fine, slice(4, 12), options.fine_steps, (seed + FINE_SEED) % 2**64),
     ):
         before = tokens[:, : part.start]
-        stage = CoarseToFineOptions(steps=count)
+        stage = TokenOptions(steps=count)
 
         def both_branches(found, vab=vab, before=before):
             whole = np.concatenate([before, found], 1)
@@ -116,7 +116,7 @@ def decoded_by_torch(pair, features, options, seed):
 
 
 def test_the_tokens_of_all_52_steps_are_torchs(bundle, pair):
-    pipeline, options = vab_rt.load(bundle, threads=1), CoarseToFineOptions(seed=11)
+    pipeline, options = vab_rt.load(bundle, threads=1), TokenOptions(seed=11, fine_steps=36)
     c = pipeline.config
     rng = np.random.default_rng(4)
     features = rng.standard_normal((1, c.num_frames, c.visual_dim)).astype(np.float32)

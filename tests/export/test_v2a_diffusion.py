@@ -10,7 +10,7 @@ from v2a_checkpoints import tiny_v2a_config, write_tiny_v2a
 from training.v2a_mapper import diffusion as in_torch
 from training.v2a_mapper.checkpoint import read_v2a_checkpoint
 from training.v2a_mapper.engines import open_system
-from vab_rt import GenerateOptions
+from vab_rt.v2a_mapper.config import LatentOptions
 from vab_rt.v2a_mapper.diffusion import (
     cosine_alphas,
     denoise,
@@ -18,7 +18,7 @@ from vab_rt.v2a_mapper.diffusion import (
     latent_levels,
     scaled_linear_alphas,
 )
-from vab_rt.windows import cut_windows
+from vab_rt.windows import Seen, cut_windows
 
 DDIMScheduler = pytest.importorskip("diffusers", reason="pip install diffusers").DDIMScheduler
 
@@ -94,10 +94,11 @@ def test_schedules_and_times_are_those_of_training():
 def test_windows_render_what_they_share_alike(tmp_path):
     """The columns carried over make the sound on both sides of a join nearly one: networks that
     see all of a window, as these do, differ by what lies outside the shared part."""
-    config, options = tiny_v2a_config(clip_s=4.0), GenerateOptions(steps=4)
+    config, options = tiny_v2a_config(clip_s=4.0), LatentOptions(steps=4)
     system = open_system(read_v2a_checkpoint(write_tiny_v2a(tmp_path / "c.pt", config)))
-    features = iter(np.random.default_rng(5).standard_normal((20, 24)).astype(np.float32))
-    windows = list(cut_windows(features, lambda: 9.0, config))
+    features = np.random.default_rng(5).standard_normal((20, 24)).astype(np.float32)
+    stream = (Seen(x, 9.0 if i == 19 else None) for i, x in enumerate(features))
+    windows = list(cut_windows(stream, config))
     shared = config.num_overlap_hops * config.hop_samples
     middle = slice(shared // 2, shared // 2 + config.hop_samples)  # where they are joined
 

@@ -10,7 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from pathlib import Path
 
 import av
@@ -22,6 +22,7 @@ from media import damage, make_video, packets_of, samples_of
 from vab_rt.cli import main
 from vab_rt.config import GenerateOptions
 from vab_rt.errors import OptionError
+from vab_rt.video import Video
 
 COMMANDS = ("generate", "info", "doctor")
 JSON_KEYS = {"output", "duration_s", "sample_rate_hz", "model", "device", "seed", "timings_s"}
@@ -63,6 +64,10 @@ def test_without_arguments_help_is_shown(run: Run) -> None:
     assert all(name in result.out + result.err for name in COMMANDS)
 
 
+def test_the_version_is_told(run: Run) -> None:
+    assert run("--version") == Result(0, f"vab-rt {version('vab-rt')}\n", "")
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; sys.argv = ['vab-rt', 'generate', '--help']\n"
@@ -79,7 +84,8 @@ def test_help_imports_nothing_heavy() -> None:
 def test_defaults_are_those_of_the_options(run: Run) -> None:
     text = " ".join(re.sub(r"[│\n]", " ", run("generate", "--help").out).split())
     assert "hf:ORG/NAME@REVISION on a hub" in text  # rich takes brackets for its own
-    for field, value in msgspec.structs.asdict(GenerateOptions()).items():
+    part = {"start_s": Video("").start_s, "duration_s": Video("").duration_s}
+    for field, value in (msgspec.structs.asdict(GenerateOptions()) | part).items():
         flag = "--" + field.removesuffix("_s").replace("_", "-")
         own = "(to the end)" if field == "duration_s" else "(the model's own)"
         shown = own if value is None else str(value)

@@ -13,7 +13,7 @@ from tiny_bundle import fine_config, make_bundle, tiny_config
 import vab_rt
 from vab_rt import GenerateOptions
 from vab_rt.bundle import open_bundle
-from vab_rt.config import CoarseToFineOptions, TokenOptions, Tuning
+from vab_rt.config import COARSE_TO_FINE, TokenOptions, Tuning, fill_in
 from vab_rt.decoding import decode_masked, guided
 from vab_rt.errors import BundleError, OptionError
 from vab_rt.pipeline import Pipeline
@@ -22,6 +22,7 @@ from vab_rt.systems.vab import FINE_SEED, CoarseToFine, Vab
 from vab_rt.windows import Window
 
 FAST = GenerateOptions(steps=3, fine_steps=4)
+RESOLVED = fill_in(FAST, COARSE_TO_FINE, "model tiny")
 COARSE, FINE = tiny_config(), fine_config()
 
 
@@ -55,10 +56,10 @@ def test_one_bundle_holds_both_models(bundle, pair):
 
 def test_the_coarse_stage_is_what_it_is_alone_and_the_fine_one_goes_on(pair):
     window = a_window()
-    states = list(pair.system.decode(window, None, FAST))
-    assert [step for step, _ in states] == list(range(7)) and pair.system.num_steps(FAST) == 7
+    states = list(pair.system.decode(window, None, RESOLVED))
+    assert [step for step, _ in states] == list(range(7)) and pair.system.num_steps(RESOLVED) == 7
     alone = Vab(COARSE, pair.system.engines)
-    steps = GenerateOptions(steps=3)
+    steps = TokenOptions(steps=3)
     for (_, both), (_, coarse) in zip(states, alone.decode(window, None, steps), strict=False):
         assert both.shape == (1, 5, 100) and both.dtype == np.int32
         assert np.array_equal(both[:, :2], coarse)
@@ -71,7 +72,7 @@ def test_the_coarse_stage_is_what_it_is_alone_and_the_fine_one_goes_on(pair):
 
 def test_the_fine_stage_is_masked_decoding_of_its_own_tokens(pair):
     """Against the loop spelled out, with the reference sampler and the seed that is documented."""
-    window, options = a_window(), GenerateOptions(steps=2, fine_steps=5, seed=2**64 - 3)
+    window, options = a_window(), TokenOptions(steps=2, fine_steps=5, seed=2**64 - 3)
     *_, (_, found) = pair.system.decode(window, None, options)
     given = {"coarse": found[:, :2], "features": window.features[None]}
     stage = TokenOptions(steps=5)
@@ -90,9 +91,10 @@ def test_the_stages_do_not_draw_the_same_numbers():
 
 
 def test_defaults_are_the_papers_steps(pair):
-    assert pair.system.options(GenerateOptions()) == CoarseToFineOptions()
-    assert pair.system.num_steps(GenerateOptions()) == 16 + 36
-    assert pair.system.num_steps(GenerateOptions(fine_steps=24)) == 16 + 24
+    for wishes, expected in ((GenerateOptions(), 36), (GenerateOptions(fine_steps=24), 24)):
+        options = pair.system.options(wishes)
+        assert options == TokenOptions(fine_steps=expected)
+        assert pair.system.num_steps(options) == 16 + expected
 
 
 def test_a_bundle_may_recommend_its_own(tmp_path):
@@ -103,7 +105,7 @@ def test_a_bundle_may_recommend_its_own(tmp_path):
         "fine_steps": 7, "guidance": 2.0,
     }  # fmt: skip
     system = vab_rt.load(folder, threads=1).system
-    assert system.num_steps(GenerateOptions()) == 16 + 7
+    assert system.num_steps(system.options(GenerateOptions())) == 16 + 7
     options = system.options(GenerateOptions(guidance=3.0))
     assert (options.fine_steps, options.guidance, options.temperature) == (7, 3.0, 0.8)
 
@@ -151,11 +153,11 @@ def test_a_clip_does_not_depend_on_the_batch(pair):
     masked = np.full((3, 5, 100), FINE.mask_id, np.int32)
     masked[1, :, :30] = 3
     seeds = np.array([5, 6, 7], np.uint64)
-    *_, (_, together) = pair.system.decode_tokens(features, masked, seeds, FAST)
+    *_, (_, together) = pair.system.decode_tokens(features, masked, seeds, RESOLVED)
     assert (together[1, :, :30] == 3).all()
     for b in range(3):
         one = slice(b, b + 1)
-        *_, (_, alone) = pair.system.decode_tokens(features[one], masked[one], seeds[one], FAST)
+        *_, (_, alone) = pair.system.decode_tokens(features[one], masked[one], seeds[one], RESOLVED)
         assert np.array_equal(together[b], alone[0])
 
 
@@ -168,9 +170,9 @@ def test_both_stages_follow_the_picture_and_guidance(pair, stage):
         return pair.system.engines[stage](**inputs)
 
     system = replace(pair.system, engines=pair.system.engines.with_graphs(**{stage: watched}))
-    *_, (_, one) = system.decode(a_window(seed=1), None, FAST)
+    *_, (_, one) = system.decode(a_window(seed=1), None, RESOLVED)
     assert set(map(tuple, seen)) == {(1.0, 0.0)}
-    *_, (_, other) = pair.system.decode(a_window(seed=2), None, FAST)
+    *_, (_, other) = pair.system.decode(a_window(seed=2), None, RESOLVED)
     assert not np.array_equal(one, other)
 
 

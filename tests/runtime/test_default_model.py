@@ -46,7 +46,7 @@ def test_it_is_small_whole_and_says_where_it_is_from():
 
 
 def test_sound_is_as_long_as_the_film_finite_and_heard(model, clip):
-    audio = model.generate(clip, vab_rt.GenerateOptions(duration_s=3.3, steps=4))
+    audio = model.generate(vab_rt.Video(clip, duration_s=3.3), steps=4)
     assert isinstance(audio, Audio) and len(audio.samples) == round(3.3 * 16_000)
     assert np.isfinite(audio.samples).all()
     assert 0.002 < audio.samples.std() < 0.5 and np.abs(audio.samples).max() <= 1
@@ -54,7 +54,7 @@ def test_sound_is_as_long_as_the_film_finite_and_heard(model, clip):
 
 def test_tokens_alone_are_those_in_a_batch_of_four(model):
     c = model.config
-    options = vab_rt.GenerateOptions(steps=3)
+    options = model.system.options(vab_rt.GenerateOptions(steps=3))
     features = np.random.default_rng(0).standard_normal((4, c.num_frames, c.visual_dim))
     features = (features / np.linalg.norm(features, axis=2, keepdims=True)).astype(np.float32)
     start = np.full((4, c.num_codebooks, c.num_token_steps), c.mask_id, np.int32)

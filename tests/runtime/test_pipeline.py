@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from media import make_picture, make_video
 
 import vab_rt
-from vab_rt import Audio, GenerateOptions
+from vab_rt import Audio, GenerateOptions, Video
 from vab_rt.errors import BackendError, BundleError, MediaError, OptionError, VabError
 from vab_rt.loudness import CEILING, true_peaks
 from vab_rt.pipeline import Pipeline
@@ -45,26 +45,25 @@ def test_the_sound_is_as_long_as_the_video_to_the_sample(pipeline, videos, num_f
 def test_a_selection_is_as_long_as_it_was_asked_to_be(
     pipeline, videos, start_s, duration_s, num_samples
 ):
-    options = GenerateOptions(steps=2, start_s=start_s, duration_s=duration_s)
-    assert len(pipeline.generate(videos(50), options).samples) == num_samples
+    part = Video(videos(50), start_s, duration_s)
+    assert len(pipeline.generate(part, steps=2).samples) == num_samples
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 def test_a_still_sounds_as_long_as_it_is_told_to(pipeline, tmp_path, suffix):
     still = make_picture(tmp_path / f"in.{suffix}")
     for duration_s in (0.5, 10.0):
-        options = GenerateOptions(steps=1, duration_s=duration_s)
-        assert len(pipeline.generate(still, options).samples) == duration_s * 16_000
+        audio = pipeline.generate(Video(still, duration_s=duration_s), steps=1)
+        assert len(audio.samples) == duration_s * 16_000
     with pytest.raises(OptionError, match="is a still, .* with --duration"):
         pipeline.generate(still, FAST)
 
 
 def test_a_short_selection_sounds_as_it_does_within_its_surroundings(pipeline, videos):
     """The tiny model's clip of 2 s shows 1 s around a shorter selection."""
-    short = GenerateOptions(steps=2, start_s=2.5, duration_s=0.25)
-    around = GenerateOptions(steps=2, start_s=2.125, duration_s=1.0)
-    expected = pipeline.generate(videos(200), around).samples[6000:9000]
-    samples = pipeline.generate(videos(200), short).samples
+    short, around = Video(videos(200), 2.5, 0.25), Video(videos(200), 2.125, 1.0)
+    expected = pipeline.generate(around, steps=2).samples[6000:9000]
+    samples = pipeline.generate(short, steps=2).samples
     assert len(samples) == 4000  # the limiter sees the end of the last ones, and no further
     np.testing.assert_allclose(samples[:3000], expected, atol=1e-6)
 
@@ -80,8 +79,7 @@ def test_loud_sound_keeps_headroom_across_windows(pipeline, videos):
 
 
 def test_the_sound_follows_the_picture(pipeline, videos):
-    early = pipeline.generate(videos(200), GenerateOptions(duration_s=2.0))
-    late = pipeline.generate(videos(200), GenerateOptions(start_s=1.0, duration_s=2.0))
+    early, late = (pipeline.generate(Video(videos(200), at, 2.0)) for at in (0.0, 1.0))
     assert not np.array_equal(early.samples, late.samples)
 
 
@@ -96,6 +94,33 @@ def test_the_same_seed_gives_the_same_bytes(pipeline, videos, tmp_path):
     for name in ("a.wav", "b.wav"):
         pipeline.generate(videos(50), FAST).save(tmp_path / name)
     assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+
+
+def test_every_way_to_ask_gives_the_same_bytes(tiny_bundle, pipeline, videos, tmp_path, run):
+    """Keywords, an options object, keywords over one, the steps, and the command."""
+    part = Video(videos(87), 0.5, 2.5)
+    options = GenerateOptions(seed=7, steps=3)
+    sounds = [
+        pipeline.generate(part, seed=7, steps=3),
+        pipeline.generate(part, options),
+        pipeline.generate(part, GenerateOptions(seed=7, steps=9), steps=3),
+        Audio(sound_of(pipeline.generate_steps(part, options)), 16_000),
+    ]
+    for number, sound in enumerate(sounds):
+        sound.save(tmp_path / f"{number}.wav")
+    selection = ("--start", 0.5, "--duration", 2.5)
+    wishes = ("--model", tiny_bundle, "--seed", 7, "--steps", 3)
+    assert run("generate", videos(87), tmp_path / "4.wav", *wishes, *selection).code == 0
+    assert len({(tmp_path / f"{number}.wav").read_bytes() for number in range(5)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "advice"), [("stepz", "check the spelling"), ("start_s", "give vab_rt.Video")]
+)
+def test_an_option_that_there_is_not(pipeline, videos, field, advice):
+    message = rf"{field} is no option, expected one of steps, .*, seed; {advice}"
+    with pytest.raises(OptionError, match=message):
+        pipeline.generate_steps(videos(25), **{field: 3})
 
 
 def test_steps_tell_where_they_are(pipeline, videos):
@@ -164,7 +189,7 @@ def clips_of(pipeline, num_clips):
 @pytest.mark.parametrize("guidance", [5.0, 1.0])
 def test_tokens_alone_and_in_a_batch_of_four_are_the_same(pipeline, guidance):
     features, start, seeds = clips_of(pipeline, 4)
-    options = GenerateOptions(guidance=guidance)
+    options = pipeline.system.options(GenerateOptions(guidance=guidance))
     together = list(pipeline.system.decode_tokens(features, start, seeds, options))
     for b in range(4):
         one = slice(b, b + 1)
@@ -184,7 +209,7 @@ def test_a_clip_never_shares_a_call_with_another(pipeline):
         return pipeline.system.engines["backbone"](**inputs)
 
     features, start, seeds = clips_of(pipeline, 3)
-    options = GenerateOptions(steps=1)
+    options = pipeline.system.options(GenerateOptions(steps=1))
     list(changed(pipeline, backbone=backbone).system.decode_tokens(features, start, seeds, options))
     assert sizes == [(2, [1.0, 0.0])] * 3
 
@@ -235,11 +260,10 @@ def test_a_long_video_is_never_held(pipeline, videos):
     mask_temperature=st.sampled_from([0.0, 1000.0]),
     seed=st.integers(0, 2**64 - 1),
 )
-def test_any_allowed_options_work(pipeline, videos, **wishes):
-    options = GenerateOptions(**wishes)
-    samples = pipeline.generate(videos(100), options).samples
-    left_s = 4.0 - options.start_s
-    expected_s = left_s if options.duration_s is None else min(left_s, options.duration_s)
+def test_any_allowed_options_work(pipeline, videos, start_s, duration_s, **fields):
+    samples = pipeline.generate(Video(videos(100), start_s, duration_s), **fields).samples
+    left_s = 4.0 - start_s
+    expected_s = left_s if duration_s is None else min(left_s, duration_s)
     assert abs(len(samples) - expected_s * 16_000) <= 1
     assert np.isfinite(samples).all()
 
@@ -247,23 +271,18 @@ def test_any_allowed_options_work(pipeline, videos, **wishes):
 @pytest.mark.parametrize("duration_s", [1e-5, 1e-9, 1e-300])
 def test_a_selection_of_less_than_a_sample(pipeline, videos, duration_s):
     with pytest.raises(OptionError, match="s long, expected at least one sample"):
-        pipeline.generate(videos(25), GenerateOptions(duration_s=duration_s))
+        pipeline.generate(Video(videos(25), duration_s=duration_s))
 
 
-@pytest.mark.parametrize("options", [{"start_s": 1e9}, {"start_s": 1e9, "duration_s": 1e9}])
-def test_a_start_far_beyond_the_end(pipeline, videos, options):
-    with pytest.raises(OptionError, match="start is 1e[+]09 s, expected less"):
-        pipeline.generate(videos(25), GenerateOptions(**options))
+@pytest.mark.parametrize("part", [(5.0,), (1e9,), (1e9, 1e9)])
+def test_a_start_beyond_the_end(pipeline, videos, part):
+    with pytest.raises(OptionError, match=r"start is (5|1e[+]09) s, expected less"):
+        pipeline.generate(Video(videos(25), *part))
 
 
 def test_a_duration_far_beyond_the_end(pipeline, videos):
-    options = GenerateOptions(steps=1, duration_s=1e9)
-    assert len(pipeline.generate(videos(25), options).samples) == 16_000
-
-
-def test_a_start_beyond_the_end(pipeline, videos):
-    with pytest.raises(OptionError, match="start is 5 s"):
-        pipeline.generate(videos(25), GenerateOptions(start_s=5.0))
+    part = Video(videos(25), duration_s=1e9)
+    assert len(pipeline.generate(part, steps=1).samples) == 16_000
 
 
 def test_a_missing_video(pipeline, tmp_path):

@@ -12,7 +12,7 @@ from recording_driver import LOOP
 from tiny_v2a import make_v2a_bundle, tiny_v2a_config
 
 import vab_rt
-from vab_rt import GenerateOptions
+from vab_rt import GenerateOptions, Video
 from vab_rt.cli import main
 from vab_rt.config import Tuning
 from vab_rt.errors import BundleError, OptionError
@@ -75,8 +75,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(pipeline, video
 
 
 def test_the_sound_follows_the_picture(pipeline, videos):
-    early = pipeline.generate(videos(200), GenerateOptions(duration_s=2.0))
-    late = pipeline.generate(videos(200), GenerateOptions(start_s=3.0, duration_s=2.0))
+    early, late = (pipeline.generate(Video(videos(200), at, 2.0)) for at in (0.0, 3.0))
     assert not np.array_equal(early.samples, late.samples)
 
 
@@ -131,7 +130,7 @@ def embeddings(pipeline, video, seeds=(0,)):
     calls = []
     recorded = recording(pipeline, "unet", calls)
     for seed in seeds:
-        recorded.generate(video, GenerateOptions(steps=1, seed=seed, duration_s=2.0))
+        recorded.generate(Video(video, duration_s=2.0), steps=1, seed=seed)
     return np.stack([inputs["embedding"][0] for inputs in calls])
 
 

@@ -305,7 +305,7 @@ def test_a_checkpoint_is_decoded_as_it_asks(run, tmp_path):
     asking = torch.load(run / "ckpt.pt", weights_only=True) | {"options": {"steps": 3}}
     torch.save(asking, tmp_path / "ckpt.pt")
     system = open_model(trial(run, checkpoint=tmp_path / "ckpt.pt")).pipeline.system
-    assert system.num_steps(GenerateOptions()) == 3
+    assert system.options(GenerateOptions()).steps == 3
 
 
 def test_a_table_has_a_line_a_measure_and_a_column_a_bound():

@@ -145,10 +145,11 @@ def generate(
     pipeline: Pipeline, features: NDArray[np.float32], options: GenerateOptions
 ) -> NDArray[np.float32]:
     """Sound [S] for the features of one clip [1, F, visual_dim]."""
+    system = pipeline.system
     whole = Window(
         0, features[0], len(features[0]), slice(0, pipeline.config.num_samples), is_last=True
     )
-    *_, (_, finished) = pipeline.system.decode(whole, None, options)
+    *_, (_, finished) = system.decode(whole, None, system.options(options))
     return pipeline.render(finished)[0]
 
 
@@ -168,7 +169,7 @@ def from_true_coarse(
     coarse, fine = np.split(codes, [system.config.num_codebooks], axis=1)
     masked, seeds = np.full_like(fine, system.config.mask_id), np.array([options.seed], np.uint64)
     for steps in FINE_STEPS:
-        chosen = msgspec.structs.replace(options, fine_steps=steps)
+        chosen = system.options(options.but(fine_steps=steps))
         *_, (_, whole) = system.decode_fine(features, coarse, masked, seeds, chosen)
         yield f"coarse_to_fine_{steps}", pipeline.render(whole)[0]
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vab_rt.bundle import Bundle
-from vab_rt.config import ClipConfig, GenerateOptions
+from vab_rt.config import ClipConfig, GenerateOptions, Options
 from vab_rt.contract import Manifest
 from vab_rt.engines import Engines
 from vab_rt.windows import Window
@@ -18,13 +18,11 @@ State = npt.NDArray[Any]
 """What a system decodes, [B, ...]: tokens or a latent."""
 
 
-class System(Protocol):
-    """A model on a device: between the pictures' features and the sound.
-
-    stages: what `decode` and `render` are called in timings.
-    """
+class System(Protocol[Options]):
+    """A model on a device: between the frames and the sound."""
 
     stages: tuple[str, str]
+    """what `decode` and `render` are called in timings"""
 
     @property
     def config(self) -> ClipConfig: ...
@@ -36,12 +34,17 @@ class System(Protocol):
         """Features [visual_dim] of a video's frames [image_size, image_size, 3], one each."""
         ...
 
-    def num_steps(self, options: GenerateOptions) -> int:
-        """Steps that `decode` counts. Raises OptionError for options the system has no use for."""
+    def options(self, wishes: GenerateOptions) -> Options:
+        """The caller's wishes, and the model's own where there are none: what all else here takes.
+        Raises OptionError for a wish that the system has no use for."""
+        ...
+
+    def num_steps(self, options: Options) -> int:
+        """Steps that `decode` counts."""
         ...
 
     def decode(
-        self, window: Window, previous: State | None, options: GenerateOptions
+        self, window: Window, previous: State | None, options: Options
     ) -> Iterator[tuple[int, State]]:
         """The state of one window, [1, ...], step by step: (step, state), finished in step
         num_steps - 1. Steps in between may be left out, as on a GPU.
@@ -56,9 +59,9 @@ class System(Protocol):
         ...
 
 
-def open_system(bundle: Bundle, engines: Engines) -> System:
+def open_system(bundle: Bundle, engines: Engines) -> System[Any]:
     """The system of a bundle with its graphs on a device. Raises BundleError, BackendError."""
-    system: System = module_of(bundle.manifest).open_system(bundle, engines)
+    system: System[Any] = module_of(bundle.manifest).open_system(bundle, engines)
     return system
 
 

@@ -9,13 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vab_rt.bundle import Bundle
-from vab_rt.config import (
-    CoarseToFineOptions,
-    GenerateOptions,
-    ModelConfig,
-    TokenOptions,
-    fill_in,
-)
+from vab_rt.config import COARSE_TO_FINE, GenerateOptions, ModelConfig, TokenOptions, fill_in
 from vab_rt.contract import VabManifest
 from vab_rt.decoding import Tokens
 from vab_rt.engines import Engines
@@ -57,11 +51,11 @@ class Vab:
         """The caller's wishes, and the model's own where there are none."""
         return fill_in(wishes, self.defaults, f"model {self.config.name}")
 
-    def num_steps(self, options: GenerateOptions) -> int:
-        return self.options(options).steps
+    def num_steps(self, options: TokenOptions) -> int:
+        return options.steps + (options.fine_steps or 0)
 
     def decode(
-        self, window: Window, previous: Tokens | None, options: GenerateOptions
+        self, window: Window, previous: Tokens | None, options: TokenOptions
     ) -> Iterator[tuple[int, Tokens]]:
         """The tokens [1, K, T] of one window, step by step; on a GPU the last of a stage alone."""
         seeds = np.array([window.seed(options.seed)], np.uint64)
@@ -73,15 +67,15 @@ class Vab:
         features: npt.NDArray[np.float32],
         tokens: Tokens,
         seeds: npt.NDArray[np.uint64],
-        options: GenerateOptions,
+        options: TokenOptions,
     ) -> Iterator[tuple[int, Tokens]]:
         """Fill the [MASK] positions of tokens [B, K, T] to fit features [B, F, visual_dim].
 
         seeds [B]. Yields (step, tokens), on a GPU the last of a stage alone; each clip gets the
         tokens it would get alone.
         """
-        complete, given = self.options(options), {"features": features}
-        return self.engines.decode_tokens("backbone", given, tokens, seeds, complete)
+        given = {"features": features}
+        return self.engines.decode_tokens("backbone", given, tokens, seeds, options)
 
     def render(self, state: Tokens) -> npt.NDArray[np.float32]:
         return self.engines["codec_decoder"](tokens=state)
@@ -96,33 +90,25 @@ class CoarseToFine(Vab):
     """
 
     fine_config: ModelConfig
-    defaults: CoarseToFineOptions = field(default_factory=CoarseToFineOptions)
+    defaults: TokenOptions = COARSE_TO_FINE
 
     @property
     def codec_config(self) -> ModelConfig:
         return self.fine_config
-
-    def options(self, wishes: GenerateOptions) -> CoarseToFineOptions:
-        return fill_in(wishes, self.defaults, f"model {self.config.name}")
-
-    def num_steps(self, options: GenerateOptions) -> int:
-        complete = self.options(options)
-        return complete.steps + complete.fine_steps
 
     def decode_tokens(
         self,
         features: npt.NDArray[np.float32],
         tokens: Tokens,
         seeds: npt.NDArray[np.uint64],
-        options: GenerateOptions,
+        options: TokenOptions,
     ) -> Iterator[tuple[int, Tokens]]:
-        complete = self.options(options)
         start, fine = np.split(tokens, [self.config.num_codebooks], axis=1)
         coarse = start
-        for step, coarse in super().decode_tokens(features, start, seeds, complete):
+        for step, coarse in super().decode_tokens(features, start, seeds, options):
             yield step, np.concatenate([coarse, fine], 1)
-        for step, whole in self.decode_fine(features, coarse, fine, seeds, complete):
-            yield complete.steps + step, whole
+        for step, whole in self.decode_fine(features, coarse, fine, seeds, options):
+            yield options.steps + step, whole
 
     def decode_fine(
         self,
@@ -130,15 +116,14 @@ class CoarseToFine(Vab):
         coarse: Tokens,
         fine: Tokens,
         seeds: npt.NDArray[np.uint64],
-        options: GenerateOptions,
+        options: TokenOptions,
     ) -> Iterator[tuple[int, Tokens]]:
         """The second stage alone: coarse tokens stay, fine ones are filled in where [MASK].
 
         seeds [B]: as the first stage has them. Yields (fine step, tokens [B, K, T] of all
         codebooks).
         """
-        complete = self.options(options)
-        stage = msgspec.structs.replace(complete, steps=complete.fine_steps)
+        stage = msgspec.structs.replace(options, steps=options.fine_steps)
         given = {"coarse": coarse, "features": features}
         own_seeds = seeds + np.uint64(FINE_SEED)  # modulo 2**64
         decoding = self.engines.decode_tokens("fine_backbone", given, fine, own_seeds, stage)
@@ -154,10 +139,8 @@ def open_system(bundle: Bundle, engines: Engines) -> Vab:
     if manifest.fine is None:
         return Vab(manifest.model, engines, manifest.defaults)
     engines.warm_up("fine_backbone")
-    defaults = manifest.defaults
-    assert isinstance(defaults, CoarseToFineOptions), defaults
     fine = manifest.fine
-    return CoarseToFine(manifest.model, engines, defaults=defaults, fine_config=fine)
+    return CoarseToFine(manifest.model, engines, defaults=manifest.defaults, fine_config=fine)
 
 
 def facts_of(manifest: VabManifest) -> Iterator[tuple[str, str]]:

@@ -61,24 +61,24 @@ class V2AMapper:
             )
         return options
 
-    def num_steps(self, options: GenerateOptions) -> int:
-        return self.options(options).steps
+    def num_steps(self, options: LatentOptions) -> int:
+        return options.steps
 
     def decode(
-        self, window: Window, previous: Latent | None, options: GenerateOptions
+        self, window: Window, previous: Latent | None, options: LatentOptions
     ) -> Iterator[tuple[int, Latent]]:
         """Latents [1, C, T, M] of one window, step by step.
 
         The columns that it shares with the window before are that one's: they are known, and what
         follows is denoised to go on from them, under the embedding of this window's own pictures.
         """
-        complete, seed = self.options(options), window.seed(options.seed)
+        seed = window.seed(options.seed)
         embedding = self.embedding_of(window.features[: window.num_seen], seed)
         start = latent_noise(self.config, seed)
         known = None
         if previous is not None:
             known = previous[:, :, self.config.num_hops - self.config.num_overlap_hops :]
-        yield from self.denoise_latents(embedding, start, complete, known)
+        yield from self.denoise_latents(embedding, start, options, known)
 
     def embedding_of(self, features: Vector, seed: int) -> Vector:
         """The pseudo CLAP embedding [1, audio_dim] of features [n, visual_dim]: of unit length, as
