@@ -44,10 +44,12 @@ _FORMATS = {
 
 
 class Audio(msgspec.Struct, frozen=True, eq=False):
-    """Finished sound. samples: float32 [S], mono, full scale is -1 to 1. Raises OptionError."""
+    """Finished sound, mono. Raises OptionError for samples of another shape."""
 
     samples: NDArray[np.float32]
+    """[S]; full scale is -1 to 1"""
     sample_rate_hz: int
+    """samples a second"""
 
     def __post_init__(self) -> None:
         _check_shape(self.samples)
@@ -62,6 +64,7 @@ class Audio(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def duration_s(self) -> float:
+        """Its length in seconds."""
         return len(self.samples) / self.sample_rate_hz
 
     def save(
@@ -71,10 +74,13 @@ class Audio(msgspec.Struct, frozen=True, eq=False):
         video: Video | str | Path | None = None,
         force: bool = False,
     ) -> None:
-        """Writes a file; its suffix chooses the format.
+        """Writes a file; its suffix chooses the format: wav, flac, mp3, m4a, ogg, or mp4, mkv, mov
+        and webm, which get a copy of the video stream.
 
-        video: mp4, mkv, mov and webm need it, to copy its video stream. Raises OutputError,
-        MediaError.
+        - video: the input, which no output may overwrite; mp4, mkv, mov and webm need it.
+        - force: replace a file that exists.
+
+        Raises OutputError, MediaError.
         """
         with AudioWriter(plan_output(path, video=video, force=force), self.sample_rate_hz) as file:
             file.write(self.samples)

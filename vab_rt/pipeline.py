@@ -32,15 +32,18 @@ class Step:
     """The state after one decoding step of one window."""
 
     window: int
+    """counted from 0: a model makes so much sound at a time, of a longer video several windows"""
     num_windows: int | None
     """as far as is known: what the container declares, exact in the last window"""
     step: int
+    """counted from 0, in this window"""
     num_steps: int
+    """of every window"""
     state: npt.NDArray[Any]
     """what the system decodes: of VAB tokens [K, T], where V is [MASK]"""
     audio: npt.NDArray[np.float32] | None
-    """[samples] that this window adds to the sound, in -1 to 1, the last 44 ms of it with the next;
-    on its last step only"""
+    """[S] what this window adds to the sound, in -1 to 1, the last 44 ms of it with the next; on
+    its last step only"""
     timings_s: dict[str, float]
     """seconds spent so far, by stage"""
 
@@ -53,10 +56,12 @@ class Pipeline:
 
     @property
     def config(self) -> ClipConfig:
+        """Facts of the model, such as `config.sample_rate_hz` and `config.clip_s`."""
         return self.system.config
 
     @property
     def device(self) -> str:
+        """What it runs on: cpu, cuda, tensorrt or tensorrt-rtx."""
         return self.system.device
 
     def generate(
@@ -64,9 +69,12 @@ class Pipeline:
     ) -> Audio:
         """The sound of a video, exactly as long as it: `generate("in.mp4", seed=7, steps=8)`.
 
-        fields: those of GenerateOptions, by name; they go before those of `options`. Raises
-        MediaError for what cannot be read, OptionError for a wish that the model has no use for
-        and for a part of a video without content.
+        - video: a path, or a Video for a part of it.
+        - options: what is wanted; None leaves all to the model.
+        - fields: those of GenerateOptions by name, which go before those of `options`.
+
+        Raises MediaError for what cannot be read; OptionError for a field that there is not or
+        that the model has no use for, and for a part of a video without content.
         """
         steps = self.generate_steps(video, options, **fields)
         parts = [step.audio for step in steps if step.audio is not None]
@@ -132,12 +140,17 @@ def load(
     threads: int | None = None,
     offline: bool = False,
 ) -> Pipeline:
-    """A pipeline for a bundle: its folder, the name of a shipped model, or hf:ORG/NAME[@REVISION];
-    None is the default.
+    """A pipeline of a model, checked and ready.
 
-    device: auto, cpu, cuda, tensorrt, tensorrt-rtx; never another than asked for. engines: ready
-    ones, instead of the bundle's own. threads: None takes one per physical core. offline: of a
-    hub, only what was fetched before. Raises BundleError, BackendError, OptionError.
+    - model: the folder of a bundle, the name of a shipped model, or hf:ORG/NAME[@REVISION] on a
+      hub; None is the shipped one.
+    - device: auto, cpu, cuda, tensorrt or tensorrt-rtx; never another than asked for. auto takes
+      cuda where it is installed, else cpu.
+    - engines: ready ones that a host brings along, instead of the bundle's own.
+    - threads: for work on the CPU; None takes one per physical core.
+    - offline: of a hub, only what was fetched before.
+
+    Raises BundleError, BackendError, OptionError.
     """
     begin = time.perf_counter()
     if engines is not None and (device != "auto" or threads is not None):

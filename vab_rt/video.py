@@ -67,6 +67,7 @@ class Video:
     """
 
     path: Path
+    """the file; a str is taken as well"""
     start_s: float
     """where the part begins, counted from the first displayed frame"""
     duration_s: float | None
