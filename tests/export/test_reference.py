@@ -12,9 +12,8 @@ import vab_rt
 from export.reference import main, pages
 
 DOCS = Path(__file__).parents[2] / "docs"
-EXAMPLES = re.findall(
-    r"^```python\n(.*?)^```$", (DOCS / "API.md").read_text(), re.MULTILINE | re.DOTALL
-)
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+EXAMPLES = PYTHON.findall((DOCS / "API.md").read_text())
 
 
 def test_the_pages_are_as_the_code_is(tmp_path):
