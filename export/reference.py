@@ -29,8 +29,8 @@ Everything here can be imported from `vab_rt`; other modules may change without 
 ```python
 import vab_rt
 
-pipeline = vab_rt.load()                                   # the shipped model, on the best device
-audio = pipeline.generate("in.mp4", seed=7, steps=8)       # options by name
+pipeline = vab_rt.load()  # the shipped model, on the best device
+audio = pipeline.generate("in.mp4", seed=7, steps=8)  # options by name
 audio.save("out.wav", force=True)
 ```
 
@@ -52,7 +52,7 @@ import vab_rt
 
 for step in vab_rt.load().generate_steps("in.mp4", steps=4):
     print(f"window {step.window + 1} of {step.num_windows}, step {step.step + 1}")
-    if step.audio is not None:                             # with the last step of each window
+    if step.audio is not None:  # with the last step of each window
         print(f"{len(step.audio)} samples more")
 ```
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from vab_rt.containers import VIDEO_MUXERS
 from vab_rt.edit_list import hide_after
 from vab_rt.errors import OptionError, OutputError
-from vab_rt.media import require_file
 from vab_rt.muxing import CopyPlan, VideoCopy, copied_video, plan_copy
 from vab_rt.output import check_output, require_file_name, whole_file, writing
+from vab_rt.source import require_file
 from vab_rt.video import Video
 
 

@@ -14,8 +14,9 @@ from av.video.stream import VideoStream
 
 from vab_rt.containers import VIDEO_MUXERS, Copied, Form, add_stream, form_for, tell_dropped
 from vab_rt.errors import OutputError
-from vab_rt.media import Source, VideoInfo
+from vab_rt.media import VideoInfo
 from vab_rt.packets import DisplayTimes, VideoPacket, display_times, readable
+from vab_rt.source import Source
 from vab_rt.video import Video, start_beyond_end
 
 # These start playing at time 0 whatever comes before it, and end where they say (an edit list), so

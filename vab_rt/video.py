@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from vab_rt.config import ClipConfig, number
 from vab_rt.errors import MediaWarning, OptionError
-from vab_rt.media import Source, VideoInfo, decode, examine, square_pixels
+from vab_rt.media import VideoInfo, examine, square_pixels
+from vab_rt.source import Source, decode
 
 Image: TypeAlias = NDArray[np.uint8]
 

@@ -14,8 +14,9 @@ from media import damage, frame_number, grey_level, make_picture, make_video, tr
 
 from vab_rt.config import ModelConfig
 from vab_rt.errors import MediaError, MediaWarning, OptionError
-from vab_rt.media import decode, open_video, probe
+from vab_rt.media import probe
 from vab_rt.packets import timed_packets
+from vab_rt.source import decode, open_video
 from vab_rt.video import Image, Video, read_frames
 
 SIZE = 32

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vab_rt.errors import MediaError
-from vab_rt.media import decode, open_video, seek
 from vab_rt.packets import starts_again, timed_packets
+from vab_rt.source import decode, open_video, seek
 
 _PREROLL = Fraction(1)  # seconds after which codec and resampler are as if they had never jumped
 _JITTER = Fraction(1, 20)  # seconds; containers round times, so only a larger step is a gap
