@@ -40,7 +40,13 @@ def test_the_sound_is_as_long_as_the_video_to_the_sample(pipeline, videos, num_f
 
 @pytest.mark.parametrize(
     ("start_s", "duration_s", "num_samples"),
-    [(0, 1.2345, 19_752), (1.0, None, 16_000), (0.5, 0.25, 4000), (1.9, 50.0, 1600)],
+    [
+        (0, 1.2345, 19_752),
+        (1.0, None, 16_000),
+        (0.5, 0.25, 4000),
+        (1.9, 50.0, 1600),
+        (0, 1e9, 32_000),
+    ],
 )
 def test_a_selection_is_as_long_as_it_was_asked_to_be(
     pipeline, videos, start_s, duration_s, num_samples
@@ -90,15 +96,9 @@ def test_the_same_seed_gives_the_same_samples(pipeline, videos):
     assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 
-def test_the_same_seed_gives_the_same_bytes(pipeline, videos, tmp_path):
-    for name in ("a.wav", "b.wav"):
-        pipeline.generate(videos(50), FAST).save(tmp_path / name)
-    assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
-
-
 def test_every_way_to_ask_gives_the_same_bytes(tiny_bundle, pipeline, videos, tmp_path, run):
     """Keywords, an options object, keywords over one, the steps, and the command."""
-    part = Video(videos(87), 0.5, 2.5)
+    part = Video(videos(100), 0.5, 3.4)  # three windows
     options = GenerateOptions(seed=7, steps=3)
     sounds = [
         pipeline.generate(part, seed=7, steps=3),
@@ -106,11 +106,12 @@ def test_every_way_to_ask_gives_the_same_bytes(tiny_bundle, pipeline, videos, tm
         pipeline.generate(part, GenerateOptions(seed=7, steps=9), steps=3),
         Audio(sound_of(pipeline.generate_steps(part, options)), 16_000),
     ]
+    assert all(sound == sounds[0] for sound in sounds)
     for number, sound in enumerate(sounds):
         sound.save(tmp_path / f"{number}.wav")
-    selection = ("--start", 0.5, "--duration", 2.5)
+    selection = ("--start", 0.5, "--duration", 3.4)
     wishes = ("--model", tiny_bundle, "--seed", 7, "--steps", 3)
-    assert run("generate", videos(87), tmp_path / "4.wav", *wishes, *selection).code == 0
+    assert run("generate", videos(100), tmp_path / "4.wav", *wishes, *selection).code == 0
     assert len({(tmp_path / f"{number}.wav").read_bytes() for number in range(5)}) == 1
 
 
@@ -137,11 +138,6 @@ def test_the_number_of_windows_is_unknown_where_the_file_does_not_say(pipeline, 
     video = make_video(tmp_path / "raw.h264", num_frames=87, b_frames=0)
     steps = list(pipeline.generate_steps(video, FAST))
     assert [s.num_windows for s in steps] == [None] * 8 + [3] * 4
-
-
-def test_steps_add_up_to_the_sound(pipeline, videos):
-    audio = pipeline.generate(videos(87), FAST)
-    assert np.array_equal(sound_of(pipeline.generate_steps(videos(87), FAST)), audio.samples)
 
 
 def test_timings_grow_and_cover_every_stage(pipeline, videos):
@@ -278,11 +274,6 @@ def test_a_selection_of_less_than_a_sample(pipeline, videos, duration_s):
 def test_a_start_beyond_the_end(pipeline, videos, part):
     with pytest.raises(OptionError, match=r"start is (5|1e[+]09) s, expected less"):
         pipeline.generate(Video(videos(25), *part))
-
-
-def test_a_duration_far_beyond_the_end(pipeline, videos):
-    part = Video(videos(25), duration_s=1e9)
-    assert len(pipeline.generate(part, steps=1).samples) == 16_000
 
 
 def test_a_missing_video(pipeline, tmp_path):
