@@ -101,7 +101,7 @@ def generate(
         typer.Argument(
             metavar="OUT",
             help="wav, flac, mp3, m4a or ogg; or mp4, mov, mkv or webm, which get a copy of the "
-            "pictures beside the sound.",
+            "video stream beside the sound.",
             readable=False,  # ours to check, with an error that says more
         ),
     ],
@@ -122,7 +122,7 @@ def generate(
     ] = _DEFAULTS.fine_steps,
     guidance: Annotated[
         float | None,
-        typer.Option(help="How closely to follow the picture; 1 is off.", show_default=_OWN),
+        typer.Option(help="How closely to follow what is seen; 1 is off.", show_default=_OWN),
     ] = _DEFAULTS.guidance,
     mask_temperature: Annotated[
         float | None,

@@ -1,4 +1,4 @@
-"""The edit list of a written mp4 or mov (ISO/IEC 14496-12, 8.6.6): where its pictures end.
+"""The edit list of a written mp4 or mov (ISO/IEC 14496-12, 8.6.6): where its frames end.
 
 Frames are stored out of order, so a copy may have to keep some that are displayed after its end.
 FFmpeg's muxer cannot hide them; the list can.

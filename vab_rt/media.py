@@ -87,8 +87,8 @@ def _has_one_packet(source: Source) -> bool:
 
 
 def _own_duration(container: InputContainer, stream: VideoStream) -> float | None:
-    """The length of the pictures alone, None where the container only tells that of the whole, or
-    only knows it from clocks that may start again."""
+    """The length of the video stream alone, None where the container tells that of the whole only,
+    or knows it from clocks that may start again."""
     if may_jump(container):
         return None
     whole = _whole_duration(container)
