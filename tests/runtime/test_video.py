@@ -16,7 +16,7 @@ from vab_rt.config import ModelConfig
 from vab_rt.errors import MediaError, MediaWarning, OptionError
 from vab_rt.media import probe
 from vab_rt.packets import timed_packets
-from vab_rt.source import decode, open_video
+from vab_rt.source import Source, decode, open_video
 from vab_rt.video import Image, Video, read_frames
 
 SIZE = 32
@@ -427,16 +427,48 @@ def test_the_length_comes_with_the_last_frame_alone(tmp_path: Path) -> None:
     assert ends == [None, None, None, 2.0]
 
 
+def count_opens(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Gets an item each time that a file is opened from here on."""
+    opened: list[object] = []
+    real = av.open
+
+    def counting(file: object, *arguments: object, **more: object) -> object:
+        opened.append(file)
+        return real(file, *arguments, **more)
+
+    monkeypatch.setattr(av, "open", counting)
+    return opened
+
+
 def test_a_video_is_probed_once_and_read_as_often_as_one_likes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = []
-    real = av.open
-    monkeypatch.setattr(
-        av, "open", lambda *names, **more: (opened.append(1), real(*names, **more))[1]
-    )
+    opened = count_opens(monkeypatch)
     video = Video(make_video(tmp_path / "in.mp4"), start_s=1.0)
     opened.clear()
     first, second = (read_frames(video, config()) for _ in range(2))
     assert video.info.width == 64 and len(opened) == 2
     assert np.array_equal(first[0], second[0]) and first[1] == second[1] == 1.0
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "ts", "avi", "h264"])
+def test_an_open_file_is_read_again_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    """Containers made for files are not opened again, though more was read than is held."""
+    video = make_video(tmp_path / f"in.{suffix}", num_frames=200, gop=40, b_frames=0)
+    opened = count_opens(monkeypatch)
+    source = Source(video)
+    first_s = (source.stream.start_time or 0) * source.stream.time_base
+
+    def facts(packets: Iterator[Packet]) -> list[tuple[int | None, int]]:
+        return [(packet.dts, packet.size) for packet in packets if packet.size]
+
+    whole = facts(source.packets())
+    assert len(whole) == 200 and facts(islice(source.packets(), 3)) == whole[:3]
+    for seconds in (5, 7):
+        late = facts(source.packets_from(first_s + seconds))
+        assert late == whole[-len(late) :] and 25 <= len(late) <= 200
+        assert len(late) < 200 or suffix in ("h264", "ts")
+    assert facts(source.packets()) == whole
+    assert len(opened) == 1 or suffix in ("ts", "avi", "h264")
