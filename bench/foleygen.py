@@ -27,6 +27,7 @@ from bench.peers.foleygen_training import load_foleygen, train_foleygen
 from bench.runs import at_least_one
 from training import foleyworld
 from training.command import report, shown
+from training.configs import Recipe, read_recipe
 from training.datasets.clips import TokenisedClips
 from training.datasets.growing import is_older
 from training.datasets.shard_format import write_whole
@@ -35,7 +36,6 @@ from training.evaluation.reference import Reference
 from training.evaluation.table import comparison
 from training.evaluation.trial import Trial, open_model
 from training.fitting import minutes_spent, steps_made
-from training.recipes import Recipe, read_recipe
 from vab_rt.config import GenerateOptions, ModelConfig, TokenOptions
 from vab_rt.errors import DataError, OptionError
 from vab_rt.pipeline import Pipeline
@@ -81,7 +81,7 @@ def check_files(run: Path, recipe: str, split: str) -> None:
         if not (run / name).is_file():
             raise DataError(
                 f"{run / name} is not there, expected a finished run; train it with: python -m "
-                f"training.recipe {recipe} --out {run}"
+                f"recipes.train {recipe} --out {run}"
             )
 
 

@@ -25,9 +25,9 @@ from bench.runs import PAUSE_S, at_least_one, run
 from bench.torch_loop import TorchModel
 from export.tolerances import TOLERANCES
 from export.verify import fixed_inputs, relative_error, run_torch
+from training.codecs.codec import load_codebooks
+from training.configs import read_recipe
 from training.model import VAB
-from training.recipes import read_recipe
-from training.stages import load_codebooks
 from vab_rt.bundle import Bundle, open_bundle
 from vab_rt.contract import BACKBONES
 from vab_rt.engines import Engine

@@ -223,7 +223,7 @@ def work_of_stages(recipe: str, precision: str, ours_on: str) -> dict[str, Work]
         step = backbone_work(read_model(recipe), GUIDED, number_bytes)
         return {"token_loop": step.times(OPTIONS.steps)}
     from bench.stages import stage_work  # takes the libraries of the codec and the image encoder
-    from training.recipes import read_recipe
+    from training.configs import read_recipe
 
     return stage_work(read_recipe(recipe), number_bytes, OPTIONS.steps)
 

@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from bench.roofline import GUIDED, Work, backbone_work
 from bench.torch_loop import flops_of
 from training.codecs.codec import build_codec
-from training.recipes import Recipe
+from training.configs import Recipe
 from training.visual_encoder import build_visual_encoder
 
 

@@ -29,8 +29,8 @@ from export.tolerances import TOLERANCES
 from export.verify import fixed_inputs, relative_error, run_torch
 from training.checkpoint import MOTION
 from training.codecs.codec import build_codec
+from training.configs import CONFIGS, Recipe, read_recipe, recipe_names
 from training.model import VAB
-from training.recipes import CONFIGS, Recipe, read_recipe, recipe_names
 from training.visual_encoder import build_visual_encoder
 from vab_rt.bundle import open_bundle
 from vab_rt.config import ModelConfig, TokenOptions

@@ -33,9 +33,9 @@ from training.v2a_mapper.checkpoint import (
     read_v2a_checkpoint,
     write_v2a_checkpoint,
 )
+from training.v2a_mapper.config import V2ARecipe, read_v2a_recipe
 from training.v2a_mapper.mapper import build_mapper
 from training.v2a_mapper.parts import PictureEncoder, build_unet, build_vae, build_vocoder
-from training.v2a_mapper.recipes import V2ARecipe, read_v2a_recipe
 from vab_rt.bundle import open_bundle
 from vab_rt.config import GenerateOptions, Tuning, fill_in
 from vab_rt.engines import Engine

@@ -71,20 +71,28 @@ def build_graphs(arguments: argparse.Namespace, wanted: Wanted, out: Path) -> It
     )
 
 
+def line_of(graph: BuiltGraph) -> str:
+    figures = "; ".join(f"{name}: {text}" for name, text in graph.measured.items())
+    return f"{graph.name}  {graph.size_bytes / 1e6:.2f} MB  {figures}"
+
+
+def leave_out_remarks() -> None:
+    """Of encodec, open_clip and onnxruntime, on how they build and quantise models."""
+    warnings.simplefilter("ignore", FutureWarning)
+    logging.basicConfig(level=logging.ERROR, format="%(message)s")
+    logging.getLogger("vab_rt").setLevel(logging.INFO)
+
+
 def main(words: list[str] | None = None) -> None:
     arguments, wanted = parse_arguments(words)
     print_any_name()
     checkpoint = arguments.checkpoint  # with_suffix refuses what has no name, such as a folder "."
     out = arguments.out or checkpoint.parent / checkpoint.stem
-    # Remarks of encodec, open_clip and onnxruntime on how they build and quantise models.
-    warnings.simplefilter("ignore", FutureWarning)
-    logging.basicConfig(level=logging.ERROR, format="%(message)s")
-    logging.getLogger("vab_rt").setLevel(logging.INFO)
+    leave_out_remarks()
     try:
         libraries = [open_library(backend) for backend in wanted.backends]
         for graph in build_graphs(arguments, wanted, out):
-            figures = "; ".join(f"{name}: {text}" for name, text in graph.measured.items())
-            print(f"{graph.name}  {graph.size_bytes / 1e6:.2f} MB  {figures}", flush=True)
+            print(line_of(graph), flush=True)
         print(f"bundle: {out}", flush=True)
         for library, name, compiled in build_for_devices(open_bundle(out), libraries):
             took = "kept from before" if compiled.build_s is None else f"{compiled.build_s:.1f} s"

@@ -22,9 +22,9 @@ from training.codecs.recordings import Recordings, read_recordings, recordings, 
 from training.codecs.settings import OF_OUTPUT, CodecTraining, read_training
 from training.codecs.spectra import MultiScaleSpectra
 from training.command import report, run_command, shown
+from training.configs import read_recipe
 from training.datasets.rendered import Clips
 from training.fitting import EMA, cosine_lr, fit, set_lr, wants_bfloat16
-from training.recipes import read_recipe
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
 

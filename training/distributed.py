@@ -1,4 +1,4 @@
-"""Several processes that train one model: `torchrun --nproc-per-node N -m training.recipe ...`."""
+"""Several processes that train one model: `torchrun --nproc-per-node N -m recipes.train ...`."""
 
 import datetime
 import os

@@ -14,6 +14,7 @@ import av.error
 import msgspec
 import torch
 
+from training.configs import read_recipe
 from training.datasets.encoders import encode_segment, load_encoders
 from training.datasets.extraction import (
     SKIPPED,
@@ -36,7 +37,6 @@ from training.datasets.shard_format import (
 )
 from training.names import print_any_name
 from training.processes import in_parallel
-from training.recipes import read_recipe
 from vab_rt.config import ModelConfig
 from vab_rt.errors import DataError, MediaError, OptionError, VabError
 

@@ -18,12 +18,12 @@ from training.codecs.codec import Codec, build_codec
 from training.codecs.recordings import read_recordings
 from training.codecs.spectra import MultiScaleSpectra
 from training.command import run_command
+from training.configs import read_recipe
 from training.evaluation.classifier import load_classifier
 from training.evaluation.heard import Listener
 from training.evaluation.reference import Reference
 from training.evaluation.table import print_figures
 from training.fitting import averaged_weights
-from training.recipes import read_recipe
 from vab_rt.config import ModelConfig
 from vab_rt.errors import DataError, OptionError
 

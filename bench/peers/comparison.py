@@ -99,7 +99,7 @@ def build(recipe: str, config: ModelConfig, device: Device, ours_on: str) -> tup
         return vab, around_torch(vab)
     check_installed(ours_on)
     from bench.torch_loop import TorchModel, export
-    from training.recipes import read_recipe
+    from training.configs import read_recipe
 
     model = TorchModel(config, read_recipe(recipe).codec)
     precision = "fp32" if device.precision == "fp32" else f"fp32,{device.precision}"

@@ -14,9 +14,9 @@ from export.weights.parts import Part
 from export.weights.reading import read_torch
 from training.checkpoint import PARTS, Header, load_weights
 from training.codecs.codec import build_codec
+from training.configs import Recipe
 from training.model import VAB
 from training.names import readable
-from training.recipes import Recipe
 from training.saving import save_whole
 from vab_rt.errors import ExportError
 from vab_rt.output import check_output

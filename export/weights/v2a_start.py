@@ -17,7 +17,7 @@ from export.weights.start import ADVICE
 from training.names import readable
 from training.saving import save_whole
 from training.v2a_mapper.checkpoint import KIND, NULL_EMBEDDING, V2A_PARTS
-from training.v2a_mapper.recipes import V2ARecipe
+from training.v2a_mapper.config import V2ARecipe
 from vab_rt.errors import ExportError
 
 PARTS_OF = {

@@ -121,7 +121,7 @@ def test_a_recipe_that_there_is_not_names_those_that_there_are(monkeypatch):
 
 
 def test_models_are_those_of_the_recipes():
-    from training.recipes import read_recipe, recipe_names
+    from training.configs import read_recipe, recipe_names
 
     assert model_names() == recipe_names()
     for name in model_names():

@@ -11,7 +11,7 @@ from export.modules import FineBackbone
 from export.vab_bundle import Models
 from export.verify import fixed_inputs, run_torch
 from training.checkpoint import read_checkpoint
-from training.recipes import Recipe
+from training.configs import Recipe
 
 FINE = tiny_config(name="fine", num_codebooks=6, given_codebooks=3)
 RECIPES = {

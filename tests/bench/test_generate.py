@@ -16,8 +16,8 @@ from bench.machine import commit, machine, versions
 from bench.roofline import Roofline, backbone_flops, measure_roofline
 from bench.runs import run
 from bench.torch_loop import flops_of, recipe_of, sample
+from training.configs import read_recipe
 from training.model import VAB
-from training.recipes import read_recipe
 from vab_rt.config import TokenOptions
 from vab_rt.errors import OptionError
 from vab_rt.media import probe

@@ -18,7 +18,7 @@ from bench.peers.parity import Differs
 from bench.roofline import Roofline, backbone_work
 from bench.stages import stage_work
 from bench.torch_loop import TorchModel, count_flops
-from training.recipes import Recipe
+from training.configs import Recipe
 from vab_rt.config import TokenOptions
 from vab_rt.engines import Engines
 from vab_rt.engines.device_loop import DeviceEngines
@@ -107,7 +107,7 @@ def test_without_a_gpu_it_says_so_and_measures_small_on_the_processor(
 ):
     recipe = Recipe(model=CONFIG, codec=SETTINGS["spectral"])
     monkeypatch.setattr(gpu, "read_model", lambda name: CONFIG)
-    monkeypatch.setattr("training.recipes.read_recipe", lambda name: recipe)
+    monkeypatch.setattr("training.configs.read_recipe", lambda name: recipe)
     monkeypatch.setattr(gpu, "build", lambda *_: (model.vab, system))
     gpu.main(["--repeats", "1", "--json"])
     out = capsys.readouterr().out

@@ -97,7 +97,7 @@ def test_python_lines(folder):
 
 
 def test_recipes_of_the_examples_exist():
-    names = re.findall(r"^python -m training\.recipe (\S+)", README, re.MULTILINE)
+    names = re.findall(r"^python -m recipes\.train (\S+)", README, re.MULTILINE)
     assert len(names) == 2
     assert all((ROOT / f"training/configs/{name}.toml").is_file() for name in names)
 

@@ -19,8 +19,8 @@ from bench.roofline import (
     backbone_work,
 )
 from bench.torch_loop import flops_of
+from training.configs import read_recipe
 from training.model import VAB
-from training.recipes import read_recipe
 from vab_rt.config import TokenOptions
 
 CONFIGS = {

@@ -8,8 +8,8 @@ from bench import generate, v2a_mapper
 from bench.roofline import Roofline
 from bench.v2a_mapper import calls_of_clip, main, measure, write_random
 from training.v2a_mapper.checkpoint import read_v2a_checkpoint
+from training.v2a_mapper.config import read_v2a_recipe
 from training.v2a_mapper.engines import open_system
-from training.v2a_mapper.recipes import read_v2a_recipe
 from vab_rt.errors import OptionError, VabError
 from vab_rt.v2a_mapper.config import LatentOptions, V2AConfig
 

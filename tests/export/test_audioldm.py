@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from v2a_checkpoints import VAE, VOCODER, tiny_v2a_config, write_tiny_audioldm
 
 from export.weights.audioldm import null_embedding, read_audioldm
+from training.v2a_mapper.config import read_v2a_recipe
 from training.v2a_mapper.parts import build_unet, build_vae, build_vocoder
-from training.v2a_mapper.recipes import read_v2a_recipe
 from training.v2a_mapper.settings import MapperSettings
 from vab_rt.errors import BackendError, ExportError
 

@@ -28,8 +28,8 @@ from export.weights.parts import Part
 from export.weights.start import add_part
 from training import extract
 from training.checkpoint import read_checkpoint
+from training.configs import Recipe, read_recipe
 from training.datasets.shards import ShardedClips
-from training.recipes import Recipe, read_recipe
 from vab_rt.config import Tuning
 from vab_rt.errors import ExportError, OutputError
 

@@ -21,10 +21,10 @@ from export.weights import v2a_start
 from export.weights.audioldm import LICENCE
 from export.weights.mapper import read_mapper
 from export.weights.parts import Part
-from training.recipes import CONFIGS
+from training.configs import CONFIGS
 from training.v2a_mapper.checkpoint import read_v2a_checkpoint
+from training.v2a_mapper.config import read_v2a_recipe
 from training.v2a_mapper.mapper import build_mapper
-from training.v2a_mapper.recipes import read_v2a_recipe
 from vab_rt.errors import ExportError
 from vab_rt.v2a_mapper.diffusion import cosine_alphas
 

@@ -28,8 +28,8 @@ from weight_files import (
 )
 
 from export.weights.clip import expected_weights, network_of, read_clip
+from training.configs import read_recipe
 from training.image_encoder import ImageEncoder
-from training.recipes import read_recipe
 from vab_rt.errors import BundleError, ExportError
 from vab_rt.video import Video, read_frames
 

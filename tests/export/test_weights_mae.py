@@ -13,8 +13,8 @@ from export.vab_bundle import build_graph
 from export.verify import open_session
 from export.weights.mae import read_mae
 from training.checkpoint import read_checkpoint
+from training.configs import read_recipe
 from training.image_encoder import ImageEncoder, build_mae
-from training.recipes import read_recipe
 from vab_rt.errors import ExportError, OptionError
 
 CONFIG = tiny_config(image_encoder="mae/vit_tiny_patch16_224", image_size=32, visual_dim=192)

@@ -19,7 +19,7 @@ needs_checkout = pytest.mark.skipif(
 
 def commands_of_the_checkout():
     """Modules with a `__main__` block, and packages with a `__main__.py`."""
-    for folder in ("bench", "export", "kernels", "training"):
+    for folder in ("bench", "export", "kernels", "recipes", "training"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
             if path.name == "__main__.py":
@@ -49,7 +49,7 @@ def test_script_answers_help(subcommand, tmp_path):
 @needs_checkout
 def test_commands_are_found():
     found = set(commands_of_the_checkout())
-    expected = {"bench", "export.build_engines", "training.foleyworld", "training.recipe"}
+    expected = {"bench", "export.build_engines", "training.foleyworld", "recipes.train"}
     assert expected <= found
 
 

@@ -22,7 +22,7 @@ from training.codecs.spectral import (
     level_bands,
 )
 from training.codecs.transform import Transform
-from training.recipes import read_recipe
+from training.configs import read_recipe
 from vab_rt.errors import OptionError
 
 TINY = {"decoder_width": 16, "decoder_blocks": 1}

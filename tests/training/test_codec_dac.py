@@ -11,7 +11,7 @@ import msgspec
 from checkpoints import tiny_config
 
 from training.codecs.codec import build_codec
-from training.recipes import read_recipe
+from training.configs import read_recipe
 from vab_rt.errors import BackendError, OptionError
 
 SETTINGS = {"encoder_width": 4, "decoder_width": 32, "ratios": [2, 4, 5, 8]}

@@ -10,13 +10,13 @@ import msgspec
 import numpy as np
 import pytest
 
+from training.configs import read_recipe
 from training.datasets import rendered
 from training.datasets.growing import Row
 from training.datasets.rendered import read_clips, rendered_clips
 from training.foleyworld import CLASSES, NUM_SAMPLES, VERSION, clip_seeds, make_scene, read_truth
 from training.foleyworld.__main__ import main
 from training.foleyworld.rendering import frame_times
-from training.recipes import read_recipe
 from vab_rt.config import ModelConfig
 from vab_rt.errors import DataError, OutputError
 

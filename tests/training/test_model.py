@@ -6,8 +6,8 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 
 import msgspec
 
+from training.configs import read_recipe, recipe_names
 from training.model import VAB, attention_bias, stream_times
-from training.recipes import read_recipe, recipe_names
 
 
 def millions(module):

@@ -8,10 +8,10 @@ import pytest
 
 pytest.importorskip("torch", reason="training needs torch")
 
+from recipes.folder import hold_recipe
 from training.command import run_command
+from training.configs import read_recipe
 from training.names import readable
-from training.recipes import read_recipe
-from training.stages import hold_recipe
 
 NAME = os.fsdecode(b"clips-\xff")
 

@@ -13,22 +13,22 @@ pytest.importorskip("transformers", reason="pip install transformers")
 from torch.nn import functional as F
 from v2a_checkpoints import MAPPER, UNET, VAE, VOCODER, tiny_v2a_config, write_tiny_v2a
 
+from recipes import v2a_mapper as chain
+from recipes.train import main as recipe_command
 from training import documents, foleyworld
 from training.evaluation.heard import Heard
 from training.evaluation.spectra import BANDS
 from training.image_encoder import build_clip
-from training.recipe import main as recipe_command
 from training.v2a_mapper import evaluate as command
 from training.v2a_mapper import listening, measuring
-from training.v2a_mapper import recipe as chain
 from training.v2a_mapper.checkpoint import read_v2a_checkpoint
 from training.v2a_mapper.clap import TinyClap, load_clap, text_vectors
+from training.v2a_mapper.config import V2ARecipe
 from training.v2a_mapper.evaluate import evaluate, sound_figures, trial_of, variability
 from training.v2a_mapper.gap import gap, spread
 from training.v2a_mapper.listening import HeardClip, HeardSound
 from training.v2a_mapper.markdown import NOT_RUN, findings, markdown
 from training.v2a_mapper.measuring import cost
-from training.v2a_mapper.recipes import V2ARecipe
 from vab_rt.errors import DataError, ExportError, OptionError
 
 SEEDS = foleyworld.clip_seeds("validation", 0, 2)

@@ -11,9 +11,9 @@ pytest.importorskip("transformers", reason="pip install transformers")
 
 from v2a_checkpoints import toml_of
 
-from training.recipe import main as recipe_command
-from training.recipes import CONFIGS
-from training.v2a_mapper.recipes import is_v2a_recipe, read_v2a_recipe
+from recipes.train import main as recipe_command
+from training.configs import CONFIGS
+from training.v2a_mapper.config import is_v2a_recipe, read_v2a_recipe
 from vab_rt.errors import OptionError
 
 

@@ -31,6 +31,7 @@ from training.v2a_mapper.clap import (
     text_vectors,
     train_clap,
 )
+from training.v2a_mapper.config import read_v2a_recipe
 from training.v2a_mapper.denoiser import (
     DenoiserSettings,
     Sounds,
@@ -42,7 +43,6 @@ from training.v2a_mapper.mapper import build_mapper
 from training.v2a_mapper.mapping import Matched, load_mapper, train_mapper
 from training.v2a_mapper.mel import FLOOR, LogMel
 from training.v2a_mapper.pairs import Pairs
-from training.v2a_mapper.recipes import read_v2a_recipe
 from training.v2a_mapper.settings import MappingSettings
 from training.v2a_mapper.texts import class_text, sound_text, tokenise, vocabulary
 from training.v2a_mapper.vocoder import Recorded, VocoderSettings, train_vocoder

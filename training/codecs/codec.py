@@ -83,3 +83,8 @@ def read_settings(found: dict | None, kind: type[Settings]) -> Settings:
     except msgspec.ValidationError as error:
         known = ", ".join(kind.__struct_fields__)
         raise OptionError(f"codec settings: {error}; expected some of: {known}") from error
+
+
+def load_codebooks(codec: nn.Module, weights: dict[str, Tensor]) -> None:
+    """The weights of a codec of as many codebooks or more, of which `codec` takes the first."""
+    codec.load_state_dict({name: weights[name] for name in codec.state_dict()})

@@ -76,7 +76,7 @@ def found_checkpoints(folder: Path) -> list[tuple[str, Path]]:
     if not paths[0].exists():
         raise DataError(
             f"{paths[0]} is not there, expected a finished run; train it with: "
-            f"python -m training.recipe v2a-mapper --out {folder}"
+            f"python -m recipes.train v2a-mapper --out {folder}"
         )
     found = [(read_v2a_checkpoint(path).config.mapper, path) for path in paths]
     return sorted(found, reverse=True)  # regression, prior

@@ -2,7 +2,7 @@
 
 Mean square error on frozen vectors (arXiv:2308.09300): of the vector itself for the regression, of
 the one that is left when the noise is taken out for the prior, which is DALLE2-pytorch's loss.
-`training.recipe v2a-mapper` does it on FoleyWorld; on vectors of one's own, such as those that
+`recipes.train v2a-mapper` does it on FoleyWorld; on vectors of one's own, such as those that
 `training.v2a_mapper.extract` makes with the real CLIP and CLAP: `python -m
 training.v2a_mapper.mapping --pairs PAIRS --out DIR`.
 """
@@ -23,9 +23,9 @@ from training.datasets.growing import read_grown
 from training.fitting import EMA, cosine_lr, fit, set_lr
 from training.representation import load_averaged
 from training.saving import save_whole
+from training.v2a_mapper.config import read_v2a_recipe
 from training.v2a_mapper.diffusion import cosine_schedule, noised
 from training.v2a_mapper.mapper import PriorNetwork, aggregate, build_mapper
-from training.v2a_mapper.recipes import read_v2a_recipe
 from training.v2a_mapper.settings import MapperSettings, MappingSettings
 from vab_rt.errors import DataError
 from vab_rt.v2a_mapper.config import V2AConfig

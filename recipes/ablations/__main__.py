@@ -1,4 +1,4 @@
-"""`python -m training.ablations`: train and measure the rows of rows.toml.
+"""`python -m recipes.ablations`: train and measure the rows of rows.toml.
 
 From the codec, visual encoders and tokens of a finished run. What is done is kept, so call it again
 to go on. The last thing printed are the tables, beside the paper's.
@@ -13,10 +13,10 @@ from pathlib import Path
 
 import msgspec
 
-from training.ablations.markdown import Figures, markdown
-from training.ablations.rows import ROWS, Ablations, digest, read_ablations
-from training.ablations.run import Run
-from training.ablations.stages import run_row
+from recipes.ablations.markdown import Figures, markdown
+from recipes.ablations.rows import ROWS, Ablations, digest, read_ablations
+from recipes.ablations.run import Run
+from recipes.ablations.stages import run_row
 from training.command import run_command
 from training.datasets.shard_format import write_whole
 from training.documents import PAPER, marks, write_between
@@ -107,7 +107,7 @@ def main(words: list[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m training.ablations", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m recipes.ablations", description=__doc__)
     parser.add_argument("--run", type=Path, default=Path("runs/default"), help="a recipe's folder")
     parser.add_argument("--out", type=Path, help="folder of the rows (default RUN/ablations)")
     parser.add_argument("--config", type=Path, default=ROWS, help="a .toml file of rows")

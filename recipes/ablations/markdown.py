@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from typing import Any
 
-from training.ablations.tables import TABLES, Claim, Column, Figure, Table
+from recipes.ablations.tables import TABLES, Claim, Column, Figure, Table
 from training.evaluation.verdicts import UNDECIDED, half_width
 
 NOT_RUN = "not run yet"

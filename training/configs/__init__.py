@@ -1,4 +1,4 @@
-"""The files in `configs/`: a model, and how every stage of its training runs."""
+"""The recipes beside this file: a model, and how every stage of its training runs."""
 
 import math
 from pathlib import Path
@@ -15,7 +15,7 @@ from vab_rt.config import COARSE_TO_FINE, ModelConfig, TokenOptions, Tuning, fil
 from vab_rt.contract import check_pair
 from vab_rt.errors import OptionError, VabError
 
-CONFIGS = Path(__file__).parent / "configs"
+CONFIGS = Path(__file__).parent
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -6,19 +6,13 @@ coarse ones given (paper section 3.3, equation 3), and both in one bundle.
 
 from pathlib import Path
 
+from recipes.encoders import train_encoders, write_start
+from recipes.results import describe, evaluate_bundle, export
+from recipes.transformer import encoded, train_model
 from training import distributed
 from training.checkpoint import read_checkpoint
+from training.configs import Recipe
 from training.datasets.clips import TokenisedClips
-from training.recipes import Recipe
-from training.stages import (
-    describe,
-    encoded,
-    evaluate_bundle,
-    export,
-    train_encoders,
-    train_model,
-    write_start,
-)
 
 
 def run(recipe: Recipe, folder: Path, images: Path | None = None) -> None:

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import msgspec
 
 from training.classification import ClassificationSettings
+from training.configs import read_recipe
 from training.contrastive import ContrastiveSettings
 from training.pretrain import PretrainSettings
-from training.recipes import read_recipe
 from vab_rt.config import ModelConfig, TokenOptions
 from vab_rt.errors import OptionError, VabError
 

@@ -8,9 +8,9 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 
 from checkpoints import tiny_checkpoint, tiny_config
 
-from training import stages
+from recipes import encoders, results, transformer
 from training.checkpoint import MOTION, read_checkpoint
-from training.recipes import Recipe
+from training.configs import Recipe
 from training.visual_encoder import MotionEncoder
 from vab_rt.bundle import open_bundle
 from vab_rt.config import TokenOptions, Tuning
@@ -34,23 +34,23 @@ def folder(tmp_path, monkeypatch):
     def render(*_):
         raise Rendered
 
-    monkeypatch.setattr(stages, "rendered_clips", render)
+    monkeypatch.setattr(encoders, "rendered_clips", render)
     torch.save(tiny_checkpoint(CONFIG), tmp_path / "start.pt")
     return tmp_path
 
 
 def test_start_alone_is_enough_to_go_on_from(folder):
-    visual = stages.train_encoders(RECIPE, folder)
+    visual = encoders.train_encoders(RECIPE, folder)
     found, expected = visual["image_encoder"].state_dict(), tiny_checkpoint(CONFIG)["image_encoder"]
     assert all(torch.equal(x, expected[name]) for name, x in found.items())
     before = (folder / "start.pt").stat().st_mtime_ns
-    path = stages.write_start(folder / "start.pt", RECIPE, CONFIG, visual, folder / "codec.pt")
+    path = encoders.write_start(folder / "start.pt", RECIPE, CONFIG, visual, folder / "codec.pt")
     assert path.stat().st_mtime_ns == before
 
 
 def test_start_alone_is_enough_for_both_streams(folder):
     torch.save(tiny_checkpoint(TWO_STREAMS), folder / "start.pt")
-    visual = stages.train_encoders(Recipe(model=TWO_STREAMS), folder)
+    visual = encoders.train_encoders(Recipe(model=TWO_STREAMS), folder)
     assert list(visual) == ["image_encoder", MOTION]
     found, expected = visual[MOTION].state_dict(), tiny_checkpoint(TWO_STREAMS)[MOTION]
     assert all(torch.equal(x, expected[name]) for name, x in found.items())
@@ -61,7 +61,7 @@ def test_encoders_trained_since_are_taken(stage, folder):
     (folder / f"{stage}.pt").touch()
     os.utime(folder / "start.pt", (1, 1))
     with pytest.raises(Rendered):
-        stages.train_encoders(RECIPE, folder)
+        encoders.train_encoders(RECIPE, folder)
 
 
 @pytest.mark.parametrize(
@@ -74,20 +74,20 @@ def test_encoders_trained_since_are_taken(stage, folder):
 def test_a_start_of_other_encoders_is_refused(changes, said, folder):
     other = Recipe(model=tiny_config(layers=1, expert_layers=1, **changes))
     with pytest.raises(OptionError, match=said):
-        stages.train_encoders(other, folder)
+        encoders.train_encoders(other, folder)
 
 
 def test_other_options_are_written_into_a_checkpoint_and_its_bundle(folder):
     """Weights and their date stay: nothing is trained again."""
     path, bundle = folder / "start.pt", folder / "bundle"
     before = path.stat().st_mtime_ns
-    stages.export(path, bundle)
+    results.export(path, bundle)
     made = (bundle / "vab.json").stat().st_mtime_ns
-    stages.recommend(path, Tuning())
-    stages.export(path, bundle)
+    transformer.recommend(path, Tuning())
+    results.export(path, bundle)
     assert (bundle / "vab.json").stat().st_mtime_ns == made
-    stages.recommend(path, Tuning(steps=8))
-    stages.export(path, bundle)
+    transformer.recommend(path, Tuning(steps=8))
+    results.export(path, bundle)
     assert path.stat().st_mtime_ns == before
     assert read_checkpoint(path).header.options == Tuning(steps=8)
     assert open_bundle(str(bundle)).manifest.defaults == TokenOptions(steps=8)

@@ -11,13 +11,15 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch")
 
+from recipes.folder import hold_recipe
+from recipes.results import is_measured
+from recipes.train import main
+from recipes.vab import evaluate_finetuned, finetune, run
 from training import evaluate
 from training.checkpoint import read_checkpoint
+from training.configs import CONFIGS, read_recipe
 from training.datasets.clips import TokenisedClips
-from training.recipe import evaluate_finetuned, finetune, main, run
-from training.recipes import CONFIGS, read_recipe
-from training.stages import hold_recipe, is_measured
-from training.v2a_mapper.recipes import is_v2a_recipe, read_v2a_recipe
+from training.v2a_mapper.config import is_v2a_recipe, read_v2a_recipe
 from vab_rt.bundle import open_bundle
 from vab_rt.card import read_card
 from vab_rt.config import Tuning

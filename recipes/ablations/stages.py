@@ -8,10 +8,10 @@ import msgspec
 import numpy as np
 import torch
 
+from recipes.ablations.hearing import SoundJob, hear_all
+from recipes.ablations.rows import Measure, Setup, Stage, digest
+from recipes.ablations.run import Run
 from training import distributed
-from training.ablations.hearing import SoundJob, hear_all
-from training.ablations.rows import Measure, Setup, Stage, digest
-from training.ablations.run import Run
 from training.checkpoint import write_checkpoint
 from training.classification import (
     classification_result,

@@ -11,11 +11,11 @@ import msgspec
 import numpy as np
 from checkpoints import SETTINGS, tiny_checkpoint, tiny_config
 
-from training.ablations import __main__ as command
-from training.ablations.markdown import NOT_RUN, markdown, verdict
-from training.ablations.rows import digest, read_ablations
-from training.ablations.stages import at_rate
-from training.ablations.tables import TABLES, claim
+from recipes.ablations import __main__ as command
+from recipes.ablations.markdown import NOT_RUN, markdown, verdict
+from recipes.ablations.rows import digest, read_ablations
+from recipes.ablations.stages import at_rate
+from recipes.ablations.tables import TABLES, claim
 from training.datasets.clips import TokenisedClips
 from training.evaluation.verdicts import half_width
 from training.fitting import averaged_weights
@@ -231,7 +231,7 @@ def test_wrong_options_are_named(finished, capsys, words, said):
 
 def test_a_run_that_is_not_there_or_not_whole(begun, capsys):
     said = failing(begun, capsys, "--run", str(begun / "elsewhere"))
-    assert "elsewhere/start.pt is not there" in said and "python -m training.recipe" in said
+    assert "elsewhere/start.pt is not there" in said and "python -m recipes.train" in said
     (begun / "run/train.npz").unlink()
     assert "train.npz is not there" in failing(begun, capsys)
 

@@ -1,4 +1,4 @@
-"""The whole chain of a V2A-Mapper: `python -m training.recipe v2a-mapper`.
+"""The whole chain of a V2A-Mapper: `python -m recipes.train v2a-mapper`.
 
 CLIP -> pairs of pictures and sound -> CLAP -> autoencoder -> latent diffusion -> vocoder -> both
 mappers -> ckpt.pt and ckpt-OTHER.pt -> bundle -> evaluation. Each stage leaves a file in the run's
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recipes.results import describe, export, is_measured, keep
 from training import foleyworld
 from training.clip_training import train_clip
 from training.codecs.recordings import read_recordings, world_sounds
@@ -24,7 +25,6 @@ from training.datasets.rendered import rendered_clips
 from training.evaluation.classifier import KEPT
 from training.fitting import steps_made
 from training.image_encoder import TINY
-from training.stages import describe, export, is_measured, keep
 from training.v2a_mapper.autoencoder import (
     load_autoencoder,
     scaling_factor,
@@ -33,11 +33,11 @@ from training.v2a_mapper.autoencoder import (
 )
 from training.v2a_mapper.checkpoint import V2AHeader, write_v2a_checkpoint
 from training.v2a_mapper.clap import TinyClap, load_clap, sound_vectors, text_vectors, train_clap
+from training.v2a_mapper.config import V2ARecipe
 from training.v2a_mapper.denoiser import Sounds, load_denoiser, train_denoiser
 from training.v2a_mapper.evaluate import beside_bounds, evaluate, trial_of, write_result
 from training.v2a_mapper.mapping import Matched, load_mapper, train_mapper
 from training.v2a_mapper.pairs import Pairs, load_picture_encoder, made_pairs
-from training.v2a_mapper.recipes import V2ARecipe
 from training.v2a_mapper.settings import Networks
 from training.v2a_mapper.vocoder import Recorded, load_vocoder, train_vocoder
 from vab_rt.errors import OptionError
@@ -189,7 +189,7 @@ def checkpoint_path(recipe: V2ARecipe, folder: Path, kind: str) -> Path:
 def header_of(recipe: V2ARecipe, folder: Path, kind: str, networks: Networks) -> V2AHeader:
     steps = {f"{name}_steps": str(steps_made(folder / f"{name}.pt")) for name in (*TRAINED, kind)}
     world = f"FoleyWorld {foleyworld.VERSION}, {recipe.clips} training clips of 10 s, procedural"
-    made = {"date": datetime.date.today().isoformat(), "trained_by": "python -m training.recipe"}
+    made = {"date": datetime.date.today().isoformat(), "trained_by": "python -m recipes.train"}
     return V2AHeader(
         config=msgspec.structs.replace(recipe.model, mapper=kind),
         networks=networks,

@@ -5,7 +5,7 @@ from typing import Self
 
 import msgspec
 
-from training.recipes import CONFIGS, check_budgets
+from training.configs import CONFIGS, check_budgets
 from training.v2a_mapper.autoencoder import AutoencoderSettings
 from training.v2a_mapper.clap import ClapSettings
 from training.v2a_mapper.denoiser import DenoiserSettings

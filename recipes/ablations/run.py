@@ -3,9 +3,9 @@
 from functools import cached_property
 from pathlib import Path
 
+from recipes.ablations.hearing import SoundJob, hear_all
+from recipes.ablations.rows import Ablations
 from training import evaluate, foleyworld
-from training.ablations.hearing import SoundJob, hear_all
-from training.ablations.rows import Ablations
 from training.checkpoint import read_checkpoint
 from training.datasets.clips import TokenisedClips
 from training.datasets.shard_format import encoders_sha256
@@ -43,7 +43,7 @@ class Run:
             if not (folder / name).is_file():
                 raise DataError(
                     f"{folder / name} is not there, expected the folder of a run with its codec, "
-                    f"image encoder and tokens; make it with python -m training.recipe "
+                    f"image encoder and tokens; make it with python -m recipes.train "
                     f"{ablations.recipe} --out {folder}"
                 )
         self.folder, self.out, self.ablations, self.workers = folder, out, ablations, workers

@@ -12,16 +12,16 @@ import msgspec
 from checkpoints import tiny_checkpoint, tiny_config
 from weight_files import recipe_file
 
-from training import coarse_to_fine
+from recipes import coarse_to_fine
+from recipes.coarse_to_fine import first_codebooks
+from recipes.encoders import visual_parts_of
+from recipes.train import main
 from training.checkpoint import read_checkpoint
-from training.coarse_to_fine import first_codebooks
-from training.codecs.codec import build_codec
+from training.codecs.codec import build_codec, load_codebooks
+from training.configs import read_recipe
 from training.datasets.clips import TokenisedClips
 from training.evaluation.generation import FINE_STEPS
 from training.model import VAB
-from training.recipe import main
-from training.recipes import read_recipe
-from training.stages import load_codebooks, visual_parts_of
 from vab_rt.bundle import open_bundle
 from vab_rt.errors import BundleError, OptionError
 
@@ -203,9 +203,9 @@ def test_on_shards_a_fine_model_is_trained_and_waits_for_its_coarse_one(
         features=np.zeros((4, config.num_frames, config.visual_dim), np.float16),
         labels=np.zeros((4, 2), np.float32),
     )
-    monkeypatch.setattr("training.recipe.open_shards", lambda *_: clips)
+    monkeypatch.setattr("recipes.vab.open_shards", lambda *_: clips)
     for stage in ("finetune", "export", "describe"):
-        monkeypatch.setattr(f"training.recipe.{stage}", None)
+        monkeypatch.setattr(f"recipes.vab.{stage}", None)
     path = recipe_file(tmp_path / "fine.toml", config)
     path.write_text(path.read_text() + "[pretrain]\nbatch = 2\nepochs = 1\nwarm_up = 0.03\n")
     words = ["--start", tmp_path / "start.pt", "--shards", tmp_path, "--out", tmp_path / "run"]

@@ -1,0 +1,1 @@
+"""Whole trainings: every stage from the world to the evaluated bundle, and the ablations."""

@@ -1,0 +1,88 @@
+"""The whole chain in one command: `python -m recipes.train default`.
+
+world -> codec -> CLIP -> motion encoder, where the model has one -> tokens and features ->
+pre-training -> ckpt.pt -> retrieval and classes -> bundle -> evaluation. Each stage leaves a file
+in the run's folder; run the command again to go on where it stopped. With --start and --shards it
+begins at the tokens of one's own clips. A recipe with a `fine` model trains two transformers and
+leaves retrieval and classes out; v2a-mapper is the other system, see `recipes/v2a_mapper.py`.
+"""
+
+import argparse
+from pathlib import Path
+
+from export.build_engines import leave_out_remarks
+from recipes import v2a_mapper, vab
+from recipes.folder import hold_recipe
+from training import distributed
+from training.command import run_command
+from training.configs import read_recipe
+from training.v2a_mapper.config import is_v2a_recipe, read_v2a_recipe
+from vab_rt.errors import OptionError
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m recipes.train", description=__doc__)
+    parser.add_argument("name", help="a recipe of training/configs, or a .toml file")
+    parser.add_argument("--out", type=Path, help="the run's folder (default runs/NAME)")
+    parser.add_argument("--minutes", type=float, help="pre-training minutes, all runs together")
+    parser.add_argument(
+        "--start", type=Path, help="a checkpoint whose codec and visual encoders stay"
+    )
+    parser.add_argument(
+        "--image-encoder", type=Path, help="a checkpoint whose visual encoders stay"
+    )
+    parser.add_argument("--shards", help="clips that training.extract made with START")
+    parser.add_argument("--held-out", default="", help="shards to validate and evaluate on")
+    run_command(_run, parser, words)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    leave_out_remarks()
+    if is_v2a_recipe(arguments.name):
+        return _run_v2a(arguments)
+    recipe = read_recipe(arguments.name)
+    if arguments.minutes is not None:
+        recipe = recipe.with_minutes(arguments.minutes)
+    if arguments.shards is not None and (recipe.fine or arguments.image_encoder):
+        what = "--image-encoder" if arguments.image_encoder else "a recipe of two transformers"
+        raise OptionError(f"{what} is for FoleyWorld, expected none with --start and --shards")
+    if (arguments.start is None) != (arguments.shards is None):
+        raise OptionError("--start and --shards go together: a checkpoint and clips made with it")
+    folder = arguments.out or Path("runs") / Path(arguments.name).stem
+    with distributed.init_distributed():
+        with distributed.rank_zero_first():
+            hold_recipe(
+                folder,
+                recipe,
+                image_encoder=arguments.image_encoder,
+                start=arguments.start,
+                shards=arguments.shards,
+            )
+        if arguments.shards is None:
+            vab.run(recipe, folder, arguments.image_encoder)
+        else:
+            vab.run_on_shards(recipe, folder, arguments.start, arguments.shards, arguments.held_out)
+    print(f"checkpoint: {folder / 'ckpt.pt'}")
+    if recipe.model.given_codebooks:
+        print(f"next: python -m export.build_engines COARSE.pt --fine {folder / 'ckpt.pt'}")
+    else:
+        print(f"bundle: {folder / 'bundle'}")
+
+
+def _run_v2a(arguments: argparse.Namespace) -> None:
+    if arguments.start or arguments.shards or arguments.image_encoder:
+        raise OptionError(
+            f"--start, --shards and --image-encoder are of VAB, expected none with "
+            f"{arguments.name}; its recipe names the run whose image encoder it takes, under ready"
+        )
+    recipe = read_v2a_recipe(arguments.name)
+    if arguments.minutes is not None:
+        recipe = recipe.with_minutes(arguments.minutes)
+    folder = arguments.out or Path("runs") / Path(arguments.name).stem
+    hold_recipe(folder, recipe)
+    v2a_mapper.run(recipe, folder)
+    print(f"checkpoint: {folder / 'ckpt.pt'}\nbundle: {folder / 'bundle'}")
+
+
+if __name__ == "__main__":
+    main()
