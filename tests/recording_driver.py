@@ -228,13 +228,13 @@ print(sorted({(step.step, step.audio is not None) for step in steps}))
 
 
 def through_buffers(launch, folder, video, options):
-    """A bundle's own graphs, run by onnxruntime in what the driver takes for its memory -> samples,
-    the largest difference from the host's, the device, and the steps that were seen."""
+    """A bundle's own graphs, run by onnxruntime in what the driver takes for its memory, twice ->
+    samples, the largest difference from the host's, device, steps that were seen, and log."""
     names = {"FOLDER": repr(str(folder)), "VIDEO": repr(str(video)), "OPTIONS": options}
     code = THROUGH_BUFFERS
     for name, value in names.items():
         code = code.replace(name, value)
-    out, _ = launch(code)
+    out, log = launch(code)
     sound, steps = out.splitlines()
     length, difference, device = sound.split()
-    return int(length), float(difference), device, steps
+    return int(length), float(difference), device, steps, log

@@ -79,7 +79,7 @@ print(len(engines.loops))
 def test_a_video_sounds_the_same_through_device_buffers(launch, tiny_bundle, videos):
     options = "vab_rt.GenerateOptions(steps=4, seed=5)"
     found = through_buffers(launch, tiny_bundle, videos(200), options)
-    length, difference, device, steps = found
+    length, difference, device, steps, _ = found
     assert (length, device) == (200 * 640, "cuda")
     assert difference < 1e-6
     assert steps == "[(3, True)]"

@@ -234,7 +234,7 @@ def test_on_a_gpu_both_stages_stay_there(launch, bundle, videos):
     """The last step of each is seen, and the sound is the processor's."""
     options = "vab_rt.GenerateOptions(steps=3, fine_steps=4, seed=5)"
     found = through_buffers(launch, bundle, videos(200), options)
-    length, difference, device, steps = found
+    length, difference, device, steps, _ = found
     assert (length, device) == (200 * 640, "cuda")
     assert difference < 1e-6
     assert steps == "[(2, False), (6, True)]"
