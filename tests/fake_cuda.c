@@ -91,6 +91,7 @@ static const int num_pointers[] = {8, 6};
 
 static int get_kernel(void **out, void *library, const char *name) {
   (void)library;
+  if (getenv("FAKE_CUDA_NO_KERNELS")) return 209;  // CUDA_ERROR_NO_BINARY_FOR_GPU
   for (int i = 0; i < 2; ++i)
     if (!strcmp(name, names[i])) return *out = (void *)(uintptr_t)(0x100 + i), 0;
   return 500;  // CUDA_ERROR_NOT_FOUND
@@ -144,6 +145,7 @@ static int end_capture(void *stream, void **graph) {
 }
 
 static int wait(void *stream) {
+  if (getenv("FAKE_CUDA_WAITS_FAIL")) return 700;  // CUDA_ERROR_ILLEGAL_ADDRESS
   return (void)stream, capturing ? 900 : 0;  // CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED
 }
 

@@ -145,7 +145,8 @@ def generate(
     device: Annotated[
         str,
         typer.Option(
-            help="auto, cpu, cuda, tensorrt or tensorrt-rtx; never another than asked for."
+            help="auto, cpu, cuda, tensorrt or tensorrt-rtx (cuda:1: the second GPU); "
+            "never another than asked for."
         ),
     ] = "auto",
     as_json: Annotated[

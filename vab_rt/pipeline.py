@@ -144,8 +144,8 @@ def load(
 
     - model: the folder of a bundle, the name of a shipped model, or hf:ORG/NAME[@REVISION] on a
       hub; None is the shipped one.
-    - device: auto, cpu, cuda, tensorrt or tensorrt-rtx; never another than asked for. auto takes
-      cuda where it is installed, else cpu.
+    - device: auto, cpu, cuda, tensorrt or tensorrt-rtx (cuda:1: the second GPU); never another
+      than asked for. auto takes cuda where it is installed, else cpu.
     - engines: ready ones that a host brings along, instead of the bundle's own.
     - threads: for work on the CPU; None takes one per physical core.
     - offline: of a hub, only what was fetched before.

@@ -74,6 +74,8 @@ def test_a_step_that_cannot_be_captured_is_launched_and_says_so(launch, refuses,
     ("settings", "words"),
     [
         ({"FAKE_CUDA_LAUNCHES_FAIL": "1"}, "the kernel sample cannot be launched on a grid of"),
+        ({"FAKE_CUDA_NO_KERNELS": "1"}, "Recorder cannot load the kernel sample"),
+        ({"FAKE_CUDA_WAITS_FAIL": "1"}, "GPU 0 failed"),
         ({"FAKE_CUDA_REPLAYS_FAIL": "1"}, "the decoding step of 1 clips fails on Recorder"),
         ({"FAKE_CUDA_COPIES_FAIL": "1"}, "the driver of GPU 0 returned"),
         ({"FAKE_CUDA_LARGEST": "9000"}, "the memory of GPU 0 is full: 0 MB are needed, 83887 of"),

@@ -24,30 +24,30 @@ KEY = EngineKey(
 class Builder:
     """Counts its calls; every engine is another."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.calls = 0
 
-    def __call__(self) -> bytes:
+    def __call__(self):
         self.calls += 1
         return b"engine %d" % self.calls
 
 
 @pytest.fixture
-def build() -> Builder:
+def build():
     return Builder()
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     return tmp_path / "cache" / "engines"
 
 
-def file_of(folder: Path) -> Path:
+def file_of(folder):
     (path,) = folder.glob("*.engine")
     return path
 
 
-def test_a_second_start_does_not_build(build: Builder, folder: Path) -> None:
+def test_a_second_start_does_not_build(build, folder):
     assert cached_engine(KEY, build, folder) == b"engine 1"
     assert cached_engine(KEY, build, folder) == b"engine 1"
     assert build.calls == 1
@@ -55,60 +55,42 @@ def test_a_second_start_does_not_build(build: Builder, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("field", EngineKey.__struct_fields__)
-def test_whatever_an_engine_depends_on_is_in_its_key(
-    build: Builder, folder: Path, field: str
-) -> None:
+def test_whatever_an_engine_depends_on_is_in_its_key(build, folder, field):
     cached_engine(KEY, build, folder)
     other = msgspec.structs.replace(KEY, **{field: "other"})
     assert cached_engine(other, build, folder) == b"engine 2"
     assert cached_engine(KEY, build, folder) == b"engine 1"
 
 
-def test_the_folder_and_its_files_are_the_users_alone(build: Builder, folder: Path) -> None:
+def test_the_folder_and_its_files_are_the_users_alone(build, folder):
     cached_engine(KEY, build, folder)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
 
 
-def damage(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
+def rewritten(change):
+    return lambda path: path.write_bytes(change(path.read_bytes()))
 
 
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def lose_its_seal(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[48:])
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def let_others_write(path: Path) -> None:
-    path.chmod(0o666)
-
-
-def become_a_link(path: Path) -> None:
+def become_a_link(path):
     target = path.parent.parent / "elsewhere"
     path.rename(target)
     path.symlink_to(target)
 
 
-def be_of_another_version(path: Path) -> None:
-    path.write_bytes(path.read_bytes().replace(b"engine 2", b"engine 1", 1))
+UNTRUSTED = {
+    "damaged": rewritten(lambda content: content[:-1] + bytes([content[-1] ^ 1])),
+    "cut": rewritten(lambda content: content[:-1]),
+    "without its seal": rewritten(lambda content: content[48:]),
+    "empty": rewritten(lambda content: b""),
+    "of another version": rewritten(lambda content: content.replace(b"engine 2", b"engine 1", 1)),
+    "writable by others": lambda path: path.chmod(0o666),
+    "a link": become_a_link,
+}
 
 
-@pytest.mark.parametrize(
-    "change",
-    [damage, cut, lose_its_seal, empty, let_others_write, become_a_link, be_of_another_version],
-)
-def test_what_cannot_be_trusted_is_built_again(
-    build: Builder, folder: Path, change, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.parametrize("change", UNTRUSTED.values(), ids=UNTRUSTED)
+def test_what_cannot_be_trusted_is_built_again(build, folder, change, caplog):
     cached_engine(KEY, build, folder)
     change(file_of(folder))
     with caplog.at_level(logging.WARNING):
@@ -118,7 +100,7 @@ def test_what_cannot_be_trusted_is_built_again(
     assert cached_engine(KEY, build, folder) == b"engine 2"
 
 
-def test_an_engine_under_another_key_is_refused(build: Builder, folder: Path) -> None:
+def test_an_engine_under_another_key_is_refused(build, folder):
     other = msgspec.structs.replace(KEY, graph_sha256="cd" * 32)
     cached_engine(KEY, build, folder)
     file_of(folder).rename(folder / other.file)
@@ -126,16 +108,14 @@ def test_an_engine_under_another_key_is_refused(build: Builder, folder: Path) ->
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o770, 0o702])
-def test_a_folder_that_others_can_write_to_is_refused(
-    build: Builder, folder: Path, mode: int
-) -> None:
+def test_a_folder_that_others_can_write_to_is_refused(build, folder, mode):
     folder.mkdir(parents=True)
     folder.chmod(mode)
     with pytest.raises(BackendError, match=r"can be written by others .*only you.*rm -r"):
         cached_engine(KEY, build, folder)
 
 
-def test_a_folder_that_is_a_link_is_refused(build: Builder, folder: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_a_link_is_refused(build, folder, tmp_path):
     folder.parent.mkdir()
     (tmp_path / "elsewhere").mkdir()
     folder.symlink_to(tmp_path / "elsewhere")
@@ -143,18 +123,14 @@ def test_a_folder_that_is_a_link_is_refused(build: Builder, folder: Path, tmp_pa
         cached_engine(KEY, build, folder)
 
 
-def test_where_nothing_can_be_kept_an_engine_is_built_each_time(
-    build: Builder, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_where_nothing_can_be_kept_an_engine_is_built_each_time(build, tmp_path, caplog):
     (tmp_path / "file").touch()
     assert cached_engine(KEY, build, tmp_path / "file" / "engines") == b"engine 1"
     assert cached_engine(KEY, build, tmp_path / "file" / "engines") == b"engine 2"
     assert "engines are not kept" in caplog.text
 
 
-def test_what_is_in_the_way_of_a_file_costs_each_start_a_build(
-    build: Builder, folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_is_in_the_way_of_a_file_costs_each_start_a_build(build, folder, caplog):
     cached_engine(KEY, build, folder)
     path = file_of(folder)
     path.unlink()
@@ -163,13 +139,11 @@ def test_what_is_in_the_way_of_a_file_costs_each_start_a_build(
     assert "is of another kind" in caplog.text and "the engine is not kept" in caplog.text
 
 
-def test_a_file_that_cannot_be_read_is_built_again(
-    build: Builder, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_cannot_be_read_is_built_again(build, folder, monkeypatch):
     cached_engine(KEY, build, folder)
     read, unreadable = Path.read_bytes, file_of(folder)
 
-    def fail(path: Path) -> bytes:
+    def fail(path):
         if path == unreadable:
             raise OSError(5, "Input/output error")
         return read(path)
@@ -178,8 +152,8 @@ def test_a_file_that_cannot_be_read_is_built_again(
     assert cached_engine(KEY, build, folder) == b"engine 2"
 
 
-def test_a_failed_build_leaves_nothing(folder: Path) -> None:
-    def fail() -> bytes:
+def test_a_failed_build_leaves_nothing(folder):
+    def fail():
         raise BackendError("no")
 
     with pytest.raises(BackendError, match="no"):
@@ -187,14 +161,14 @@ def test_a_failed_build_leaves_nothing(folder: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
-def test_an_engine_is_forgotten(build: Builder, folder: Path) -> None:
+def test_an_engine_is_forgotten(build, folder):
     cached_engine(KEY, build, folder)
     forget_engine(KEY, folder)
     forget_engine(KEY, folder)
     assert cached_engine(KEY, build, folder) == b"engine 2"
 
 
-def test_the_folder_is_where_the_system_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_is_where_the_system_wants_it(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
     if os.name == "posix":
         assert cache_folder() == Path("/somewhere/vab-rt/engines")
