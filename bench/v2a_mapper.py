@@ -25,7 +25,7 @@ from bench.roofline import Roofline, measure_roofline
 from bench.runs import run
 from bench.torch_loop import flops_of
 from export.tolerances import TOLERANCES
-from export.v2a_graphs import v2a_inputs, v2a_module
+from export.v2a_mapper.graphs import v2a_inputs, v2a_module
 from export.verify import relative_error, run_torch
 from training.v2a_mapper.checkpoint import (
     V2ACheckpoint,

@@ -53,7 +53,7 @@ def build_graphs(arguments: argparse.Namespace, wanted: Wanted, out: Path) -> It
     """The bundle of the checkpoint's own system, a graph at a time."""
     path, fine = arguments.checkpoint, arguments.fine
     if read_parts(path, ())[0].get("kind") == "v2a-mapper":
-        from export.v2a_bundle import build_v2a_bundle  # takes diffusers and transformers
+        from export.v2a_mapper.bundle import build_v2a_bundle  # takes diffusers and transformers
 
         for option, given in {"--fine": fine, "--calibrate": arguments.calibrate}.items():
             if given is not None:

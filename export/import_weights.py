@@ -1,9 +1,9 @@
 """Weights of others into a checkpoint to start from: `python -m export.import_weights --help`.
 
     python -m export.import_weights encodec compression_state_dict.bin --config vab-encodec \\
-        --into start.pt --licence CC-BY-NC-4.0
+        --into start.pt --license CC-BY-NC-4.0
     python -m export.import_weights clip EVA02-L-14 --config vab-encodec --into start.pt \\
-        --licence MIT
+        --license MIT
 
 Each adds a part; with codec and image encoder in it start.pt is whole. A V2A-Mapper is made of an
 image encoder, a mapper, and AudioLDM:
@@ -50,15 +50,15 @@ def import_weights(arguments: argparse.Namespace) -> list[str]:
         )
     if into.suffix != ".pt":
         raise ExportError(f"{into} ends in {into.suffix!r}, expected .pt; {ADVICE}")
-    licence, offline = arguments.licence, arguments.offline
+    license, offline = arguments.license, arguments.offline
     if is_v2a:
-        from export.weights.v2a_start import import_v2a
+        from export.v2a_mapper.start import import_v2a
 
-        return import_v2a(kind, source, read_v2a_recipe(name), into, licence, offline=offline)
+        return import_v2a(kind, source, read_v2a_recipe(name), into, license, offline=offline)
     recipe = read_recipe(name)
     room_for("image_encoder" if kind in IMAGES else "codec", into, recipe)  # or all is in vain
     part = import_part(kind, source, recipe, offline=offline)
-    missing = add_part(into, recipe, part, licence)
+    missing = add_part(into, recipe, part, license)
     return [
         f"{part.name}: {len(part.weights)} tensors of {part.source}",
         f"{into}: {_next(missing, recipe)}",
@@ -129,8 +129,10 @@ def _parser() -> argparse.ArgumentParser:
         "--into", type=Path, required=True, help="the checkpoint, a .pt, new or begun"
     )
     parser.add_argument(
-        "--licence", default="not stated", help="of these weights, for the model's card"
+        "--license", default="not stated", help="of these weights, for the model's card"
     )
+    old = {"dest": "license", "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+    parser.add_argument("--licence", **old)  # what it was called
     parser.add_argument("--offline", action="store_true", help="of the hub: only what is cached")
     return parser
 

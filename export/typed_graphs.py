@@ -1,5 +1,7 @@
 """Graphs for GPUs: 16 bits wide inside, float32 at their ends, verified without a GPU."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx_ir as ir
@@ -31,10 +33,17 @@ def write_typed(name: str, checkpoint: Checkpoint, path: Path, precision: Typed)
 
 def verify_widened(name: str, checkpoint: Checkpoint, path: Path, precision: Typed) -> float:
     """The largest relative error of the graph at `path`, computed in float32 as torch does."""
+    module = rounded_module(name, checkpoint, precision)
+    with widened(path) as wide:
+        return verify.verify(name, module, wide, checkpoint.config, is_rounded=True)
+
+
+@contextmanager
+def widened(path: Path) -> Iterator[Path]:
+    """The 16-bit graph at `path`, computing in float32, in a file that the block may read."""
     wide = path.with_suffix(".wide")
     try:
         onnx_graphs.save(onnx_graphs.widen(ir.load(path)), wide)
-        module = rounded_module(name, checkpoint, precision)
-        return verify.verify(name, module, wide, checkpoint.config, is_rounded=True)
+        yield wide
     finally:
         wide.unlink(missing_ok=True)

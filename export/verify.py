@@ -1,6 +1,8 @@
 """Torch against ONNX on fixed inputs; a graph that differs is never kept."""
 
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +15,7 @@ from torch import nn
 from export.modules import CodecEncoder
 from export.tolerances import TOLERANCES
 from vab_rt.config import ModelConfig
-from vab_rt.contract import BACKBONES, contract_of
+from vab_rt.contract import BACKBONES, GraphContract, contract_of
 from vab_rt.engines.cpu import check_session
 from vab_rt.errors import ExportError
 
@@ -39,11 +41,26 @@ def verify(
 
     is_rounded: both round to 16 bits inside. Raises ExportError beyond the table's tolerance.
     """
+    inputs_of = partial(fixed_inputs, name, config)
+    contract = contract_of(config)[name]
+    return compare(name, module, path, contract, inputs_of, is_rounded=is_rounded)
+
+
+def compare(
+    name: str,
+    module: nn.Module,
+    path: Path,
+    contract: GraphContract,
+    inputs_of: Callable[[int], Arrays],
+    *,
+    is_rounded: bool = False,
+) -> float:
+    """The same of a graph of any kind. inputs_of: of a batch of that size."""
     session = open_session(path)
-    check_session(session, name, contract_of(config)[name], "this export")
+    check_session(session, name, contract, "this export")
     errors = []
     for batch in BATCHES:
-        inputs = fixed_inputs(name, config, batch)
+        inputs = inputs_of(batch)
         expected, found = run_torch(module, inputs), session.run(None, inputs)[0]
         if isinstance(module, CodecEncoder):
             check_tokens(module.codec, inputs["audio"], expected, found)

@@ -24,7 +24,7 @@ from vab_rt.v2a_mapper.config import V2AConfig
 LOUDER = 15
 """Weights of an untrained vocoder times this: without it what comes out is nothing, and equal."""
 
-LICENCE = "audioldm: CC-BY-NC-SA-4.0; mapper: MIT; clip: MIT"
+LICENSE = "audioldm: CC-BY-NC-SA-4.0; mapper: MIT; clip: MIT"
 """As imports leave it."""
 
 UNET: dict[str, Any] = {
@@ -135,7 +135,7 @@ def write_tiny_v2a(path: Path, config: V2AConfig | None = None, seed: int = 0) -
         networks=networks,
         options=Tuning(steps=4),
         provenance={"data": "none, random weights"},
-        licence=LICENCE,
+        licence=LICENSE,
     )
     parts = tiny_parts(config, networks, seed)
     null = F.normalize(torch.randn(config.audio_dim), dim=0)

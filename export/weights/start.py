@@ -25,16 +25,16 @@ IMPORTED = ("codec", "image_encoder")
 ADVICE = "choose another file for --into"
 
 
-def add_part(path: Path, recipe: Recipe, part: Part, licence: str) -> list[str]:
+def add_part(path: Path, recipe: Recipe, part: Part, license: str) -> list[str]:
     """Put a part into the checkpoint `path`, new or begun; returns the parts that it still lacks.
 
-    licence: of the part's weights. Raises ExportError for a file that has the part already or is
+    license: of the part's weights. Raises ExportError for a file that has the part already or is
     for another model, OutputError for one that cannot be written.
     """
     content = room_for(part.name, path, recipe)
     content |= {
         part.name: part.weights,
-        "licence": "; ".join(filter(None, [content["licence"], f"{part.name}: {licence}"])),
+        "licence": "; ".join(filter(None, [content["licence"], f"{part.name}: {license}"])),
         "provenance": content["provenance"] | {part.name: readable(part.source)},
     }
     if part.name == "codec":

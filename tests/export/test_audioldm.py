@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 from v2a_checkpoints import VAE, VOCODER, tiny_v2a_config, write_tiny_audioldm
 
-from export.weights.audioldm import null_embedding, read_audioldm
+from export.v2a_mapper.audioldm import null_embedding, read_audioldm
 from training.v2a_mapper.config import read_v2a_recipe
 from training.v2a_mapper.parts import build_unet, build_vae, build_vocoder
 from training.v2a_mapper.settings import MapperSettings

@@ -81,7 +81,7 @@ def start(sources, tmp_path_factory):
     recipe, codec, clip = sources
     path = tmp_path_factory.mktemp("start") / "start.pt"
     into = ["--config", str(recipe), "--into", str(path)]
-    main(["encodec", str(codec), *into, "--licence", "CC-BY-NC-4.0"])
+    main(["encodec", str(codec), *into, "--license", "CC-BY-NC-4.0"])
     main(["clip", str(clip), *into, "--licence", "MIT"])
     return path
 

@@ -17,9 +17,9 @@ from v2a_checkpoints import (
 )
 
 from export.import_weights import main
-from export.weights import v2a_start
-from export.weights.audioldm import LICENCE
-from export.weights.mapper import read_mapper
+from export.v2a_mapper import start
+from export.v2a_mapper.audioldm import LICENSE
+from export.v2a_mapper.mapper import read_mapper
 from export.weights.parts import Part
 from training.configs import CONFIGS
 from training.v2a_mapper.checkpoint import read_v2a_checkpoint
@@ -123,20 +123,20 @@ def test_the_command_fills_a_checkpoint_part_by_part(
     recipe = read_v2a_recipe(str(config))
     encoder = tiny_parts(recipe.model, recipe.networks)["image_encoder"].state_dict()
     part = Part(name="image_encoder", weights=encoder, source="somewhere")
-    monkeypatch.setattr(v2a_start, "read_clip", lambda source, config, offline: part)
+    monkeypatch.setattr(start, "read_clip", lambda source, config, offline: part)
     into = tmp_path / "v2a.pt"
     words = "--config", config, "--into", into
     out = run(capsys, "audioldm", audioldm, *words)
-    assert f"licence {LICENCE}: AudioLDM's weights are for non-commercial use alone" in out
+    assert f"license {LICENSE}: AudioLDM's weights are for non-commercial use alone" in out
     assert "lacks the mapper; next: python -m export.import_weights mapper" in out
     assert "has a part unet already" in refusal(capsys, "audioldm", audioldm, *words)
     torch.save(prior_of(), tmp_path / "m.pt")
-    out = run(capsys, "mapper", tmp_path / "m.pt", *words, "--licence", "MIT")
+    out = run(capsys, "mapper", tmp_path / "m.pt", *words, "--license", "MIT")
     assert "lacks the image_encoder; next: python -m export.import_weights clip" in out
-    out = run(capsys, "clip", "a-name", *words, "--licence", "MIT")
+    out = run(capsys, "clip", "a-name", *words, "--license", "MIT")
     assert "whole; next: python -m export.build_engines" in out
     checkpoint = read_v2a_checkpoint(into)
-    assert checkpoint.header.licence == f"audioldm: {LICENCE}; mapper: MIT; clip: MIT"
+    assert checkpoint.header.licence == f"audioldm: {LICENSE}; mapper: MIT; clip: MIT"
     assert {*checkpoint.header.provenance} == {"audioldm", "mapper", "clip"}
     for load in (checkpoint.unet, checkpoint.vae, checkpoint.vocoder, checkpoint.mapper):
         assert load() is not None

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from v2a_checkpoints import UNET, write_tiny_v2a
 
 from export.build_engines import main
-from export.v2a_graphs import typed_v2a_module
+from export.v2a_mapper.graphs import typed_v2a_module
 from training.v2a_mapper.checkpoint import read_v2a_checkpoint
 from vab_rt.errors import ExportError
 

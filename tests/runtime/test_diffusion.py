@@ -29,7 +29,7 @@ def noise_of(latent, timestep):
     return ((latent - np.sqrt(a) * ORIGINAL) / np.sqrt(1 - a)).astype(np.float32)
 
 
-@pytest.mark.parametrize("steps", [2, 3, 10, 200])
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 200])
 def test_a_perfect_model_gives_back_the_original(steps):
     levels = latent_levels(ALPHAS, steps, 1)
     noise = noise_of(START, levels[0].timestep)
@@ -52,6 +52,53 @@ def test_the_prior_ends_with_what_the_model_predicts_and_draws_fresh_noise():
     steps = denoise(lambda latent, t: ORIGINAL, "original", START, levels, fresh=fresh)
     np.testing.assert_array_equal(finish(steps), ORIGINAL)
     assert drawn == list(range(62))  # the last of 63 steps adds none
+
+
+def share_of_signal(t, timesteps=1000):
+    """In closed form, where no beta is cut off: the product of its parts ends in the last one."""
+    f = [np.cos((x / timesteps + 0.008) / 1.008 * np.pi / 2) ** 2 for x in (t + 1, 0)]
+    return f[0] / f[1] if t >= 0 else 1.0
+
+
+def plain_prior(predict, noises, times, eta):
+    """The steps of DALLE2-pytorch, from docs/BUNDLE.md, in float64."""
+    x, found = noises[0], []
+    for i, (t, s) in enumerate(zip(times, [*times[1:], -1], strict=True)):
+        p = predict(x, t)
+        if s < 0:
+            return [*found, p]
+        signal = share_of_signal(t)
+        e = (x - np.sqrt(signal) * p) / np.sqrt(1 - signal)
+        a, b = share_of_signal(t - 1), share_of_signal(s - 1)
+        c = eta * np.sqrt((1 - a / b) * (1 - b) / (1 - a))
+        x = np.sqrt(b) * p + np.sqrt(1 - b - c**2) * e + c * noises[i + 1]
+        found.append(x)
+
+
+@pytest.mark.parametrize("eta", [1.0, 0.4, 0.0])
+@pytest.mark.parametrize("steps", [1, 2, 7, 64])
+def test_the_prior_is_its_equations(steps, eta):
+    noises = np.random.default_rng(1).standard_normal((steps + 1, 1, 24))
+    levels = embedding_levels(cosine_alphas(1000), steps, eta)
+    times = [level.timestep for level in levels]
+
+    def predict(x, t):  # stands for a network
+        return 0.3 * x * (1 + t / 1000) - 0.1
+
+    start, *fresh = noises.astype(np.float32)
+    found = [x for _, x in denoise(predict, "original", start, levels, fresh=fresh.__getitem__)]
+    expected = plain_prior(predict, noises, times, eta)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_shares_of_signal_are_their_formulas():
+    times = range(999)  # the last beta is cut off
+    expected = [share_of_signal(t) for t in times]
+    np.testing.assert_allclose(cosine_alphas(1000)[:999], expected, rtol=1e-9)
+    cut = 0.001 * share_of_signal(998)
+    np.testing.assert_allclose(cosine_alphas(1000)[999], cut, rtol=1e-9)
+    betas = np.linspace(0.0015**0.5, 0.0195**0.5, 1000) ** 2
+    np.testing.assert_allclose(ALPHAS, np.exp(np.log1p(-betas).cumsum()), rtol=1e-9)
 
 
 def test_fresh_noise_keeps_the_variance_of_a_standard_normal():
@@ -105,6 +152,15 @@ def test_times_of_the_prior(steps, first, last):
     assert len(levels) == max(1, steps - 1)
     assert (levels[0].timestep, levels[-1].timestep) == (first, last)
     assert levels[-1][2:] == (1, 0, 0)
+
+
+def test_times_of_the_prior_are_those_of_dalle2_pytorch():
+    for steps in range(2, 1000):
+        if np.gcd(steps, 1001) > 1:
+            continue  # whole numbers, of which floats may fall short
+        times = np.linspace(-1, 1000, steps + 1)[:-1].astype(int)[:0:-1].tolist()
+        levels = embedding_levels(cosine_alphas(1000), steps, 1.0)
+        assert [level.timestep for level in levels] == times, steps
 
 
 def test_the_share_of_signal_falls_from_all_to_little():

@@ -16,10 +16,11 @@ from torch.nn import functional as F
 
 from training.fitting import EMA, cosine_lr, fit, set_lr, wants_bfloat16
 from training.representation import load_averaged
-from training.v2a_mapper.diffusion import noised, scaled_linear_schedule
+from training.v2a_mapper.diffusion import noised
 from training.v2a_mapper.parts import build_unet
 from training.v2a_mapper.settings import check_stage
 from vab_rt.v2a_mapper.config import V2AConfig
+from vab_rt.v2a_mapper.diffusion import scaled_linear_alphas
 
 
 class DenoiserSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -62,7 +63,8 @@ def train_denoiser(
     unet = build_unet(sizes).train()
     average = EMA(unet)
     optimizer = torch.optim.AdamW(unet.parameters(), weight_decay=s.weight_decay)
-    left = scaled_linear_schedule(config.timesteps, config.beta_start, config.beta_end)
+    alphas = scaled_linear_alphas(config.timesteps, config.beta_start, config.beta_end)
+    left = torch.from_numpy(alphas).float()
 
     def step(i: int, progress: float) -> dict[str, float]:
         set_lr(optimizer, cosine_lr(progress, s.peak_rate))

@@ -24,11 +24,12 @@ from training.fitting import EMA, cosine_lr, fit, set_lr
 from training.representation import load_averaged
 from training.saving import save_whole
 from training.v2a_mapper.config import read_v2a_recipe
-from training.v2a_mapper.diffusion import cosine_schedule, noised
+from training.v2a_mapper.diffusion import noised
 from training.v2a_mapper.mapper import PriorNetwork, aggregate, build_mapper
 from training.v2a_mapper.settings import MapperSettings, MappingSettings
 from vab_rt.errors import DataError
 from vab_rt.v2a_mapper.config import V2AConfig
+from vab_rt.v2a_mapper.diffusion import cosine_alphas
 
 ARRAYS = ("features", "vectors")
 
@@ -66,7 +67,7 @@ def train_mapper(
     mapper.train()
     average = EMA(mapper, s.average)
     optimizer = torch.optim.AdamW(mapper.parameters(), weight_decay=s.weight_decay)
-    left = cosine_schedule(config.mapper_timesteps)
+    left = torch.from_numpy(cosine_alphas(config.mapper_timesteps)).float()
 
     def step(i: int, progress: float) -> dict[str, float]:
         set_lr(optimizer, cosine_lr(progress, s.peak_rate))

@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from export.weights.audioldm import LICENCE, read_audioldm
+from export.v2a_mapper.audioldm import LICENSE, read_audioldm
+from export.v2a_mapper.mapper import read_mapper
 from export.weights.clip import read_clip
-from export.weights.mapper import read_mapper
 from export.weights.reading import read_torch
 from export.weights.start import ADVICE
 from training.names import readable
@@ -30,11 +30,11 @@ NOT_STATED = "not stated"
 
 
 def import_v2a(
-    kind: str, source: str, recipe: V2ARecipe, into: Path, licence: str, *, offline: bool = False
+    kind: str, source: str, recipe: V2ARecipe, into: Path, license: str, *, offline: bool = False
 ) -> list[str]:
     """Put what `source` holds into the checkpoint `into`, new or begun; returns what to tell.
 
-    kind: one of PARTS_OF. licence: of these weights. Raises VabError for a source that cannot be
+    kind: one of PARTS_OF. license: of these weights. Raises VabError for a source that cannot be
     read safely or does not fit, and for a file that is of another model or has the parts already.
     """
     content = begun(into, recipe)
@@ -46,13 +46,13 @@ def import_v2a(
         )
     told = []
     if kind == "audioldm":
-        licence = LICENCE if licence == NOT_STATED else licence
-        told = [f"licence {licence}: {NOT_COMMERCIAL}"] if "-NC" in licence.upper() else []
+        license = LICENSE if license == NOT_STATED else license
+        told = [f"license {license}: {NOT_COMMERCIAL}"] if "-NC" in license.upper() else []
     parts, settings, where = read_parts_of(kind, source, recipe, offline=offline)
     content |= parts
     content["networks"] |= settings
     content["provenance"] |= {kind: readable(where)}
-    content["licence"] = "; ".join(filter(None, [content["licence"], f"{kind}: {licence}"]))
+    content["licence"] = "; ".join(filter(None, [content["licence"], f"{kind}: {license}"]))
     save_whole(into, content)
     num_tensors = sum(len(tensors) for tensors in parts.values())
     return [f"{kind}: {num_tensors} tensors of {where}", *told, f"{into}: {_next(content, recipe)}"]

@@ -1,5 +1,6 @@
 """A V2A-Mapper's graphs: one module each, inputs and outputs as in the contract, against torch."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,18 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from export.modules import Store, TypedImageEncoder, check_range, round_to_half
-from export.verify import (
-    BATCHES,
-    Arrays,
-    check_error,
-    open_session,
-    relative_error,
-    run_torch,
-)
+from export.verify import Arrays, compare
 from training.v2a_mapper.checkpoint import V2ACheckpoint
 from training.v2a_mapper.parts import PictureEncoder, decode_latents
 from vab_rt.contract import GraphContract
-from vab_rt.engines.cpu import check_session
 from vab_rt.errors import ExportError
 from vab_rt.v2a_mapper.config import V2AConfig
 
@@ -156,14 +149,8 @@ def verify_v2a(
 
     is_rounded: both round to 16 bits inside.
     """
-    session = open_session(path)
-    check_session(session, name, contract, "this export")
-    errors = []
-    for batch in BATCHES:
-        inputs = v2a_inputs(contract, config, batch)
-        errors.append(relative_error(run_torch(module, inputs), session.run(None, inputs)[0]))
-        check_error(name, errors[-1], "rounded" if is_rounded else name)
-    return max(errors)
+    inputs_of = partial(v2a_inputs, contract, config)
+    return compare(name, module, path, contract, inputs_of, is_rounded=is_rounded)
 
 
 def v2a_inputs(contract: GraphContract, config: V2AConfig, batch: int) -> Arrays:

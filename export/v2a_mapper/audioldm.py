@@ -28,7 +28,7 @@ from training.v2a_mapper.settings import Networks
 from vab_rt.errors import ExportError, OptionError
 from vab_rt.v2a_mapper.config import V2AConfig
 
-LICENCE = "CC-BY-NC-SA-4.0"
+LICENSE = "CC-BY-NC-SA-4.0"
 """Of all that AudioLDM's authors publish (huggingface.co/cvssp, since April 2024)."""
 
 PIPELINE = "AudioLDMPipeline"

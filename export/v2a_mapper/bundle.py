@@ -3,13 +3,12 @@
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-import onnx_ir as ir
-
 from export import onnx_graphs
 from export.bundle_folder import BuiltGraph, built_from, folder_beside
 from export.manifest import write_manifest
 from export.modules import Store
-from export.v2a_graphs import (
+from export.typed_graphs import widened
+from export.v2a_mapper.graphs import (
     TYPED_V2A,
     typed_v2a_module,
     v2a_inputs,
@@ -92,10 +91,7 @@ def verify_widened(name: str, checkpoint: V2ACheckpoint, path: Path) -> float:
 
     Raises ExportError.
     """
-    wide, contract = path.with_suffix(".wide"), v2a_contract_of(checkpoint.config)[name]
-    module = widened_v2a_module(name, checkpoint)
-    try:
-        onnx_graphs.save(onnx_graphs.widen(ir.load(path)), wide)
-        return verify_v2a(name, module, wide, contract, checkpoint.config, is_rounded=True)
-    finally:
-        wide.unlink(missing_ok=True)
+    config, module = checkpoint.config, widened_v2a_module(name, checkpoint)
+    with widened(path) as wide:
+        contract = v2a_contract_of(config)[name]
+        return verify_v2a(name, module, wide, contract, config, is_rounded=True)
