@@ -3,7 +3,8 @@
 A kernel serves the versions of an operator that it is registered for and no others, so that a graph
 of a newer opset can lose the GPU. The table is that of onnxruntime-gpu 1.31.1, read from the calls
 in its libonnxruntime_providers_cuda.so that register them: the last versions of each operator, a +
-where the registration is open. (Log is as its source has it: half, float, double.)
+where the registration is open. (Log is as its source has it, half, float and double; AveragePool as
+its docs/OperatorKernels.md.)
 """
 
 from pathlib import Path
@@ -11,8 +12,9 @@ from pathlib import Path
 import onnx
 
 REGISTERED = """
-Abs 13+; Add 14+; Attention 23-23 24+; Cast 23-24 25+; Clip 13+; Concat 13+; Conv 11-21 22+;
-ConvTranspose 11-21 22+; Cos 7-21 22+; CumSum 14+; DequantizeLinear 21-22 23-24 25+; Div 14+;
+Abs 13+; Add 14+; Attention 23-23 24+; AveragePool 19-21 22+; Cast 23-24 25+; Clip 13+; Concat 13+;
+Conv 11-21 22+; ConvTranspose 11-21 22+; Cos 7-21 22+; CumSum 14+;
+DequantizeLinear 21-22 23-24 25+; Div 14+;
 Equal 13-18 19+; Erf 13+; Exp 13+; Expand 13+; Floor 13+; Gather 13+; GatherND 13+; Gelu 20+;
 Gemm 13+; Greater 13+; Identity 21-22 23-24 25+; LSTM 14-21 22+; LayerNormalization 17+;
 LeakyRelu 16+; Less 13+; Log 13+; MatMul 13+; Max 13+; Min 13+; Mod 13+; Mul 14+; Neg 13+; Not 1+;

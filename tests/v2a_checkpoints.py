@@ -111,7 +111,7 @@ def tiny_parts(config: V2AConfig, networks: Networks, seed: int = 0) -> dict[str
         "mapper": build_mapper(config, networks.mapper),
         "unet": build_unet(networks.unet),
         "vae": build_vae(networks.vae),
-        "vocoder": loud_vocoder(networks.vocoder),
+        "vocoder": loud_vocoder(networks.vocoder, seed),
     }
     with torch.no_grad():
         parts["vae"].decoder.conv_out.weight.mul_(LOUDER / 4)
@@ -119,7 +119,9 @@ def tiny_parts(config: V2AConfig, networks: Networks, seed: int = 0) -> dict[str
 
 
 @torch.no_grad()
-def loud_vocoder(sizes: dict[str, Any]) -> nn.Module:
+def loud_vocoder(sizes: dict[str, Any], seed: int) -> nn.Module:
+    """From a seed of its own: how loud it is hangs on the weights that are drawn."""
+    torch.manual_seed(seed)
     vocoder = build_vocoder(sizes)
     for weight in vocoder.parameters():
         weight.mul_(LOUDER if weight.dim() > 1 else 1)

@@ -20,7 +20,6 @@ PREFIX = "hf:"
 _LOG = logging.getLogger(__name__)
 _NAME = re.compile(r"hf:([\w.-]+/[\w.-]+)(?:@(\w[\w./-]*))?", re.ASCII)
 _EXPECTED = "hf:ORG/NAME or hf:ORG/NAME@REVISION, where the revision is a branch, a tag or a commit"
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class Repository(NamedTuple):

@@ -76,9 +76,11 @@ def test_a_commit_stays_what_it_was(hub, tmp_path):
     assert hub.asked == []  # it cannot change, and it is there
 
 
-def test_a_tag_is_a_revision_too(hub, tmp_path):
-    tagged = hub.commit("someone/tiny", make_bundle(tmp_path / "second", seed=1), branch="v1.0")
-    assert open_model(f"{NAME}@v1.0").folder.name == tagged
+@pytest.mark.parametrize("revision", ["v1.0", "refs/pr/1"])
+def test_a_tag_is_a_revision_too(hub, tmp_path, revision):
+    tagged = hub.commit("someone/tiny", make_bundle(tmp_path / "second", seed=1), revision)
+    assert open_model(f"{NAME}@{revision}").folder.name == tagged
+    assert open_model(f"{NAME}@{revision}", offline=True).folder.name == tagged
 
 
 def test_offline_takes_what_was_fetched(hub, tmp_path, monkeypatch):
@@ -124,18 +126,13 @@ def test_a_file_that_is_not_the_manifests(hub):
     content = bytearray((folder / "backbone.onnx").read_bytes())
     content[-1] ^= 1
     change(hub, "backbone.onnx", bytes(content))
-    bundle = open_model(NAME)
     with pytest.raises(BundleError, match=r"backbone.onnx has the sha256 .* changed or damaged"):
-        bundle.read_graph("backbone")
-    with pytest.raises(BundleError, match="changed or damaged"):
         vab_rt.load(NAME)
 
 
 def test_a_file_of_another_size(hub):
     change(hub, "backbone.onnx", b"short")
-    with pytest.raises(
-        BundleError, match=r"backbone.onnx has 5 bytes, expected \d+ as in vab.json"
-    ):
+    with pytest.raises(BundleError, match=r"backbone.onnx has 5 bytes, expected \d+ as in vab.js"):
         open_model(NAME)
 
 
@@ -155,22 +152,26 @@ def test_no_network(hub, monkeypatch):
         open_model(NAME)
 
 
-def test_a_hub_that_breaks_down(hub, monkeypatch):
-    monkeypatch.setattr(hub, "find", lambda path: (500, {}, b""))
-    with pytest.raises(BundleError, match=r"cannot be fetched \(.*500"):
-        open_model(NAME)
+def test_no_network_for_what_was_fetched_before(hub, monkeypatch, caplog):
+    caplog.set_level("INFO", "vab_rt")
+    fetched = open_model(NAME)
+    point_at("http://127.0.0.1:9", monkeypatch)
+    caplog.clear()
+    assert open_model(NAME).folder == fetched.folder
+    assert newest(hub) in caplog.text
 
 
-def test_a_hub_that_breaks_down_on_the_way(hub, monkeypatch):
-    """It has the file, as it has said before."""
+@pytest.mark.parametrize(("num_good", "status"), [(0, 500), (1, 403), (2, 403)])
+def test_a_hub_that_breaks_down(hub, monkeypatch, num_good, status):
+    """At once, or after some answers."""
     find, asked = hub.find, []
 
     def first_only(path):
         asked.append(path)
-        return find(path) if len(asked) == 1 else (403, {}, b"")
+        return find(path) if len(asked) <= num_good else (status, {}, b"")
 
     monkeypatch.setattr(hub, "find", first_only)
-    with pytest.raises(BundleError, match=r"cannot be fetched \("):
+    with pytest.raises(BundleError, match=r"cannot be fetched \(.*check the network"):
         open_model(NAME)
 
 
@@ -237,12 +238,6 @@ def test_what_the_hub_takes_for_no_name(hub, name, offline):
     with pytest.raises(OptionError, match=r"is no name on a hub \(.*\), expected hf:ORG/NAME or"):
         open_model(name, offline=offline)
     assert hub.asked == []
-
-
-def test_a_revision_may_have_slashes(hub, tmp_path):
-    tagged = hub.commit("someone/tiny", make_bundle(tmp_path / "second", seed=1), "refs/pr/1")
-    assert open_model(f"{NAME}@refs/pr/1").folder.name == tagged
-    assert open_model(f"{NAME}@refs/pr/1", offline=True).folder.name == tagged
 
 
 def test_without_huggingface_hub(monkeypatch):
