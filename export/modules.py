@@ -1,11 +1,13 @@
 """What is exported: one module a graph, built from a checkpoint, ready for every backend."""
 
 from functools import partial
+from itertools import pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from training.checkpoint import Checkpoint
 from training.image_encoder import ImageEncoder
@@ -147,6 +149,7 @@ class TypedImageEncoder(nn.Module):
 
     def __init__(self, encoder: ImageEncoder, dtype: torch.dtype) -> None:
         super().__init__()
+        fold_batch_norm(encoder.visual.eval())
         self.visual, self.dtype, self.rounding = encoder.visual.to(dtype), dtype, dtype
         self.register_buffer("mean", encoder.mean, persistent=False)
         self.register_buffer("std", encoder.std, persistent=False)
@@ -190,6 +193,16 @@ def fold_weight_norm(module: nn.Module) -> None:
     for part in module.modules():
         if hasattr(part, "weight_g"):
             nn.utils.remove_weight_norm(part)
+
+
+def fold_batch_norm(module: nn.Module) -> None:
+    """Put each batch norm into the convolution before it; onnxscript does so too, but leaves the
+    weights of one in bfloat16 in float32, which no such convolution takes."""
+    for part in list(module.modules()):
+        for (name, conv), (next_name, norm) in pairwise(list(part.named_children())):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(part, name, fuse_conv_bn_eval(conv, norm))
+                setattr(part, next_name, nn.Identity())
 
 
 def spell_out_elu(module: nn.Module) -> None:
