@@ -31,10 +31,10 @@ from training.configs import Recipe, read_recipe
 from training.datasets.clips import TokenisedClips
 from training.datasets.growing import is_older
 from training.datasets.shard_format import write_whole
-from training.evaluation.generation import generate, open_listener
-from training.evaluation.reference import Reference
+from training.evaluation.evaluator import EvalConfig, open_evaluator
+from training.evaluation.models import generate, open_model
+from training.evaluation.reference import Reference, means_of
 from training.evaluation.table import comparison
-from training.evaluation.trial import Trial, open_model
 from training.fitting import minutes_spent, steps_made
 from vab_rt.config import GenerateOptions, ModelConfig, TokenOptions
 from vab_rt.errors import DataError, OptionError
@@ -53,8 +53,8 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = {key: getattr(wanted, key) for key in SAMPLING}
     options = msgspec.structs.replace(OPTIONS, **chosen)
     check_files(run, wanted.recipe, wanted.split)
-    trial = Trial(checkpoint=run / "ckpt.pt")
-    pipeline = open_model(trial).pipeline  # mistakes are told before any work
+    evaluation = EvalConfig(checkpoint=run / "ckpt.pt")
+    pipeline = open_model(evaluation).pipeline  # mistakes are reported before any work
     config = foleygen_config(recipe, pipeline.config, wanted.stride)
     minutes = minutes_spent(run / "vab.pt") if wanted.minutes is None else wanted.minutes
     held_out = first_clips(run / f"{wanted.split}.npz", wanted.clips)
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
     name = "foleygen" if wanted.stride is None else f"foleygen-stride{wanted.stride}"
     foleygen = trained(run, run / f"{name}.pt", config, recipe, minutes)
     seeds = foleyworld.clip_seeds(wanted.split, 0, wanted.clips)
-    found = compare(trial, foleygen, held_out, seeds, options)
+    found = compare(evaluation, foleygen, held_out, seeds, options)
     found["foleygen"] |= training_facts(run / f"{name}.pt")
     found["foleygen"]["options"] = chosen
     found["vab"] |= training_facts(run / "vab.pt")
@@ -119,7 +119,7 @@ def trained(
 
 
 def compare(
-    trial: Trial,
+    evaluation: EvalConfig,
     foleygen: FoleyGen,
     clips: TokenisedClips,
     seeds: list[int],
@@ -127,19 +127,19 @@ def compare(
 ) -> dict[str, dict[str, Any]]:
     """The measures of both and of the codec's reconstruction, and the mean difference, clip by
     clip, of what a clip has a figure of; generate_s: see `seconds`."""
-    pipeline, listener = open_model(trial).pipeline, open_listener(trial)
+    pipeline, evaluator = open_model(evaluation).pipeline, open_evaluator(evaluation)
     features, count = clips.features.astype(np.float32), len(clips)
     scenes = [foleyworld.make_scene(seed) for seed in seeds]
-    reference = Reference(scenes, [listener(scene.audio()) for scene in scenes])
+    reference = Reference(scenes, [evaluator(scene.audio()) for scene in scenes])
     drawn = shown("FoleyGen's clips", tokens_of(foleygen, features, options), count)
     ours = shown("VAB's clips", sounds_of(pipeline, features), count)
-    heard = {
-        "foleygen": [listener(pipeline.render(tokens[None])[0]) for tokens in drawn],
-        "vab": [listener(audio) for audio in ours],
-        "codec": [listener(pipeline.render(t[None])[0]) for t in clips.tokens.astype(np.int32)],
+    sounds = {
+        "foleygen": [evaluator(pipeline.render(tokens[None])[0]) for tokens in drawn],
+        "vab": [evaluator(audio) for audio in ours],
+        "codec": [evaluator(pipeline.render(t[None])[0]) for t in clips.tokens.astype(np.int32)],
     }
-    found: dict[str, dict[str, Any]] = {n: reference.measure(h) for n, h in heard.items()}
-    first, second = (reference.per_clip(heard[name]) for name in ("foleygen", "vab"))
+    found: dict[str, dict[str, Any]] = {n: reference.measure(s) for n, s in sounds.items()}
+    first, second = (reference.per_clip(sounds[name]) for name in ("foleygen", "vab"))
     differences = {name: values - second[name] for name, values in first.items()}
     alone = Autoregressive(foleygen, options)
     found["foleygen"]["generate_s"] = seconds(
@@ -148,7 +148,7 @@ def compare(
     found["vab"]["generate_s"] = seconds(
         lambda one, seed: generate(pipeline, one, GenerateOptions(seed=seed)), features
     )
-    return found | {"foleygen_minus_vab": reference.over_clips(differences)}
+    return found | {"foleygen_minus_vab": means_of(differences)}
 
 
 def tokens_of(

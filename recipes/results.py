@@ -14,7 +14,7 @@ from training.configs import Recipe
 from training.datasets.growing import drop_older, is_older
 from training.datasets.shard_format import write_whole
 from training.evaluation.classifier import KEPT
-from training.evaluation.trial import Trial
+from training.evaluation.evaluator import EvalConfig
 from vab_rt.bundle import MANIFEST, open_bundle, read_manifest
 from vab_rt.errors import BundleError
 
@@ -25,11 +25,11 @@ def evaluate_bundle(recipe: Recipe, folder: Path) -> None:
     if is_measured(folder, "generation", count, *graphs):
         return
     seeds = foleyworld.clip_seeds("test", 0, count)
-    heard = folder / "heard"
-    drop_older(heard, KEPT, *graphs)
-    trial = Trial(bundle=str(folder / "bundle"), films=folder / "films", heard=heard)
-    keep(folder, "generation", evaluate.evaluate_generation(trial, seeds, os.cpu_count() or 1))
-    shutil.rmtree(heard)
+    kept = folder / "evaluated"
+    drop_older(kept, KEPT, *graphs)
+    config = EvalConfig(bundle=str(folder / "bundle"), videos=folder / "videos", kept=kept)
+    keep(folder, "generation", evaluate.evaluate_generation(config, seeds, os.cpu_count() or 1))
+    shutil.rmtree(kept)
 
 
 def is_measured(folder: Path, task: str, clips: int, *sources: Path) -> bool:

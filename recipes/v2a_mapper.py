@@ -35,7 +35,7 @@ from training.v2a_mapper.checkpoint import V2AHeader, write_v2a_checkpoint
 from training.v2a_mapper.clap import TinyClap, load_clap, sound_vectors, text_vectors, train_clap
 from training.v2a_mapper.config import V2ARecipe
 from training.v2a_mapper.denoiser import Sounds, load_denoiser, train_denoiser
-from training.v2a_mapper.evaluate import beside_bounds, evaluate, trial_of, write_result
+from training.v2a_mapper.evaluate import beside_bounds, eval_config, evaluate, write_result
 from training.v2a_mapper.mapping import Matched, load_mapper, train_mapper
 from training.v2a_mapper.pairs import Pairs, load_picture_encoder, made_pairs
 from training.v2a_mapper.settings import Networks
@@ -54,13 +54,12 @@ def run(recipe: V2ARecipe, folder: Path) -> None:
     sources = [checkpoint_path(recipe, folder, kind) for kind in MAPPERS]
     if not is_measured(folder, "generation", recipe.evaluated_clips, *sources):
         seeds = foleyworld.clip_seeds("test", 0, recipe.evaluated_clips)
-        heard = folder / "heard"
-        drop_older(heard, KEPT, *sources)
-        trial = trial_of(folder, heard=heard)
-        result = evaluate(folder, trial, seeds, os.cpu_count() or 1)
+        kept = folder / "evaluated"
+        drop_older(kept, KEPT, *sources)
+        result = evaluate(folder, eval_config(folder, kept=kept), seeds, os.cpu_count() or 1)
         write_result(folder, result)
         keep(folder, "generation", beside_bounds(result, recipe.model.mapper))
-        shutil.rmtree(heard)
+        shutil.rmtree(kept)
     describe(folder)
 
 

@@ -1,12 +1,13 @@
 """Figures beside their bounds: `python -m training.evaluate generation|retrieval|classification`.
 
-On held-out clips of FoleyWorld, or on shards of one's own. `decoding` compares options of decoding,
+On held-out clips of FoleyWorld, or on your own shards. `decoding` compares options of decoding,
 `classifier` trains the network that names sounds anew. Progress goes to stderr; the last line is
 one JSON object.
 """
 
 import argparse
 import datetime
+import itertools
 import json
 import os
 from pathlib import Path
@@ -31,12 +32,13 @@ from training.evaluation.classifier import (
 )
 from training.evaluation.decoding import DEFAULT_SETTINGS, chosen, compare_settings
 from training.evaluation.embeddings import OWN, check_embedding
-from training.evaluation.generation import generation_result, heard_clips, open_listener
+from training.evaluation.evaluator import EvalConfig, evaluate_clips, open_evaluator
+from training.evaluation.generation import generation_result, scene_pairs, sounds_of_scene
 from training.evaluation.held_out import encoded_clips, in_memory
-from training.evaluation.own_clips import heard_own, own_clips, own_result
+from training.evaluation.models import on_device, open_model
 from training.evaluation.retrieval import retrieval_result, spread_over_classes
 from training.evaluation.table import comparison, print_figures
-from training.evaluation.trial import Trial, on_device, open_model
+from training.evaluation.user_clips import UserJob, sounds_of_user_clip, user_clips, user_result
 from training.representation import MODALITIES
 from vab_rt.config import COARSE_TO_FINE, GenerateOptions, ModelConfig
 from vab_rt.errors import DataError, OptionError
@@ -45,20 +47,20 @@ TASKS = ("generation", "decoding", "retrieval", "classification", "classifier")
 SAMPLING = ("guidance", "temperature", "top_k", "mask_temperature", "steps", "fine_steps")
 
 
-def evaluate_generation(trial: Trial, seeds: list[int], workers: int = 1) -> dict:
+def evaluate_generation(config: EvalConfig, seeds: list[int], workers: int = 1) -> dict:
     """Every measure of `Reference` with its interval, and those of each bound under `bounds`."""
-    open_model(trial)  # mistakes are told before any work
-    listener = open_listener(trial)
-    clips = list(shown("clips heard", heard_clips(trial, seeds, workers), len(seeds)))
-    silence = listener(np.zeros(foleyworld.NUM_SAMPLES, np.float32))
+    open_model(config)  # mistakes are reported before any work
+    evaluator = open_evaluator(config)
+    clips = evaluate_clips(sounds_of_scene, scene_pairs(seeds), config, workers)
+    silence = evaluator(np.zeros(foleyworld.NUM_SAMPLES, np.float32))
     result = generation_result(seeds, clips, silence)
     for measured in (result, *result["bounds"].values()):
-        measured["embedding"] = listener.name
+        measured["embedding"] = evaluator.name
     return result
 
 
-def evaluate_own(
-    trial: Trial, shards: ShardedClips, count: int, media: Path | None, workers: int = 1
+def evaluate_shards(
+    config: EvalConfig, shards: ShardedClips, count: int, media: Path | None, workers: int = 1
 ) -> dict:
     """The same of `count` clips of shards, as far as it can be measured without knowing what is in
     them; where there are twice as many, with the floor of FAD. Raises DataError for fewer than 2
@@ -68,12 +70,12 @@ def evaluate_own(
     labels = shards.in_memory().labels
     rows = spread_over_classes(labels, min(count, len(shards)))
     rest = np.setdiff1d(np.arange(len(shards)), rows)[: len(rows)]
-    clips = own_clips(shards, rows, media is not None)
-    others = own_clips(shards, rest, media is not None) if len(rest) == len(rows) else []
-    heard = heard_own(trial, clips, others, media, workers)
-    result = own_result(list(shown("clips heard", heard, len(clips))))
+    clips = user_clips(shards, rows, media is not None)
+    others = user_clips(shards, rest, media is not None) if len(rest) == len(rows) else [None]
+    jobs = [UserJob(clip, other, media) for clip, other in zip(clips, itertools.cycle(others))]
+    result = user_result(evaluate_clips(sounds_of_user_clip, jobs, config, workers))
     truth = "the codec's reconstruction" if media is None else "the media's sound"
-    return result | {"embedding": open_listener(trial).name, "truth": truth}
+    return result | {"embedding": open_evaluator(config).name, "truth": truth}
 
 
 def evaluate_retrieval(
@@ -117,7 +119,7 @@ def held_out_clips(
 
 
 def trained_classifier(out: Path, steps: int, clips: int) -> dict:
-    """Train a classifier into `out`, and what it makes of true sound that it never heard.
+    """Train a classifier into `out`, and what it makes of true sound of seeds that it has not seen.
 
     Beside it lies OUT.pt, from which an interrupted training goes on.
     """
@@ -149,12 +151,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     model.add_argument("--ckpt", type=Path, help="a checkpoint (default of the other tasks: RUN's)")
     parser.add_argument(
-        "--run", type=Path, default=Path("runs/default"), help="holds films, ckpt.pt"
+        "--run", type=Path, default=Path("runs/default"), help="holds videos, ckpt.pt"
     )
     parser.add_argument("--split", default="test", choices=list(foleyworld.SPLITS))
     parser.add_argument("--clips", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0, help="first clip within the split")
-    parser.add_argument("--shards", help="clips of one's own, from training.extract")
+    parser.add_argument("--shards", help="your own clips, from training.extract")
     parser.add_argument("--media", type=Path, help="the media that these shards were made of")
     parser.add_argument("--weights", type=Path, help="folder of the fine-tuned weights")
     parser.add_argument("--probe", action="store_true", help="linear probes, not fine-tuned")
@@ -165,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
         help="classifier, vggish:FILE, passt:FILE or clap:FOLDER: FAD by the first, KLD by the "
         "first that has classes",
     )
-    parser.add_argument("--unconditional", action="store_true", help="also without the picture")
+    parser.add_argument("--unconditional", action="store_true", help="also without the video")
     parser.add_argument("--out", type=Path, help="a trained classifier goes here, as .npz")
     for name in SAMPLING:
         default = getattr(COARSE_TO_FINE, name)
@@ -214,35 +216,35 @@ def _generation(arguments: argparse.Namespace) -> dict:
             f"--device {arguments.device} is of a checkpoint, expected --ckpt FILE with it; the "
             "graphs of a bundle are measured on the CPU"
         )
-    trial = Trial(
+    config = EvalConfig(
         bundle=arguments.bundle,
         checkpoint=arguments.ckpt,
         embeddings=tuple(arguments.embedding),
         options=GenerateOptions(**{name: getattr(arguments, name) for name in SAMPLING}),
-        films=arguments.run / "films",
+        videos=arguments.run / "videos",
         device=arguments.device,
         unconditional=arguments.unconditional,
     )
-    for text in trial.embeddings:
+    for text in config.embeddings:
         _, weights = check_embedding(text)
         if weights is not None and not weights.exists():
             raise OptionError(f"--embedding {text}: {weights} is not there; check the path")
-    model = open_model(trial)
+    model = open_model(config)
     if arguments.shards is not None:
-        shards = _shards_of(arguments.shards, trial, model.pipeline.system.codec_config)
-        return evaluate_own(trial, shards, arguments.clips, arguments.media, arguments.workers)
-    return evaluate_generation(trial, _seeds(arguments), arguments.workers)
+        shards = _shards_of(arguments.shards, config, model.pipeline.system.codec_config)
+        return evaluate_shards(config, shards, arguments.clips, arguments.media, arguments.workers)
+    return evaluate_generation(config, _seeds(arguments), arguments.workers)
 
 
 def _decoding(arguments: argparse.Namespace) -> dict:
     if arguments.ckpt is not None:
         raise OptionError("decoding compares options of a bundle, expected --model, not --ckpt")
-    trial = Trial(bundle=arguments.bundle)
+    config = EvalConfig(bundle=arguments.bundle)
     seeds = foleyworld.clip_seeds("validation", arguments.seed, arguments.clips)
     texts = list(arguments.settings)
-    compared = compare_settings(trial, texts, seeds, arguments.run, arguments.workers)
+    compared = compare_settings(config, texts, seeds, arguments.run, arguments.workers)
     if arguments.write:
-        decoding_report.write_document(compared, len(seeds), open_model(trial).pipeline)
+        decoding_report.write_document(compared, len(seeds), open_model(config).pipeline)
     if not arguments.json:
         print(*decoding_report.table(compared), sep="\n")
     return {
@@ -252,11 +254,11 @@ def _decoding(arguments: argparse.Namespace) -> dict:
     }
 
 
-def _shards_of(location: str, trial: Trial, config: ModelConfig) -> ShardedClips:
+def _shards_of(location: str, config: EvalConfig, codec: ModelConfig) -> ShardedClips:
     """A bundle cannot tell the weights that its clips must come from, a checkpoint can."""
-    if trial.checkpoint is None:
-        return ShardedClips(location, config)
-    return open_shards(location, read_checkpoint(trial.checkpoint))
+    if config.checkpoint is None:
+        return ShardedClips(location, codec)
+    return open_shards(location, read_checkpoint(config.checkpoint))
 
 
 def _classifier(arguments: argparse.Namespace) -> dict:

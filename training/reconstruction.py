@@ -20,7 +20,7 @@ from training.codecs.spectra import MultiScaleSpectra
 from training.command import run_command
 from training.configs import read_recipe
 from training.evaluation.classifier import load_classifier
-from training.evaluation.heard import Listener
+from training.evaluation.evaluator import Evaluator
 from training.evaluation.reference import Reference
 from training.evaluation.table import print_figures
 from training.fitting import averaged_weights
@@ -35,13 +35,13 @@ def measure(codec: Codec, true: NDArray[np.float32], rate_hz: int) -> dict:
     return {"clips": len(true)} | sound_distances(true, reconstruct(codec, true), rate_hz)
 
 
-def measure_scenes(codec: Codec, listener: Listener, scenes: list[foleyworld.Scene]) -> dict:
+def measure_scenes(codec: Codec, evaluator: Evaluator, scenes: list[foleyworld.Scene]) -> dict:
     """The same of scenes, and the measures of `Reference`."""
     true = np.stack([scene.audio() for scene in scenes])  # [N, S]
     found = reconstruct(codec, true)
-    reference = Reference(scenes, [listener(sound) for sound in true])
+    reference = Reference(scenes, [evaluator(sound) for sound in true])
     distances = sound_distances(true, found, foleyworld.SAMPLE_RATE_HZ)
-    measured = reference.measure([listener(sound) for sound in found])
+    measured = reference.measure([evaluator(sound) for sound in found])
     return {"clips": len(scenes)} | distances | measured
 
 
@@ -113,7 +113,7 @@ def _run(arguments: argparse.Namespace) -> None:
     else:
         seeds = foleyworld.clip_seeds("test", arguments.seed, arguments.clips)
         scenes = [foleyworld.make_scene(seed) for seed in seeds]
-        result = measure_scenes(codec, Listener(load_classifier()), scenes)
+        result = measure_scenes(codec, Evaluator(load_classifier()), scenes)
     if not arguments.json:
         print_figures({"reconstruction": result})
     print(json.dumps(result))

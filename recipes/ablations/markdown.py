@@ -6,7 +6,7 @@ from itertools import zip_longest
 from typing import Any
 
 from recipes.ablations.tables import TABLES, Claim, Column, Figure, Table
-from training.evaluation.verdicts import UNDECIDED, half_width
+from training.evaluation.measures import UNDECIDED, half_width
 
 NOT_RUN = "not run yet"
 TRAINED_TWICE = ("base", "base-again")

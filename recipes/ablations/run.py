@@ -3,14 +3,14 @@
 from functools import cached_property
 from pathlib import Path
 
-from recipes.ablations.hearing import SoundJob, hear_all
 from recipes.ablations.rows import Ablations
 from training import evaluate, foleyworld
 from training.checkpoint import read_checkpoint
 from training.datasets.clips import TokenisedClips
 from training.datasets.shard_format import encoders_sha256
+from training.evaluation.evaluator import EvalConfig, evaluate_clips
+from training.evaluation.models import true_sound
 from training.evaluation.reference import Reference
-from training.evaluation.trial import Trial
 from vab_rt.config import ModelConfig
 from vab_rt.errors import DataError, OptionError
 
@@ -94,8 +94,7 @@ class Run:
 
     @cached_property
     def reference(self) -> Reference:
-        """Of the held-out clips; hearing their true sounds takes a moment."""
+        """Of the held-out clips; evaluating their true sounds takes a moment."""
         scenes = [foleyworld.make_scene(seed) for seed in self.seeds]
-        trial = Trial()
-        jobs = [SoundJob(i, seed, trial) for i, seed in enumerate(self.seeds)]
-        return Reference(scenes, hear_all(jobs, self.workers))
+        clips = evaluate_clips(true_sound, self.seeds, EvalConfig(), self.workers)
+        return Reference(scenes, [clip.sounds["ground_truth"] for clip in clips])

@@ -8,7 +8,6 @@ import msgspec
 import numpy as np
 import torch
 
-from recipes.ablations.hearing import SoundJob, hear_all
 from recipes.ablations.rows import Measure, Setup, Stage, digest
 from recipes.ablations.run import Run
 from training import distributed
@@ -22,9 +21,9 @@ from training.classification import (
 from training.command import report
 from training.contrastive import finetune_contrastive, load_retriever, start_from
 from training.datasets.clips import TokenisedClips
-from training.evaluation.generation import open_listener
+from training.evaluation.evaluator import EvalConfig, evaluate_clips, open_evaluator
+from training.evaluation.models import generate_from
 from training.evaluation.retrieval import retrieval_result
-from training.evaluation.trial import Trial
 from training.fitting import EMA, averaged_weights
 from training.joint import train_jointly
 from training.masking import MASK_MEAN
@@ -145,17 +144,17 @@ def measure_validation(run: Run, trained: Trained) -> dict:
 def measure_generation(run: Run, trained: Trained) -> dict:
     """As in `training.evaluate`, from features of rendered frames; `shuffled` is each clip against
     the sound made for another."""
-    trial = Trial(
+    config = EvalConfig(
         checkpoint=trained.folders["masked"] / "ckpt.pt",
         options=trained.setup.generate,
         device=distributed.device().type,
     )
     features = trained.held_out.take(np.arange(len(run.seeds))).features  # [N, F, visual_dim]
-    jobs = [SoundJob(i, seed, trial, features[i]) for i, seed in enumerate(run.seeds)]
-    heard = hear_all(jobs, run.workers)
-    shuffled = run.reference.measure(heard[-1:] + heard[:-1]) | {"fad": None}  # the same sounds
-    name = open_listener(trial).name
-    return run.reference.measure(heard) | {"shuffled": shuffled, "embedding": name}
+    clips = evaluate_clips(generate_from, list(features), config, run.workers)
+    sounds = [clip.sounds["generated"] for clip in clips]
+    shuffled = run.reference.measure(sounds[-1:] + sounds[:-1]) | {"fad": None}  # the same sounds
+    name = open_evaluator(config).name
+    return run.reference.measure(sounds) | {"shuffled": shuffled, "embedding": name}
 
 
 def measure_retrieval(run: Run, trained: Trained) -> dict:

@@ -17,7 +17,7 @@ from recipes.ablations.rows import digest, read_ablations
 from recipes.ablations.stages import at_rate
 from recipes.ablations.tables import TABLES, claim
 from training.datasets.clips import TokenisedClips
-from training.evaluation.verdicts import half_width
+from training.evaluation.measures import half_width
 from training.fitting import averaged_weights
 from training.foleyworld import CLASSES
 from training.model import VAB

@@ -18,7 +18,7 @@ from training.codecs.discriminator import Adversary
 from training.codecs.recordings import Recordings
 from training.codecs.settings import read_training
 from training.evaluation.classifier import AudioClassifier
-from training.evaluation.heard import Listener
+from training.evaluation.evaluator import Evaluator
 from vab_rt.audio import Audio
 from vab_rt.errors import DataError, OptionError
 
@@ -232,9 +232,9 @@ def test_commands_train_on_a_folder_and_measure_what_it_held_out(tmp_path, capsy
 def test_reconstruction_has_the_measures_of_the_evaluation():
     torch.manual_seed(0)
     scenes = [foleyworld.make_scene(seed) for seed in foleyworld.clip_seeds("test", 0, 2)]
-    listener = Listener(AudioClassifier().eval())
+    evaluator = Evaluator(AudioClassifier().eval())
     codec = build_codec(config_of("spectral"), SETTINGS["spectral"]).eval()
-    result = reconstruction.measure_scenes(codec, listener, scenes)
+    result = reconstruction.measure_scenes(codec, evaluator, scenes)
     assert result.keys() >= {"clips", "mel_distance", "si_sdr_db", "class_agreement", "fad", "kld"}
     assert result["clips"] == 2 and result["fad"] > 0
     same = reconstruction.sound_distances(*[np.ones((1, 4096), np.float32)] * 2, 16_000)

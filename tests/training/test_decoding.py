@@ -18,7 +18,7 @@ from training.evaluation.decoding import (
     read_setting,
 )
 from training.evaluation.decoding_report import document, picture
-from training.evaluation.trial import Trial
+from training.evaluation.evaluator import EvalConfig
 from training.foleyworld import clip_seeds
 from vab_rt.bundle import shipped_models
 from vab_rt.config import TokenOptions
@@ -126,14 +126,14 @@ def test_the_document_holds_every_setting_and_marks_what_is_worse():
 @pytest.mark.skipif("default" not in shipped_models(), reason="no shipped model yet")
 def test_a_comparison_goes_on_where_it_was(tmp_path, monkeypatch):
     seeds, texts = clip_seeds("validation", 0, 3), ["steps=2", "steps=1 guidance=1"]
-    first = compare_settings(Trial(), texts, seeds, tmp_path)
+    first = compare_settings(EvalConfig(), texts, seeds, tmp_path)
     assert [c.passes for c in first] == [4, 1] and first[1].seconds < first[0].seconds
     assert first[0].gains[OVERALL] == (0, 0, 0) and first[1].gains[OVERALL][0] != 0
 
     def again(job):
-        raise AssertionError("heard again")
+        raise AssertionError("made again")
 
-    monkeypatch.setattr(decoding, "seen_scenes", again)
+    monkeypatch.setattr(decoding, "scene_features", again)
     monkeypatch.setattr(decoding, "seconds_of_a_step", lambda *_: 0.1)
-    second = compare_settings(Trial(), texts, seeds, tmp_path)
+    second = compare_settings(EvalConfig(), texts, seeds, tmp_path)
     assert [c.gains for c in second] == [c.gains for c in first]

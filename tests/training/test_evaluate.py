@@ -15,7 +15,7 @@ from training.classification import Classifier, weights_path
 from training.contrastive import Retriever
 from training.datasets.rendered import frame_times
 from training.evaluate import evaluate_generation, main
-from training.evaluation import generation
+from training.evaluation import evaluator as evaluator_module
 from training.evaluation.classifier import (
     KEPT,
     classifier_result,
@@ -23,20 +23,27 @@ from training.evaluation.classifier import (
     load_classifier,
     logistic_regression,
 )
+from training.evaluation.evaluator import (
+    ClipFeatures,
+    EvalConfig,
+    Evaluator,
+    SoundFeatures,
+    evaluate_clip,
+    evaluate_clips,
+)
 from training.evaluation.generation import (
     EMPTY,
     OTHER,
     RETAKE,
-    HeardClip,
     generation_result,
-    heard_clips,
+    scene_pairs,
+    sounds_of_scene,
 )
-from training.evaluation.heard import Heard, Listener
-from training.evaluation.held_out import film
+from training.evaluation.held_out import video_frames
+from training.evaluation.models import open_model
 from training.evaluation.reference import RIVALS, Reference, none_drawn
 from training.evaluation.spectra import BANDS
 from training.evaluation.table import comparison
-from training.evaluation.trial import Trial, open_model
 from training.extract import Source, extract
 from training.model import VAB
 from vab_rt.bundle import open_bundle
@@ -68,33 +75,33 @@ def run(tmp_path_factory):
     return folder
 
 
-def trial(run, **changes):
+def eval_config(run, **changes):
     options = GenerateOptions(steps=1)
-    return Trial(options=options, films=run / "films", varied=1, **changes)
+    return EvalConfig(options=options, videos=run / "videos", varied=1, **changes)
 
 
-def test_a_film_read_back_is_what_training_rendered(run):
+def test_a_video_read_back_is_what_training_rendered(run):
     config = open_bundle().config
     size = config.image_size
     scene = foleyworld.make_scene(SEEDS[0])
     rendered = scene.frames(frame_times(config), size, size)
-    read = film(SEEDS[0], config, run / "films")
+    read = video_frames(SEEDS[0], config, run / "videos")
     assert read.shape == rendered.shape
     assert np.abs(read.astype(int) - rendered).mean() < 8  # levels of 255: H.264 and resizing
-    again = film(SEEDS[0], config, run / "films")
-    assert np.array_equal(read, again) and len(list(run.glob("films/*/*.mp4"))) == 1
+    again = video_frames(SEEDS[0], config, run / "videos")
+    assert np.array_equal(read, again) and len(list(run.glob("videos/*/*.mp4"))) == 1
 
 
-def test_a_place_for_films_that_cannot_be_written_is_named(tmp_path):
+def test_a_place_for_videos_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="file/world.* could not be written"):
-        film(SEEDS[0], open_bundle().config, tmp_path / "file")
+        video_frames(SEEDS[0], open_bundle().config, tmp_path / "file")
 
 
 @pytest.mark.parametrize("model", ["bundle", "checkpoint"])
 def test_every_measure_stands_beside_every_bound(run, model):
     change = {"checkpoint": run / "ckpt.pt"} if model == "checkpoint" else {}
-    result = evaluate_generation(trial(run, **change), SEEDS)
+    result = evaluate_generation(eval_config(run, **change), SEEDS)
     assert MEASURES | {"embedding", "clips"} <= set(result)
     bounds = result["bounds"]
     assert set(bounds) == BOUNDS | RHYTHMS
@@ -110,20 +117,20 @@ def test_every_measure_stands_beside_every_bound(run, model):
     json.dumps(result)
 
 
-def test_what_was_heard_before_an_interruption_is_not_made_again(run, tmp_path, monkeypatch):
-    one = trial(run, checkpoint=run / "ckpt.pt", heard=tmp_path / "heard")
-    first = [generation.hear_once((i, seed, seed + 2, one)) for i, seed in enumerate(SEEDS)]
-    monkeypatch.setattr(generation, "hear_clip", None)
-    again = list(heard_clips(one, SEEDS, workers=1))
+def test_what_was_made_before_an_interruption_is_not_made_again(run, tmp_path):
+    config = eval_config(run, checkpoint=run / "ckpt.pt", kept=tmp_path / "kept")
+    pairs = scene_pairs(SEEDS)
+    first = [evaluate_clip((sounds_of_scene, *job, config)) for job in enumerate(pairs)]
+    again = evaluate_clips(pytest.fail, pairs, config)
     silence = first[0].sounds["floor"]
     assert generation_result(SEEDS, again, silence) == generation_result(SEEDS, first, silence)
     for clip, kept in zip(first, again, strict=True):
-        assert clip.generate_s == kept.generate_s and list(clip.sounds) == list(kept.sounds)
+        assert clip.arrays == kept.arrays and list(clip.sounds) == list(kept.sounds)
 
 
 @pytest.mark.slow
 def test_processes_change_nothing(run):
-    one = trial(run, checkpoint=run / "ckpt.pt", unconditional=True)
+    one = eval_config(run, checkpoint=run / "ckpt.pt", unconditional=True)
     found, expected = evaluate_generation(one, SEEDS, workers=2), evaluate_generation(one, SEEDS)
     assert found.pop("generate_s") > 0 and expected.pop("generate_s") > 0
     assert found == expected
@@ -139,22 +146,22 @@ def scenes():
 
 
 @pytest.fixture(scope="module")
-def listener():
-    return Listener(load_classifier())
+def evaluator():
+    return Evaluator(load_classifier())
 
 
 @pytest.fixture(scope="module")
-def reference(scenes, listener):
-    return Reference(scenes, [listener(scene.audio()) for scene in scenes])
+def reference(scenes, evaluator):
+    return Reference(scenes, [evaluator(scene.audio()) for scene in scenes])
 
 
 @pytest.fixture(scope="module")
-def retakes(scenes, listener):
-    return [listener(scene.audio(RETAKE)) for scene in scenes]
+def retakes(scenes, evaluator):
+    return [evaluator(scene.audio(RETAKE)) for scene in scenes]
 
 
 @pytest.fixture(scope="module")
-def measured(reference, retakes, listener):
+def measured(reference, retakes, evaluator):
     """By bound, what is measured of it; the second take stands for generated sound."""
     true = reference.true
     sounds = {
@@ -162,9 +169,9 @@ def measured(reference, retakes, listener):
         "retake": retakes,
         "other": true[-5:] + true[:-5],
         "same_class": reference.in_class(true),
-        "silence": [listener(np.zeros(foleyworld.NUM_SAMPLES, np.float32))] * len(true),
+        "silence": [evaluator(np.zeros(foleyworld.NUM_SAMPLES, np.float32))] * len(true),
     }
-    found = {name: reference.measure(heard) for name, heard in sounds.items()}
+    found = {name: reference.measure(found) for name, found in sounds.items()}
     found["retake"] |= reference.variety(true, sounds["retake"])
     return found | reference.metronomes()
 
@@ -243,7 +250,7 @@ def test_the_floor_of_fad_is_that_of_other_sounds_as_many(reference, retakes, sc
     assert reference.fad_floor is None
 
 
-def heard(kind, onsets=(), other=None):
+def features_of(kind, onsets=(), other=None):
     logits = np.full(16, -5.0)
     logits[foleyworld.CLASSES.index(kind)] = 5.0
     if other:
@@ -252,7 +259,7 @@ def heard(kind, onsets=(), other=None):
     blows = (np.zeros((len(onsets), BANDS)), np.zeros(len(onsets)), np.full(len(onsets), 440.0))
     probabilities = np.exp(logits) / np.exp(logits).sum()
     silent = (np.zeros(()), np.zeros(BANDS), np.zeros(100))
-    return Heard(logits, vectors, probabilities, *silent, onsets, *blows)
+    return SoundFeatures(logits, vectors, probabilities, *silent, onsets, *blows)
 
 
 def test_either_of_two_sources_agrees_and_their_onsets_do_not_count():
@@ -260,23 +267,27 @@ def test_either_of_two_sources_agrees_and_their_onsets_do_not_count():
     scenes.append(foleyworld.make_scene(SEEDS[0], "drum"))
     strikes = scenes[2].truth.events["drum"]
     two = scenes[1].classes
-    right = [heard(scenes[0].classes[0]), heard(two[1], other=two[0]), heard("drum", strikes)]
+    right = [
+        features_of(scenes[0].classes[0]),
+        features_of(two[1], other=two[0]),
+        features_of("drum", strikes),
+    ]
     reference = Reference(scenes, right)
     found = reference.measure(right)
     assert found["class_agreement"] == 1 and found["onset_f1_50ms"] == 1
     assert found["both_sources"] == 0.5, "the first clip has one of its two"
     late = np.array(strikes) + 0.07
-    found = reference.measure([*right[:2], heard("drum", late)])
+    found = reference.measure([*right[:2], features_of("drum", late)])
     assert found["onset_f1_100ms"] == 1 and found["onset_f1_50ms"] < 0.5
     absent = next(k for k in foleyworld.CLASSES if k not in scenes[0].classes)
-    assert reference.measure([heard(absent), *right[1:]])["class_agreement"] == pytest.approx(
+    assert reference.measure([features_of(absent), *right[1:]])["class_agreement"] == pytest.approx(
         2 / 3, abs=1e-4
     )
 
 
 def test_what_no_clip_has_is_no_figure():
     scenes = [foleyworld.make_scene(seed, "rain") for seed in SEEDS]
-    found = Reference(scenes, [heard("rain")] * 2).measure([heard("rain")] * 2)
+    found = Reference(scenes, [features_of("rain")] * 2).measure([features_of("rain")] * 2)
     for name in ("onset_f1_100ms", "onset_f1_50ms_95", "blow_own_db", "both_sources"):
         assert found[name] is None
     assert found["envelope_correlation"] == 0, "an envelope that does not move"
@@ -289,22 +300,36 @@ def test_own_truth_is_to_be_the_nearest_of_seven(num_nearer, count, expected):
     assert none_drawn(num_nearer, count, RIVALS) == pytest.approx(expected)
 
 
-def test_clips_may_be_heard_in_any_order():
-    clips = [
-        HeardClip(i, dict.fromkeys(("generated", "ground_truth", OTHER), heard(scene.classes[0])))
-        for i, scene in enumerate(map(foleyworld.make_scene, SEEDS))
-    ]
-    ordered = generation_result(SEEDS, clips, heard("rain"))
-    assert ordered == generation_result(SEEDS, clips[::-1], heard("rain"))
-    assert ordered["class_agreement"] == 1 and ordered["bounds"]["shuffled"]["kld"] > 0
+def test_what_is_equal_by_construction_is_no_figure():
+    sounds = [features_of(foleyworld.make_scene(seed).classes[0]) for seed in SEEDS]
+    names = ("generated", "ground_truth", OTHER)
+    made = {"generate_s": np.array(0.5)}
+    clips = [ClipFeatures(i, dict.fromkeys(names, s), made) for i, s in enumerate(sounds)]
+    result = generation_result(SEEDS, clips, features_of("rain"))
+    assert result["class_agreement"] == 1 and result["bounds"]["shuffled"]["kld"] > 0
     for name, keys in EMPTY.items():
-        assert not set(keys) & set(ordered["bounds"][name]), "equal by construction"
+        assert not set(keys) & set(result["bounds"][name])
+
+
+def test_clips_may_be_finished_in_any_order(monkeypatch):
+    def backwards(function, jobs, workers):
+        return map(function, reversed(list(jobs)))
+
+    def sine(number, hz, config):
+        return {"sine": np.sin(np.arange(16_000) * hz / 2500).astype(np.float32)}, {}
+
+    in_order = evaluate_clips(sine, (200, 800), EvalConfig())
+    monkeypatch.setattr(evaluator_module, "in_parallel", backwards)
+    found = evaluate_clips(sine, (200, 800), EvalConfig())
+    for one, other in zip(in_order, found, strict=True):
+        np.testing.assert_array_equal(one.sounds["sine"].bands, other.sounds["sine"].bands)
+    assert [clip.number for clip in found] == [0, 1]
 
 
 def test_a_checkpoint_is_decoded_as_it_asks(run, tmp_path):
     asking = torch.load(run / "ckpt.pt", weights_only=True) | {"options": {"steps": 3}}
     torch.save(asking, tmp_path / "ckpt.pt")
-    system = open_model(trial(run, checkpoint=tmp_path / "ckpt.pt")).pipeline.system
+    system = open_model(eval_config(run, checkpoint=tmp_path / "ckpt.pt")).pipeline.system
     assert system.options(GenerateOptions()).steps == 3
 
 
@@ -348,7 +373,7 @@ def test_a_classifier_is_trained_by_one_command(tmp_path, capsys, monkeypatch):
 
 @pytest.fixture(scope="module")
 def own(run, tmp_path_factory):
-    """Media of one's own, and shards of them."""
+    """Media of a user, and shards of them."""
     folder = tmp_path_factory.mktemp("own")
     (folder / "media").mkdir()
     for seed in (*SEEDS, *foleyworld.clip_seeds("validation", 2, 2)):
@@ -360,7 +385,7 @@ def own(run, tmp_path_factory):
 
 
 @pytest.mark.parametrize("has_media", [True, False])
-def test_clips_of_ones_own_are_measured_against_their_sound(run, own, has_media, capsys):
+def test_clips_of_a_user_are_measured_against_their_sound(run, own, has_media, capsys):
     words = ["--shards", str(own / "shards"), "--ckpt", str(run / "ckpt.pt"), "--steps", "1"]
     media = ["--media", str(own / "media")] if has_media else []
     main(["generation", "--clips", "2", "--workers", "1", "--json", *words, *media])
@@ -426,7 +451,7 @@ def test_classification_of_held_out_clips(run, capsys):
 )
 def test_mistakes_end_in_one_line_before_any_work(run, words, message, capsys, monkeypatch):
     monkeypatch.chdir(run)
-    monkeypatch.setattr("training.evaluate.heard_clips", pytest.fail)
+    monkeypatch.setattr("training.evaluate.evaluate_clips", pytest.fail)
     if "2s.pt" in words and not (run / "2s.pt").exists():
         torch.save(tiny_checkpoint(tiny_config(layers=2)), run / "2s.pt")
     with pytest.raises(SystemExit) as stop:

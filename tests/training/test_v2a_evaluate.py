@@ -16,17 +16,16 @@ from v2a_checkpoints import MAPPER, UNET, VAE, VOCODER, tiny_v2a_config, write_t
 from recipes import v2a_mapper as chain
 from recipes.train import main as recipe_command
 from training import documents, foleyworld
-from training.evaluation.heard import Heard
+from training.evaluation.evaluator import ClipFeatures, SoundFeatures
 from training.evaluation.spectra import BANDS
 from training.image_encoder import build_clip
 from training.v2a_mapper import evaluate as command
-from training.v2a_mapper import listening, measuring
+from training.v2a_mapper import measuring
 from training.v2a_mapper.checkpoint import read_v2a_checkpoint
 from training.v2a_mapper.clap import TinyClap, load_clap, text_vectors
 from training.v2a_mapper.config import V2ARecipe
-from training.v2a_mapper.evaluate import evaluate, sound_figures, trial_of, variability
+from training.v2a_mapper.evaluate import eval_config, evaluate, sound_figures, variability
 from training.v2a_mapper.gap import gap, spread
-from training.v2a_mapper.listening import HeardClip, HeardSound
 from training.v2a_mapper.markdown import NOT_RUN, findings, markdown
 from training.v2a_mapper.measuring import cost
 from vab_rt.errors import DataError, ExportError, OptionError
@@ -68,8 +67,12 @@ def test_variability_is_the_mean_distance_of_draws():
     assert spread(torch.ones(4, 3)) == 0
     assert spread(torch.tensor([[0.0], [1.0], [3.0]])) == pytest.approx((1 + 3 + 2) / 3)
     drawn = [np.eye(2, dtype=np.float32)[i] for i in (0, 1)]
-    clips = [HeardClip(0, {}, {}, {"prior": drawn}, {"prior": [drawn[0]] * 2})]
-    clips.append(HeardClip(1, {}, {}, {"prior": []}, {"prior": []}))
+    draws = [(drawn, [drawn[0]] * 2), ([], [])]
+    keys = ("again_mapped/prior", "again_vector/prior")
+    clips = [
+        ClipFeatures(i, {}, dict(zip(keys, map(np.array, made), strict=True)))
+        for i, made in enumerate(draws)
+    ]
     found = variability(clips, "prior")
     assert found == {
         "vector": pytest.approx(2**0.5, abs=1e-4),
@@ -85,14 +88,15 @@ def test_relevance_is_to_the_class_that_is_seen():
     kinds = [foleyworld.CLASSES.index(foleyworld.make_scene(s).classes[0]) for s in seeds]
     texts = np.eye(16, dtype=np.float32)
     silent, vectors = np.zeros((4, 0)), np.random.default_rng(0).random((1, 4))
-    heard = Heard(
+    features = SoundFeatures(
         np.ones(16), vectors, np.ones(16), np.zeros(()), np.zeros(BANDS), np.zeros(100), *silent
     )
 
     def clip(number, kind):
         right, wrong = texts[kinds[number]], texts[(kinds[number] + 1) % 16]
         sounds = {"ground_truth": right, "prior": 0.5 * right, "none": wrong}
-        return HeardClip(number, {n: HeardSound(heard, v) for n, v in sounds.items()}, {}, {}, {})
+        vectors = {f"vector/{name}": vector for name, vector in sounds.items()}
+        return ClipFeatures(number, dict.fromkeys(sounds, features), vectors)
 
     figures = sound_figures([clip(i, kinds[i]) for i in range(6)], seeds, texts)
     assert [figures[n]["cs"] for n in ("ground_truth", "prior", "none")] == [100.0, 50.0, 0.0]
@@ -101,8 +105,8 @@ def test_relevance_is_to_the_class_that_is_seen():
 
 
 def test_a_run_is_evaluated_and_goes_on(run, monkeypatch):
-    trial = trial_of(run, None, draws=2, varied=1, heard=run / "heard")
-    result = evaluate(run, trial, SEEDS)
+    config = eval_config(run, alone=True, draws=2, varied=1, kept=run / "kept")
+    result = evaluate(run, config, SEEDS)
     systems = ["none", "regression", "prior"]
     assert list(result["gap"]) == list(result["variability"]) == systems
     assert set(result["sounds"]) == {*systems, "ground_truth", "autoencoded", "true_vector"}
@@ -115,11 +119,8 @@ def test_a_run_is_evaluated_and_goes_on(run, monkeypatch):
     json.dumps(result)
     assert NOT_RUN in markdown(result) and NOT_RUN in markdown({})
 
-    def again(job):
-        raise AssertionError(job)
-
-    monkeypatch.setattr(listening, "hear_clip", again)  # all is known of the first time
-    assert evaluate(run, trial, SEEDS) == result
+    monkeypatch.setattr(command, "sounds_of_clip", pytest.fail)  # all is kept of the first time
+    assert evaluate(run, config, SEEDS) == result
 
 
 def test_a_run_that_is_not_finished_is_refused(tmp_path, capsys):

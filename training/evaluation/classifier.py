@@ -173,7 +173,7 @@ def load_classifier(path: Path = KEPT) -> AudioClassifier:
 
 
 @torch.inference_mode()
-def listen(
+def classify(
     classifier: AudioClassifier, sound: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The classifier's logits [N, classes] and embeddings [N, D] of sound [N, S]."""
@@ -191,7 +191,7 @@ def classifier_result(classifier: AudioClassifier, seeds: list[int]) -> dict:
     it names all that is there and no more; false_alarms, its share of yes to what is not there."""
     scenes = [foleyworld.make_scene(seed) for seed in seeds]
     present = present_classes(scenes)
-    logits = np.concatenate([listen(classifier, s.audio()[None])[0] for s in scenes])
+    logits = np.concatenate([classify(classifier, s.audio()[None])[0] for s in scenes])
     named = logits >= 0
     pairs = present.sum(1) == 2
     both = (named | ~present)[pairs].all(1)

@@ -3,7 +3,7 @@
 Each setting decodes the same validation clips, from features of scenes as they are drawn, and is
 compared clip by clip with the first, the reference. A setting is worse where the 95 % interval of
 the mean difference of one of MEASURES, or of all together, lies below 0 (bootstrap over clips). The
-fastest of those that are not worse is chosen. What is heard is kept: a run that was broken off, or
+fastest of those that are not worse is chosen. Features are kept: a run that was broken off, or
 is given more settings or clips, goes on.
 """
 
@@ -20,13 +20,12 @@ from numpy.typing import NDArray
 
 from training import foleyworld
 from training.command import shown
-from training.evaluation.generation import open_listener
-from training.evaluation.heard import Heard
-from training.evaluation.held_out import one_thread_in_a_worker, seen_scenes
+from training.evaluation.evaluator import EvalConfig, SoundFeatures, open_evaluator
+from training.evaluation.held_out import one_thread_in_a_worker, scene_features
 from training.evaluation.measures import agreement, bootstrap_mean, kl_divergences
+from training.evaluation.models import open_model
 from training.evaluation.onsets import onset_counts, onset_f1
 from training.evaluation.reference import Reference
-from training.evaluation.trial import Trial, open_model
 from training.processes import in_parallel
 from training.saving import arrays_once
 from vab_rt.bundle import open_bundle
@@ -171,11 +170,11 @@ def decode(
 
 
 class ClipJob(NamedTuple):
-    """One clip in all settings. kept: the folder of what was heard."""
+    """One clip in all settings. kept: the folder of its features."""
 
     number: int
     seed: int
-    trial: Trial
+    config: EvalConfig
     settings: list[Setting]
     kept: Path
 
@@ -183,58 +182,58 @@ class ClipJob(NamedTuple):
 TRUTH = "truth"
 
 
-def hear_clip(job: ClipJob) -> tuple[int, dict[str, Heard]]:
-    """What is heard of the true sound and in each setting, by name."""
+def evaluate_settings(job: ClipJob) -> tuple[int, dict[str, SoundFeatures]]:
+    """The features of the true sound and in each setting, by name."""
     one_thread_in_a_worker()
-    pipeline, listener = open_model(job.trial).pipeline, open_listener(job.trial)
+    pipeline, evaluator = open_model(job.config).pipeline, open_evaluator(job.config)
     features: list[NDArray[np.float32]] = []  # rendered at the first need
 
     def sound(setting: Setting | None) -> NDArray[np.float32]:
         if setting is None:
             return foleyworld.make_scene(job.seed).audio()
         if not features:
-            features.append(seen_scenes(pipeline, [job.seed]))
-        tokens = decode(pipeline, features[0], setting, job.trial.options.seed + job.number)
+            features.append(scene_features(pipeline, [job.seed]))
+        tokens = decode(pipeline, features[0], setting, job.config.options_of(job.number).seed)
         return pipeline.render(tokens)[0]
 
-    def heard(name: str, setting: Setting | None) -> Heard:
+    def evaluated(name: str, setting: Setting | None) -> SoundFeatures:
         path = job.kept / hashlib.sha256(name.encode()).hexdigest()[:16] / f"{job.seed}.npz"
-        arrays = arrays_once(path, lambda: listener(sound(setting))._asdict())
-        return Heard(**arrays)
+        arrays = arrays_once(path, lambda: evaluator(sound(setting))._asdict())
+        return SoundFeatures(**arrays)
 
     named = {TRUTH: None} | {setting.name: setting for setting in job.settings}
-    return job.number, {name: heard(name, setting) for name, setting in named.items()}
+    return job.number, {name: evaluated(name, setting) for name, setting in named.items()}
 
 
 def compare_settings(
-    trial: Trial, texts: list[str], seeds: list[int], run: Path, workers: int = 1
+    config: EvalConfig, texts: list[str], seeds: list[int], run: Path, workers: int = 1
 ) -> list[Compared]:
-    """In the order of the settings. run: the folder that keeps what is heard, of every model apart.
+    """In the order of the settings. run: the folder that keeps features, of every model apart.
 
     Raises VabError for a model of another kind, or a setting that cannot be read.
     """
-    pipeline = open_model(trial).pipeline
+    pipeline = open_model(config).pipeline
     if type(pipeline.system) is not Vab:
         raise OptionError(
             f"model {pipeline.config.name} decodes in more than one stage or no tokens, expected a "
             "VAB of one stage"
         )
     settings = [read_setting(text, pipeline.system.defaults) for text in texts]
-    kept = run / "decoding" / digest_of(trial)
-    jobs = (ClipJob(i, seed, trial, settings, kept) for i, seed in enumerate(seeds))
-    heard = dict(shown("clips", in_parallel(hear_clip, jobs, workers), len(seeds)))
-    by_name = {name: [heard[i][name] for i in range(len(seeds))] for name in heard[0]}
+    kept = run / "decoding" / digest_of(config)
+    jobs = (ClipJob(i, seed, config, settings, kept) for i, seed in enumerate(seeds))
+    found = dict(shown("clips", in_parallel(evaluate_settings, jobs, workers), len(seeds)))
+    by_name = {name: [found[i][name] for i in range(len(seeds))] for name in found[0]}
     reference = Reference([foleyworld.make_scene(s) for s in seeds], by_name.pop(TRUTH))
     step_s = [seconds_of_a_step(pipeline, seeds[0], s) for s in one_step_each(settings[0])]
     base = measures_of(reference, by_name[settings[0].name])
     return [compare(s, measures_of(reference, by_name[s.name]), base, step_s) for s in settings]
 
 
-def digest_of(trial: Trial) -> str:
-    """Of all that the sound of a setting depends on: the model, the world, and who hears it."""
-    files = open_bundle(trial.bundle).manifest.files
-    parts = [msgspec.json.encode(files, order="deterministic"), trial.classifier.read_bytes()]
-    parts.append(f"world {foleyworld.VERSION}, seed {trial.options.seed}".encode())
+def digest_of(config: EvalConfig) -> str:
+    """Of all that the features of a setting depend on: the model, the world, the classifier."""
+    files = open_bundle(config.bundle).manifest.files
+    parts = [msgspec.json.encode(files, order="deterministic"), config.classifier.read_bytes()]
+    parts.append(f"world {foleyworld.VERSION}, seed {config.options.seed}".encode())
     return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 
@@ -247,7 +246,7 @@ def one_step_each(setting: Setting) -> list[Setting]:
 
 def seconds_of_a_step(pipeline: Pipeline, seed: int, setting: Setting) -> float:
     """The median of several, sampling included, on as many threads as the pipeline has."""
-    features, times = seen_scenes(pipeline, [seed]), []
+    features, times = scene_features(pipeline, [seed]), []
     for _ in range(TIMED_STEPS):
         begin = time.perf_counter()
         decode(pipeline, features, setting, 0)
@@ -255,28 +254,28 @@ def seconds_of_a_step(pipeline: Pipeline, seed: int, setting: Setting) -> float:
     return statistics.median(times)
 
 
-def measures_of(reference: Reference, heard: list[Heard]) -> dict[str, Floats]:
+def measures_of(reference: Reference, sounds: list[SoundFeatures]) -> dict[str, Floats]:
     """By measure [N]; NaN where a clip has none."""
-    per_clip = reference.per_clip(heard)
+    per_clip = reference.per_clip(sounds)
     logits, true, compared = (
-        np.stack([getattr(h, name) for h in group])
-        for group, name in ((heard, "logits"), (reference.true, "compared"), (heard, "compared"))
+        np.stack([getattr(s, name) for s in group])
+        for group, name in ((sounds, "logits"), (reference.true, "compared"), (sounds, "compared"))
     )
     found = {
         "class_agreement": agreement(logits, reference.present).astype(float),
         "kld": kl_divergences(true, compared),
-        "onset_f1_100ms": onset_scores(reference, heard, 0.1),
-        "onset_f1_50ms": onset_scores(reference, heard, 0.05),
+        "onset_f1_100ms": onset_scores(reference, sounds, 0.1),
+        "onset_f1_50ms": onset_scores(reference, sounds, 0.05),
         **per_clip,
     }
     return {name: found[name] for name in MEASURES}
 
 
-def onset_scores(reference: Reference, heard: list[Heard], tolerance_s: float) -> Floats:
+def onset_scores(reference: Reference, sounds: list[SoundFeatures], tolerance_s: float) -> Floats:
     """F1 of each clip with one impact [N], of the others NaN."""
-    scores = np.full(len(heard), np.nan)
+    scores = np.full(len(sounds), np.nan)
     for i, true in zip(reference.impacts, reference.onsets, strict=True):
-        scores[i] = onset_f1(onset_counts([heard[i].onsets_s], [true], tolerance_s))
+        scores[i] = onset_f1(onset_counts([sounds[i].onsets_s], [true], tolerance_s))
     return scores
 
 
@@ -289,9 +288,9 @@ def compare(
     """step_s: of a step without and with guidance."""
     gains = {name: sign * (found[name] - base[name]) for name, sign in MEASURES.items()}
     counts = {name: int((~np.isnan(gain)).sum()) for name, gain in gains.items()}
-    judged = {name: gain for name, gain in gains.items() if counts[name] >= MIN_CLIPS}
-    judged[OVERALL] = mean_over_measures({n: g for n, g in gains.items() if counts[n]}, base)
-    intervals = {name: gain_of(gain) for name, gain in judged.items()}
+    enough = {name: gain for name, gain in gains.items() if counts[name] >= MIN_CLIPS}
+    enough[OVERALL] = mean_over_measures({n: g for n, g in gains.items() if counts[n]}, base)
+    intervals = {name: gain_of(gain) for name, gain in enough.items()}
     plain_s, guided_s = step_s
     unguided = len(setting.guidance) - setting.num_guided
     return Compared(

@@ -23,7 +23,7 @@ TITLES = {
     "level_error_abs_db": "level error, dB",
 }
 SHARES = ("class_agreement", "own_nearest")
-NOT_JUDGED = (0.0, 0.0, 0.0)
+TOO_FEW = (0.0, 0.0, 0.0)
 SHOWN = ("onset_f1_100ms", "class_agreement", OVERALL)
 
 
@@ -69,7 +69,7 @@ def cell(compared: Compared, name: str) -> str:
 
 
 def marked(compared: Compared, name: str, text: str) -> str:
-    _, low, high = compared.gains.get(name, NOT_JUDGED)
+    _, low, high = compared.gains.get(name, TOO_FEW)
     return f"**{text}**" if low > 0 or high < 0 else text
 
 
@@ -82,7 +82,7 @@ def picture(compared: list[Compared]) -> bytes:
     for axes, name in zip(figure.subplots(1, len(SHOWN)), SHOWN, strict=True):
         axes.axhline(0, color="grey", linewidth=0.8)
         for number, c in enumerate(compared, start=1):
-            mean, low, high = c.gains.get(name, NOT_JUDGED)
+            mean, low, high = c.gains.get(name, TOO_FEW)
             color = "C2" if c is best else "C3" if c.worse else "C0"
             axes.plot([c.seconds] * 2, [low, high], color=color, alpha=0.5)
             axes.plot(c.seconds, mean, "o", color=color)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchaudio.functional import resample
 
 from training.checkpoint import check_weights
-from training.evaluation.classifier import AudioClassifier, listen, softmax
+from training.evaluation.classifier import AudioClassifier, classify, softmax
 from vab_rt.errors import BackendError, DataError, OptionError
 
 RATE_HZ = 16_000
@@ -75,7 +75,7 @@ class ClassifierEmbedding:
         self.classifier = classifier
 
     def __call__(self, audio: NDArray[np.float32]) -> Embedded:
-        logits, vectors = listen(self.classifier, audio[None])
+        logits, vectors = classify(self.classifier, audio[None])
         return Embedded(vectors, softmax(logits[0]))
 
 

@@ -1,4 +1,4 @@
-"""Held-out clips of FoleyWorld, as the runtime sees them and as the transformer reads them."""
+"""Held-out clips of FoleyWorld, as videos for the runtime and as tokens for the transformer."""
 
 import multiprocessing
 import tempfile
@@ -21,47 +21,49 @@ from vab_rt.output import writing
 from vab_rt.pipeline import Pipeline
 from vab_rt.video import Video, read_frames
 
-FILM_WIDTH, FILM_HEIGHT, FILM_FPS = 320, 180, 25
+VIDEO_WIDTH, VIDEO_HEIGHT, VIDEO_FPS = 320, 180, 25
 
 
-def film(seed: int, config: ClipConfig, kept: Path | None = None) -> NDArray[np.uint8]:
+def video_frames(seed: int, config: ClipConfig, kept: Path | None = None) -> NDArray[np.uint8]:
     """What the runtime sees of a clip [F, H, W, 3]: written as H.264, read by its own reader.
 
-    kept: a folder for the films, one for each version of the world, which the next call reads
+    kept: a folder for the videos, one for each version of the world, which the next call reads
     whatever the model. Raises OutputError where they cannot be written.
     """
     if kept is None:
         with tempfile.TemporaryDirectory() as folder:
-            return read_film(written_film(Path(folder), seed), config)
-    return read_film(written_film(kept / f"world{foleyworld.VERSION}", seed), config)
+            return frames_of(rendered_video(Path(folder), seed), config)
+    return frames_of(rendered_video(kept / f"world{foleyworld.VERSION}", seed), config)
 
 
-def written_film(folder: Path, seed: int) -> Path:
+def rendered_video(folder: Path, seed: int) -> Path:
     """The silent mp4 of a scene, written unless it is there."""
     path = folder / f"{seed}.mp4"
     if not path.exists():
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         scene = foleyworld.make_scene(seed)
-        foleyworld.write_clip(path, scene, FILM_WIDTH, FILM_HEIGHT, FILM_FPS, silent=True)
+        foleyworld.write_clip(path, scene, VIDEO_WIDTH, VIDEO_HEIGHT, VIDEO_FPS, silent=True)
     return path
 
 
-def read_film(path: Path, config: ClipConfig) -> NDArray[np.uint8]:
+def frames_of(path: Path, config: ClipConfig) -> NDArray[np.uint8]:
     return np.stack(read_frames(Video(path), config)[0][: config.num_frames])
 
 
-def seen(frames: NDArray[np.uint8], pipeline: Pipeline) -> NDArray[np.float32]:
+def visual_features(frames: NDArray[np.uint8], pipeline: Pipeline) -> NDArray[np.float32]:
     """The features [F, visual_dim] that a model has of frames [F, H, W, 3]."""
     return np.stack(list(pipeline.system.see(iter(frames))))
 
 
-def seen_scenes(pipeline: Pipeline, seeds: list[int]) -> NDArray[np.float32]:
+def scene_features(pipeline: Pipeline, seeds: list[int]) -> NDArray[np.float32]:
     """The features [N, F, visual_dim] of scenes as they are drawn, without H.264."""
     config = pipeline.config
     times_s, size = frame_times(config), config.image_size
     scenes = (foleyworld.make_scene(seed) for seed in seeds)
-    return np.stack([seen(scene.frames(times_s, size, size), pipeline) for scene in scenes])
+    return np.stack(
+        [visual_features(scene.frames(times_s, size, size), pipeline) for scene in scenes]
+    )
 
 
 class ClipJob(msgspec.Struct, frozen=True):

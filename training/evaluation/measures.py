@@ -1,6 +1,6 @@
 """The measures of sound, retrieval and classes, each a function of arrays (no models, no files)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,9 @@ Interval = tuple[float, float]
 
 Z_95 = 1.959964
 BOOTSTRAPS = 1000
+UNDECIDED = "not told apart"
+"""Two figures that differ by less than `half_width`, or have no interval: over clips, or over at
+least three trainings that differ in their seed alone."""
 
 
 def agreement(scores: Floats, truth: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -41,6 +44,15 @@ def bootstrap_mean(values: Floats, random: np.random.Generator) -> Interval:
     draws = random.integers(len(values), size=(BOOTSTRAPS, len(values)))
     low, high = np.percentile(values[draws].mean(1), (2.5, 97.5))
     return float(low), float(high)
+
+
+def half_width(one: Sequence[float] | None, other: Sequence[float] | None) -> float | None:
+    """Half of the 95 % interval of the difference of two figures, from their own (low, high), as if
+    they were independent: wide where they are of the same clips. None where one has none."""
+    if one is None or other is None:
+        return None
+    squares = [((high - low) / 2) ** 2 for low, high in (one, other)]
+    return float(sum(squares) ** 0.5)
 
 
 def kl_divergences(true: Floats, generated: Floats) -> Floats:

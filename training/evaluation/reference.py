@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from training import foleyworld
 from training.evaluation.classifier import present_classes
-from training.evaluation.heard import Heard
+from training.evaluation.evaluator import SoundFeatures
 from training.evaluation.measures import (
     Interval,
     agreement,
@@ -43,14 +43,14 @@ TOLERANCES_MS = (100, 50)
 
 
 class Reference:
-    """The truth of scenes, what is heard of their true sound, and, for the floor of FAD, of the
-    true sound of as many others. `measure` compares with it."""
+    """The truth of scenes, the features of their true sound, and, for the floor of FAD, of the true
+    sound of as many others. `measure` compares with it."""
 
     def __init__(
         self,
         scenes: list[foleyworld.Scene],
-        true: list[Heard],
-        others: list[Heard] | None = None,
+        true: list[SoundFeatures],
+        others: list[SoundFeatures] | None = None,
     ) -> None:
         self.scenes, self.true, self.others = scenes, true, others
         self.present = present_classes(scenes)
@@ -66,18 +66,18 @@ class Reference:
     def __len__(self) -> int:
         return len(self.true)
 
-    def measure(self, heard: list[Heard]) -> dict:
-        """heard: clip by clip of the sound for the same scene."""
+    def measure(self, sounds: list[SoundFeatures]) -> dict:
+        """sounds: clip by clip of the sound for the same scene."""
         return {
-            **self.kinds_of(heard),
-            **self.onsets_of([heard[i].onsets_s for i in self.impacts]),
-            **self.distances_of(heard),
-            **self.over_clips(self.per_clip(heard)),
+            **self.kinds_of(sounds),
+            **self.onsets_of([sounds[i].onsets_s for i in self.impacts]),
+            **distances(sounds, self.true),
+            **means_of(self.per_clip(sounds)),
             "own_nearest_chance": rounded_or_none(self.chance),
-            "envelope_by_class": self.by_class(self.per_clip(heard)["envelope_correlation"]),
+            "envelope_by_class": self.by_class(self.per_clip(sounds)["envelope_correlation"]),
         }
 
-    def held_out(self, heard: list[Heard]) -> dict[str, dict]:
+    def held_out(self, sounds: list[SoundFeatures]) -> dict[str, dict]:
         """By what training never saw of a scene, size, tempo or combination: the measures of the
         scenes that have it."""
         found = {}
@@ -87,13 +87,13 @@ class Reference:
                 scenes, true = ([x[i] for i in rows] for x in (self.scenes, self.true))
                 part = Reference(scenes, true)
                 found[kind] = {"clips": len(rows), "impact_clips": len(part.impacts)}
-                found[kind] |= part.measure([heard[i] for i in rows])
+                found[kind] |= part.measure([sounds[i] for i in rows])
         return found
 
-    def kinds_of(self, heard: list[Heard]) -> dict:
+    def kinds_of(self, sounds: list[SoundFeatures]) -> dict:
         """Of two sources either counts for class_agreement; both_sources wants both, each by the
         classifier's own yes (a probability of at least a half)."""
-        logits = np.stack([h.logits for h in heard])
+        logits = np.stack([s.logits for s in sounds])
         hits = agreement(logits, self.present)
         both = (logits[self.pairs] >= 0)[self.present[self.pairs]].reshape(-1, 2).all(1)
         return {
@@ -115,9 +115,7 @@ class Reference:
         """F1, precision and recall of the onsets of the lone impacts' clips."""
         result: dict = {}
         for tolerance_ms in TOLERANCES_MS:
-            counts = onset_counts(found, self.onsets, tolerance_ms / 1000)
-            for name, measure in ONSET_MEASURES:
-                result |= ratio(f"{name}_{tolerance_ms}ms", measure, counts)
+            result |= onset_figures(found, self.onsets, tolerance_ms)
         return result
 
     def metronomes(self) -> dict[str, dict]:
@@ -130,46 +128,29 @@ class Reference:
             for name, period_s in (("metronome", best_s), ("metronome_0.2s", 0.2))
         }
 
-    def distances_of(self, heard: list[Heard]) -> dict:
-        vectors, true = (np.concatenate([h.vectors for h in x]) for x in (heard, self.true))
-        compared, compared_true = (np.stack([h.compared for h in x]) for x in (heard, self.true))
-        kld = kl_divergences(compared_true, compared)
-        return {"fad": round(frechet_distance(true, vectors), 4), **mean_of("kld", kld)}
-
     @functools.cached_property
     def fad_floor(self) -> float | None:
         """Of the true sound from that of as many other scenes; of these very clips it would be
         0."""
-        if self.others is None:
-            return None
-        true, others = (np.concatenate([h.vectors for h in x]) for x in (self.true, self.others))
-        return round(frechet_distance(true, others), 4)
+        return None if self.others is None else fad(self.others, self.true)
 
-    def over_clips(self, values: dict[str, Floats]) -> dict:
-        result: dict = {}
-        for name, per_clip in values.items():
-            result |= mean_of(name, per_clip)
-        return result
-
-    def per_clip(self, heard: list[Heard]) -> dict[str, Floats]:
+    def per_clip(self, sounds: list[SoundFeatures]) -> dict[str, Floats]:
         """By measure [N], NaN where a clip has none: what two runs are compared by, clip by
         clip."""
-        level = np.array([h.level_db - t.level_db for h, t in zip(heard, self.true, strict=True)])
         return {
-            "level_error_db": level,
-            "level_error_abs_db": np.abs(level),
-            **self.blows_of(heard),
+            **level_errors(sounds, self.true),
+            **self.blows_of(sounds),
             "blow_steadiness_db": self._spread(
-                self.impacts, [steadiness_db(heard[i].blow_bands) for i in self.impacts]
+                self.impacts, [steadiness_db(sounds[i].blow_bands) for i in self.impacts]
             ),
             "envelope_correlation": self._spread(
                 self.textures,
                 [
-                    correlation(heard[i].envelope_db, self.true[i].envelope_db)
+                    correlation(sounds[i].envelope_db, self.true[i].envelope_db)
                     for i in self.textures
                 ],
             ),
-            "own_nearest": self.own_nearest(np.stack([h.bands for h in heard])),
+            "own_nearest": self.own_nearest(np.stack([s.bands for s in sounds])),
         }
 
     def _spread(self, rows: NDArray[np.int64], values: Sequence[float]) -> Floats:
@@ -178,14 +159,14 @@ class Reference:
         spread[rows] = values
         return spread
 
-    def blows_of(self, heard: list[Heard]) -> dict[str, Floats]:
+    def blows_of(self, sounds: list[SoundFeatures]) -> dict[str, Floats]:
         """Of blows within MATCHED_S of a true one: what they differ by from it, and from the true
         blows of the other clips of the class; blow_margin_db is how much nearer their own is."""
         names = ("level_error_db", "level_error_abs_db", "own_db", "others_db", "pitch_semitones")
         found = {f"blow_{name}": np.full(len(self), np.nan) for name in names}
         for i in self.impacts:
-            if len(matched := matches(heard[i].onsets_s, self.true[i].onsets_s, MATCHED_S)):
-                made, true = heard[i].blows, self.true[i].blows
+            if len(matched := matches(sounds[i].onsets_s, self.true[i].onsets_s, MATCHED_S)):
+                made, true = sounds[i].blows, self.true[i].blows
                 a, b = matched.T
                 level = made.levels_db[a] - true.levels_db[b]
                 others = [
@@ -231,18 +212,18 @@ class Reference:
                 found[i] = 1 / (1 + min(RIVALS, count))
         return found
 
-    def in_class(self, heard: list[Heard]) -> list[Heard]:
+    def in_class(self, sounds: list[SoundFeatures]) -> list[SoundFeatures]:
         """Each clip's sound given to the next clip of the same classes; that of the clip before to
         one that is alone of its classes."""
-        moved = heard[-1:] + heard[:-1]
+        moved = sounds[-1:] + sounds[:-1]
         for row in np.unique(self.present, axis=0):
             rows = np.flatnonzero((self.present == row).all(1))
             if len(rows) > 1:
                 for i, j in zip(rows, np.roll(rows, 1), strict=True):
-                    moved[i] = heard[j]
+                    moved[i] = sounds[j]
         return moved
 
-    def variety(self, first: list[Heard], second: list[Heard | None]) -> dict:
+    def variety(self, first: list[SoundFeatures], second: list[SoundFeatures | None]) -> dict:
         """How far two sounds for one clip are apart, where there is a second: by spectrum, and by
         the onsets that they share; and how far the sounds of two clips of a class are."""
         again = [i for i in self.lone if second[i] is not None]
@@ -259,11 +240,42 @@ class Reference:
         }
 
 
+def distances(sounds: list[SoundFeatures], true: list[SoundFeatures]) -> dict:
+    """FAD of all, and the mean KLD of each clip's sound from its truth."""
+    compared, compared_true = (np.stack([s.compared for s in x]) for x in (sounds, true))
+    kld = kl_divergences(compared_true, compared)
+    return {"fad": fad(sounds, true), **mean_of("kld", kld)}
+
+
+def fad(sounds: list[SoundFeatures], true: list[SoundFeatures]) -> float:
+    vectors, vectors_true = (np.concatenate([s.vectors for s in x]) for x in (sounds, true))
+    return round(frechet_distance(vectors_true, vectors), 4)
+
+
+def level_errors(sounds: list[SoundFeatures], true: list[SoundFeatures]) -> dict[str, Floats]:
+    """By measure [N]."""
+    level = np.array([s.level_db - t.level_db for s, t in zip(sounds, true, strict=True)])
+    return {"level_error_db": level, "level_error_abs_db": np.abs(level)}
+
+
+def onset_figures(found: Sequence[Floats], true: Sequence[Floats], tolerance_ms: int) -> dict:
+    """F1, precision and recall of the onsets of all clips together."""
+    counts, result = onset_counts(found, true, tolerance_ms / 1000), {}
+    for name, measure in ONSET_MEASURES:
+        result |= ratio(f"{name}_{tolerance_ms}ms", measure, counts)
+    return result
+
+
 def none_drawn(num_nearer: int, count: int, drawn: int) -> float:
     """The probability that none of `num_nearer` among `count` is drawn, without replacement."""
     drawn = min(drawn, count)
     factors = [(count - num_nearer - i) / (count - i) for i in range(drawn)]
     return float(np.prod(np.maximum(factors, 0)))
+
+
+def means_of(values: dict[str, Floats]) -> dict:
+    """Of what `Reference.per_clip` returns."""
+    return {key: x for name, each in values.items() for key, x in mean_of(name, each).items()}
 
 
 def mean_of(name: str, values: Floats | Sequence[float]) -> dict:

@@ -6,7 +6,7 @@ COLUMNS = {
     "floor": "floor",
     "shuffled": "other clip's",
     "shuffled_in_class": "same class",
-    "unconditional": "no picture",
+    "unconditional": "no video",
     "metronome": "metronome",
     "silence": "silence",
 }

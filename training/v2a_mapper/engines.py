@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from training.evaluation.trial import on_device, torch_engine
+from training.evaluation.models import on_device, torch_engine
 from training.v2a_mapper.checkpoint import V2ACheckpoint
 from training.v2a_mapper.parts import decode_latents
 from vab_rt.config import fill_in

@@ -1,6 +1,6 @@
 """The questions of V2A-Mapper's paper on FoleyWorld: `python -m training.v2a_mapper.evaluate`.
 
-How far pictures' and sounds' vectors are apart; no mapper, the regression, the prior: in fidelity,
+How far frames' and sounds' vectors are apart; no mapper, the regression, the prior: in fidelity,
 relevance and variability; and the whole system beside VAB. Progress goes to stderr, the last line
 is one JSON object; with --write it also fills the tables of docs/PAPER.md.
 """
@@ -17,55 +17,47 @@ import torch
 from numpy.typing import NDArray
 
 from training import foleyworld
-from training.command import run_command, shown
+from training.command import run_command
 from training.datasets.shard_format import write_whole
 from training.documents import PAPER, write_between
+from training.evaluation.evaluator import ClipFeatures, by_sound, evaluate_clips, open_evaluator
 from training.evaluation.measures import frechet_distance
 from training.evaluation.reference import Reference, mean_of
 from training.v2a_mapper.checkpoint import V2ACheckpoint, read_v2a_checkpoint
 from training.v2a_mapper.clap import load_clap, text_vectors
 from training.v2a_mapper.gap import gap, spread
-from training.v2a_mapper.listening import HeardClip, V2ATrial, heard_clips, open_models
 from training.v2a_mapper.markdown import NAME, markdown
 from training.v2a_mapper.measuring import cost
+from training.v2a_mapper.sounds import V2AEvalConfig, open_models, sounds_of_clip
 from training.v2a_mapper.texts import class_text
 from vab_rt.errors import DataError, OptionError
 
 RESULT = "v2a-figures.json"
 
 
-def trial_of(folder: Path, vab: str | None = "", **more: Any) -> V2ATrial:
-    """What is compared of a finished run; vab: the bundle that stands beside it.
-
-    Raises DataError for a run that is not finished.
-    """
-    return V2ATrial(
-        checkpoints=tuple(found_checkpoints(folder)),
-        clap=folder / "clap.pt",
-        vab=vab,
-        films=folder / "films",
-        **more,
-    )
+def eval_config(folder: Path, **more: Any) -> V2AEvalConfig:
+    """How a finished run is evaluated. Raises DataError for one that is not finished."""
+    checkpoints = tuple(found_checkpoints(folder))
+    clap, videos = folder / "clap.pt", folder / "videos"
+    return V2AEvalConfig(checkpoints=checkpoints, clap=clap, videos=videos, **more)
 
 
-def evaluate(folder: Path, trial: V2ATrial, seeds: list[int], workers: int = 1) -> dict:
+def evaluate(folder: Path, config: V2AEvalConfig, seeds: list[int], workers: int = 1) -> dict:
     """gap, sounds, variability, cost and parameters of the run in `folder`; see the functions
     below."""
-    models = open_models(trial)  # mistakes are told before any work
-    clips = shown("clips heard", heard_clips(trial, seeds, workers), len(seeds))
-    ordered = sorted(clips, key=lambda clip: clip.number)
-    dim = models.checkpoint.config.audio_dim
-    bundle = folder / "bundle"
+    models = open_models(config)  # mistakes are reported before any work
+    open_evaluator(config)
+    clips = evaluate_clips(sounds_of_clip, [(seed,) for seed in seeds], config, workers)
+    texts = texts_of_classes(config.clap, models.checkpoint.config.audio_dim)
+    costs = {} if config.alone else {"vab": config.bundle}
+    if (folder / "bundle").exists():
+        costs = {"v2a": str(folder / "bundle")} | costs
     return {
         "clips": len(seeds),
-        "gap": {name: gap(*mapped_and_heard(ordered, name)) for name in models.systems},
-        "sounds": sound_figures(ordered, seeds, texts_of_classes(trial.clap, dim)),
-        "variability": {name: variability(ordered, name) for name in models.systems},
-        "cost": {
-            name: cost(str(path) or None)
-            for name, path in {"v2a": bundle, "vab": trial.vab}.items()
-            if path is not None and (name == "vab" or bundle.exists())
-        },
+        "gap": {name: gap(*mapped_and_true(clips, name)) for name in models.systems},
+        "sounds": sound_figures(clips, seeds, texts),
+        "variability": {name: variability(clips, name) for name in models.systems},
+        "cost": {name: cost(bundle) for name, bundle in costs.items()},
         "parameters": parameters(models.checkpoint),
     }
 
@@ -82,11 +74,14 @@ def found_checkpoints(folder: Path) -> list[tuple[str, Path]]:
     return sorted(found, reverse=True)  # regression, prior
 
 
-def mapped_and_heard(clips: list[HeardClip], name: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Unit vectors [N, D] that pictures are mapped to, and of the clips' true sound."""
-    mapped = np.stack([clip.mapped[name] for clip in clips])
-    heard = np.stack([clip.sounds["ground_truth"].vector for clip in clips])
-    return torch.from_numpy(mapped), torch.from_numpy(heard)
+def mapped_and_true(clips: list[ClipFeatures], name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Unit vectors [N, D] that frames are mapped to, and of the clips' true sound."""
+    mapped, true = (arrays_of(clips, key) for key in (f"mapped/{name}", "vector/ground_truth"))
+    return torch.from_numpy(mapped), torch.from_numpy(true)
+
+
+def arrays_of(clips: list[ClipFeatures], key: str) -> NDArray[np.float32]:
+    return np.stack([clip.arrays[key] for clip in clips])
 
 
 def texts_of_classes(clap: Path, dim: int) -> NDArray[np.float32]:
@@ -95,38 +90,36 @@ def texts_of_classes(clap: Path, dim: int) -> NDArray[np.float32]:
 
 
 def sound_figures(
-    clips: list[HeardClip], seeds: list[int], texts: NDArray[np.float32]
+    clips: list[ClipFeatures], seeds: list[int], texts: NDArray[np.float32]
 ) -> dict[str, dict]:
     """By system and bound: what `training.evaluate generation` measures, with `fd`, the distance of
     CLAP's vectors from those of the true sounds, and `cs`, 100 times the mean cosine of CLAP's
     vectors of a sound and of the name of the class that is seen (the nearer of two), with its
     95 % interval over the clips."""
-    scenes = [foleyworld.make_scene(seed) for seed in seeds]
-    reference = Reference(scenes, [clip.sounds["ground_truth"].heard for clip in clips])
+    scenes, sounds = [foleyworld.make_scene(seed) for seed in seeds], by_sound(clips)
+    reference = Reference(scenes, sounds["ground_truth"])
     kinds = [foleyworld.CLASSES.index(scene.classes[0]) for scene in scenes]
-    true = np.stack([clip.sounds["ground_truth"].vector for clip in clips]).astype(np.float64)
+    true = arrays_of(clips, "vector/ground_truth").astype(np.float64)
     figures = {}
-    for name in clips[0].sounds:
-        vectors = np.stack([clip.sounds[name].vector for clip in clips])
+    for name, features in sounds.items():
+        vectors = arrays_of(clips, f"vector/{name}")
         cosines = 100 * (vectors * texts[kinds]).sum(1)  # [N]
-        figures[name] = reference.measure([clip.sounds[name].heard for clip in clips]) | {
+        figures[name] = reference.measure(features) | {
             "fd": round(frechet_distance(true, vectors.astype(np.float64)), 4),
             **mean_of("cs", cosines),
         }
     return figures
 
 
-def variability(clips: list[HeardClip], name: str) -> dict:
-    """Mean distance between two draws for the same clip: of the vectors that its pictures are
+def variability(clips: list[ClipFeatures], name: str) -> dict:
+    """Mean distance between two draws for the same clip: of the vectors that its frames are
     mapped to, and of CLAP's vectors of the sounds, with 95 % intervals over the clips."""
 
-    def over_clips(key: str, draws: list[list[NDArray[np.float32]]]) -> dict:
-        spreads = [spread(torch.from_numpy(np.stack(x))) for x in draws if len(x) > 1]
-        return mean_of(key, spreads)
+    def mean_spread(figure: str, key: str) -> dict:
+        draws = [clip.arrays[f"{key}/{name}"] for clip in clips]  # of each [draws, D]
+        return mean_of(figure, [spread(torch.from_numpy(x)) for x in draws if len(x) > 1])
 
-    return over_clips("vector", [clip.again_mapped[name] for clip in clips]) | over_clips(
-        "sound", [clip.again_heard[name] for clip in clips]
-    )
+    return mean_spread("vector", "again_mapped") | mean_spread("sound", "again_vector")
 
 
 def parameters(checkpoint: V2ACheckpoint) -> dict[str, int]:
@@ -183,9 +176,9 @@ def _run(arguments: argparse.Namespace) -> None:
     path = arguments.run / RESULT
     if not arguments.table:
         seeds = foleyworld.clip_seeds("test", arguments.seed, arguments.clips)
-        vab = None if arguments.alone else arguments.vab
-        trial = trial_of(arguments.run, vab)
-        result = evaluate(arguments.run, trial, seeds, arguments.workers)
+        vab = arguments.vab or None
+        config = eval_config(arguments.run, bundle=vab, alone=arguments.alone)
+        result = evaluate(arguments.run, config, seeds, arguments.workers)
         write_result(arguments.run, result)
     result = read_result(path)
     if arguments.write:

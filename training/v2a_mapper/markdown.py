@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from training.evaluation.verdicts import UNDECIDED, half_width
+from training.evaluation.measures import UNDECIDED, half_width
 
 NOT_RUN = "not run yet"
 NAME = "v2a-mapper"

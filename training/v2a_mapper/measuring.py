@@ -2,12 +2,10 @@
 
 import statistics
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from training import foleyworld
-from training.evaluation.held_out import FILM_FPS, FILM_HEIGHT, FILM_WIDTH
+from training.evaluation.held_out import rendered_video
 from vab_rt.bundle import open_bundle
 from vab_rt.pipeline import load
 
@@ -18,7 +16,8 @@ def cost(bundle: str | None, seed: int = 0) -> dict:
     """Of one 10-s clip on the CPU, all cores: seconds by stage, the median of RUNS after one that
     warms up; their sum; and the megabytes of the graphs that generating takes."""
     pipeline, spent = load(bundle), []
-    with silent_clip(seed) as video:
+    with tempfile.TemporaryDirectory() as folder:
+        video = rendered_video(Path(folder), foleyworld.clip_seeds("test", seed, 1)[0])
         for _ in range(RUNS + 1):
             *_, last = pipeline.generate_steps(video)
             spent.append(last.timings_s)
@@ -28,16 +27,6 @@ def cost(bundle: str | None, seed: int = 0) -> dict:
         "seconds": round(sum(stages.values()), 3),
         "megabytes": round(size_bytes(bundle) / 1e6, 1),
     }
-
-
-@contextmanager
-def silent_clip(seed: int) -> Iterator[Path]:
-    """A clip of the test split as an mp4, while the block runs."""
-    scene = foleyworld.make_scene(foleyworld.clip_seeds("test", seed, 1)[0])
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "clip.mp4"
-        foleyworld.write_clip(path, scene, FILM_WIDTH, FILM_HEIGHT, FILM_FPS, silent=True)
-        yield path
 
 
 def size_bytes(bundle: str | None) -> int:

@@ -6,18 +6,15 @@ Both become a pipeline of the runtime, so that what is measured is what decodes 
 import functools
 import multiprocessing
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from training import foleyworld
 from training.checkpoint import read_checkpoint
-from training.evaluation.classifier import KEPT
-from training.evaluation.embeddings import OWN
+from training.evaluation.evaluator import Arrays, EvalConfig, Sound
 from vab_rt.bundle import open_bundle
 from vab_rt.config import GenerateOptions, TokenOptions, fill_in
 from vab_rt.contract import STREAMS
@@ -26,48 +23,27 @@ from vab_rt.engines.cpu import SessionEngine, num_physical_cores
 from vab_rt.errors import BackendError, OptionError
 from vab_rt.pipeline import Pipeline, load
 from vab_rt.systems.vab import Vab
+from vab_rt.windows import Window
 
 Module = TypeVar("Module", bound=torch.nn.Module)
-
-
-class Trial(msgspec.Struct, frozen=True, kw_only=True):
-    """What is evaluated: a checkpoint, or else a bundle (None: the shipped one), and how.
-
-    classifier: the file of its weights. embeddings: see `open_embedding` and `Listener`. films,
-    heard: folders to keep films in, and what was heard of this very trial, for a later call to go
-    on. device: of a checkpoint, as torch names it. varied: how many of the first clips are
-    generated once more, with another seed. unconditional: also without the picture.
-    """
-
-    classifier: Path = KEPT
-    bundle: str | None = None
-    checkpoint: Path | None = None
-    embeddings: tuple[str, ...] = (OWN,)
-    options: GenerateOptions = GenerateOptions()
-    films: Path | None = None
-    heard: Path | None = None
-    device: str = "cpu"
-    varied: int = 60
-    unconditional: bool = False
 
 
 class Model(NamedTuple):
     """pipeline: what a user runs. encode: audio [B, S] -> tokens int32 [B, K, T]."""
 
     pipeline: Pipeline
-    encode: Callable[[NDArray[np.float32]], NDArray[np.int32]]
+    encode: Callable[[Sound], NDArray[np.int32]]
 
 
 @functools.lru_cache(maxsize=1)  # one for all clips of a process
-def open_model(trial: Trial) -> Model:
+def open_model(config: EvalConfig) -> Model:
     """Raises BundleError, ExportError, BackendError; OptionError for one of no use here."""
-    model = _open_bundle(trial.bundle) if trial.checkpoint is None else _open_checkpoint(trial)
-    config = model.pipeline.config
-    found = (config.clip_s, config.sample_rate_hz)
+    model = _open_bundle(config.bundle) if config.checkpoint is None else _open_checkpoint(config)
+    found = (model.pipeline.config.clip_s, model.pipeline.config.sample_rate_hz)
     if found != (foleyworld.CLIP_S, foleyworld.SAMPLE_RATE_HZ):
         raise OptionError(
-            f"model {config.name} makes {found[0]:g} s at {found[1]} Hz, expected the clips of "
-            f"FoleyWorld, {foleyworld.CLIP_S:g} s at {foleyworld.SAMPLE_RATE_HZ} Hz"
+            f"model {model.pipeline.config.name} makes {found[0]:g} s at {found[1]} Hz, expected "
+            f"the clips of FoleyWorld, {foleyworld.CLIP_S:g} s at {foleyworld.SAMPLE_RATE_HZ} Hz"
         )
     return model
 
@@ -82,24 +58,24 @@ def _open_bundle(folder: str | None) -> Model:
     return Model(load(folder, threads=threads), lambda audio: encoder(audio=audio))
 
 
-def _open_checkpoint(trial: Trial) -> Model:
-    checkpoint, device = read_checkpoint(trial.checkpoint), trial.device
-    if checkpoint.config.given_codebooks:
+def _open_checkpoint(config: EvalConfig) -> Model:
+    checkpoint, device = read_checkpoint(config.checkpoint), config.device
+    model, own = checkpoint.config, checkpoint.header.options
+    if model.given_codebooks:
         raise OptionError(
-            f"model {checkpoint.config.name} predicts only the codebooks after the first "
-            f"{checkpoint.config.given_codebooks}, expected one that predicts all"
+            f"model {model.name} predicts only the codebooks after the first "
+            f"{model.given_codebooks}, expected one that predicts all"
         )
     codec = on_device(checkpoint.codec(), device)
-    seeing = zip(STREAMS, checkpoint.visual_parts().values(), strict=False)
+    visual = zip(STREAMS, checkpoint.visual_parts().values(), strict=False)
     graphs = {
-        **{name: torch_engine(on_device(part, device), device) for name, part in seeing},
+        **{name: torch_engine(on_device(part, device), device) for name, part in visual},
         "backbone": torch_engine(on_device(checkpoint.vab(), device), device),
         "codec_decoder": torch_engine(lambda tokens: codec.decode(tokens).clamp(-1, 1), device),
     }
     encode = torch_engine(codec.encode, device)
-    config, own = checkpoint.config, checkpoint.header.options
-    defaults = fill_in(own, TokenOptions(), f"model {config.name}")
-    system = Vab(config, Engines(graphs, device), defaults)
+    defaults = fill_in(own, TokenOptions(), f"model {model.name}")
+    system = Vab(model, Engines(graphs, device), defaults)
     return Model(Pipeline(system), lambda audio: encode(audio=audio))
 
 
@@ -122,3 +98,26 @@ def on_device(module: Module, device: str) -> Module:
         raise BackendError(
             f"device {device!r} cannot be used ({error}), expected cpu or cuda; choose another"
         ) from error
+
+
+def generate(pipeline: Pipeline, features: NDArray[np.float32], options: GenerateOptions) -> Sound:
+    """Sound [S] for the features of one clip [1, F, visual_dim]."""
+    system = pipeline.system
+    whole = Window(
+        0, features[0], len(features[0]), slice(0, pipeline.config.num_samples), is_last=True
+    )
+    *_, (_, finished) = system.decode(whole, None, system.options(options))
+    return pipeline.render(finished)[0]
+
+
+def generate_from(
+    number: int, features: NDArray[np.float32], config: EvalConfig
+) -> tuple[dict[str, Sound], Arrays]:
+    """The sound for features [F, visual_dim], for `evaluate_clips`."""
+    pipeline = open_model(config).pipeline
+    return {"generated": generate(pipeline, features[None], config.options_of(number))}, {}
+
+
+def true_sound(number: int, seed: int, config: EvalConfig) -> tuple[dict[str, Sound], Arrays]:
+    """That of the scene of a seed, for `evaluate_clips`."""
+    return {"ground_truth": foleyworld.make_scene(seed).audio()}, {}

@@ -1,0 +1,152 @@
+"""Generation on your own clips: tokens and features from shards of `training.extract`.
+
+The truth is the media's own sound where its folder is given, and the codec's reconstruction of the
+clip's tokens is then a bound (the paper's tables 1 and 15); without the media that reconstruction
+is the truth. Nobody knows the events of these clips, so onsets are those that are found in the
+truth. A clip that ends early is compared up to its end.
+"""
+
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.datasets.encoders import read_segment
+from training.datasets.extraction import read_clips
+from training.datasets.media_sets import Segment
+from training.datasets.shards import ShardedClips
+from training.evaluation.evaluator import (
+    Arrays,
+    ClipFeatures,
+    EvalConfig,
+    Sound,
+    SoundFeatures,
+    by_sound,
+)
+from training.evaluation.generation import FLOOR, OTHER, from_true_coarse, median_generate_s
+from training.evaluation.models import generate, open_model
+from training.evaluation.reference import (
+    RIVALS,
+    distances,
+    fad,
+    level_errors,
+    mean_of,
+    means_of,
+    none_drawn,
+    onset_figures,
+    rounded_or_none,
+)
+from training.evaluation.spectra import correlation, distance_db
+from vab_rt.errors import DataError
+from vab_rt.pipeline import Pipeline
+
+
+class UserClip(NamedTuple):
+    """tokens [K, T], features [F, visual_dim], and what of which file they are of, if known."""
+
+    tokens: NDArray[np.int32]
+    features: NDArray[np.float32]
+    length_s: float
+    segment: Segment | None
+
+
+class UserJob(NamedTuple):
+    """other: a clip whose truth the floor of FAD is measured with."""
+
+    clip: UserClip
+    other: UserClip | None
+    media: Path | None
+
+
+def user_clips(shards: ShardedClips, rows: NDArray[np.intp], has_media: bool) -> list[UserClip]:
+    """The clips in these rows [N] of all shards. Raises DataError where the list of the media's
+    clips is not beside the shards."""
+    clips, origins = shards.in_memory().take(rows), shards.origins()
+    segments = read_clips(Path(shards.location)) if has_media else []
+    found = []
+    for tokens, features, row in zip(clips.tokens, clips.features, rows, strict=True):
+        key, notes = origins[row]
+        segment = segments[int(key)] if has_media else None
+        found.append(UserClip(tokens, features, notes.end_s - notes.start_s, segment))
+    return found
+
+
+def sounds_of_user_clip(
+    number: int, job: UserJob, config: EvalConfig
+) -> tuple[dict[str, Sound], Arrays]:
+    pipeline, options = open_model(config).pipeline, config.options_of(number)
+    features, tokens = job.clip.features[None], job.clip.tokens[None]
+    begin = time.perf_counter()
+    generated = generate(pipeline, features, options)
+    generate_s = time.perf_counter() - begin
+    sounds = {
+        "generated": generated,
+        "ground_truth": true_sound(job.clip, pipeline, job.media),
+        **dict(from_true_coarse(pipeline, features, tokens, options)),
+    }
+    if job.media is not None:
+        sounds["reconstruction"] = pipeline.render(tokens)[0]
+    length = pipeline.config.samples_in(job.clip.length_s)
+    sounds = {name: sound[:length] for name, sound in sounds.items()}
+    if job.other is not None:
+        length = pipeline.config.samples_in(job.other.length_s)
+        sounds[OTHER] = true_sound(job.other, pipeline, job.media)[:length]
+    return sounds, {"generate_s": np.array(generate_s)}
+
+
+def true_sound(clip: UserClip, pipeline: Pipeline, media: Path | None) -> Sound:
+    """[S]. Raises MediaError for a file that cannot be read."""
+    if media is None or clip.segment is None:
+        return pipeline.render(clip.tokens[None])[0]
+    if not (media / clip.segment.path).is_file():
+        raise DataError(
+            f"{media / clip.segment.path} is not there, expected the media that the shards were "
+            "made of; give --media the folder that training.extract was given"
+        )
+    return read_segment(media, clip.segment, pipeline.system.codec_config)[0]
+
+
+def user_result(clips: list[ClipFeatures]) -> dict:
+    """The measures of the generated sound, and under `bounds` those of each bound."""
+    sounds = by_sound(clips)
+    generated, true = sounds.pop("generated"), sounds.pop("ground_truth")
+    others = sounds.pop(OTHER, None)
+    result = measure_user(generated, true) | {"clips": len(true)}
+    result["generate_s"] = median_generate_s(clips)
+    shuffled = measure_user(generated[-1:] + generated[:-1], true)
+    bounds = {name: measure_user(found, true) for name, found in sounds.items()}
+    bounds["shuffled"] = shuffled | {"fad": None}  # the same sounds
+    if others is not None:
+        bounds[FLOOR] = {"fad": fad(others, true)}
+    return result | {"fad_floor": bounds.get(FLOOR, {}).get("fad"), "bounds": bounds}
+
+
+def measure_user(sounds: list[SoundFeatures], true: list[SoundFeatures]) -> dict:
+    """What can be measured without knowing what is in a clip; onsets within 100 ms."""
+    pairs = list(zip(sounds, true, strict=True))
+    nearest, chance = own_nearest(sounds, true)
+    return {
+        **distances(sounds, true),
+        **onset_figures([s.onsets_s for s in sounds], [t.onsets_s for t in true], 100),
+        **means_of(level_errors(sounds, true)),
+        **mean_of(
+            "envelope_correlation", [correlation(s.envelope_db, t.envelope_db) for s, t in pairs]
+        ),
+        **mean_of("own_nearest", nearest),
+        "own_nearest_chance": chance,
+    }
+
+
+def own_nearest(
+    sounds: list[SoundFeatures], true: list[SoundFeatures]
+) -> tuple[NDArray[np.float64], float | None]:
+    """As in `Reference`, among all clips [N]; and by chance."""
+    bands = np.stack([t.bands for t in true])  # [N, BANDS]
+    nearest = []
+    for i, one in enumerate(sounds):
+        distances = distance_db(one.bands, bands)
+        num_nearer = int((distances <= distances[i]).sum()) - 1
+        nearest.append(none_drawn(num_nearer, len(true) - 1, RIVALS))
+    return np.array(nearest), rounded_or_none(np.array([1 / (1 + min(RIVALS, len(true) - 1))]))
