@@ -73,7 +73,7 @@ class Reference:
             **self.onsets_of([sounds[i].onsets_s for i in self.impacts]),
             **distances(sounds, self.true),
             **means_of(self.per_clip(sounds)),
-            "own_nearest_chance": rounded_or_none(self.chance),
+            "own_nearest_chance": chance(self.lone_rivals),
             "envelope_by_class": self.by_class(self.per_clip(sounds)["envelope_correlation"]),
         }
 
@@ -150,7 +150,7 @@ class Reference:
                     for i in self.textures
                 ],
             ),
-            "own_nearest": self.own_nearest(np.stack([s.bands for s in sounds])),
+            "own_nearest": own_nearest(sounds, self.true, self.lone_rivals),
         }
 
     def _spread(self, rows: NDArray[np.int64], values: Sequence[float]) -> Floats:
@@ -191,26 +191,11 @@ class Reference:
         same = self.lone[self.kinds[self.lone] == self.kinds[clip]]
         return same[same != clip]
 
-    def own_nearest(self, bands: Floats) -> Floats:
-        """The probability [N] that the spectrum [N, BANDS] of a lone source is nearer to its own
-        truth than to those of RIVALS other clips of its class, drawn from all there are."""
-        nearest = np.full(len(self), np.nan)
-        for i in self.lone:
-            rivals = self.rivals(i)
-            if len(rivals):
-                own = distance_db(bands[i], self.true[i].bands)
-                others = distance_db(bands[i], np.stack([self.true[j].bands for j in rivals]))
-                nearest[i] = none_drawn(int((others <= own).sum()), len(rivals), RIVALS)
-        return nearest
-
     @functools.cached_property
-    def chance(self) -> Floats:
-        """Of own_nearest [N]."""
-        found = np.full(len(self), np.nan)
-        for i in self.lone:
-            if count := len(self.rivals(i)):
-                found[i] = 1 / (1 + min(RIVALS, count))
-        return found
+    def lone_rivals(self) -> list[NDArray[np.int64]]:
+        """Of each clip; none where it has two sources."""
+        lone = set(self.lone.tolist())
+        return [self.rivals(i) if i in lone else self.lone[:0] for i in range(len(self))]
 
     def in_class(self, sounds: list[SoundFeatures]) -> list[SoundFeatures]:
         """Each clip's sound given to the next clip of the same classes; that of the clip before to
@@ -266,6 +251,26 @@ def onset_figures(found: Sequence[Floats], true: Sequence[Floats], tolerance_ms:
     return result
 
 
+def own_nearest(
+    sounds: list[SoundFeatures], true: list[SoundFeatures], rivals: list[NDArray[np.int64]]
+) -> Floats:
+    """The probability [N] that a spectrum is nearer to its own truth than to those of RIVALS other
+    clips, drawn from its rivals; NaN where it has none."""
+    nearest = np.full(len(true), np.nan)
+    for i, others in enumerate(rivals):
+        if len(others):
+            own = distance_db(sounds[i].bands, true[i].bands)
+            found = distance_db(sounds[i].bands, np.stack([true[j].bands for j in others]))
+            nearest[i] = none_drawn(int((found <= own).sum()), len(others), RIVALS)
+    return nearest
+
+
+def chance(rivals: list[NDArray[np.int64]]) -> float | None:
+    """Of `own_nearest`, the mean."""
+    found = [1 / (1 + min(RIVALS, len(others))) for others in rivals if len(others)]
+    return round(float(np.mean(found)), 4) if found else None
+
+
 def none_drawn(num_nearer: int, count: int, drawn: int) -> float:
     """The probability that none of `num_nearer` among `count` is drawn, without replacement."""
     drawn = min(drawn, count)
@@ -301,11 +306,6 @@ def ratio(name: str, measure: Callable[[NDArray], float], counts: NDArray[np.int
         return {name: None, f"{name}_95": None}
     interval = bootstrap(measure, counts, np.random.default_rng(0))
     return {name: round(measure(counts), 4), f"{name}_95": rounded(interval)}
-
-
-def rounded_or_none(values: Floats) -> float | None:
-    found = values[~np.isnan(values)]
-    return round(float(found.mean()), 4) if len(found) else None
 
 
 def rounded(interval: Interval) -> list[float]:

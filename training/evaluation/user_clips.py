@@ -28,17 +28,16 @@ from training.evaluation.evaluator import (
 from training.evaluation.generation import FLOOR, OTHER, from_true_coarse, median_generate_s
 from training.evaluation.models import generate, open_model
 from training.evaluation.reference import (
-    RIVALS,
+    chance,
     distances,
     fad,
     level_errors,
     mean_of,
     means_of,
-    none_drawn,
     onset_figures,
-    rounded_or_none,
+    own_nearest,
 )
-from training.evaluation.spectra import correlation, distance_db
+from training.evaluation.spectra import correlation
 from vab_rt.errors import DataError
 from vab_rt.pipeline import Pipeline
 
@@ -126,7 +125,7 @@ def user_result(clips: list[ClipFeatures]) -> dict:
 def measure_user(sounds: list[SoundFeatures], true: list[SoundFeatures]) -> dict:
     """What can be measured without knowing what is in a clip; onsets within 100 ms."""
     pairs = list(zip(sounds, true, strict=True))
-    nearest, chance = own_nearest(sounds, true)
+    rivals = [np.delete(np.arange(len(true)), i) for i in range(len(true))]
     return {
         **distances(sounds, true),
         **onset_figures([s.onsets_s for s in sounds], [t.onsets_s for t in true], 100),
@@ -134,19 +133,6 @@ def measure_user(sounds: list[SoundFeatures], true: list[SoundFeatures]) -> dict
         **mean_of(
             "envelope_correlation", [correlation(s.envelope_db, t.envelope_db) for s, t in pairs]
         ),
-        **mean_of("own_nearest", nearest),
-        "own_nearest_chance": chance,
+        **mean_of("own_nearest", own_nearest(sounds, true, rivals)),
+        "own_nearest_chance": chance(rivals),
     }
-
-
-def own_nearest(
-    sounds: list[SoundFeatures], true: list[SoundFeatures]
-) -> tuple[NDArray[np.float64], float | None]:
-    """As in `Reference`, among all clips [N]; and by chance."""
-    bands = np.stack([t.bands for t in true])  # [N, BANDS]
-    nearest = []
-    for i, one in enumerate(sounds):
-        distances = distance_db(one.bands, bands)
-        num_nearer = int((distances <= distances[i]).sum()) - 1
-        nearest.append(none_drawn(num_nearer, len(true) - 1, RIVALS))
-    return np.array(nearest), rounded_or_none(np.array([1 / (1 + min(RIVALS, len(true) - 1))]))
