@@ -19,11 +19,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.generate import print_facts
-from bench.machine import commit, machine, versions
 from bench.peers.autoregressive import Autoregressive
 from bench.peers.foleygen import FoleyGen
 from bench.peers.foleygen_training import load_foleygen, train_foleygen
+from bench.report import print_facts
 from bench.runs import at_least_one
 from training import foleyworld
 from training.command import report, shown
@@ -58,8 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
     config = foleygen_config(recipe, pipeline.config, wanted.stride)
     minutes = minutes_spent(run / "vab.pt") if wanted.minutes is None else wanted.minutes
     held_out = first_clips(run / f"{wanted.split}.npz", wanted.clips)
-    facts = {"machine": machine(), "versions": versions(), "commit": commit()}
-    print_facts(facts)
+    facts = print_facts()
     name = "foleygen" if wanted.stride is None else f"foleygen-stride{wanted.stride}"
     foleygen = trained(run, run / f"{name}.pt", config, recipe, minutes)
     seeds = foleyworld.clip_seeds(wanted.split, 0, wanted.clips)

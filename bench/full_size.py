@@ -7,7 +7,6 @@ GPU. Takes minutes, 14 GB of memory and as much disk.
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
 import time
@@ -18,10 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.generate import console, print_facts
-from bench.machine import commit, machine, versions
+from bench.report import PAUSE_S, console, in_turn, print_facts, summarise
 from bench.roofline import Roofline, backbone_flops, measure_roofline
-from bench.runs import PAUSE_S, at_least_one, run
+from bench.runs import at_least_one, run
 from bench.torch_loop import TorchModel
 from export.tolerances import TOLERANCES
 from export.verify import fixed_inputs, relative_error, run_torch
@@ -49,15 +47,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--no-engines", action="store_true", help="without TensorRT-RTX's")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     options = parser.parse_args(arguments)
-    facts = {"machine": machine(), "versions": versions(), "commit": commit()}
-    print_facts(facts)
+    facts = print_facts()
     engines = () if options.no_engines else None
-    figures = measure(options.repeats, options.system, engines)
+    figures = measure_system(options.repeats, options.system, engines)
     if options.json:
         print(json.dumps(figures | facts))
 
 
-def measure(
+def measure_system(
     repeats: int, system: str = "vab-encodec", engines: tuple[str, ...] | None = None
 ) -> dict[str, Any]:
     """Ceiling, parity, then time, one backbone after the other; the fine one's under its name.
@@ -100,7 +97,8 @@ def measure_step(
         sys.exit(f"not timed: logits differ by {error:.1e}, expected at most {limit:g}")
     console.print(f"parity: logits are within {error:.1e} of PyTorch's")
     sides = {"torch": lambda: run_torch(module, inputs), "ours": lambda: backbone(**inputs)}
-    for side, step_s in in_turn(sides, repeats).items():
+    for side, times_ms in summarise(in_turn(sides, repeats, pause_s=PAUSE_S)).items():
+        step_s = times_ms.median / 1e3
         figures[f"{side}_step_s"] = round(step_s, 3)
         console.print(
             f"{side}: {step_s:.2f} s a guided step, {least_s / step_s:.0%} of the ceiling"
@@ -172,15 +170,3 @@ def open_backbone(bundle: Bundle, name: str) -> Engine:
     """The runtime's own engine, without the other graphs: with them it would take 4 GB more."""
     graph, contract = bundle.read_graph(name), bundle.contracts[name]
     return SessionEngine(name, graph, contract, num_physical_cores(), str(bundle.folder))
-
-
-def in_turn(sides: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """The median seconds of each side, run alternately."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(repeats):
-        for name, call in sides.items():
-            time.sleep(PAUSE_S)
-            begin = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(times) for name, times in seconds.items()}

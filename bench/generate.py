@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import av
-from rich.console import Console
-from rich.table import Table
 
-from bench.machine import commit, machine, versions
+from bench.report import console, print_facts, print_figures, print_table, summarise
 from bench.roofline import Roofline, backbone_flops, measure_roofline
 from bench.runs import Run, at_least_one, run
 from vab_rt.bundle import Bundle, open_bundle
@@ -27,17 +25,14 @@ from vab_rt.errors import OptionError
 ROOT = Path(__file__).parent.parent
 RUNTIME = ROOT / ".venv-demo"
 STAGES = ("load", "decode_video", "visual", "tokens", "codec", "write")
-BUSY = 0.3  # load average above which other work takes a share of the cores
 HOUR_S = 3600
 TIME_IMPORT = (
     "import time; begin = time.perf_counter(); import {}; print(time.perf_counter() - begin)"
 )
 
-console = Console(highlight=False)
-
 
 @dataclass(frozen=True)
-class Subject:
+class Command:
     """What is measured: the installed command on one clip with one bundle."""
 
     clip: Path
@@ -54,34 +49,33 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     subprocess.run(["make", "-C", ROOT, ".venv-demo/installed"], check=True, stdout=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
-        subject = Subject(render_clip(Path(folder)), options.model, Path(folder))
-        figures = measure(subject, options.runs, options.hour)
+        command = Command(render_clip(Path(folder)), options.model, Path(folder))
+        figures = measure_command(command, options.runs, options.hour)
     if options.json:
         print(json.dumps(figures))
 
 
-def measure(subject: Subject, num_runs: int, hour: bool) -> dict[str, Any]:
+def measure_command(command: Command, num_runs: int, hour: bool) -> dict[str, Any]:
     """Ceiling, parity, then time; printed as it comes."""
-    bundle = open_bundle(subject.model)
+    bundle = open_bundle(command.model)
     if bundle.manifest.kind != "vab":
         raise OptionError(
             f"model {bundle.config.name} is a {bundle.manifest.kind}, expected a vab, whose work "
             "is known here; measure it with: python -m bench v2a_mapper"
         )
-    facts = {"machine": machine(), "versions": versions(), "commit": commit()}
-    print_facts(facts)
+    facts = print_facts()
     roofline = measure_roofline()
     print_ceiling(bundle, roofline)
-    check_same_bytes(subject)
-    peer = measure_torch(subject, num_runs)
-    runs = [subject.generate("timed.wav") for _ in range(num_runs)]
-    figures = summarise(runs) | measure_installation() | ratios(peer)
+    check_same_bytes(command)
+    peer = measure_torch(command, num_runs)
+    runs = [command.generate("timed.wav") for _ in range(num_runs)]
+    figures = figures_of(runs) | measure_installation() | ratios(peer)
     least_s = ceilings(bundle, roofline, peer["flops"])
     print_stages(figures["stage_s"], least_s)
     figures["ceiling_s"] = {stage: round(seconds, 4) for stage, seconds in least_s.items()}
     figures |= {"runs": num_runs, "steps": bundle.manifest.defaults.steps}
-    figures["one_hour"] = measure_hour(subject, figures["peak_rss_mb"]) if hour else None
-    print_figures(figures)
+    figures["one_hour"] = measure_hour(command, figures["peak_rss_mb"]) if hour else None
+    print_figures({n: v for n, v in figures.items() if n not in ("stage_s", "ceiling_s")})
     return figures | {"roofline": vars(roofline), "torch": peer} | facts
 
 
@@ -93,19 +87,19 @@ def render_clip(folder: Path) -> Path:
     return next(folder.glob("*.mp4"))
 
 
-def check_same_bytes(subject: Subject) -> None:
+def check_same_bytes(command: Command) -> None:
     """One seed, two processes, equal files; nothing is timed otherwise."""
     for name in ("first.wav", "second.wav"):
-        subject.generate(name)
-    if (subject.folder / "first.wav").read_bytes() != (subject.folder / "second.wav").read_bytes():
+        command.generate(name)
+    if (command.folder / "first.wav").read_bytes() != (command.folder / "second.wav").read_bytes():
         sys.exit("not timed: the same seed gave two different files")
     console.print("parity: the same seed gave the same bytes twice")
 
 
-def measure_torch(subject: Subject, repeats: int) -> dict[str, Any]:
+def measure_torch(command: Command, repeats: int) -> dict[str, Any]:
     """Both sides in one process, in turn; it stops there when their logits differ."""
-    command = [sys.executable, "-m", "bench.torch_loop", subject.clip, "--repeats", str(repeats)]
-    peer = run(command if subject.model is None else [*command, "--model", subject.model]).json()
+    words = [sys.executable, "-m", "bench.torch_loop", command.clip, "--repeats", str(repeats)]
+    peer = run(words if command.model is None else [*words, "--model", command.model]).json()
     console.print(f"parity: logits are within {peer['relative_error']:.1e} of PyTorch's")
     return peer
 
@@ -118,12 +112,13 @@ def ratios(peer: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def summarise(runs: list[Run]) -> dict[str, Any]:
-    timings = [run.json()["timings_s"] for run in runs]
-    stage_s = {s: round(statistics.median(t[s] for t in timings), 4) for s in STAGES}
+def figures_of(runs: list[Run]) -> dict[str, Any]:
+    timings = [run.json()["timings_s"] | {"wall": run.wall_s} for run in runs]
+    times = summarise({s: [t[s] for t in timings] for s in (*STAGES, "wall")})
+    stage_s = {stage: round(times[stage].median, 4) for stage in STAGES}
     return {
-        "wall_s": round(statistics.median(run.wall_s for run in runs), 3),
-        "wall_s_worst": round(max(run.wall_s for run in runs), 3),
+        "wall_s": round(times["wall"].median, 3),
+        "wall_s_worst": round(times["wall"].worst, 3),
         "load_s": stage_s["load"],
         "peak_rss_mb": round(max(run.peak_mb for run in runs), 1),
         "stage_s": stage_s,
@@ -156,11 +151,11 @@ def size_bytes_of(entry: Path) -> int:
     return sum(path.lstat().st_size for path in entry.rglob("*") if not path.is_dir())
 
 
-def measure_hour(subject: Subject, short_peak_mb: float) -> dict[str, float]:
-    long = subject.folder / "hour.mp4"
-    length_s = loop_clip(subject.clip, long, HOUR_S)
+def measure_hour(command: Command, short_peak_mb: float) -> dict[str, float]:
+    long = command.folder / "hour.mp4"
+    length_s = loop_clip(command.clip, long, HOUR_S)
     console.print(f"one hour: {length_s:.0f} s of video, please wait")
-    found = subject.generate("hour.wav", long)
+    found = command.generate("hour.wav", long)
     return {
         "duration_s": found.json()["duration_s"],
         "wall_s": round(found.wall_s, 1),
@@ -200,14 +195,6 @@ def ceilings(bundle: Bundle, roofline: Roofline, flops: dict[str, int]) -> dict[
     }
 
 
-def print_facts(facts: dict[str, Any]) -> None:
-    console.print(", ".join(f"{name} {value}" for name, value in facts["machine"].items()))
-    console.print(", ".join(f"{name} {value}" for name, value in facts["versions"].items()))
-    console.print(f"commit {facts['commit']}")
-    if facts["machine"]["load_average"] > BUSY:
-        console.print("the machine is busy: do not compare these figures")
-
-
 def print_ceiling(bundle: Bundle, roofline: Roofline) -> None:
     flops = backbone_flops(bundle.config, batch=2)
     console.print(
@@ -218,20 +205,12 @@ def print_ceiling(bundle: Bundle, roofline: Roofline) -> None:
 
 
 def print_stages(stage_s: dict[str, float], least_s: dict[str, float]) -> None:
-    table = Table("stage", "seconds", "ceiling", "share of it")
+    rows = []
     for stage, seconds in stage_s.items():
         least = least_s.get(stage)
-        row = ("", "") if least is None else (f"{least:.4f}", f"{least / seconds:.0%}")
-        table.add_row(stage, f"{seconds:.3f}", *row)
-    console.print(table)
-
-
-def print_figures(figures: dict[str, Any]) -> None:
-    table = Table("figure", "value")
-    for name, value in figures.items():
-        if name not in ("stage_s", "ceiling_s"):
-            table.add_row(name, str(value))
-    console.print(table)
+        beside = ("", "") if least is None else (f"{least:.4f}", f"{least / seconds:.0%}")
+        rows.append((stage, f"{seconds:.3f}", *beside))
+    print_table(("stage", "seconds", "ceiling", "share of it"), rows)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,26 +1,25 @@
 """`python -m bench gpu`: each stage on a GPU beside its ceiling, the whole, and 1 to 16 clips.
 
 Random weights at the size of the paper. Where there is no GPU it says so, prints what each stage
-asks of one, and measures the same at the size of the shipped model on the processor.
+asks of one, and measures the same at the size of the shipped model on the CPU.
 """
 
 import argparse
 import json
-import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from bench.machine import commit, machine, versions
 from bench.models import read_model
 from bench.peers import parity
 from bench.peers.comparison import OURS_ON, build
 from bench.peers.devices import PRECISIONS, Device, find_device
-from bench.peers.figures import console, print_ceilings
+from bench.peers.figures import print_ceilings
 from bench.peers.parallel import Parallel
+from bench.report import Call, console, in_turn, print_facts, summarise
 from bench.roofline import GUIDED, Roofline, Work, backbone_work
 from bench.runs import at_least_one
 from training.model import VAB
@@ -31,8 +30,6 @@ from vab_rt.systems.vab import Vab
 
 OPTIONS = TokenOptions(seed=1)
 NO_GPU = "not measured: no GPU"
-
-Call = Callable[[], object]
 
 
 class Plan(NamedTuple):
@@ -51,9 +48,7 @@ PLANS = {
 
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
-    facts = {"machine": machine(), "versions": versions(), "commit": commit()}
-    for fact in facts.values():
-        console.print(str(fact))
+    facts = print_facts()
     device = find_device(options.precision)
     plan = Plan(*(a or b for a, b in zip(_asked(options), PLANS[device.kind], strict=True)))
     ours_on = options.device or device.kind
@@ -63,17 +58,17 @@ def main(arguments: list[str] | None = None) -> None:
     if device.kind == "cpu":
         asked = work_of_stages(PLANS["cuda"].recipe, options.precision, ours_on)
         print_work(PLANS["cuda"].recipe, options.precision, asked)
-        console.print(f"{NO_GPU}; what follows is {plan.recipe} on the processor")
+        console.print(f"{NO_GPU}; what follows is {plan.recipe} on the CPU")
         figures = {"gpu_reason": NO_GPU, "gpu_work": as_json(asked)}
     work = work_of_stages(plan.recipe, device.precision, ours_on)
     vab, system = build(plan.recipe, read_model(plan.recipe), device, ours_on)
     figures |= {"model": plan.recipe, "precision": device.precision, "work": as_json(work)}
-    figures |= measure(device, vab, system, work, plan)
+    figures |= measure_stages(device, vab, system, work, plan)
     if options.json:
         print(json.dumps(figures | facts))
 
 
-def measure(
+def measure_stages(
     device: Device, vab: VAB, system: Vab, work: dict[str, Work], plan: Plan
 ) -> dict[str, Any]:
     """Ceilings, parity, then time; each figure is printed as it comes."""
@@ -204,8 +199,8 @@ def host_us_per_step(system: Vab) -> float | None:
 
 def median_ms(device: Device, call: Call, repeats: int) -> float:
     """The first call warms up."""
-    call()
-    return statistics.median(device.elapsed_ms(call) for _ in range(repeats))
+    times = in_turn({"call": call}, repeats, device.elapsed_ms, warm_ups=1)
+    return summarise(times)["call"].median
 
 
 def compared(ms: float, ceiling_ms: float) -> dict[str, float]:

@@ -7,7 +7,6 @@ named with its reason.
 """
 
 import sys
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.report import Call, in_turn, summarise
 from bench.torch_sampling import torch_steps
 from vab_rt.engines.gpu import DeviceArray, Gpu
 from vab_rt.engines.sampling_kernels import CudaSampler
@@ -24,7 +24,6 @@ from vab_rt.sampling_arguments import StepSettings
 NUM_STEPS = 8  # of the default shape 262 MB of logits, past any cache
 REFERENCE_NOISE = ("torch", "torch_compile")
 WARM_UPS = 3
-Call = Callable[[], object]
 
 
 class Clock:
@@ -127,15 +126,14 @@ def measure_steps(gpu: Clock, steps: Steps, num_runs: int) -> dict[str, Any]:
     calls, failed = _calls(gpu, steps)
     comparable = [way for way in REFERENCE_NOISE if way in calls]
     figures: dict[str, Any] = {f"gpu_{w}_equal_tokens": steps.share_equal(w) for w in comparable}
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for run in range(num_runs + WARM_UPS):
-        for name, call in calls.items():
-            steps.begin()
-            elapsed_ms = gpu.elapsed_ms(call)
-            if run >= WARM_UPS:
-                times[name].append(elapsed_ms / NUM_STEPS)
+
+    def step_ms(call: Call) -> float:
+        steps.begin()
+        return gpu.elapsed_ms(call) / NUM_STEPS
+
+    times = summarise(in_turn(calls, num_runs, step_ms, WARM_UPS))
     steps.sampler.check()
-    best = {f"gpu_{name}_ms": round(min(values), 5) for name, values in times.items()}
+    best = {f"gpu_{name}_ms": round(each.best, 5) for name, each in times.items()}
     best["gpu_ceiling_ms"] = min(best.pop("gpu_sum_ms"), best.pop("gpu_max_ms"))
     share = best["gpu_ceiling_ms"] / best["gpu_kernels_graph_ms"]
     figures |= best | {"gpu_share_of_memory_ceiling": round(share, 3), "gpu_failed": failed}

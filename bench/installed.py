@@ -13,27 +13,22 @@ from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from rich.console import Console
-from rich.table import Table
 
-from bench.machine import commit, machine, versions
+from bench.report import console, facts, print_table
 
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 EXTRAS = ("", "gpu", "trt", "rtx")  # those that users install; "" is none
-
-console = Console(highlight=False)
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench installed", description=__doc__)
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     options = parser.parse_args(arguments)
-    figures = {extra or "none": measure(requirements(extra)) for extra in EXTRAS}
+    figures = {extra or "none": size_of(requirements(extra)) for extra in EXTRAS}
     for extra, found in figures.items():
         print_extra(extra, found)
     if options.json:
-        facts = {"machine": machine(), "versions": versions(), "commit": commit()}
-        print(json.dumps({"extras": figures} | facts))
+        print(json.dumps({"extras": figures} | facts()))
 
 
 def requirements(extra: str) -> list[str]:
@@ -42,7 +37,7 @@ def requirements(extra: str) -> list[str]:
     return project["dependencies"] + project["optional-dependencies"].get(extra, [])
 
 
-def measure(names: list[str]) -> dict[str, Any]:
+def size_of(names: list[str]) -> dict[str, Any]:
     """Megabytes of each package that the names require, and of all; what is not installed here."""
     packages = {name: installed_mb(name) for name in sorted(closure(names))}
     known = {name: mb for name, mb in packages.items() if mb is not None}
@@ -91,10 +86,8 @@ def installed_mb(name: str) -> float | None:
 
 
 def print_extra(extra: str, found: dict[str, Any]) -> None:
-    table = Table(f"extra: {extra}", "MB")
-    for name, mb in sorted(found["packages_mb"].items(), key=lambda item: -item[1])[:8]:
-        table.add_row(name, f"{mb:.1f}")
-    table.add_row("all", f"{found['install_mb']:.1f}")
-    console.print(table)
+    largest = sorted(found["packages_mb"].items(), key=lambda item: -item[1])[:8]
+    rows = [(name, f"{mb:.1f}") for name, mb in (*largest, ("all", found["install_mb"]))]
+    print_table((f"extra: {extra}", "MB"), rows)
     unknown = ", ".join(found["unknown"]) or "nothing"
     console.print(f"not installed here: {unknown}; torch: {'yes' if found['has_torch'] else 'no'}")

@@ -14,11 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
-from rich.console import Console
-from rich.table import Table
 
 import vab_rt
-from bench.machine import commit, machine, versions
+from bench.report import console, facts, print_table
 from bench.runs import at_least_one, make_folder
 from bench.traces import Share, Trace, shares_of_graph
 from vab_rt.bundle import Bundle, open_bundle
@@ -39,15 +37,12 @@ WARM_UPS = 2
 ERRORS_ONLY = 3
 OPTIONS = TokenOptions(seed=1)
 
-console = Console(highlight=False)
-
 
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     figures = profile(options)
     if options.json:
-        facts = {"machine": machine(), "versions": versions(), "commit": commit()}
-        print(json.dumps(figures | facts))
+        print(json.dumps(figures | facts()))
 
 
 def profile(options: argparse.Namespace) -> dict[str, Any]:
@@ -142,17 +137,14 @@ def inputs_of(name: str, bundle: Bundle) -> dict[str, npt.NDArray[Any]]:
 
 
 def print_stages(stages_s: dict[str, float], device: str) -> None:
-    table = Table(f"stage, on {device}", "seconds", "share")
-    for name, seconds in stages_s.items():
-        table.add_row(name, f"{seconds:.4f}", f"{seconds / stages_s['whole']:.1%}")
-    console.print(table)
+    whole = stages_s["whole"]
+    rows = [(name, f"{s:.4f}", f"{s / whole:.1%}") for name, s in stages_s.items()]
+    print_table((f"stage, on {device}", "seconds", "share"), rows)
 
 
 def print_graph(name: str, run_ms: float, shares: list[Share]) -> None:
-    table = Table(f"{name}, {run_ms:.2f} ms a run", "nodes", "ms", "share")
-    for op, count, ms, share in shares:
-        table.add_row(op, str(count or ""), f"{ms:.3f}", f"{share:.1%}")
-    console.print(table)
+    rows = [(op, count or "", f"{ms:.3f}", f"{share:.1%}") for op, count, ms, share in shares]
+    print_table((f"{name}, {run_ms:.2f} ms a run", "nodes", "ms", "share"), rows)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -18,9 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
-
-from bench.machine import commit, machine, versions
+from bench.report import console, print_facts
 from bench.runs import at_least_one, make_folder
 from vab_rt.engines.gpu import FoundGpu, find_driver
 from vab_rt.engines.tensorrt import runs_rtx
@@ -30,8 +28,6 @@ ROOT = Path(__file__).parent.parent
 KERNEL_TESTS = ("tests/gpu/test_sampling_cuda.py", "tests/gpu/test_device_loop_cuda.py")
 LAST_LINES = 5  # of a part, beside its figures
 GRACE_S = 5.0  # for a part that is told to stop
-
-console = Console(highlight=False)
 
 
 class Part(NamedTuple):
@@ -45,9 +41,7 @@ class Part(NamedTuple):
 
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
-    facts = {"machine": machine(), "versions": versions(), "commit": commit()}
-    for fact in facts.values():
-        console.print(str(fact), markup=False)
+    facts = print_facts()
     make_folder(options.out)
     record: dict[str, Any] = {"parts": {}} | facts
     wanted = parts(first_gpu(), has_cuda_provider())
@@ -66,7 +60,7 @@ def parts(gpu: FoundGpu | None, has_provider: bool) -> list[Part]:
     """What a machine can measure, the surest and most wanted first.
 
     has_provider: whether onnxruntime runs on the GPU; without, our loop goes around torch's
-    backbone. Without a GPU the commands say so themselves, and measure on the processor.
+    backbone. Without a GPU the commands say so themselves, and measure on the CPU.
     """
     around_torch = gpu is not None and not has_provider
     on = ("--device", "torch") if around_torch else ()

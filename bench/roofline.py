@@ -44,7 +44,7 @@ class Roofline:
 
 
 def measure_roofline(size: int = 2048, copied_bytes: int = 256_000_000) -> Roofline:
-    """Of the processor, in float32."""
+    """Of the CPU, in float32."""
     a, b = np.random.default_rng(0).standard_normal((2, size, size), np.float32)
     product = np.empty_like(a)
     source = np.ones(copied_bytes, np.uint8)

@@ -26,9 +26,6 @@ sys.exit(max(0, os.waitstatus_to_exitcode(status)) or os.WIFSIGNALED(status))
 """
 
 
-PAUSE_S = 0.3  # until the threads of the side that has just run no longer spin
-
-
 def at_least_one(text: str) -> int:
     """How often something is run, as argparse reads it: 1 or more."""
     if not text.isdecimal() or int(text) < 1:

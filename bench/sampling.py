@@ -7,19 +7,16 @@ them the same step in torch, and on a GPU, where there is one, the compiled kern
 
 import argparse
 import json
-import statistics
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
 
-from bench.machine import commit, machine, versions
+from bench.report import console, elapsed_ms, in_turn, print_facts, print_figures, summarise
 from bench.runs import at_least_one
 from vab_rt.bundle import open_bundle
 from vab_rt.config import TokenOptions
@@ -31,39 +28,28 @@ from vab_rt.sampling_arguments import StepSettings
 POSITIONS, SIZE = 2000, 2048  # vab-encodec: 4 codebooks x 500 steps, 2048 codes
 NUM_BUFFERS = 8  # 262 MB of logits, past any cache
 PARITY_SIZES = ((1, 1), (7, 2), (63, 63), (64, 781), (33, 1823), (40, 2048))
-BUSY = 0.3  # load average above which other work takes a share of the cores
 DEFAULTS = TokenOptions()
 
 Logits = npt.NDArray[np.float32]
-console = Console(highlight=False)
 
 
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
-    facts = {"machine": machine(), "versions": versions(), "commit": commit()}
-    for fact in facts.values():
-        console.print(str(fact))
+    facts = print_facts()
     figures = measure_on_gpu(options.runs)
     print_figures(figures)  # at once: a run may be cut short
     try:
         native = NativeSampler(options.threads)
     except BackendError as error:
-        console.print(f"{error}; on the processor nothing was timed", markup=False)
+        console.print(f"{error}; on the CPU nothing was timed", markup=False)
         figures |= {"native_ms": None, "native_reason": str(error)}
     else:
         check_parity(native)
-        figures |= measure(native, options.runs) | measure_share_of_step(native)
+        figures |= measure_kernels(native, options.runs) | measure_share_of_step(native)
         figures |= measure_in_torch(native.num_threads, options.runs)
-    if facts["machine"]["load_average"] > BUSY:
-        console.print("the machine is busy: do not compare these figures")
     print_figures(figures)
     if options.json:
         print(json.dumps(figures | facts))
-
-
-def print_figures(figures: dict[str, Any]) -> None:
-    for name, value in figures.items():
-        console.print(f"{name:>36}  {value}", markup=False)
 
 
 def check_parity(native: Sampler) -> None:
@@ -109,7 +95,7 @@ def first_step(positions: int, top_k: int = DEFAULTS.top_k) -> StepSettings:
     )
 
 
-def measure(native: NativeSampler, num_runs: int) -> dict[str, Any]:
+def measure_kernels(native: NativeSampler, num_runs: int) -> dict[str, Any]:
     """The ceiling first, then both kernels beside it, in turn."""
     buffers = random_logits()
     num_bytes, threads, logits = buffers[0].nbytes, native.num_threads, cycle(buffers)
@@ -126,7 +112,7 @@ def measure(native: NativeSampler, num_runs: int) -> dict[str, Any]:
             times["native"].append(_time_ms(lambda: step_once(native, next(logits))))
             if run % 10 == 0:
                 times["numpy"].append(_time_ms(lambda: step_once(sample_step, next(logits))))
-    return summarise(times) | {"bytes": num_bytes, "threads": threads, "runs": num_runs}
+    return figures_of(times) | {"bytes": num_bytes, "threads": threads, "runs": num_runs}
 
 
 def random_logits() -> Logits:
@@ -135,16 +121,16 @@ def random_logits() -> Logits:
     return rng.standard_normal((NUM_BUFFERS, 2, 1, POSITIONS, SIZE), np.float32)
 
 
-def summarise(times: dict[str, list[float]]) -> dict[str, Any]:
-    best = {name: min(values) for name, values in times.items()}
-    medians = {f"{name}_median_ms": statistics.median(values) for name, values in times.items()}
+def figures_of(times: dict[str, list[float]]) -> dict[str, Any]:
+    summary = summarise(times)
+    best = {name: each.best for name, each in summary.items()}
     return {
         "native_ms": best["native"],
         "numpy_ms": best["numpy"],
         "native_speedup": round(best["numpy"] / best["native"], 2),
         "ceiling_ms": best["ceiling"],
         "share_of_memory_ceiling": round(best["ceiling"] / best["native"], 3),
-    } | medians
+    } | {f"{name}_median_ms": each.median for name, each in summary.items()}
 
 
 def read_once(
@@ -179,15 +165,15 @@ def measure_share_of_step(native: Sampler, num_runs: int = 10) -> dict[str, Any]
         "conditional": np.array([1, 0], np.float32),
     }
     logits = engines["backbone"](**inputs).reshape(2, 1, -1, c.codebook_size)
-    backbone_ms, sampling_ms = (
-        min(times)
-        for times in zip(*_alternate(num_runs, lambda: engines["backbone"](**inputs),
-                                 lambda: step_once(native, logits)), strict=True)
-    )  # fmt: skip
+    calls = {
+        "backbone": lambda: engines["backbone"](**inputs),
+        "sampling": lambda: step_once(native, logits),
+    }
+    best = {n: each.best for n, each in summarise(in_turn(calls, num_runs, _time_ms)).items()}
     return {
-        "share_of_step": round(sampling_ms / backbone_ms, 4),
-        "default_sampling_ms": sampling_ms,
-        "default_backbone_ms": backbone_ms,
+        "share_of_step": round(best["sampling"] / best["backbone"], 4),
+        "default_sampling_ms": best["sampling"],
+        "default_backbone_ms": best["backbone"],
     }
 
 
@@ -206,7 +192,7 @@ def measure_on_gpu(num_runs: int) -> dict[str, Any]:
 
 
 def measure_in_torch(threads: int, num_runs: int) -> dict[str, Any]:
-    """The same step in torch on the processor."""
+    """The same step in torch on the CPU."""
     num_runs = max(1, num_runs // 10)
     try:
         from bench.torch_sampling import measure_torch
@@ -216,15 +202,8 @@ def measure_in_torch(threads: int, num_runs: int) -> dict[str, Any]:
         return {"torch_ms": None, "torch_reason": f"not measured: {' '.join(str(error).split())}"}
 
 
-def _alternate(num_runs: int, *calls: Callable[[], object]) -> Iterator[list[float]]:
-    for _ in range(num_runs):
-        yield [_time_ms(call) for call in calls]
-
-
 def _time_ms(call: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    call()
-    return round(1e3 * (time.perf_counter() - begin), 4)
+    return round(elapsed_ms(call), 4)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -24,7 +24,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import vab_rt
-from bench.runs import PAUSE_S, at_least_one
+from bench.peers.parallel import Parallel
+from bench.report import PAUSE_S
+from bench.runs import at_least_one
 from export.tolerances import TOLERANCES
 from export.verify import fixed_inputs, relative_error, run_torch
 from training.checkpoint import MOTION
@@ -34,14 +36,13 @@ from training.model import VAB
 from training.visual_encoder import build_visual_encoder
 from vab_rt.bundle import open_bundle
 from vab_rt.config import ModelConfig, TokenOptions
-from vab_rt.decoding import remask_count
 from vab_rt.errors import OptionError
 from vab_rt.pipeline import Pipeline
 from vab_rt.video import Video, read_frames
 
 
 class TorchModel:
-    """The three modules of one checkpoint, and the reference loop over them."""
+    """The three modules of one checkpoint, and the loop of `Parallel` over them."""
 
     def __init__(self, config: ModelConfig, codec_settings: dict[str, Any], seed: int = 0) -> None:
         torch.manual_seed(seed)
@@ -73,52 +74,9 @@ class TorchModel:
         frames = np.stack(images[: self.config.num_frames])
         features = self.visual_encoder(torch.from_numpy(frames))[None]  # [1, F, visual_dim]
         begin = time.perf_counter()
-        tokens = self.decode_tokens(features, options)
+        tokens = Parallel(self.vab, options).tokens(features, options.seed)
         tokens_s = time.perf_counter() - begin
         return self.codec.decode(tokens).clamp(-1, 1), tokens_s
-
-    def decode_tokens(self, features: Tensor, options: TokenOptions) -> Tensor:
-        """Parallel decoding as one would write it in PyTorch -> tokens [1, K, T]."""
-        c = self.config
-        random = torch.Generator().manual_seed(options.seed)
-        tokens = torch.full((1, c.num_codebooks, c.num_token_steps), c.mask_id, dtype=torch.int32)
-        pair, branches = features.expand(2, -1, -1), torch.tensor([1.0, 0.0])
-        for step in range(options.steps):
-            conditional, unconditional = self.vab(tokens.expand(2, -1, -1), pair, branches)
-            logits = unconditional + options.guidance * (conditional - unconditional)  # [K, T, V]
-            annealed = options.mask_temperature * (1 - (step + 1) / options.steps)
-            num_remask = remask_count(step, options.steps, tokens.numel())
-            tokens = sample(tokens, logits[None], options, annealed, num_remask, random)
-        return tokens
-
-
-def sample(
-    tokens: Tensor,
-    logits: Tensor,
-    options: TokenOptions,
-    mask_temperature: float,
-    num_remask: int,
-    random: torch.Generator,
-) -> Tensor:
-    """Draw every [MASK] of tokens [1, K, T] from logits [1, K, T, V]; mask the least sure again."""
-    mask_id = logits.shape[-1]
-    logits = logits / options.temperature
-    if 0 < options.top_k < mask_id:
-        threshold = logits.topk(options.top_k).values[..., -1:]
-        logits = logits.masked_fill(logits < threshold, -torch.inf)
-    log_p = logits.log_softmax(-1)
-    drawn = (log_p + gumbel(log_p.shape, random)).argmax(-1)  # [1, K, T]
-    confidence = log_p.gather(-1, drawn[..., None])[..., 0]
-    confidence = confidence + mask_temperature * gumbel(confidence.shape, random)
-    known = tokens != mask_id
-    least = confidence.masked_fill(known, torch.inf).flatten().argsort()[:num_remask]
-    filled = torch.where(known, tokens, drawn.to(torch.int32)).flatten()
-    filled[least] = mask_id
-    return filled.view_as(tokens)
-
-
-def gumbel(shape: torch.Size, random: torch.Generator) -> Tensor:
-    return -torch.empty(shape).exponential_(generator=random).log()
 
 
 def recipe_of(config: ModelConfig) -> Recipe:

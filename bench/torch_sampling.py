@@ -1,11 +1,10 @@
-"""The sampling step in torch operations: the peer of the kernels in `bench sampling`.
+"""The sampling step in torch operations: the peer of the kernels, and part of that of the loop.
 
 It is written as one would write it in torch: `topk`, `log_softmax`, `argsort`, and noise for the
 kept logits alone. It does what `vab_rt.sampling.sample_step` does, but that it rounds `log` and
 `exp` as torch does, keeps k logits where several tie at the k-th largest, and looks for no NaN.
 """
 
-import time
 from collections.abc import Callable
 from itertools import cycle
 
@@ -14,11 +13,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bench.report import in_turn, summarise
+from vab_rt.config import TokenOptions
 from vab_rt.philox import CONFIDENCE_STREAM, TOKEN_STREAM
 from vab_rt.sampling_arguments import StepSettings
 
 # Gumbel noise of a stream at the counters [B, N, ...].
 Gumbel = Callable[[int, Tensor], Tensor]
+Number = Tensor | float
 TorchStep = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -30,28 +32,40 @@ def torch_step(
     settings: StepSettings, gumbel: Gumbel, device: torch.device | str = "cpu"
 ) -> TorchStep:
     """A function of tokens [B, N] and both logits [B, N, V]; it returns the tokens after a step."""
-    s = settings
-    inverse_temperature = float(np.float32(1 / s.temperature))
-    mask_temperature = float(np.float32(s.mask_temperature))
+    s, mask_temperature = settings, float(np.float32(settings.mask_temperature))
     num_remask = torch.as_tensor(s.num_remask, device=device)[:, None]  # [B, 1]
 
     def step(tokens: Tensor, conditional: Tensor, unconditional: Tensor) -> Tensor:
-        _, positions, size = conditional.shape
         guided = unconditional + s.guidance * (conditional - unconditional)
-        kept, v = _largest(guided * inverse_temperature, s.top_k)  # [B, N, k]
-        n = torch.arange(positions, device=tokens.device)
-        score = kept + gumbel(TOKEN_STREAM, n[:, None] * size + v)  # [B, N, k]
-        winner = score.argmax(-1, keepdim=True)
-        token = v.gather(-1, winner)[..., 0]  # [B, N]
-        log_p = kept.log_softmax(-1).gather(-1, winner)[..., 0]
-        confidence = log_p + mask_temperature * gumbel(CONFIDENCE_STREAM, n.expand_as(tokens))
-        is_masked = tokens == size
-        confidence = confidence.masked_fill(~is_masked, torch.inf)
-        place = confidence.argsort(dim=-1, stable=True).argsort()  # [B, N]
-        filled = token.masked_fill(place < num_remask, size)
-        return torch.where(is_masked, filled, tokens).to(torch.int32)
+        return sample(tokens, guided, s, mask_temperature, num_remask, gumbel)
 
     return step
+
+
+def sample(
+    tokens: Tensor,
+    logits: Tensor,
+    options: StepSettings | TokenOptions,
+    mask_temperature: Number,
+    num_remask: Number,
+    gumbel: Gumbel,
+) -> Tensor:
+    """tokens [B, N] after a step on guided logits [B, N, V], with the options' temperature and
+    top-k. What changes from step to step may be tensors: all steps then share a compiled graph."""
+    _, positions, size = logits.shape
+    inverse_temperature = float(np.float32(1 / options.temperature))
+    kept, v = _largest(logits * inverse_temperature, options.top_k)  # [B, N, k]
+    n = torch.arange(positions, device=tokens.device)
+    score = kept + gumbel(TOKEN_STREAM, n[:, None] * size + v)  # [B, N, k]
+    winner = score.argmax(-1, keepdim=True)
+    token = v.gather(-1, winner)[..., 0]  # [B, N]
+    log_p = kept.log_softmax(-1).gather(-1, winner)[..., 0]
+    confidence = log_p + mask_temperature * gumbel(CONFIDENCE_STREAM, n.expand_as(tokens))
+    is_masked = tokens == size
+    confidence = confidence.masked_fill(~is_masked, torch.inf)
+    place = confidence.argsort(dim=-1, stable=True).argsort()  # [B, N]
+    filled = torch.where(place < num_remask, size, token)
+    return torch.where(is_masked, filled, tokens).to(torch.int32)
 
 
 def _largest(scaled: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
@@ -113,19 +127,13 @@ def torch_steps(settings: StepSettings, device: torch.device | str = "cpu") -> d
 def measure_torch(
     settings: StepSettings, buffers: npt.NDArray[np.float32], threads: int, num_runs: int
 ) -> dict[str, float]:
-    """The best time of each way on this processor; buffers: logits [buffer, 2, 1, N, V] in turn."""
+    """The best time of each way on this CPU; buffers: logits [buffer, 2, 1, N, V] in turn."""
     torch.set_num_threads(threads)
     *_, positions, size = buffers.shape
     tokens = torch.full((1, positions), size, dtype=torch.int32)
     logits = cycle(torch.from_numpy(buffers))
     ways = torch_steps(settings)
-    times: dict[str, list[float]] = {f"{name}_ms": [] for name in ways}
+    calls = {name: lambda step=step: step(tokens, *next(logits)) for name, step in ways.items()}
     with torch.inference_mode():
-        for run in range(num_runs + 1):
-            for name, step in ways.items():
-                conditional, unconditional = next(logits)
-                begin = time.perf_counter()
-                step(tokens, conditional, unconditional)
-                if run > 0:  # the first compiles
-                    times[f"{name}_ms"].append(1e3 * (time.perf_counter() - begin))
-    return {name: round(min(values), 3) for name, values in times.items()}
+        times = in_turn(calls, num_runs, warm_ups=1)  # the first compiles
+    return {f"{name}_ms": round(each.best, 3) for name, each in summarise(times).items()}

@@ -1,4 +1,4 @@
-"""`python -m bench v2a_mapper`: seconds a clip takes in each stage of a V2A-Mapper, on processors.
+"""`python -m bench v2a_mapper`: seconds a clip takes in each stage of a V2A-Mapper, on CPUs.
 
 Every graph runs in turn with the torch module that it was exported from, on the same inputs, as
 often as a clip takes it; a graph that differs is not timed. Without --checkpoint it is the recipe's
@@ -15,12 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.table import Table
 from torch.nn import functional as F
 
-from bench.full_size import in_turn
-from bench.generate import console, print_facts
-from bench.machine import commit, machine, versions
+from bench.report import PAUSE_S, console, in_turn, print_facts, print_table, summarise
 from bench.roofline import Roofline, measure_roofline
 from bench.runs import run
 from bench.torch_loop import flops_of
@@ -72,8 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
     else:
         config, own = recipe.model, recipe.options
     chosen = chosen_options(config, own, wanted.steps)  # mistakes are told first
-    facts = {"machine": machine(), "versions": versions(), "commit": commit()}
-    print_facts(facts)
+    facts = print_facts()
     with tempfile.TemporaryDirectory() as folder:
         path = wanted.checkpoint or Path(folder, "ckpt.pt")
         if recipe is not None:
@@ -81,7 +77,9 @@ def main(arguments: list[str] | None = None) -> None:
         out = Path(folder, "bundle")
         exported = run([sys.executable, "-m", "export.build_engines", path, "--out", out])
         console.print(f"exported in {exported.wall_s:.0f} s, {exported.peak_mb:.0f} MB at most")
-        figures = measure(read_v2a_checkpoint(path), _engines(out, config), chosen, wanted.repeats)
+        figures = measure_graphs(
+            read_v2a_checkpoint(path), _engines(out, config), chosen, wanted.repeats
+        )
     if wanted.json:
         print(json.dumps(figures | {"export_s": round(exported.wall_s, 1)} | facts))
 
@@ -95,7 +93,7 @@ def chosen_options(config: V2AConfig, own: Tuning, steps: int | None) -> LatentO
     return chosen
 
 
-def measure(
+def measure_graphs(
     checkpoint: V2ACheckpoint,
     engines: Iterator[tuple[str, Engine]],
     options: LatentOptions,
@@ -136,7 +134,8 @@ def measure_stage(
     with torch.no_grad():
         flops = flops_of(module, *(torch.from_numpy(x) for x in inputs.values()))
     sides = {"ours": lambda: engine(**inputs), "torch": lambda: run_torch(module, inputs)}
-    seconds = in_turn(sides, repeats)
+    times_ms = summarise(in_turn(sides, repeats, pause_s=PAUSE_S))
+    seconds = {side: each.median / 1e3 for side, each in times_ms.items()}
     return Stage(
         calls=calls,
         rows=rows,
@@ -197,18 +196,15 @@ def print_stages(config: V2AConfig, options: LatentOptions, stages: dict[str, St
         f"{config.name}: a clip of {config.clip_s:g} s, {options.steps} steps, guidance "
         f"{options.guidance:g}"
     )
-    table = Table("stage", "calls", "rows", "ours s", "torch s", "ceiling s", "share", "parity")
+    rows: list[tuple[object, ...]] = []
     for name, s in stages.items():
         share = f"{s.ceiling_s / s.ours_s:.0%}" if s.ours_s else ""
         seconds = (f"{x:.3f}" for x in (s.ours_s, s.torch_s, s.ceiling_s))
-        parity = f"{s.relative_error:.1e}"
-        table.add_row(name, str(s.calls), str(s.rows), *seconds, share, parity)
-    sums = (
-        f"{sum(getattr(s, key) for s in stages.values()):.3f}"
-        for key in ("ours_s", "torch_s", "ceiling_s")
-    )
-    table.add_row("a clip", "", "", *sums, "", "")
-    console.print(table)
+        rows.append((name, s.calls, s.rows, *seconds, share, f"{s.relative_error:.1e}"))
+    keys = ("ours_s", "torch_s", "ceiling_s")
+    sums = (f"{sum(getattr(s, key) for s in stages.values()):.3f}" for key in keys)
+    columns = ("stage", "calls", "rows", "ours s", "torch s", "ceiling s", "share", "parity")
+    print_table(columns, [*rows, ("a clip", "", "", *sums, "", "")])
 
 
 def _parser() -> argparse.ArgumentParser:

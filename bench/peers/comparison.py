@@ -1,7 +1,7 @@
 """`python -m bench peers`: our token loop beside the same VAB in torch, and beside FoleyGen.
 
 Random weights, one clip, in turn in one process: at the size of the paper on a GPU, at that of the
-shipped model on a processor. Nothing is timed before every peer computes what it should.
+shipped model on a CPU. Nothing is timed before every peer computes what it should.
 """
 
 import argparse
@@ -14,19 +14,19 @@ from typing import Any
 import msgspec
 
 import vab_rt
-from bench.machine import commit, machine, versions
 from bench.models import read_model
-from bench.peers.devices import PRECISIONS, Device, find_device
-from bench.peers.figures import Peer, console, print_ceilings, print_figures, summarise
-from bench.peers.sides import (
-    Sides,
+from bench.peers.contenders import (
+    Contenders,
     check,
     check_compiled,
     num_graph_breaks,
     num_skipped_graphs,
 )
+from bench.peers.devices import PRECISIONS, Device, find_device
+from bench.peers.figures import Peer, figures_of, print_ceilings, print_peers
+from bench.report import PAUSE_S, console, print_facts
 from bench.roofline import GUIDED, Work, autoregressive_work, backbone_work
-from bench.runs import PAUSE_S, at_least_one
+from bench.runs import at_least_one
 from training.model import VAB
 from vab_rt.config import ModelConfig, TokenOptions
 from vab_rt.engines import DEVICES
@@ -35,46 +35,43 @@ from vab_rt.systems.vab import Vab
 
 SIZES = {"full": "vab-encodec", "small": "default"}  # names of recipes
 OURS_ON = (*DEVICES, "torch")
-BUSY = 0.3  # load average above which other work takes a share of the cores
 OPTIONS = TokenOptions(seed=1)
 
 
 def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
-    facts = {"machine": machine(), "versions": versions(), "commit": commit()}
-    for fact in facts.values():
-        console.print(str(fact))
+    facts = print_facts()
     device = find_device(options.precision)
     if options.device == "torch" and device.kind == "cpu":
         raise OptionError("--device torch needs a GPU that torch finds; leave it out here")
     if device.kind == "cpu":
-        console.print("no GPU: every peer runs on the processor")
+        console.print("no GPU: every peer runs on the CPU")
     size = options.size or ("full" if device.kind == "cuda" else "small")
-    figures = measure(device, size, options.repeats, options.device or device.kind)
-    if facts["machine"]["load_average"] > BUSY:
-        console.print("the machine is busy: do not compare these figures")
+    figures = compare_peers(device, size, options.repeats, options.device or device.kind)
     if options.json:
         print(json.dumps(figures | facts))
 
 
-def measure(device: Device, size: str, repeats: int, ours_on: str) -> dict[str, Any]:
+def compare_peers(device: Device, size: str, repeats: int, ours_on: str) -> dict[str, Any]:
     """Ceilings, parity, then time."""
     config = model_of_size(size)
     vab, system = build(SIZES[size], config, device, ours_on)
     roofline, work = device.roofline(), work_of(config, device.number_bytes)
     print_ceilings(f"{device.name}, {device.precision}", roofline, work)
-    sides = Sides(device, vab, system, OPTIONS)
-    errors, columns = check(sides)
+    contenders = Contenders(device, vab, system, OPTIONS)
+    errors, columns = check(contenders)
     # What need not be compiled is shown before minutes are spent on what must be.
-    warm_up(sides, {n: p for n, p in sides.peers(work).items() if not n.endswith("compiled")})
-    errors |= check_compiled(sides, columns)
-    warm_up(sides, {n: p for n, p in sides.peers(work).items() if n.endswith("compiled")})
-    peers = sides.peers(work)
-    figures = summarise(peers, time_in_turn(sides, peers, repeats), roofline)
-    print_figures(figures)
+    warm_up(
+        contenders, {n: p for n, p in contenders.peers(work).items() if not n.endswith("compiled")}
+    )
+    errors |= check_compiled(contenders, columns)
+    warm_up(contenders, {n: p for n, p in contenders.peers(work).items() if n.endswith("compiled")})
+    peers = contenders.peers(work)
+    figures = figures_of(peers, time_in_turn(contenders, peers, repeats), roofline)
+    print_peers(figures)
     facts = {"device": device.name, "precision": device.precision, "size": size}
     facts |= {"ours": system.device, "steps": OPTIONS.steps}
-    figures |= {"parity": errors, "failed": sides.failed}
+    figures |= {"parity": errors, "failed": contenders.failed}
     figures |= {"graph_breaks": num_graph_breaks(), "skipped_graphs": None}
     if device.kind == "cuda":
         figures["skipped_graphs"] = num_skipped_graphs()
@@ -130,15 +127,17 @@ def work_of(config: ModelConfig, number_bytes: int) -> dict[str, Work]:
     }
 
 
-def warm_up(sides: Sides, peers: dict[str, Peer]) -> None:
+def warm_up(contenders: Contenders, peers: dict[str, Peer]) -> None:
     """One clip of each, shown as it comes; one that fails is left out from then on."""
     for name, peer in peers.items():
-        ms = elapsed_ms(sides, name, peer, 0)
+        ms = elapsed_ms(contenders, name, peer, 0)
         if ms is not None:
             console.print(f"warm-up: {name} {ms:.1f} ms")
 
 
-def time_in_turn(sides: Sides, peers: dict[str, Peer], repeats: int) -> dict[str, list[float]]:
+def time_in_turn(
+    contenders: Contenders, peers: dict[str, Peer], repeats: int
+) -> dict[str, list[float]]:
     """Milliseconds of every peer, alternately.
 
     Each turn is printed, so that a run that is cut short has shown what it measured.
@@ -146,7 +145,7 @@ def time_in_turn(sides: Sides, peers: dict[str, Peer], repeats: int) -> dict[str
     times: dict[str, list[float]] = {name: [] for name in peers}
     for turn in range(1, repeats + 1):
         for name in list(times):
-            ms = elapsed_ms(sides, name, peers[name], turn)
+            ms = elapsed_ms(contenders, name, peers[name], turn)
             if ms is None:
                 del times[name]
             else:
@@ -156,10 +155,10 @@ def time_in_turn(sides: Sides, peers: dict[str, Peer], repeats: int) -> dict[str
     return times
 
 
-def elapsed_ms(sides: Sides, name: str, peer: Peer, seed: int) -> float | None:
+def elapsed_ms(contenders: Contenders, name: str, peer: Peer, seed: int) -> float | None:
     """Of one clip; None where the peer fails."""
     time.sleep(PAUSE_S)
-    return sides.attempt(name, lambda: sides.device.elapsed_ms(lambda: peer.run(seed)))
+    return contenders.attempt(name, lambda: contenders.device.elapsed_ms(lambda: peer.run(seed)))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,9 +11,10 @@ from torch._dynamo.utils import counters
 from bench.peers import parity
 from bench.peers.autoregressive import Autoregressive
 from bench.peers.devices import Device
-from bench.peers.figures import Peer, console
+from bench.peers.figures import Peer
 from bench.peers.foleygen import FoleyGen
 from bench.peers.parallel import Parallel
+from bench.report import console
 from bench.roofline import Work
 from training.model import VAB
 from vab_rt.config import TokenOptions
@@ -22,7 +23,7 @@ from vab_rt.systems.vab import Vab
 T = TypeVar("T")
 
 
-class Sides:
+class Contenders:
     """Our system, and both models in torch, plain and compiled.
 
     failed: why a peer is left out, by its name: it cannot be run here, or differs. Ours cannot be
@@ -103,49 +104,51 @@ def num_skipped_graphs() -> int:
     return counters["inductor"]["cudagraph_skips"]
 
 
-def check(sides: Sides) -> tuple[dict[str, float], Tensor | None]:
+def check(contenders: Contenders) -> tuple[dict[str, float], Tensor | None]:
     """Differences of ours, and of FoleyGen in plain PyTorch, from their references; and its columns
     [1, K, T + K], to compare others with. Raises Differs where ours is too large."""
-    limits, features = parity.TOLERANCES[sides.device.precision], sides.features
-    parallel, eager = sides.parallel["eager"], sides.autoregressive["eager"]
-    backbone, require = sides.system.engines["backbone"], parity.require
+    limits, features = parity.TOLERANCES[contenders.device.precision], contenders.features
+    parallel, eager = contenders.parallel["eager"], contenders.autoregressive["eager"]
+    backbone, require = contenders.system.engines["backbone"], parity.require
     errors = {
         "backbone": require(
             "logits (backbone)", parity.logits_error(parallel, features, backbone), limits.logits
         ),
         "steps": require(
             "tokens (steps)",
-            parity.share_unequal_steps(parallel, features, sides.ours),
+            parity.share_unequal_steps(parallel, features, contenders.ours),
             limits.tokens,
         ),
     }
 
     def check_eager() -> Tensor:
-        columns = torch.stack(list(eager.columns(features, sides.options.seed)), 2)  # [1, K, T + K]
+        columns = torch.stack(
+            list(eager.columns(features, contenders.options.seed)), 2
+        )  # [1, K, T + K]
         error = parity.cached_error(eager, features, columns)
         errors["cache"] = require("logits (cache)", error, limits.logits)
         return columns
 
-    columns = sides.attempt("autoregressive_eager", check_eager)
+    columns = contenders.attempt("autoregressive_eager", check_eager)
     print_errors(errors)
     return errors, columns
 
 
-def check_compiled(sides: Sides, columns: Tensor | None) -> dict[str, float]:
+def check_compiled(contenders: Contenders, columns: Tensor | None) -> dict[str, float]:
     """Differences of the compiled FoleyGen; it takes as long as compiling does."""
-    limits, features = parity.TOLERANCES[sides.device.precision], sides.features
-    way, errors = sides.autoregressive["compiled"], {}
+    limits, features = parity.TOLERANCES[contenders.device.precision], contenders.features
+    way, errors = contenders.autoregressive["compiled"], {}
 
     def check_columns(columns: Tensor) -> None:
         error = parity.cached_error(way, features, columns)
         errors["static_cache"] = parity.require("logits (static_cache)", error, limits.logits)
-        share = parity.share_unequal_columns(way, features, sides.options.seed, columns)
+        share = parity.share_unequal_columns(way, features, contenders.options.seed, columns)
         errors["columns"] = parity.require("tokens (columns)", share, limits.tokens)
 
     if columns is None:
-        sides.failed["autoregressive_compiled"] = "there are no columns to compare it with"
+        contenders.failed["autoregressive_compiled"] = "there are no columns to compare it with"
     else:
-        sides.attempt("autoregressive_compiled", lambda: check_columns(columns))
+        contenders.attempt("autoregressive_compiled", lambda: check_columns(columns))
         print_errors(errors)
     return errors
 

@@ -1,12 +1,12 @@
-"""Where the peers run: the first GPU in half precision, or the processor in float32."""
+"""Where the peers run: the first GPU in half precision, or the CPU in float32."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from bench import report
 from bench.machine import machine
 from bench.roofline import Roofline, measure_roofline
 
@@ -39,10 +39,7 @@ class Device:
 
     def elapsed_ms(self, call: Callable[[], object]) -> float:
         self.wait()
-        begin = time.perf_counter()
-        call()
-        self.wait()
-        return 1e3 * (time.perf_counter() - begin)
+        return report.elapsed_ms(lambda: (call(), self.wait()))
 
     def roofline(self) -> Roofline:
         """The peaks of this device in this precision, measured now."""
@@ -62,7 +59,7 @@ class Device:
 
 
 def find_device(precision: str | None = None) -> Device:
-    """The first GPU that torch finds, or else the processor; precision: of the former."""
+    """The first GPU that torch finds, or else the CPU; precision: of the former."""
     if torch.cuda.is_available():
         return Device("cuda", torch.cuda.get_device_name(), precision or "fp16")
     return Device("cpu", str(machine()["cpu"]), "fp32")

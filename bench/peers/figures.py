@@ -1,16 +1,11 @@
 """What `bench peers` prints: every peer's ceilings, and then its time beside them."""
 
-import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
+from bench.report import console, print_table, summarise
 from bench.roofline import Roofline, Work
-
-console = Console(highlight=False)
 
 
 @dataclass(frozen=True)
@@ -23,16 +18,17 @@ class Peer:
     """seed -> one clip's tokens, on the host"""
 
 
-def summarise(
+def figures_of(
     peers: dict[str, Peer], times_ms: dict[str, list[float]], roofline: Roofline
 ) -> dict[str, Any]:
     """Medians beside their ceilings, and how many times ours each of the others takes: None of
     those that were left out."""
-    medians = {name: statistics.median(each) for name, each in times_ms.items()}
-    ceilings = {name: roofline.least_ms(peers[name].work) for name in medians}
-    over = {name: round(ms / medians["ours"], 2) for name, ms in medians.items()}
+    times = summarise(times_ms)
+    ceilings = {name: roofline.least_ms(peers[name].work) for name in times}
+    ours_ms = times["ours"].median
+    over = {name: round(each.median / ours_ms, 2) for name, each in times.items()}
     return {
-        "loop_ms": round(medians["ours"], 3),
+        "loop_ms": round(ours_ms, 3),
         "ceiling_ms": round(ceilings["ours"], 3),
         "parallel_over_autoregressive_eager": over.get("autoregressive_eager"),
         "parallel_over_autoregressive_compiled": over.get("autoregressive_compiled"),
@@ -41,14 +37,14 @@ def summarise(
         "peers": {
             name: {
                 "what": peers[name].what,
-                "ms": round(ms, 3),
-                "worst_ms": round(max(times_ms[name]), 3),
+                "ms": round(each.median, 3),
+                "worst_ms": round(each.worst, 3),
                 "ceiling_ms": round(ceilings[name], 3),
-                "share_of_ceiling": round(ceilings[name] / ms, 3),
+                "share_of_ceiling": round(ceilings[name] / each.median, 3),
                 "gflop": round(peers[name].work.flops / 1e9, 1),
                 "gb": round(peers[name].work.size_bytes / 1e9, 3),
             }
-            for name, ms in medians.items()
+            for name, each in times.items()
         },
         "roofline": vars(roofline),
     }
@@ -60,23 +56,26 @@ def print_ceilings(what: str, roofline: Roofline, work: dict[str, Work]) -> None
         f"ceiling of {what}: {roofline.flops_per_s / 1e12:.3g} TFLOP/s in a matrix product, "
         f"{roofline.bytes_per_s / 1e9:.3g} GB/s in a copy"
     )
-    table = Table("", "GFLOP", "GB", "arithmetic, ms", "memory, ms", "ceiling, ms")
-    for name, each in work.items():
-        table.add_row(
-            name,
-            f"{each.flops / 1e9:.1f}",
-            f"{each.size_bytes / 1e9:.3f}",
-            f"{1e3 * roofline.seconds(each.flops):.3f}",
-            f"{1e3 * roofline.seconds(0, each.size_bytes):.3f}",
-            f"{roofline.least_ms(each):.3f}",
+    rows = []
+    for name, w in work.items():
+        arithmetic_ms, memory_ms = (
+            roofline.least_ms(Work(w.flops, 0)),
+            roofline.least_ms(Work(0, w.size_bytes)),
         )
-    console.print(table)
+        each_ms = (f"{ms:.3f}" for ms in (arithmetic_ms, memory_ms, roofline.least_ms(w)))
+        rows.append((name, f"{w.flops / 1e9:.1f}", f"{w.size_bytes / 1e9:.3f}", *each_ms))
+    print_table(("", "GFLOP", "GB", "arithmetic, ms", "memory, ms", "ceiling, ms"), rows)
 
 
-def print_figures(figures: dict[str, Any]) -> None:
-    table = Table("peer", "what", "ms", "share of its ceiling", "times ours")
-    for name, peer in figures["peers"].items():
-        times = f"{peer['ms'] / figures['loop_ms']:.2f}"
-        share = f"{peer['share_of_ceiling']:.0%}"
-        table.add_row(name, peer["what"], f"{peer['ms']:.1f}", share, times)
-    console.print(table)
+def print_peers(figures: dict[str, Any]) -> None:
+    rows = [
+        (
+            name,
+            p["what"],
+            f"{p['ms']:.1f}",
+            f"{p['share_of_ceiling']:.0%}",
+            f"{p['ms'] / figures['loop_ms']:.2f}",
+        )
+        for name, p in figures["peers"].items()
+    ]
+    print_table(("peer", "what", "ms", "share of its ceiling", "times ours"), rows)

@@ -1,10 +1,11 @@
-"""The same VAB in torch, with the sampling of `bench.torch_sampling`; plain, or compiled."""
+"""The same VAB in torch, plain or compiled: the peer of the loop in every bench."""
 
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
+from bench.torch_sampling import sample, torch_gumbel
 from training.model import VAB
 from vab_rt.config import TokenOptions
 from vab_rt.decoding import remask_count
@@ -53,8 +54,9 @@ class Parallel:
     def advance(
         self, tokens: Tensor, pair: Tensor, num_remask: Tensor, mask_temperature: Tensor
     ) -> Tensor:
-        logits = self.guided(tokens, pair)
-        return draw(tokens, logits, num_remask, mask_temperature, self.options)
+        logits, flat = self.guided(tokens, pair).flatten(1, 2), tokens.flatten(1)
+        step = sample(flat, logits, self.options, mask_temperature, num_remask, torch_gumbel)
+        return step.view_as(tokens)
 
     def guided(self, tokens: Tensor, pair: Tensor) -> Tensor:
         """Logits [B, K, T, V] of both branches of guidance; pair [2B, F, visual_dim]."""
@@ -63,36 +65,3 @@ class Parallel:
 
     def branch_logits(self, tokens: Tensor, pair: Tensor) -> tuple[Tensor, Tensor]:
         return self.vab(tokens.repeat(2, 1, 1), pair, self.branches).float().chunk(2)
-
-
-def draw(
-    tokens: Tensor,
-    logits: Tensor,
-    num_remask: Tensor,
-    mask_temperature: Tensor,
-    options: TokenOptions,
-) -> Tensor:
-    """One sampling step on tokens [B, K, T] and guided logits [B, K, T, V].
-
-    As `bench.torch_sampling.torch_step`, but that what changes from step to step is a tensor, so
-    that all steps share one compiled graph.
-    """
-    size = logits.shape[-1]
-    kept, ids = (
-        (logits / options.temperature)
-        .flatten(1, 2)
-        .topk(min(options.top_k or size, size), sorted=False)
-    )  # [B, N, top-k]
-    winner = (kept + gumbel(kept)).argmax(-1, keepdim=True)
-    token = ids.gather(-1, winner)[..., 0]  # [B, N]
-    log_p = kept.log_softmax(-1).gather(-1, winner)[..., 0]
-    is_masked = tokens.flatten(1) == size
-    confidence = log_p + mask_temperature * gumbel(log_p)
-    confidence = confidence.masked_fill(~is_masked, torch.inf)
-    place = confidence.argsort(dim=-1).argsort()  # [B, N]
-    filled = torch.where(place < num_remask, size, token)
-    return torch.where(is_masked, filled, tokens.flatten(1)).to(torch.int32).view_as(tokens)
-
-
-def gumbel(like: Tensor) -> Tensor:
-    return -torch.empty_like(like).exponential_().log()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from bench.peers.figures import console
+from bench.report import console
 from bench.roofline import GUIDED
 from training.model import VAB
 from vab_rt.config import ModelConfig

@@ -15,10 +15,9 @@ from bench.generate import loop_clip
 from bench.machine import commit, machine, versions
 from bench.roofline import Roofline, backbone_flops, measure_roofline
 from bench.runs import run
-from bench.torch_loop import flops_of, recipe_of, sample
+from bench.torch_loop import flops_of, recipe_of
 from training.configs import read_recipe
 from training.model import VAB
-from vab_rt.config import TokenOptions
 from vab_rt.errors import OptionError
 from vab_rt.media import probe
 from vab_rt.video import Video, read_frames
@@ -73,20 +72,6 @@ def test_a_clip_is_looped(tmp_path):
     images, length_s = read_frames(Video(tmp_path / "long.mp4"), tiny_config())
     assert len(images) == 30  # 12 s at 2.5 Hz
     assert length_s == pytest.approx(12, abs=0.01)
-
-
-def test_sampling_in_torch_keeps_what_is_known():
-    random = torch.Generator().manual_seed(0)
-    tokens = torch.tensor([[[3, 5, 1, 5, 5, 5]]], dtype=torch.int32)  # 5 is [MASK]
-    logits = torch.randn(1, 1, 6, 5, generator=random)
-    options = TokenOptions(top_k=2)
-    filled = sample(tokens, logits, options, 1.0, 2, random)
-    assert filled[0, 0, 0] == 3
-    assert filled[0, 0, 2] == 1
-    assert (filled == 5).sum() == 2
-    best_two = logits.topk(2).indices
-    for t in (1, 3, 4, 5):
-        assert filled[0, 0, t] == 5 or filled[0, 0, t] in best_two[0, 0, t]
 
 
 def test_the_recipe_of_a_model_is_found():

@@ -88,7 +88,7 @@ PLAN = gpu.Plan("tiny", repeats=2, batches=(1, 2))
 
 def test_every_stage_is_beside_its_ceiling(model, system, capsys):
     work = stage_work(Recipe(model=CONFIG, codec=SETTINGS["spectral"]), 4, OPTIONS.steps)
-    figures = gpu.measure(DEVICE, model.vab, system, work, PLAN)
+    figures = gpu.measure_stages(DEVICE, model.vab, system, work, PLAN)
     out = capsys.readouterr().out
     assert out.index("ceiling of stand-in") < out.index("parity:") < out.index("loop_ms")
     assert list(figures["stages"]) == STAGES
@@ -97,7 +97,7 @@ def test_every_stage_is_beside_its_ceiling(model, system, capsys):
     assert list(figures["batches"]) == ["1", "2"]
     for batch in figures["batches"].values():
         assert batch["clips_per_s"] > 0 and batch["equal_tokens"] == 1
-    assert figures["host_us_per_step"] is None  # no launches on a processor
+    assert figures["host_us_per_step"] is None  # no launches on a CPU
     json.dumps(figures)
 
 
@@ -112,7 +112,7 @@ def test_without_a_gpu_it_says_so_and_measures_small_on_the_processor(
     gpu.main(["--repeats", "1", "--json"])
     out = capsys.readouterr().out
     figures = json.loads(out.strip().rpartition("\n")[2])
-    assert "not measured: no GPU; what follows is default on the processor" in out
+    assert "not measured: no GPU; what follows is default on the CPU" in out
     assert figures["gpu_reason"] == "not measured: no GPU"
     assert (figures["model"], figures["precision"], figures["backend"]) == (
         "default",
@@ -128,7 +128,7 @@ def test_without_a_gpu_it_says_so_and_measures_small_on_the_processor(
 def test_around_torchs_backbone_the_loop_alone_is_measured(model, system):
     engines = dataclasses.replace(system.engines, graphs={"backbone": system.engines["backbone"]})
     work = {"token_loop": backbone_work(CONFIG, 2, 4)}
-    figures = gpu.measure(
+    figures = gpu.measure_stages(
         DEVICE, model.vab, dataclasses.replace(system, engines=engines), work, PLAN
     )
     assert list(figures["stages"]) == ["token_loop"]

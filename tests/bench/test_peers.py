@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch", reason="the bench compares with PyTorch: pi
 import msgspec
 from tiny_bundle import tiny_config
 
-from bench.peers import comparison, parity, sides
+from bench.peers import comparison, contenders, parity
 from bench.peers.devices import Device, find_device
 from bench.peers.parallel import Parallel
 from bench.roofline import Roofline
@@ -151,7 +151,7 @@ def small_bench(monkeypatch, vab):
     """The whole command at the size of the tests, nothing compiled or exported."""
     monkeypatch.setattr(comparison, "OPTIONS", OPTIONS)
     monkeypatch.setattr(comparison, "PAUSE_S", 0)
-    monkeypatch.setattr(sides, "compile_step", lambda step: step)
+    monkeypatch.setattr(contenders, "compile_step", lambda step: step)
     monkeypatch.setattr(comparison, "model_of_size", lambda size: CONFIG)
     monkeypatch.setattr(comparison, "find_device", lambda precision: CPU)
     monkeypatch.setattr(Device, "roofline", lambda self: Roofline(1e11, 1e10))
@@ -163,7 +163,7 @@ def test_every_peer_is_beside_ours(small_bench, capsys):
     comparison.main(["--json", "--repeats", "2"])
     out = capsys.readouterr().out
     figures = json.loads(out.strip().rpartition("\n")[2])
-    assert "no GPU: every peer runs on the processor" in out
+    assert "no GPU: every peer runs on the CPU" in out
     assert out.index("ceiling of") < out.index("parity:") < out.index("times ours")
     assert set(KEYS) <= set(figures)
     assert figures["device"] == "test" and figures["size"] == "small"
@@ -196,7 +196,7 @@ def fails(*arguments, **more):
 
 def test_a_peer_that_does_not_run_is_left_out_with_its_reason(small_bench, capsys):
     """What torch.compile makes of a step fails when it is called."""
-    small_bench.setattr(sides, "compile_step", lambda step: fails)
+    small_bench.setattr(contenders, "compile_step", lambda step: fails)
     comparison.main(["--json", "--repeats", "1"])
     out = capsys.readouterr().out
     figures = json.loads(out.strip().rpartition("\n")[2])
@@ -210,7 +210,7 @@ def test_a_peer_that_does_not_run_is_left_out_with_its_reason(small_bench, capsy
 
 def test_a_peer_that_differs_is_left_out_and_so_is_what_depends_on_it(small_bench):
     small_bench.setattr(parity, "cached_error", lambda *_: 0.5)
-    found = comparison.measure(CPU, "small", 1, "cpu")
+    found = comparison.compare_peers(CPU, "small", 1, "cpu")
     assert found["failed"]["autoregressive_eager"].startswith("Differs: not timed: logits (cache)")
     assert found["failed"]["autoregressive_compiled"] == "there are no columns to compare it with"
     assert list(found["peers"]) == ["ours", "eager", "compiled"]
@@ -218,13 +218,13 @@ def test_a_peer_that_differs_is_left_out_and_so_is_what_depends_on_it(small_benc
 
 
 def test_ours_is_never_left_out(small_bench):
-    small_bench.setattr(sides.Sides, "ours", fails)
+    small_bench.setattr(contenders.Contenders, "ours", fails)
     with pytest.raises(RuntimeError, match="no such kernel"):
-        comparison.measure(CPU, "small", 1, "cpu")
+        comparison.compare_peers(CPU, "small", 1, "cpu")
 
 
 def test_each_turn_is_shown_as_it_comes(small_bench, capsys):
-    comparison.measure(CPU, "small", 2, "cpu")
+    comparison.compare_peers(CPU, "small", 2, "cpu")
     lines = capsys.readouterr().out.splitlines()
     shown = [line.split()[:2] for line in lines if line.startswith(("warm-up", "parity", "turn"))]
     assert [" ".join(words) for words in shown] == [
@@ -244,9 +244,9 @@ def test_what_is_not_compiled_is_shown_where_compiling_never_ends(small_bench, c
     def hangs(*arguments, **more):
         raise KeyboardInterrupt
 
-    small_bench.setattr(sides, "compile_step", lambda step: hangs)
+    small_bench.setattr(contenders, "compile_step", lambda step: hangs)
     with pytest.raises(KeyboardInterrupt):
-        comparison.measure(CPU, "small", 1, "cpu")
+        comparison.compare_peers(CPU, "small", 1, "cpu")
     out = capsys.readouterr().out
     assert all(f"warm-up: {name} " in out for name in ("ours", "eager", "autoregressive_eager"))
 
@@ -262,9 +262,9 @@ def test_without_a_gpu_there_is_no_loop_around_torchs_backbone():
 def test_on_a_gpu_our_loop_goes_around_torchs_backbone(precision):
     device = Device("cuda", "test", precision)
     vab, system = comparison.build("default", CONFIG, device, "torch")
-    both = sides.Sides(device, vab, system, OPTIONS)
-    errors, columns = sides.check(both)
-    errors |= sides.check_compiled(both, columns)
+    both = contenders.Contenders(device, vab, system, OPTIONS)
+    errors, columns = contenders.check(both)
+    errors |= contenders.check_compiled(both, columns)
     assert system.device == "cuda, around torch's backbone" and both.failed == {}
     assert errors["backbone"] <= parity.TOLERANCES[precision].logits
     first, again = (both.ours(seed=3)[-1] for _ in range(2))

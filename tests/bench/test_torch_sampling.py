@@ -59,6 +59,11 @@ def test_with_noise_of_its_own_the_asked_number_is_masked_again():
     given = case["tokens"] != 37
     np.testing.assert_array_equal((after == 37).sum(axis=1), case["num_remask"])
     np.testing.assert_array_equal(after[given], case["tokens"][given])
+    apart = case["conditional"] - case["unconditional"]
+    ranks = (-case["unconditional"] - case["guidance"] * apart).argsort(-1).argsort(-1)
+    drawn = ~given & (after != 37)
+    chosen = np.take_along_axis(ranks, after[..., None].clip(0, 36), -1)[..., 0]
+    assert drawn.any() and (chosen[drawn] < case["top_k"]).all()
     noise = torch_gumbel(TOKEN_STREAM, torch.zeros(100_000))
     assert abs(noise.mean().item() - np.euler_gamma) < 0.03
 

@@ -6,7 +6,7 @@ from v2a_checkpoints import write_tiny_v2a
 
 from bench import generate, v2a_mapper
 from bench.roofline import Roofline
-from bench.v2a_mapper import calls_of_clip, main, measure, write_random
+from bench.v2a_mapper import calls_of_clip, main, measure_graphs, write_random
 from training.v2a_mapper.checkpoint import read_v2a_checkpoint
 from training.v2a_mapper.config import read_v2a_recipe
 from training.v2a_mapper.engines import open_system
@@ -52,7 +52,7 @@ def known_peaks(monkeypatch):
 
 
 def test_stages_add_up_to_the_clip(checkpoint, engines, capsys):
-    figures = measure(checkpoint, iter(engines.items()), OPTIONS, repeats=1)
+    figures = measure_graphs(checkpoint, iter(engines.items()), OPTIONS, repeats=1)
     assert {*figures["stages"]} == {*calls_of_clip(checkpoint.config, OPTIONS)}
     for side in ("ours", "torch", "ceiling"):
         total = sum(stage[f"{side}_s"] for stage in figures["stages"].values())
@@ -68,7 +68,7 @@ def test_a_graph_that_differs_is_not_timed(checkpoint, engines):
         return 1.01 * engines["vocoder"](**inputs)
 
     with pytest.raises(SystemExit, match="not timed: vocoder differs from torch by 1.0e-02"):
-        measure(checkpoint, iter([("vocoder", louder)]), OPTIONS, repeats=1)
+        measure_graphs(checkpoint, iter([("vocoder", louder)]), OPTIONS, repeats=1)
 
 
 def test_random_weights_of_a_recipe_are_a_checkpoint(tmp_path):
@@ -103,4 +103,6 @@ def test_it_says_what_it_takes(capsys):
 def test_the_bench_of_vab_sends_others_here(tmp_path):
     folder = make_v2a_bundle(tmp_path / "b")
     with pytest.raises(OptionError, match="is a v2a-mapper, expected a vab.* bench v2a_mapper"):
-        generate.measure(generate.Subject(tmp_path / "x.mp4", str(folder), tmp_path), 1, False)
+        generate.measure_command(
+            generate.Command(tmp_path / "x.mp4", str(folder), tmp_path), 1, False
+        )
