@@ -46,7 +46,13 @@ def work_of(
     """FLOPs of call(example), and bytes of the weights of those parts of `module` that it runs."""
     with parts_run(module) as parts:
         flops = flops_of(call, example)
-    weights = {id(w): w.numel() for part in parts for w in part.parameters(recurse=False)}
+    ran = set(map(id, parts))
+    weights = {
+        id(weight): weight.numel()
+        for part in parts
+        # Of attention that torch computes as one function, the children are not called.
+        for weight in part.parameters(recurse=not any(id(x) in ran for x in part.children()))
+    }
     return Work(flops, number_bytes * sum(weights.values()))
 
 

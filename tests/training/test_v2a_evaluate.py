@@ -252,6 +252,6 @@ def test_a_recipe_without_a_mapper_and_a_clip_of_another_size_are_refused(ready,
     without = msgspec.structs.replace(recipe.model, mapper="none")
     with pytest.raises(OptionError, match="mapper is 'none', expected regression or prior"):
         chain.train(msgspec.structs.replace(recipe, model=without), tmp_path)
-    larger = msgspec.structs.replace(recipe.model, image_size=32)
+    larger = msgspec.structs.replace(recipe.model, image_size=64)
     with pytest.raises(ExportError, match=r"clip\.pt.* expected"):
         chain.train(msgspec.structs.replace(recipe, model=larger), tmp_path)
