@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from heapq import heappop, heappush
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -20,20 +21,19 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vab_rt.errors import MediaError, MediaWarning
-from vab_rt.packets import VideoPacket, frame_s, starts_again, timed_packets
+from vab_rt.packets import VideoPacket, frame_s, may_jump, starts_again, timed_packets
 from vab_rt.paths import address_of
 
 # Above this many pixels (4096 x 2304) frames are decoded by slices: one thread per frame would
 # hold as many 50 to 100 MB frames as there are cores.
 _MAX_FRAME_THREADED_PIXELS = 4096 * 2304
 _MAX_HELD = 100  # packets: more than telling the order of display and decoding two frames take
-_SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # reliably, both ways
 
 
 class Source:
     """An open video file. Its packets are read from the beginning, or from a key frame, as often as
-    one likes: the first of them are held, and containers made for files find back to these. Others
-    are opened again. Only the latest iterator over packets may be used.
+    one likes: the first of them are held, and most containers find back to these. Those made for
+    broadcast are opened again. Only the latest iterator over packets may be used.
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,9 +67,17 @@ class Source:
         """From a key frame that lets this moment be shown; from the beginning where a seek lands
         after it, or cannot be. Raises FFmpegError."""
         if self._seek(seconds):
-            first = next(decode(self._rest(), self.stream, self.path, warn=False), None)
-            if first is not None and first[1] <= seconds and self._seek(seconds):
-                return self._rest()
+            tried: list[VideoPacket] = []
+
+            def noted() -> Iterator[VideoPacket]:
+                for packet in self._rest():
+                    tried.append(packet)
+                    yield packet
+
+            first = next(decode(noted(), self.stream, self.path, warn=False), None)
+            if first is not None and first[1] <= seconds:
+                self.stream.codec_context.flush_buffers()
+                return chain(tried, self._rest())
         return self.packets()
 
     def _rest(self) -> Iterator[VideoPacket]:
@@ -88,7 +96,7 @@ class Source:
             raise
 
     def _seek(self, seconds: Fraction) -> bool:
-        if self.container.format.name not in _SEEKABLE:
+        if may_jump(self.container):
             self.close()
             self._open()
             if starts_again(self.container, self.stream):
@@ -102,7 +110,7 @@ class Source:
         return True
 
     def _found_back(self) -> bool:
-        if self._first is None or self.container.format.name not in _SEEKABLE:
+        if self._first is None or may_jump(self.container):
             return False
         *_, dts = self._first
         if not isinstance(dts, int) or not self._seek(dts * (self.stream.time_base or Fraction(1))):
