@@ -86,7 +86,7 @@ def _body(manifest: Manifest, evaluations: Mapping[str, dict[str, Any]]) -> Iter
     yield from (f"# {manifest.model.name}", "", "Sound for silent video, with vab-rt:", "")
     yield from ("    vab-rt generate in.mp4 out.wav --model FOLDER", "")
     yield from _section("What it was trained on", _list(origin, "not stated"))
-    yield from _section("License", [_text(manifest.license)])
+    yield from _section("Licence", [_text(manifest.license)])
     yield from _section("Measures", _measures(evaluations))
     yield from _section("The model", _list(dict(facts_of(manifest)), "not stated"))
     yield from _section("Its export", _list(export, "not stated"))

@@ -55,11 +55,11 @@ def test_the_card_says_what_the_manifest_says(bundle):
     assert front["license"] == "apache-2.0" and "video-to-audio" in front["tags"]
     card = read_card(after)
     assert card.startswith("# tiny\n")
-    trained, exported = card.split("## License")[0], card.split("## Its export")[1]
+    trained, exported = card.split("## Licence")[0], card.split("## Its export")[1]
     assert "- data: FoleyWorld, 5000 clips\n- codec steps: 1707\n" in trained
     listed = "- checkpoint sha256: b07e\n- verified backbone: 4.7e-06 off torch\n"
     assert f"{listed}- fp8 backbone: 3.1e-02" in exported
-    assert "## License\nApache-2.0\n" in card and "None are given here" in card
+    assert "## Licence\nApache-2.0\n" in card and "None are given here" in card
 
 
 def test_measures_stand_in_tables(bundle, tmp_path):
