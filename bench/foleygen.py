@@ -28,13 +28,13 @@ from training import foleyworld
 from training.command import report, shown
 from training.configs import Recipe, read_recipe
 from training.datasets.clips import TokenisedClips
-from training.datasets.growing import is_older
-from training.datasets.shard_format import write_whole
 from training.evaluation.evaluator import EvalConfig, open_evaluator
 from training.evaluation.models import generate, open_model
 from training.evaluation.reference import Reference, means_of
 from training.evaluation.table import comparison
 from training.fitting import minutes_spent, steps_made
+from training.saving import write_whole
+from training.stage import begin
 from vab_rt.config import GenerateOptions, ModelConfig, TokenOptions
 from vab_rt.errors import DataError, OptionError
 from vab_rt.pipeline import Pipeline
@@ -108,8 +108,7 @@ def trained(
     run: Path, checkpoint: Path, config: ModelConfig, recipe: Recipe, minutes: float
 ) -> FoleyGen:
     """Begins again where the run's tokens were made again."""
-    if is_older(checkpoint, run / "train.npz"):
-        checkpoint.unlink(missing_ok=True)
+    begin(checkpoint, tokens=run / "train.npz")
     clips, validation = (TokenisedClips.load(run / f"{s}.npz") for s in ("train", "validation"))
     stage = train_foleygen(checkpoint, clips, validation, config, recipe.pretrain, minutes)
     report("foleygen", stage)

@@ -15,12 +15,12 @@ from training.codecs.recordings import Recordings, read_recordings, world_sounds
 from training.codecs.settings import read_training
 from training.command import report
 from training.configs import Recipe
-from training.datasets.growing import is_older
 from training.datasets.rendered import Clips, rendered_clips
 from training.fitting import averaged_weights, steps_made
 from training.image_encoder import TINY, ImageEncoder, build_clip
 from training.model import VAB
 from training.motion_training import motion_weights, train_motion
+from training.stage import is_made, stage
 from training.visual_encoder import MotionEncoder
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
@@ -47,7 +47,7 @@ def train_encoders(
         )
     training = read_training(config.codec, recipe.codec_training)
     start = folder / "start.pt"
-    if not is_older(start, *trained_encoders(folder)):
+    if is_made(start, **encoder_files(folder)):
         return visual_parts_of(start, config)
     given = None if images is None else visual_parts_of(images, config)
     clips: Clips | Recordings
@@ -74,11 +74,9 @@ def train_encoders(
     return parts
 
 
-def trained_encoders(folder: Path) -> list[Path]:
-    """The files of codec and visual encoders that are there: of a folder that was copied to
-    another machine without them, none."""
-    names = ("codec", "clip", "motion")
-    return [path for name in names if (path := folder / f"{name}.pt").exists()]
+def encoder_files(folder: Path) -> dict[str, Path]:
+    """Of a folder that was copied to another machine without them, none is there."""
+    return {name: folder / f"{name}.pt" for name in ("codec", "clip", "motion")}
 
 
 def visual_parts_of(images: Path, config: ModelConfig) -> dict[str, nn.Module]:
@@ -101,21 +99,24 @@ def write_start(
     visual: dict[str, nn.Module],
     codec_path: Path,
 ) -> Path:
-    """A checkpoint with trained encoders whose transformer is untrained, made once."""
-    if is_older(path, *trained_encoders(codec_path.parent)):
+    """A checkpoint with trained encoders whose transformer is untrained."""
+
+    def make() -> None:
         codec = build_codec(config, recipe.codec)
         load_codebooks(codec, averaged_weights(codec_path))
         torch.manual_seed(recipe.pretrain.seed)
         vab = VAB(config)
         vab.use_codebooks(codec.codebooks)
         modules = {"vab": vab, "codec": codec, **visual}
-        path.parent.mkdir(exist_ok=True)
         write_checkpoint(path, header_of(recipe, config, codec_path.parent), modules)
+
+    stage(path, make, **encoder_files(codec_path.parent))
     return path
 
 
 def header_of(recipe: Recipe, config: ModelConfig, folder: Path) -> Header:
-    steps = {f"{path.stem}_steps": str(steps_made(path)) for path in trained_encoders(folder)}
+    made = (path for path in encoder_files(folder).values() if path.exists())
+    steps = {f"{path.stem}_steps": str(steps_made(path)) for path in made}
     world = f"FoleyWorld {foleyworld.VERSION}, {recipe.clips} training clips of 10 s, procedural"
     trained_by = {"data": world, "trained_by": "python -m recipes.train"}
     return Header(

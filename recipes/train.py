@@ -10,14 +10,24 @@ leaves retrieval and classes out; v2a-mapper is the other system, see `recipes/v
 import argparse
 from pathlib import Path
 
+import msgspec
+
 from export.build_engines import leave_out_remarks
 from recipes import v2a_mapper, vab
-from recipes.folder import hold_recipe
 from training import distributed
 from training.command import run_command
 from training.configs import read_recipe
+from training.names import readable
+from training.stage import described, differing, read_inputs, write_inputs
 from training.v2a_mapper.config import is_v2a_recipe, read_v2a_recipe
 from vab_rt.errors import OptionError
+from vab_rt.output import UNFINISHED, writing
+
+FREE = {
+    *("pretrain_minutes", "fine_minutes", "contrastive_minutes", "classification_minutes"),
+    *("denoiser_minutes", "evaluated_clips", "options"),
+}
+"""What may change between runs in one folder: no other network learns from what comes of it."""
 
 
 def main(words: list[str] | None = None) -> None:
@@ -82,6 +92,30 @@ def _run_v2a(arguments: argparse.Namespace) -> None:
     hold_recipe(folder, recipe)
     v2a_mapper.run(recipe, folder)
     print(f"checkpoint: {folder / 'ckpt.pt'}\nbundle: {folder / 'bundle'}")
+
+
+def hold_recipe(folder: Path, recipe: msgspec.Struct, **given: Path | str | None) -> None:
+    """Leaves the recipe, and what else was `given`, in `folder`, whose later runs must have the
+    same but for what is FREE. Raises OptionError naming what differs."""
+    path = folder / "recipe.json"
+    with writing(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob(UNFINISHED):  # of a process that was killed
+            leftover.unlink()
+    words = {name: None if value is None else readable(value) for name, value in given.items()}
+    now = described(msgspec.to_builtins(recipe) | words)
+    now = {name: value for name, value in now.items() if FREE.isdisjoint(name.split("."))}
+    if list(folder.iterdir()) == [path]:
+        path.unlink()  # nothing was made yet
+    before = read_inputs(path)
+    if different := differing(before, now):
+        name = different[0]
+        raise OptionError(
+            f"{folder} was begun with {name} {before[name]!r}, expected that and not "
+            f"{now[name]!r} ({len(different)} differ in all); choose another --out, or delete "
+            f"{path} to keep what was made"
+        )
+    write_inputs(path, now)
 
 
 if __name__ == "__main__":

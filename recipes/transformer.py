@@ -12,23 +12,18 @@ from training import distributed, foleyworld
 from training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from training.command import report
 from training.datasets.clips import ClipSource, TokenisedClips
-from training.datasets.growing import Field, Row, drop_older, grow, is_older, read_grown
+from training.datasets.growing import Field, Row, grow, read_grown
 from training.evaluation.held_out import encoded_clips, with_classes
 from training.fitting import averaged_weights, steps_made
 from training.model import VAB
 from training.pretrain import PretrainSettings, pretrain
-from training.saving import save_whole
+from training.stage import hold, stage
 from vab_rt.config import Tuning
 
 
 def encoded(path: Path, start: Path, split: str, count: int) -> TokenisedClips:
     """Clips of a split by the encoders in `start`, kept in `path` until these change."""
     rows = path.with_name(f"{path.stem}-{count}")
-    if not is_older(path, start):
-        kept = TokenisedClips.load(path)
-        if len(kept) == count:
-            shutil.rmtree(rows, ignore_errors=True)
-            return kept
     config, seeds = read_checkpoint(start).config, foleyworld.clip_seeds(split, 0, count)
     fields = {
         "tokens": Field("<i2", (config.num_codebooks, config.num_token_steps)),
@@ -39,10 +34,13 @@ def encoded(path: Path, start: Path, split: str, count: int) -> TokenisedClips:
         for clip in encoded_clips(start, seeds[first:], os.cpu_count() or 1, "cpu"):
             yield Row({"tokens": clip.tokens, "features": clip.features})
 
-    drop_older(rows, start)
-    arrays, _ = read_grown(grow(rows, fields, count, rows_from), ("tokens", "features"))
-    with_classes(arrays["tokens"], arrays["features"], seeds).save(path)
-    shutil.rmtree(rows)
+    def make() -> None:
+        arrays, _ = read_grown(grow(rows, fields, count, rows_from), ("tokens", "features"))
+        with_classes(arrays["tokens"], arrays["features"], seeds).save(path)
+
+    begun = (rows, rows.with_name(f"{rows.name}.partial"))
+    stage(path, make, parts=begun, start=start, clips=count, world=foleyworld.VERSION)
+    shutil.rmtree(rows, ignore_errors=True)
     return TokenisedClips.load(path)
 
 
@@ -56,33 +54,34 @@ def train_model(
     options: Tuning,
 ) -> Path:
     """Pre-train the transformer of `start`; the path of the finished checkpoint, whose model wants
-    to be decoded with these `options`."""
+    to be decoded with these `options`. Raises OptionError where it was begun from another start."""
+    with distributed.rank_zero_first():
+        hold(folder / "vab.pt", start=start.path)
     report(
         f"pretrain {start.config.name}",
         pretrain(folder, clips, validation, start.vab(), settings, minutes),
     )
-    path = folder / "ckpt.pt"
-    if distributed.rank() == 0 and is_older(path, folder / "vab.pt", start.path):
+    if distributed.rank() == 0:
+        finish(folder, start, options)
+    distributed.barrier()
+    return folder / "ckpt.pt"
+
+
+def finish(folder: Path, start: Checkpoint, options: Tuning) -> None:
+    """`folder`/ckpt.pt: `start` with the weights in vab.pt."""
+    path, weights = folder / "ckpt.pt", folder / "vab.pt"
+
+    def make() -> None:
         vab = VAB(start.config)
-        vab.load_state_dict(averaged_weights(folder / "vab.pt"))
+        vab.load_state_dict(averaged_weights(weights))
         modules = {"vab": vab, "codec": start.codec(), **start.visual_parts()}
         made = {
             "date": datetime.date.today().isoformat(),
-            "pretraining_steps": str(steps_made(folder / "vab.pt")),
+            "pretraining_steps": str(steps_made(weights)),
         }
         header = msgspec.structs.replace(start.header.with_provenance(made), options=options)
         write_checkpoint(path, header, modules)
-    elif distributed.rank() == 0:
-        recommend(path, options)
-    distributed.barrier()
-    return path
 
-
-def recommend(path: Path, options: Tuning) -> None:
-    """Write other options into a checkpoint, which stays as old as its weights."""
-    checkpoint = read_checkpoint(path)
-    if checkpoint.header.options == options:
-        return
-    times, header = path.stat(), msgspec.structs.replace(checkpoint.header, options=options)
-    save_whole(path, msgspec.to_builtins(header) | checkpoint.weights)
-    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    if path.exists() and read_checkpoint(path).header.options != options:
+        path.unlink()  # also one of an earlier version, without inputs beside it
+    stage(path, make, weights=weights, start=start.path)

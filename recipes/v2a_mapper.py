@@ -7,7 +7,7 @@ folder; run the command again to go on where it stopped.
 
 import datetime
 import os
-import shutil
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recipes.results import describe, export, is_measured, keep
+from recipes.results import describe, export, keep
 from training import foleyworld
 from training.clip_training import train_clip
 from training.codecs.recordings import read_recordings, world_sounds
 from training.command import report
-from training.datasets.growing import drop_older, is_older
 from training.datasets.rendered import rendered_clips
 from training.evaluation.classifier import KEPT
 from training.fitting import steps_made
 from training.image_encoder import TINY
+from training.stage import stage
 from training.v2a_mapper.autoencoder import (
     load_autoencoder,
     scaling_factor,
@@ -51,15 +51,16 @@ def run(recipe: V2ARecipe, folder: Path) -> None:
     """Train, export and evaluate everything on FoleyWorld, into `folder`."""
     checkpoint = train(recipe, folder)
     export(checkpoint, folder / "bundle")
-    sources = [checkpoint_path(recipe, folder, kind) for kind in MAPPERS]
-    if not is_measured(folder, "generation", recipe.evaluated_clips, *sources):
-        seeds = foleyworld.clip_seeds("test", 0, recipe.evaluated_clips)
-        kept = folder / "evaluated"
-        drop_older(kept, KEPT, *sources)
+    kept, count = folder / "evaluated", recipe.evaluated_clips
+
+    def measure() -> dict:
+        seeds = foleyworld.clip_seeds("test", 0, count)
         result = evaluate(folder, eval_config(folder, kept=kept), seeds, os.cpu_count() or 1)
         write_result(folder, result)
-        keep(folder, "generation", beside_bounds(result, recipe.model.mapper))
-        shutil.rmtree(kept)
+        return beside_bounds(result, recipe.model.mapper)
+
+    both = {kind: checkpoint_path(recipe, folder, kind) for kind in MAPPERS}
+    keep(folder, "generation", measure, parts=[kept], clips=count, classifier=KEPT, **both)
     describe(folder)
 
 
@@ -126,9 +127,12 @@ def trained_clap(recipe: V2ARecipe, folder: Path, pairs: Pairs) -> TinyClap:
 def kept_vectors(folder: Path, clap: TinyClap, pairs: Pairs) -> Tensor:
     """CLAP's vectors of all sounds [N, audio_dim], kept until CLAP or the clips change."""
     path = folder / "vectors.npy"
-    if is_older(path, folder / "clap.pt") or len(np.load(path, mmap_mode="r")) != len(pairs):
+
+    def make() -> None:
         with whole_file(path, force=True) as part, writing(path), part.open("wb") as file:
             np.save(file, sound_vectors(clap, pairs.mels).numpy())
+
+    stage(path, make, clap=folder / "clap.pt", clips=len(pairs))
     return torch.from_numpy(np.load(path, allow_pickle=False))
 
 
@@ -137,8 +141,8 @@ def trained_autoencoder(recipe: V2ARecipe, folder: Path, pairs: Pairs) -> np.nda
     sizes, path = recipe.networks.vae, folder / "latents.npy"
     minutes = recipe.autoencoder_minutes
     report("autoencoder", train_autoencoder(folder, pairs, sizes, recipe.autoencoder, minutes))
-    if is_older(path, folder / "vae.pt") or len(np.load(path, mmap_mode="r")) != len(pairs):
-        write_latents(load_autoencoder(folder / "vae.pt", sizes), pairs, path)
+    vae = load_autoencoder(folder / "vae.pt", sizes)
+    stage(path, partial(write_latents, vae, pairs, path), vae=folder / "vae.pt", clips=len(pairs))
     return np.load(path, mmap_mode="r")
 
 
@@ -160,24 +164,29 @@ def hear(recipe: V2ARecipe, folder: Path, latents: np.ndarray, workers: int) -> 
 
 
 def write_checkpoints(recipe: V2ARecipe, folder: Path, clip: Path, sounds: Sounds) -> Path:
-    """One of each mapper, kept until a part of it changes; the path of the recipe's own."""
+    """One of each mapper; the path of the recipe's own."""
     for kind in MAPPERS:
         path = checkpoint_path(recipe, folder, kind)
-        stages = [folder / f"{name}.pt" for name in (*TRAINED, kind)]
-        if is_older(path, clip, *stages):
-            networks, config = recipe.networks, msgspec.structs.replace(recipe.model, mapper=kind)
-            vae_sizes = networks.vae | {"scaling_factor": sounds.scale}
-            modules = {
-                "image_encoder": load_picture_encoder(clip, config),
-                "mapper": load_mapper(folder / f"{kind}.pt", config, networks.mapper),
-                "unet": load_denoiser(folder / "unet.pt", networks.unet),
-                "vae": load_autoencoder(folder / "vae.pt", vae_sizes),
-                "vocoder": load_vocoder(folder / "vocoder.pt", networks.vocoder),
-            }
-            networks = msgspec.structs.replace(networks, vae=vae_sizes)
-            header = header_of(recipe, folder, kind, networks)
-            write_v2a_checkpoint(path, header, modules, sounds.null)
+        networks = {name: folder / f"{name}.pt" for name in (*TRAINED, kind)}
+        make = partial(write_one, path, recipe, folder, kind, clip, sounds)
+        stage(path, make, clip=clip, options=recipe.options, **networks)
     return checkpoint_path(recipe, folder, recipe.model.mapper)
+
+
+def write_one(
+    path: Path, recipe: V2ARecipe, folder: Path, kind: str, clip: Path, sounds: Sounds
+) -> None:
+    networks, config = recipe.networks, msgspec.structs.replace(recipe.model, mapper=kind)
+    vae_sizes = networks.vae | {"scaling_factor": sounds.scale}
+    modules = {
+        "image_encoder": load_picture_encoder(clip, config),
+        "mapper": load_mapper(folder / f"{kind}.pt", config, networks.mapper),
+        "unet": load_denoiser(folder / "unet.pt", networks.unet),
+        "vae": load_autoencoder(folder / "vae.pt", vae_sizes),
+        "vocoder": load_vocoder(folder / "vocoder.pt", networks.vocoder),
+    }
+    networks = msgspec.structs.replace(networks, vae=vae_sizes)
+    write_v2a_checkpoint(path, header_of(recipe, folder, kind, networks), modules, sounds.null)
 
 
 def checkpoint_path(recipe: V2ARecipe, folder: Path, kind: str) -> Path:

@@ -1,12 +1,13 @@
 """The chain of a recipe of VAB, on FoleyWorld or, from the tokens on, on clips of one's own."""
 
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from recipes import coarse_to_fine
 from recipes.encoders import train_encoders, write_start
-from recipes.results import describe, evaluate_bundle, export, is_measured, keep
+from recipes.results import describe, evaluate_bundle, export, keep
 from recipes.transformer import encoded, train_model
 from training import distributed, evaluate
 from training.checkpoint import read_checkpoint
@@ -15,9 +16,9 @@ from training.command import report
 from training.configs import Recipe
 from training.contrastive import finetune_contrastive, start_from
 from training.datasets.clips import ClipSource, TokenisedClips
-from training.datasets.growing import is_older
 from training.datasets.shards import open_shards
 from training.representation import MODALITIES
+from training.stage import begin
 from vab_rt.errors import OptionError
 
 
@@ -36,18 +37,16 @@ def run(recipe: Recipe, folder: Path, images: Path | None = None) -> None:
             folder / "validation.npz", start, "validation", recipe.validation_clips
         )
     settings, minutes = recipe.pretrain, recipe.pretrain_minutes
-    begin = read_checkpoint(start)
     options = recipe.options_of(recipe.model)
-    checkpoint = train_model(folder, begin, clips, validation, settings, minutes, options)
+    checkpoint = train_model(
+        folder, read_checkpoint(start), clips, validation, settings, minutes, options
+    )
     if distributed.rank() == 0:
         finetune(recipe, folder, checkpoint, clips)
         export(checkpoint, folder / "bundle")
         evaluate_bundle(recipe, folder)
         held_out = encoded(folder / "test.npz", start, "test", recipe.evaluated_clips)
-        sources = (folder / "test.npz", *finetuned_weights(folder))
-        tasks = ("retrieval", "classification")
-        if not all(is_measured(folder, task, len(held_out), *sources) for task in tasks):
-            evaluate_finetuned(folder, checkpoint, held_out)
+        evaluate_finetuned(folder, checkpoint, held_out)
         describe(folder)
 
 
@@ -56,19 +55,19 @@ def run_on_shards(recipe: Recipe, folder: Path, start: Path, shards: str, held_o
 
     Of a coarse-to-fine model training alone: it represents and generates nothing by itself.
     """
-    begin = read_checkpoint(start)
-    if begin.config != recipe.model:
+    given = read_checkpoint(start)
+    if given.config != recipe.model:
         raise OptionError(
-            f"{start} is of the model {begin.config.name}, expected {recipe.model.name} of the "
+            f"{start} is of the model {given.config.name}, expected {recipe.model.name} of the "
             "recipe with the same facts; start from a checkpoint of the same recipe"
         )
-    clips = open_shards(shards, begin)
-    validation = open_shards(held_out, begin).in_memory() if held_out else None
-    own = {"transformer_data": f"{len(clips)} clips of {begin.config.clip_s:g} s of one's own"}
-    begin = msgspec.structs.replace(begin, header=begin.header.with_provenance(own))
+    clips = open_shards(shards, given)
+    validation = open_shards(held_out, given).in_memory() if held_out else None
+    own = {"transformer_data": f"{len(clips)} clips of {given.config.clip_s:g} s of one's own"}
+    given = msgspec.structs.replace(given, header=given.header.with_provenance(own))
     options = recipe.options_of(recipe.model)
     checkpoint = train_model(
-        folder, begin, clips, validation, recipe.pretrain, recipe.pretrain_minutes, options
+        folder, given, clips, validation, recipe.pretrain, recipe.pretrain_minutes, options
     )
     if distributed.rank() == 0 and not recipe.model.given_codebooks:
         finetune(recipe, folder, checkpoint, clips)
@@ -79,11 +78,10 @@ def run_on_shards(recipe: Recipe, folder: Path, start: Path, shards: str, held_o
 
 
 def finetune(recipe: Recipe, folder: Path, checkpoint: Path, clips: ClipSource) -> None:
-    """Retrieval, and classes where the clips have any; of an older checkpoint they begin again."""
-    contrastive = folder / "contrastive.pt"
-    for path in finetuned_weights(folder):
-        if is_older(path, checkpoint):
-            path.unlink(missing_ok=True)
+    """Retrieval, and classes where the clips have any; of other weights they begin again."""
+    contrastive, weights = folder / "contrastive.pt", folder / "vab.pt"
+    for path in (contrastive, *(weights_path(folder, modality) for modality in MODALITIES)):
+        begin(path, weights=weights)
     vab, minutes = (
         read_checkpoint(checkpoint).vab().to(distributed.device()),
         recipe.contrastive_minutes,
@@ -98,15 +96,12 @@ def finetune(recipe: Recipe, folder: Path, checkpoint: Path, clips: ClipSource) 
         report(f"classify {modality}", stage)
 
 
-def finetuned_weights(folder: Path) -> list[Path]:
-    return [
-        folder / "contrastive.pt",
-        *(weights_path(folder, modality) for modality in MODALITIES),
-    ]
-
-
 def evaluate_finetuned(folder: Path, checkpoint: Path, clips: TokenisedClips) -> None:
     contrastive = folder / "contrastive.pt"
-    keep(folder, "retrieval", evaluate.evaluate_retrieval(checkpoint, contrastive, clips))
+    of = {"tokens": clips.tokens, "features": clips.features, "labels": clips.labels}
+    found = partial(evaluate.evaluate_retrieval, checkpoint, contrastive, clips)
+    keep(folder, "retrieval", found, contrastive=contrastive, **of)
     if clips.labels.shape[1]:
-        keep(folder, "classification", evaluate.evaluate_classification(checkpoint, folder, clips))
+        classes = partial(evaluate.evaluate_classification, checkpoint, folder, clips)
+        of |= {modality: weights_path(folder, modality) for modality in MODALITIES}
+        keep(folder, "classification", classes, **of)

@@ -1,5 +1,6 @@
 """Small checkpoints with random weights, for the tests of the exporter."""
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -59,6 +60,11 @@ def tiny_checkpoint(config: ModelConfig, seed: int = 0) -> dict[str, Any]:
         "licence": "Apache-2.0",
         "provenance": {"data": "none, random weights"},
     }
+
+
+def save_average(path: Path, module: nn.Module) -> None:
+    """What training leaves of a module in `path`."""
+    torch.save({"average": {"weights": module.state_dict(), "count": 1}, "step": 1}, path)
 
 
 @torch.no_grad()

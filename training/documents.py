@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from training.datasets.shard_format import write_whole
+from training.saving import write_whole
 from vab_rt.errors import DataError, OutputError
 
 PAPER = Path(__file__).parents[1] / "docs" / "PAPER.md"

@@ -4,6 +4,7 @@ The paper found that it does not converge (section 3.4, appendix C.3); a row of 
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from torch import Tensor, nn
 from training import contrastive, pretrain
 from training.contrastive import ContrastiveSettings, Retriever, matching_loss
 from training.datasets.clips import ClipSource
-from training.datasets.growing import is_older
 from training.fitting import (
     EMA,
     averaged_weights,
@@ -26,6 +26,7 @@ from training.model import VAB
 from training.pretrain import PretrainSettings, make_optimizers, masked_loss
 from training.representation import augmented
 from training.saving import save_whole
+from training.stage import stage
 
 LEFT = {"vab.pt": "vab.", "contrastive.pt": "retriever."}
 """The files that it leaves, as the two stages leave them apart, and whose weights are in each."""
@@ -105,7 +106,6 @@ def leave_apart(folder: Path) -> None:
     path = folder / "joint.pt"
     weights, steps = averaged_weights(path), steps_made(path)
     for name, prefix in LEFT.items():
-        if not is_older(folder / name, path):
-            continue
         own = {n.removeprefix(prefix): x for n, x in weights.items() if n.startswith(prefix)}
-        save_whole(folder / name, {"average": {"weights": own, "count": steps}, "step": steps})
+        content = {"average": {"weights": own, "count": steps}, "step": steps}
+        stage(folder / name, partial(save_whole, folder / name, content), joint=path)

@@ -31,6 +31,12 @@ def save_whole(path: Path, content: dict[str, Any]) -> None:
             raise OSError(str(error).partition("\n")[0]) from error
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes a file that appears whole or not at all. Raises OutputError."""
+    with whole_file(path, force=True) as part, writing(path):
+        part.write_bytes(data)
+
+
 def arrays_once(
     path: Path | None, make: Callable[[], dict[str, NDArray[Any]]]
 ) -> dict[str, NDArray[Any]]:

@@ -18,8 +18,8 @@ from recipes.ablations.rows import ROWS, Ablations, digest, read_ablations
 from recipes.ablations.run import Run
 from recipes.ablations.stages import run_row
 from training.command import run_command
-from training.datasets.shard_format import write_whole
 from training.documents import PAPER, marks, write_between
+from training.saving import write_whole
 from vab_rt.errors import DataError, OptionError, VabError
 
 DOCUMENT = PAPER

@@ -11,19 +11,18 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch")
 
-from recipes.folder import hold_recipe
-from recipes.results import is_measured
-from recipes.train import main
+from recipes.train import hold_recipe, main
 from recipes.vab import evaluate_finetuned, finetune, run
 from training import evaluate
 from training.checkpoint import read_checkpoint
 from training.configs import CONFIGS, read_recipe
 from training.datasets.clips import TokenisedClips
+from training.stage import is_made
 from training.v2a_mapper.config import is_v2a_recipe, read_v2a_recipe
 from vab_rt.bundle import open_bundle
 from vab_rt.card import read_card
 from vab_rt.config import Tuning
-from vab_rt.errors import BundleError, DataError, OptionError
+from vab_rt.errors import DataError, OptionError
 
 
 @pytest.mark.parametrize("name", ["vab-encodec", "vab-dac", "vab-dac-test", "vab-dac-coarse2fine"])
@@ -33,24 +32,53 @@ def test_a_model_that_is_not_trained_here_is_refused_before_any_work(name, tmp_p
     assert not (tmp_path / "run").exists()
 
 
-def test_an_unknown_recipe_lists_the_known_ones():
-    with pytest.raises(OptionError, match="default, vab-dac"):
-        read_recipe("defualt")
+TINY = """
+rendered_clips = 4
+clips = 6
+validation_clips = 2
+evaluated_clips = 4
+codec_minutes = 0.02
+clip_minutes = 0.02
+contrastive_minutes = 0.01
+classification_minutes = 0.01
+[model]
+name = "tiny"
+codec = "spectral"
+image_encoder = "resnet-tiny-64"
+image_size = 32
+visual_dim = 8
+codebook_size = 9
+code_dim = 288
+width = 16
+layers = 2
+expert_layers = 1
+heads = 2
+alibi = "time"
+[codec]
+decoder_width = 16
+decoder_blocks = 1
+[codec_training]
+batch = 2
+[pretrain]
+batch = 2
+epochs = 1
+warm_up = 0.03
+validate_every = 1
+[contrastive]
+batch = 2
+warm_up = 0.03
+[classification]
+batch = 2
+"""
 
 
-def test_an_unknown_key_is_named_with_its_file(tmp_path):
-    path = tmp_path / "mine.toml"
-    path.write_text("clip_minuets = 3\n[model]\nname = 'x'\n")
-    with pytest.raises(OptionError, match=r"mine\.toml.*clip_minuets"):
-        read_recipe(str(path))
+def of(name, options):
+    """A recipe of training/configs with other options."""
+    text = re.sub(r"\[options\].*\n(\w+ = .*\n)*", "", (CONFIGS / f"{name}.toml").read_text())
+    return f"{text}\n[options]\n{options}\n".encode()
 
 
-def test_a_model_that_cannot_be_is_refused(tmp_path):
-    text = (CONFIGS / "default.toml").read_text()
-    path = tmp_path / "mine.toml"
-    path.write_text(text.replace("heads = 4", "heads = 7"))
-    with pytest.raises((OptionError, BundleError), match="not a multiple of heads 7"):
-        read_recipe(str(path))
+MODEL = b"\n" + TINY[TINY.index("[model]") :].encode()
 
 
 @pytest.mark.parametrize(
@@ -58,33 +86,37 @@ def test_a_model_that_cannot_be_is_refused(tmp_path):
     [
         (b"[model]\nname = '\xff'\n", "utf-8"),
         (b"[model\n", "line 1"),
+        (b"clip_minuets = 3\n[model]\nname = 'x'\n", "clip_minuets"),
+        (MODEL.replace(b"heads = 2", b"heads = 7"), "not a multiple of heads 7"),
         (b"[contrastive]\nbatch = 1\n[model]\nname = 'x'\n", "batch is 1, expected at least 2"),
         (b"[networks]\n[model]\nname = 'x'\n", "of a V2A-Mapper, expected one of VAB"),
+        (b"clips = 0" + MODEL, "clips is 0, expected at least 1"),
+        (b"evaluated_clips = 1" + MODEL, "evaluated_clips is 1, expected at least 2"),
+        (b"codec_minutes = -3" + MODEL, "codec_minutes is -3, expected more than 0"),
+        (b"pretrain_minutes = inf" + MODEL, "pretrain_minutes is inf, expected more than 0"),
+        (
+            b"fine_minutes = 1\n[fine_pretrain]\nwarm_up = 9\n" + MODEL,
+            "fine_pretrain warm_up is 9 and minutes are its budget",
+        ),
+        (of("default", "fine_steps = 36"), "fine_steps is 36, which vab-tiny has no use for"),
+        (of("default", "guidence = 2"), "guidence"),
+        (of("default", "steps = 0"), "steps is 0, expected 1 to 1024"),
+        (
+            of("vab-dac-coarse2fine", "guidance = 2"),
+            "options has guidance, expected fine_steps alone",
+        ),
     ],
 )
-def test_a_file_that_is_no_recipe_is_named(content, message, tmp_path):
+def test_a_mistake_in_a_recipe_is_named_with_its_file(content, message, tmp_path):
     path = tmp_path / "mine.toml"
     path.write_bytes(content)
     with pytest.raises(OptionError, match=rf"mine\.toml: .*{message}"):
         read_recipe(str(path))
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("clips = 0", "clips is 0, expected at least 1"),
-        ("evaluated_clips = 1", "evaluated_clips is 1, expected at least 2"),
-        ("codec_minutes = -3", "codec_minutes is -3, expected more than 0"),
-        ("pretrain_minutes = inf", "pretrain_minutes is inf, expected more than 0"),
-        ("[fine_pretrain]\nwarm_up = 9\n", "fine_pretrain warm_up is 9 and minutes are its budget"),
-    ],
-)
-def test_counts_and_minutes_are_checked_before_any_work(line, message, tmp_path):
-    path = tmp_path / "mine.toml"
-    minutes = "fine_minutes = 1\n" if "fine" in line else ""
-    path.write_text(f"{minutes}{line}\n{TINY[TINY.index('[model]') :]}")
-    with pytest.raises(OptionError, match=message):
-        read_recipe(str(path))
+def test_an_unknown_recipe_lists_the_known_ones():
+    with pytest.raises(OptionError, match="default, vab-dac"):
+        read_recipe("defualt")
 
 
 @pytest.mark.parametrize(
@@ -139,23 +171,6 @@ def test_fine_steps_are_of_the_fine_model():
     assert recipe.options_of(recipe.fine) == Tuning(fine_steps=24)
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("default", "fine_steps = 36", "fine_steps is 36, which vab-tiny has no use for"),
-        ("default", "guidence = 2", "guidence"),
-        ("default", "steps = 0", "steps is 0, expected 1 to 1024"),
-        ("vab-dac-coarse2fine", "guidance = 2", "options has guidance, expected fine_steps alone"),
-    ],
-)
-def test_options_that_a_model_has_no_use_for_are_refused(name, options, message, tmp_path):
-    path = tmp_path / "mine.toml"
-    without = re.sub(r"\[options\].*\n(\w+ = .*\n)*", "", (CONFIGS / f"{name}.toml").read_text())
-    path.write_text(f"{without}\n[options]\n{options}\n")
-    with pytest.raises(OptionError, match=message):
-        read_recipe(str(path))
-
-
 @pytest.mark.parametrize("name", ["default", "vab-dac-small"])
 @pytest.mark.parametrize("minutes", ["nan", "0", "-3"])
 def test_minutes_of_no_length_are_refused_before_any_work(name, minutes, tmp_path, capsys):
@@ -164,46 +179,6 @@ def test_minutes_of_no_length_are_refused_before_any_work(name, minutes, tmp_pat
     error = capsys.readouterr().err
     assert ended.value.code == 1 and "_minutes is" in error and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
-
-
-TINY = """
-rendered_clips = 4
-clips = 6
-validation_clips = 2
-evaluated_clips = 4
-codec_minutes = 0.02
-clip_minutes = 0.02
-contrastive_minutes = 0.01
-classification_minutes = 0.01
-[model]
-name = "tiny"
-codec = "spectral"
-image_encoder = "resnet-tiny-64"
-image_size = 32
-visual_dim = 8
-codebook_size = 9
-code_dim = 288
-width = 16
-layers = 2
-expert_layers = 1
-heads = 2
-alibi = "time"
-[codec]
-decoder_width = 16
-decoder_blocks = 1
-[codec_training]
-batch = 2
-[pretrain]
-batch = 2
-epochs = 1
-warm_up = 0.03
-validate_every = 1
-[contrastive]
-batch = 2
-warm_up = 0.03
-[classification]
-batch = 2
-"""
 
 
 @pytest.fixture(scope="module")
@@ -268,29 +243,23 @@ def test_every_recipe_is_held_and_found_the_same(path, tmp_path):
         (tmp_path / "codec.pt").touch()
 
 
-def test_figures_are_of_as_many_clips_and_no_older_than_the_model(tmp_path):
-    result, model = tmp_path / "evaluation-generation.json", tmp_path / "backbone.onnx"
-    model.touch()
-    assert not is_measured(tmp_path, "generation", 5, model)
-    for text in ("", "[]", '{"clips": 4}'):
-        result.write_text(text)
-        assert not is_measured(tmp_path, "generation", 5, model)
-    result.write_text('{"clips": 5}')
-    assert is_measured(tmp_path, "generation", 5, model)
-    os.utime(model, (2e9, 2e9))
-    assert not is_measured(tmp_path, "generation", 5, model)
-
-
-def test_other_clips_of_ones_own_are_measured_anew(tmp_path, monkeypatch):
-    """As many as before, by weights that were not trained since."""
-    found = iter([0.1, 0.2])
+def test_figures_are_taken_once_of_the_same_clips_and_weights(tmp_path, monkeypatch):
+    found = iter([0.1, 0.2, 0.3])
     monkeypatch.setattr(evaluate, "evaluate_retrieval", lambda *_: {"clips": 1, "r1": next(found)})
-    (tmp_path / "contrastive.pt").touch()
-    arrays = (np.zeros((1, 2, 3), np.int16), np.zeros((1, 2, 4), np.float16))
-    for r1 in (0.1, 0.2):
-        clips = TokenisedClips(*arrays, np.zeros((1, 0), np.float32))
-        evaluate_finetuned(tmp_path, tmp_path / "ckpt.pt", clips)
-        assert json.loads((tmp_path / "evaluation-retrieval.json").read_text())["r1"] == r1
+    path, none = tmp_path / "evaluation-retrieval.json", np.zeros((1, 0), np.float32)
+
+    def measured(token):
+        arrays = (np.full((1, 2, 3), token, np.int16), np.zeros((1, 2, 4), np.float16))
+        evaluate_finetuned(tmp_path, tmp_path / "ckpt.pt", TokenisedClips(*arrays, none))
+        return json.loads(path.read_text())["r1"]
+
+    for name in ("ckpt.pt", "contrastive.pt"):
+        (tmp_path / name).touch()
+    assert measured(0) == measured(0) == 0.1
+    assert measured(1) == 0.2  # as many clips as before
+    assert is_made(path, checkpoint=tmp_path / "ckpt.pt")
+    (tmp_path / "ckpt.pt").write_text("trained since")
+    assert not is_made(path, checkpoint=tmp_path / "ckpt.pt") and measured(1) == 0.3
 
 
 def test_minutes_may_change_and_a_mistake_may_be_mended(tmp_path):
@@ -310,6 +279,10 @@ def test_minutes_may_change_and_a_mistake_may_be_mended(tmp_path):
     (tmp_path / "other" / "codec.pt").touch()
     with pytest.raises(OptionError, match=r"begun with start None, expected that and not 'a\.pt'"):
         hold_recipe(tmp_path / "other", recipe, start="a.pt")
+    hold_recipe(tmp_path / "third", recipe, start="a.pt")
+    (tmp_path / "third" / "codec.pt").touch()
+    with pytest.raises(OptionError, match=r"begun with start 'a\.pt', expected that and not None"):
+        hold_recipe(tmp_path / "third", recipe, start=None)
     (tmp_path / "run" / "recipe.json").write_text("{")
     with pytest.raises(DataError, match=r"recipe\.json cannot be read .*delete it"):
         hold_recipe(tmp_path / "run", recipe)
@@ -335,7 +308,7 @@ def test_fine_tuning_of_an_older_checkpoint_begins_again_and_does_without_classe
     recipe, made = read_recipe(str(finished / "tiny.toml")), finished / "run"
     clips = TokenisedClips.load(made / "train.npz")
     unlabelled = msgspec.structs.replace(clips, labels=clips.labels[:, :0])
-    for name in ("ckpt.pt", "contrastive.pt", "classify-a.pt"):
+    for name in ("ckpt.pt", "vab.pt", "contrastive.pt", "classify-a.pt"):
         shutil.copy(made / name, tmp_path)
     os.utime(tmp_path / "contrastive.pt", (1, 1))
     os.utime(tmp_path / "classify-a.pt", (1, 1))

@@ -6,11 +6,13 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch")
 
-from checkpoints import tiny_checkpoint, tiny_config
+from checkpoints import save_average, tiny_checkpoint, tiny_config
 
 from recipes import encoders, results, transformer
 from training.checkpoint import MOTION, read_checkpoint
 from training.configs import Recipe
+from training.pretrain import PretrainSettings
+from training.stage import hold
 from training.visual_encoder import MotionEncoder
 from vab_rt.bundle import open_bundle
 from vab_rt.config import TokenOptions, Tuning
@@ -78,19 +80,25 @@ def test_a_start_of_other_encoders_is_refused(changes, said, folder):
 
 
 def test_other_options_are_written_into_a_checkpoint_and_its_bundle(folder):
-    """Weights and their date stay: nothing is trained again."""
-    path, bundle = folder / "start.pt", folder / "bundle"
-    before = path.stat().st_mtime_ns
-    results.export(path, bundle)
-    made = (bundle / "vab.json").stat().st_mtime_ns
-    transformer.recommend(path, Tuning())
-    results.export(path, bundle)
-    assert (bundle / "vab.json").stat().st_mtime_ns == made
-    transformer.recommend(path, Tuning(steps=8))
-    results.export(path, bundle)
-    assert path.stat().st_mtime_ns == before
-    assert read_checkpoint(path).header.options == Tuning(steps=8)
+    """Nothing is trained again, and nothing exported of the same."""
+    start, bundle, made = read_checkpoint(folder / "start.pt"), folder / "bundle", []
+    save_average(folder / "vab.pt", start.vab())
+    for options in (Tuning(), Tuning(), Tuning(steps=8)):
+        transformer.finish(folder, start, options)
+        results.export(folder / "ckpt.pt", bundle)
+        made.append([x.stat().st_mtime_ns for x in (folder / "ckpt.pt", bundle / "vab.json")])
+    assert made[0] == made[1] and not set(made[1]) & set(made[2])
+    assert read_checkpoint(folder / "ckpt.pt").header.options == Tuning(steps=8)
     assert open_bundle(str(bundle)).manifest.defaults == TokenOptions(steps=8)
     expected = tiny_checkpoint(CONFIG)["vab"]
-    found = read_checkpoint(path).vab().state_dict()
+    found = read_checkpoint(folder / "ckpt.pt").vab().state_dict()
     assert all(torch.equal(x, found[name]) for name, x in expected.items())
+
+
+def test_a_transformer_is_not_mixed_with_tokens_of_other_encoders(folder):
+    start = read_checkpoint(folder / "start.pt")
+    hold(folder / "vab.pt", start=start.path)
+    save_average(folder / "vab.pt", start.vab())
+    torch.save(tiny_checkpoint(TWO_STREAMS), folder / "start.pt")
+    with pytest.raises(OptionError, match=r"vab\.pt was made of another start"):
+        transformer.train_model(folder, start, None, None, PretrainSettings(), 1, Tuning())

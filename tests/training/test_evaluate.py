@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch")
 
-from checkpoints import tiny_checkpoint, tiny_config
+from checkpoints import save_average, tiny_checkpoint, tiny_config
 
 from training import foleyworld
 from training.checkpoint import read_checkpoint
@@ -54,10 +54,6 @@ MEASURES = {"class_agreement", "onset_f1_100ms", "onset_f1_50ms", "fad", "kld"}
 BOUNDS = {"ground_truth", "reconstruction", "floor", "shuffled", "shuffled_in_class", "silence"}
 RHYTHMS = {"metronome", "metronome_0.2s"}
 SEEDS = foleyworld.clip_seeds("validation", 0, 2)
-
-
-def save_average(path, module):
-    torch.save({"average": {"weights": module.state_dict(), "count": 1}, "step": 1}, path)
 
 
 @pytest.fixture(scope="module")

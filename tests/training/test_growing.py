@@ -1,13 +1,11 @@
 """Arrays that grow row by row: cut anywhere, they go on with whole rows."""
 
-import os
-
 import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="training needs torch")
 
-from training.datasets.growing import NOTES, Field, Row, drop_older, grow, read_grown
+from training.datasets.growing import NOTES, Field, Row, grow, read_grown
 
 FIELDS = {"a": Field("<i2", (3,)), "b": Field("<f4", (2, 2))}
 COUNT = 5
@@ -71,16 +69,3 @@ def test_notes_that_are_fewer_than_rows_are_damage(tmp_path):
     notes.write_text("".join(notes.read_text().splitlines(keepends=True)[:2]))
     with pytest.raises(ValueError, match=r"notes\.jsonl has 2 lines"):
         read_grown(tmp_path / "rows", ("a", "b"))
-
-
-def test_only_what_is_older_than_a_source_is_dropped(tmp_path):
-    partial = begun(tmp_path / "rows")
-    source, newer = tmp_path / "start.pt", tmp_path / "classifier.npz"
-    source.touch()
-    os.utime(source, (0, 0))
-    drop_older(tmp_path / "rows", source)
-    assert partial.exists()
-    newer.touch()
-    os.utime(newer, (2e9, 2e9))
-    drop_older(tmp_path / "rows", source, newer)
-    assert not partial.exists()

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("torch", reason="training needs torch")
 
-from recipes.folder import hold_recipe
+from recipes.train import hold_recipe
 from training.command import run_command
 from training.configs import read_recipe
 from training.names import readable

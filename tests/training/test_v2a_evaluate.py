@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 pytest.importorskip("diffusers", reason="pip install diffusers")
 pytest.importorskip("transformers", reason="pip install transformers")
 
+from checkpoints import save_average
 from torch.nn import functional as F
 from v2a_checkpoints import MAPPER, UNET, VAE, VOCODER, tiny_v2a_config, write_tiny_v2a
 
@@ -32,10 +33,6 @@ from vab_rt.errors import DataError, ExportError, OptionError
 
 SEEDS = foleyworld.clip_seeds("validation", 0, 2)
 WIDE = tiny_v2a_config(clip_s=10.0)
-
-
-def save_average(path, module):
-    torch.save({"average": {"weights": module.state_dict(), "count": 1}, "step": 1}, path)
 
 
 @pytest.fixture(scope="module")

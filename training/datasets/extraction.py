@@ -15,8 +15,8 @@ from training.datasets.shard_format import (
     clip_facts,
     read_index,
     write_index,
-    write_whole,
 )
+from training.saving import write_whole
 from vab_rt.config import ModelConfig
 from vab_rt.errors import DataError
 from vab_rt.output import writing

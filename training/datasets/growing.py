@@ -3,7 +3,6 @@
 import io
 import json
 import math
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -85,19 +84,6 @@ def read_grown(folder: Path, names: tuple[str, ...]) -> tuple[dict[str, NDArray[
     if any(len(array) != len(notes) for array in arrays.values()):
         raise ValueError(f"{NOTES} has {len(notes)} lines")
     return arrays, notes
-
-
-def is_older(path: Path, *sources: Path) -> bool:
-    """Whether `path` is missing or was made before one of the files it comes from."""
-    newest = max((source.stat().st_mtime for source in sources), default=0.0)
-    return not path.exists() or path.stat().st_mtime < newest
-
-
-def drop_older(folder: Path, *sources: Path) -> None:
-    """Remove what was grown, or begun to grow, before one of the sources was made."""
-    for path in (folder, folder.with_name(folder.name + ".partial")):
-        if path.exists() and is_older(path, *sources):
-            shutil.rmtree(path)
 
 
 class _Array:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from training.datasets.clips import TokenisedClips
+from training.saving import write_whole
 from vab_rt.config import ClipConfig, ModelConfig
 from vab_rt.errors import DataError
-from vab_rt.output import whole_file, writing
 
 INDEX = "shards.json"
 _FACTS = (
@@ -165,12 +165,6 @@ def read_index(where: str, data: bytes) -> ShardIndex:
             f"{where}: {error}, expected the index of shards in format 1; copy the folder again, "
             "or extract the clips again"
         ) from error
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file that appears whole or not at all. Raises OutputError."""
-    with whole_file(path, force=True) as part, writing(path):
-        part.write_bytes(data)
 
 
 def _members(sample: Sample) -> Iterator[tuple[str, bytes]]:

@@ -5,8 +5,8 @@ import io
 from pathlib import Path
 
 from training import foleyworld
-from training.datasets.shard_format import write_whole
 from training.evaluation.decoding import MEASURES, OVERALL, Compared, chosen
+from training.saving import write_whole
 from vab_rt.engines.cpu import num_physical_cores
 from vab_rt.pipeline import Pipeline
 

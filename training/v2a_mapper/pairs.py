@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from training import foleyworld
-from training.datasets.growing import Field, Row, drop_older, grow, read_grown
+from training.datasets.growing import Field, Row, grow, read_grown
 from training.datasets.rendered import frame_times
 from training.evaluation.held_out import one_thread_in_a_worker
 from training.image_encoder import build_clip
 from training.processes import in_order
 from training.representation import load_averaged
+from training.stage import begin
 from training.v2a_mapper.mel import LogMel
 from training.v2a_mapper.parts import PictureEncoder
 from vab_rt.errors import DataError
@@ -65,7 +66,7 @@ def made_pairs(
     Raises OutputError naming the folder where it cannot be written.
     """
     made = folder / f"{split}-{count}-{config.visual_rate_hz:g}fps-world{foleyworld.VERSION}"
-    drop_older(made, clip)
+    begin(made, clip=clip)
     fields = {
         "mels": Field("<f2", (config.num_mel_frames, config.num_mels)),
         "features": Field("<f2", (config.num_frames, config.visual_dim)),
