@@ -43,6 +43,7 @@ def graph_module(name: str, checkpoint: Checkpoint, store: Store) -> nn.Module:
     }
     module = builders[name]().eval()
     fold_weight_norm(module)
+    fold_batch_norm(module)
     spell_out_elu(module)
     if store == "fp16":
         round_to_half(module)
@@ -196,8 +197,8 @@ def fold_weight_norm(module: nn.Module) -> None:
 
 
 def fold_batch_norm(module: nn.Module) -> None:
-    """Put each batch norm into the convolution before it; onnxscript does so too, but leaves the
-    weights of one in bfloat16 in float32, which no such convolution takes."""
+    """Put each batch norm into the convolution before it, before weights are rounded: onnxscript
+    does so too, but leaves float32 weights that are no longer those of 16 bits."""
     for part in list(module.modules()):
         for (name, conv), (next_name, norm) in pairwise(list(part.named_children())):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
