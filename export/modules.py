@@ -146,7 +146,7 @@ def joined_attention(layer: Layer, x: Tensor, bias: Tensor) -> Tensor:
 
 
 class TypedImageEncoder(nn.Module):
-    """`ImageEncoder` with its transformer in another type; pictures and lengths stay float32."""
+    """`ImageEncoder` with its network in another type; normalisation stays float32."""
 
     def __init__(self, encoder: ImageEncoder, dtype: torch.dtype) -> None:
         super().__init__()

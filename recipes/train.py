@@ -103,6 +103,9 @@ def hold_recipe(folder: Path, recipe: msgspec.Struct, **given: Path | str | None
         for leftover in folder.glob(UNFINISHED):  # of a process that was killed
             leftover.unlink()
     words = {name: None if value is None else readable(value) for name, value in given.items()}
+    tables = msgspec.structs.asdict(recipe).items()
+    # A key that one of them alone has is no difference, but in a table that may hold any.
+    words |= {f"keys of {name}": sorted(x) for name, x in tables if isinstance(x, dict)}
     now = described(msgspec.to_builtins(recipe) | words)
     now = {name: value for name, value in now.items() if FREE.isdisjoint(name.split("."))}
     if list(folder.iterdir()) == [path]:

@@ -160,7 +160,7 @@ def require_file(path: Path) -> None:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise MediaError(_why_missing(path)) from error
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: for a name with a null character
         if address_of(path) is not None:  # signed ones are longer than names may be
             raise MediaError(_why_missing(path)) from error
         reason = _reason(error)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from av.video.frame import VideoFrame
@@ -82,6 +82,10 @@ class Video:
             least, expected = sys.float_info.min, "more than 0 s, at most 1e9 s"
             duration_s = number("duration", duration_s, float, least, _MAX_S, expected)
         self.__dict__.update(path=Path(path), start_s=start_s, duration_s=duration_s)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies, also those for other processes, open the file themselves."""
+        return type(self), (self.path, self.start_s, self.duration_s)
 
     @cached_property
     def info(self) -> VideoInfo:

@@ -275,6 +275,8 @@ def test_minutes_may_change_and_a_mistake_may_be_mended(tmp_path):
         hold_recipe(tmp_path / "run", msgspec.structs.replace(recipe, clip_minutes=1.0))
     with pytest.raises(OptionError, match=r"licence 'Apache-2\.0', expected that and not 'MIT'"):
         hold_recipe(tmp_path / "run", msgspec.structs.replace(recipe, licence="MIT"))
+    with pytest.raises(OptionError, match=r"begun with keys of codec \[\], .* not \['hop'\]"):
+        hold_recipe(tmp_path / "run", msgspec.structs.replace(recipe, codec={"hop": 2}))
     hold_recipe(tmp_path / "other", recipe, start=None)
     (tmp_path / "other" / "codec.pt").touch()
     with pytest.raises(OptionError, match=r"begun with start None, expected that and not 'a\.pt'"):

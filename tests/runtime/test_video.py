@@ -1,5 +1,7 @@
 """Which picture is shown when, and how long the selection is, for the files people have."""
 
+import copy
+import pickle
 import warnings
 from collections.abc import Iterator
 from fractions import Fraction
@@ -143,6 +145,20 @@ def test_a_clock_that_starts_again_goes_on(tmp_path: Path) -> None:
 def test_what_an_edit_list_hides_is_not_read(tmp_path: Path) -> None:
     video = trim(make_video(tmp_path / "in.mp4"), 15 * 1200, 1.0)
     assert read(video) == ([21, 33], 1.0)
+
+
+def test_copies_of_an_opened_video_open_it_themselves(tmp_path: Path) -> None:
+    video = Video(make_video(tmp_path / "in.mp4", num_frames=5), start_s=0.04)
+    assert video.info.duration_s is not None  # opened, and its file is held for the first reader
+    copies = [copy.copy(video), copy.deepcopy(video), pickle.loads(pickle.dumps(video))]
+    assert copies == [video] * 3
+    lengths = [read_frames(part, config())[1] for part in (*copies, video)]
+    assert lengths == [pytest.approx(0.16)] * 4
+
+
+def test_a_name_with_a_null_character_is_no_file() -> None:
+    with pytest.raises(MediaError, match=r"cannot be read \(.*null.*\), expected a video file"):
+        _ = Video("in\0.mp4").info
 
 
 STILLS = ["png", "jpg", "webp", "bmp", "gif", "mp4"]
