@@ -177,7 +177,8 @@ def _errors() -> Iterator[str]:
     yield "## Errors\n"
     yield f"`VabError`: {_text(errors.VabError.__doc__)} Its kinds, in `vab_rt.errors`:\n"
     for kind in errors.VabError.__subclasses__():
-        yield f"- `{kind.__name__}`: {_text(kind.__doc__)}"
+        if kind.__module__ == errors.__name__:  # others may derive kinds of their own
+            yield f"- `{kind.__name__}`: {_text(kind.__doc__)}"
     yield f"\n`MediaWarning`: {_text(errors.MediaWarning.__doc__)}\n"
 
 

@@ -3,14 +3,17 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from vab_rt.config import MOTION_FRAMES, ModelConfig
 from vab_rt.engines import Engine
-from vab_rt.video import Frame, Image
 from vab_rt.windows import Seen
+
+if TYPE_CHECKING:  # features can do without the library that reads videos
+    from vab_rt.video import Frame, Image
 
 FRAMES_PER_BATCH = 8
 
@@ -18,12 +21,12 @@ Feature = npt.NDArray[np.float32]
 
 
 def see_all(
-    frames: Iterator[Frame], see: Callable[[Iterator[Image]], Iterator[Feature]]
+    frames: "Iterator[Frame]", see: "Callable[[Iterator[Image]], Iterator[Feature]]"
 ) -> Iterator[Seen]:
     """Features of a video's frames, one each; the length that comes with the last stays with it."""
     ends: deque[float | None] = deque()
 
-    def images() -> Iterator[Image]:
+    def images() -> "Iterator[Image]":
         for image, end_s in frames:
             ends.append(end_s)
             yield image
@@ -32,14 +35,14 @@ def see_all(
         yield Seen(feature, ends.popleft())
 
 
-def encode_images(frames: Iterator[Image], visual_encoder: Engine) -> Iterator[Feature]:
+def encode_images(frames: "Iterator[Image]", visual_encoder: Engine) -> Iterator[Feature]:
     """Features [visual_dim] of frames [image_size, image_size, 3], a few at a time."""
     while batch := list(islice(frames, FRAMES_PER_BATCH)):
         yield from visual_encoder(frames=np.stack(batch))  # [N, visual_dim]
 
 
 def encode_two_streams(
-    frames: Iterator[Image], visual_encoder: Engine, motion_encoder: Engine, config: ModelConfig
+    frames: "Iterator[Image]", visual_encoder: Engine, motion_encoder: Engine, config: ModelConfig
 ) -> Iterator[Feature]:
     """The same with motion: each feature [visual_dim] is of the latest image that the image encoder
     saw, one in `image_stride`, and of the motion around its own frame."""
@@ -51,7 +54,7 @@ def encode_two_streams(
         yield from np.concatenate([images, motion], axis=1)  # [count, visual_dim]
 
 
-def runs(frames: Iterator[Image], reach: int) -> Iterator[tuple[npt.NDArray[np.uint8], int]]:
+def runs(frames: "Iterator[Image]", reach: int) -> Iterator[tuple[npt.NDArray[np.uint8], int]]:
     """MOTION_FRAMES frames and `reach` before and after them, and how many are of the video.
 
     Before its first frame and after its last these stand still.

@@ -4,14 +4,14 @@ import pytest
 
 pytest.importorskip("torch", reason="the exporter needs the extra `export`")
 
-from bench.full_size import measure
+from bench.full_size import measure_system
 from export.tolerances import TOLERANCES
 from vab_rt.contract import GRAPHS, RUNTIME_GRAPHS
 
 
 @pytest.mark.slow
 def test_vab_encodec_exports_and_takes_a_step() -> None:
-    figures = measure(repeats=1)
+    figures = measure_system(repeats=1)
     assert figures["relative_error"] <= TOLERANCES["backbone"].relative
     assert figures["verified"].keys() == {f"verified_{name}" for name in GRAPHS}
     assert figures["size_bytes"]["backbone.onnx"] > 1.6e9

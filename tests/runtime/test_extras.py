@@ -46,6 +46,6 @@ def test_the_size_of_every_extra_is_reported(capsys: pytest.CaptureFixture[str])
 
 
 def test_what_is_not_installed_is_named() -> None:
-    found = installed.measure(["numpy", "no-such-package-as-this"])
+    found = installed.size_of(["numpy", "no-such-package-as-this"])
     assert found["unknown"] == ["no-such-package-as-this"]
     assert found["packages_mb"].keys() == {"numpy"} and found["install_mb"] > 5

@@ -133,7 +133,7 @@ def nan_in(content):
         ("mapper", setting("config", "mapper", to="regression"), "is missing"),
         ("unet", setting("networks", "unet", "block_out_channels", to=[8, 12]), "expected"),
         ("vae", nan_in, "holds NaN or infinity"),
-        ("image_encoder", setting("config", "image_size", to=32), "positional_embedding is"),
+        ("image_encoder", setting("config", "image_size", to=64), "positional_embedding is"),
     ],
 )
 def test_weights_of_another_size_are_refused(path, tmp_path, part, change, message):

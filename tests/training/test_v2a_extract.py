@@ -208,7 +208,7 @@ def test_a_clap_of_another_width_or_training_is_refused(clap, null, tmp_path):
         (lambda c: c.pop("null_embedding"), "no null_embedding.*import_weights audioldm"),
         (lambda c: c.pop("image_encoder"), "has no image_encoder.*import_weights clip"),
         (lambda c: c.update(kind="vab"), "has the kind 'vab', expected 'v2a-mapper'"),
-        (lambda c: c["config"].update(image_size=32), "positional_embedding is"),
+        (lambda c: c["config"].update(image_size=64), "positional_embedding is"),
         (lambda c: c["config"].pop("name"), "missing required field `name`"),
     ],
 )
