@@ -169,7 +169,8 @@ def write_checkpoints(recipe: V2ARecipe, folder: Path, clip: Path, sounds: Sound
         path = checkpoint_path(recipe, folder, kind)
         networks = {name: folder / f"{name}.pt" for name in (*TRAINED, kind)}
         make = partial(write_one, path, recipe, folder, kind, clip, sounds)
-        stage(path, make, clip=clip, options=recipe.options, **networks)
+        options = msgspec.structs.asdict(recipe.options)  # with those left to the model
+        stage(path, make, clip=clip, options=options, **networks)
     return checkpoint_path(recipe, folder, recipe.model.mapper)
 
 

@@ -2,17 +2,19 @@
 
 import os
 
+import msgspec
 import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch")
 
 from checkpoints import save_average, tiny_checkpoint, tiny_config
 
-from recipes import encoders, results, transformer
+from recipes import encoders, results, transformer, v2a_mapper
 from training.checkpoint import MOTION, read_checkpoint
 from training.configs import Recipe
 from training.pretrain import PretrainSettings
 from training.stage import hold
+from training.v2a_mapper.config import read_v2a_recipe
 from training.visual_encoder import MotionEncoder
 from vab_rt.bundle import open_bundle
 from vab_rt.config import TokenOptions, Tuning
@@ -77,6 +79,16 @@ def test_a_start_of_other_encoders_is_refused(changes, said, folder):
     other = Recipe(model=tiny_config(layers=1, expert_layers=1, **changes))
     with pytest.raises(OptionError, match=said):
         encoders.train_encoders(other, folder)
+
+
+def test_other_options_are_written_into_checkpoints_of_v2a_mapper(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(v2a_mapper, "write_one", lambda path, *_: [made.append(path), path.touch()])
+    recipe = read_v2a_recipe("v2a-mapper")
+    for options in (Tuning(), Tuning(), Tuning(steps=8), Tuning()):
+        other = msgspec.structs.replace(recipe, options=options)
+        v2a_mapper.write_checkpoints(other, tmp_path, tmp_path / "clip.pt", None)
+    assert len(made) == 3 * len(v2a_mapper.MAPPERS)
 
 
 def test_other_options_are_written_into_a_checkpoint_and_its_bundle(folder):
