@@ -156,7 +156,14 @@ def quality(figures: dict[str, Any]) -> Iterator[str]:
     )
     yield (
         f"- among seven clips of the kind its own truth is the nearest for {interval(r, own)}; the "
-        f"codec alone {of('reconstruction', own)}, chance {shown(r['own_nearest_chance'], '%')}."
+        f"codec alone {of('reconstruction', own)}, chance {shown(r['own_nearest_chance'], '%')};"
+    )
+    weakest, share = min(r["by_class"].items(), key=lambda item: item[1])
+    both = "both_sources"
+    yield (
+        f"- weakest: {weakest}, right in kind for {shown(share, '%')}; and of two sources both are "
+        f"heard for {interval(r, both)},\n  the codec alone {of('reconstruction', both)}, the true "
+        f"sound {of('ground_truth', both)}."
     )
 
 

@@ -44,7 +44,7 @@ _FORMATS = {
 
 
 class Audio(msgspec.Struct, frozen=True, eq=False):
-    """Finished sound, mono. Raises OptionError for samples of another shape."""
+    """Finished sound, mono. Raises OptionError for samples of another shape or kind, or no rate."""
 
     samples: NDArray[np.float32]
     """[S]; full scale is -1 to 1"""
@@ -53,6 +53,15 @@ class Audio(msgspec.Struct, frozen=True, eq=False):
 
     def __post_init__(self) -> None:
         _check_shape(self.samples)
+        kind = np.asarray(self.samples).dtype
+        if not np.issubdtype(kind, np.floating):
+            raise OptionError(
+                f"samples are {kind}, expected floats from -1 to 1; divide 16-bit ones by 32768"
+            )
+        if not self.sample_rate_hz > 0:
+            raise OptionError(
+                f"sample_rate_hz is {self.sample_rate_hz}, expected samples a second, such as 16000"
+            )
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Audio):

@@ -277,6 +277,19 @@ def test_samples_of_another_shape_are_refused(tmp_path: Path, shape: tuple[int, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("samples", "rate", "message"),
+    [
+        (np.zeros(9, np.int16), RATE, "samples are int16, expected floats from -1 to 1; divide"),
+        (np.zeros(9, complex), RATE, "samples are complex128, expected floats"),
+        (np.zeros(9, np.float32), 0, "sample_rate_hz is 0, expected samples a second"),
+    ],
+)
+def test_what_is_no_sound_is_refused(samples: np.ndarray, rate: int, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        Audio(samples, rate)
+
+
 @pytest.mark.parametrize("start_s", [2.0, 100.0])
 def test_a_copy_cannot_begin_beyond_the_end(tmp_path: Path, start_s: float) -> None:
     video = make_video(tmp_path / "in.mp4", first_s=1)
