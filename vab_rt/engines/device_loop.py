@@ -241,8 +241,8 @@ class DeviceEngines(Engines):
         loop = self.loop_for(backbone, len(tokens), options.guidance != 1)
         yield options.steps - 1, loop.run(given, tokens, seeds, options)
 
-    def warm_up(self, backbone: str) -> None:
-        self.loop_for(backbone, 1, True)
+    def warm_up(self, backbone: str, options: TokenOptions) -> None:
+        self.loop_for(backbone, 1, options.guidance != 1)
 
     def loop_for(self, backbone: str, clips: int, is_guided: bool) -> DeviceLoop:
         """The loop of a shape, made once."""

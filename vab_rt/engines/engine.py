@@ -47,5 +47,5 @@ class Engines:
         logits = guided(self[backbone], given, options.guidance)
         return decode_masked(logits, tokens, seeds, options, self.sample_step)
 
-    def warm_up(self, backbone: str) -> None:
-        """Prepare `decode_tokens` for one guided clip, where that takes time."""
+    def warm_up(self, backbone: str, options: TokenOptions) -> None:
+        """Prepare `decode_tokens` for one clip with these options, where that takes time."""

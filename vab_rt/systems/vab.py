@@ -135,10 +135,10 @@ def open_system(bundle: Bundle, engines: Engines) -> Vab:
     """In one stage or two, as the bundle has them."""
     manifest = bundle.manifest
     assert isinstance(manifest, VabManifest), manifest.kind
-    engines.warm_up("backbone")
+    engines.warm_up("backbone", manifest.defaults)
     if manifest.fine is None:
         return Vab(manifest.model, engines, manifest.defaults)
-    engines.warm_up("fine_backbone")
+    engines.warm_up("fine_backbone", manifest.defaults)
     fine = manifest.fine
     return CoarseToFine(manifest.model, engines, defaults=manifest.defaults, fine_config=fine)
 
