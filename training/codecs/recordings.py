@@ -127,6 +127,17 @@ def sound_files(media: Path) -> list[Path]:
 
 def read_sound(path: Path, rate_hz: int) -> NDArray[np.float32]:
     """Mono samples [S] in [-1, 1], the mean of all channels. Raises MediaError."""
+    samples = decode_sound(path, rate_hz)
+    if len(samples) < SHORTEST_S * rate_hz:
+        raise MediaError(
+            f"{path} lasts {len(samples) / rate_hz:.2f} s, expected at least {SHORTEST_S} s; "
+            "leave the file out"
+        )
+    return samples.clip(-1, 1)
+
+
+def decode_sound(path: Path, rate_hz: int) -> NDArray[np.float32]:
+    """Mono samples [S] of any number and level, the mean of all channels. Raises MediaError."""
     resampler = av.AudioResampler(format="fltp", rate=rate_hz)  # mixing to mono there is louder
     try:
         with av.open(path) as container:
@@ -140,13 +151,9 @@ def read_sound(path: Path, rate_hz: int) -> NDArray[np.float32]:
             f"the sound of {path} cannot be read ({error}), expected a complete file; copy it "
             "again, or leave it out"
         ) from error
-    samples = np.concatenate([p.to_ndarray().mean(0) for p in parts] or [np.zeros(0)])
-    if len(samples) < SHORTEST_S * rate_hz:
-        raise MediaError(
-            f"{path} lasts {len(samples) / rate_hz:.2f} s, expected at least {SHORTEST_S} s; "
-            "leave the file out"
-        )
-    return samples.clip(-1, 1).astype(np.float32)
+    return np.concatenate([p.to_ndarray().mean(0) for p in parts] or [np.zeros(0)]).astype(
+        np.float32
+    )
 
 
 def rows_of(samples: NDArray[np.float32], length: int) -> NDArray[np.int16]:
