@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from vab_rt.bundle import Bundle
 from vab_rt.contract import Manifest
 from vab_rt.errors import BundleError
+from vab_rt.streams import harmless
 from vab_rt.systems import module_of
 
 CARD = "README.md"
 MAX_CARD_BYTES = 200_000
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n+", re.DOTALL)
-_CONTROL = re.compile(r"[^\S\n\t ]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def facts_of(manifest: Manifest) -> Iterator[tuple[str, str]]:
@@ -41,8 +41,3 @@ def read_card(bundle: Bundle) -> str | None:
         )
     text = bundle.read_file(CARD).decode("utf-8", "replace").replace("\r\n", "\n")
     return harmless(_FRONT_MATTER.sub("", text)).strip()
-
-
-def harmless(text: str) -> str:
-    """Text of others without what could steer a terminal; lines and tabs stay."""
-    return _CONTROL.sub("\ufffd", text)

@@ -16,7 +16,7 @@ import typer
 from vab_rt.config import GenerateOptions
 from vab_rt.errors import MediaWarning, VabError, is_out_of_memory
 from vab_rt.signals import end_if_told, unwound_by_signals
-from vab_rt.streams import tolerant_streams
+from vab_rt.streams import harmless, tolerant_streams
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is quick
     from vab_rt.bundle import Bundle
@@ -248,7 +248,7 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Show what a model is: rates, graphs, sizes, license, provenance, card; check its files."""
-    from vab_rt.card import harmless, read_card
+    from vab_rt.card import read_card
     from vab_rt.hub import open_model
 
     _tell_progress(logging.WARNING if as_json else logging.INFO)
@@ -327,8 +327,6 @@ def _tell_progress(level: int) -> None:
 
 
 def _print_error(line: str) -> None:
-    from vab_rt.card import harmless
-
     print(harmless(" ".join(line.splitlines())), file=sys.stderr)
 
 

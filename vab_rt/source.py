@@ -4,6 +4,7 @@ What every container and codec has in common ends here. Times are exact fraction
 the container counts them.
 """
 
+import mmap
 import stat
 import warnings
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from vab_rt.paths import address_of
 # Above this many pixels (4096 x 2304) frames are decoded by slices: one thread per frame would
 # hold as many 50 to 100 MB frames as there are cores.
 _MAX_FRAME_THREADED_PIXELS = 4096 * 2304
+_MEMORY_OF_A_DECODER = 64_000_000  # bytes: its frames, and the stacks of its threads
 _MAX_HELD = 100  # packets: more than telling the order of display and decoding two frames take
 
 
@@ -263,7 +265,16 @@ def _frames_or_none(
         except MemoryError:
             raise
         except av.error.FFmpegError:
+            _require_memory()
             yield None
+
+
+def _require_memory() -> None:
+    """Raises MemoryError where there is hardly any left: decoders take that for damaged data."""
+    try:
+        mmap.mmap(-1, _MEMORY_OF_A_DECODER).close()
+    except OSError as error:
+        raise MemoryError("cannot allocate memory for a decoder") from error
 
 
 def seek(container: InputContainer, stream: VideoStream, seconds: Fraction) -> None:

@@ -5,12 +5,19 @@ the next file that is opened gets their number, into which libraries of C still 
 """
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
+_CONTROL = re.compile(r"[^\S\n\t ]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _NAMES = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
+
+
+def harmless(text: str) -> str:
+    """Text of others without what could steer a terminal; lines and tabs stay."""
+    return _CONTROL.sub("\ufffd", text)
 
 
 class TolerantStream:

@@ -1,6 +1,7 @@
 """Which picture is shown when, and how long the selection is, for the files people have."""
 
 import copy
+import errno
 import pickle
 import warnings
 from collections.abc import Iterator
@@ -388,6 +389,18 @@ def test_damaged_packets_are_skipped_with_one_warning(tmp_path: Path) -> None:
     assert len(caught) == 1
     assert duration_s == 2.0
     assert numbers[0] == 6 and numbers[3] == 43
+
+
+def test_a_decoder_without_memory_has_no_damaged_video(tmp_path: Path, monkeypatch) -> None:
+    """Decoders call a lack of memory damage."""
+    video = damage(make_video(tmp_path / "in.mp4"), [10])
+
+    def no_memory(*_: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr("vab_rt.source.mmap.mmap", no_memory)
+    with pytest.raises(MemoryError):
+        read(video)
 
 
 def cut_off(packets: Iterator[Packet], num_packets: int) -> Iterator[Packet]:

@@ -3,6 +3,7 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -33,15 +34,28 @@ def open_cpu(bundle: Bundle, threads: int | None = None) -> Engines:
     silence(ort)
     threads = threads or num_physical_cores()
     names, contracts = bundle.needed_graphs, bundle.contracts
+    of_rows = started_pool(threads)
 
     def open_one(name: str) -> Engine:
         graph = bundle.read_graph(name)
         engine = SessionEngine(name, graph, contracts[name], threads, str(bundle.folder))
-        return SideBySide(engine, threads) if name in BACKBONES else engine
+        return SideBySide(engine, of_rows) if name in BACKBONES else engine
 
-    with ThreadPoolExecutor(len(names)) as pool:
+    with started_pool(len(names)) as pool:
         graphs = dict(zip(names, pool.map(open_one, names), strict=True))
     return Engines(graphs, device="cpu", sample_step=fastest_sampler(threads))
+
+
+def started_pool(threads: int) -> ThreadPoolExecutor:
+    """Its threads run before they have work: Python waits for ever for one that memory ran out
+    for while it started, and graphs that are loaded take all there is."""
+    pool, may_go = ThreadPoolExecutor(threads), Event()
+    try:
+        for _ in range(threads):
+            pool.submit(may_go.wait)
+    finally:
+        may_go.set()
+    return pool
 
 
 class SessionEngine:
@@ -81,14 +95,14 @@ class SessionEngine:
 
 
 class SideBySide:
-    """A graph whose rows are runs of their own, `threads` of them at a time.
+    """A graph whose rows are runs of their own, as many at a time as the pool has threads.
 
     Two runs of one row wait for each other less than two threads inside one run of two do: on two
     cores a guided step takes three quarters of the time. No row can depend on another.
     """
 
-    def __init__(self, engine: Engine, threads: int) -> None:
-        self._engine, self._pool = engine, ThreadPoolExecutor(threads)
+    def __init__(self, engine: Engine, pool: ThreadPoolExecutor) -> None:
+        self._engine, self._pool = engine, pool
 
     def __call__(self, **inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
         num_rows = len(next(iter(inputs.values())))
