@@ -1,6 +1,9 @@
 """Fixtures of the runtime's tests: a tiny bundle, and short videos that FFmpeg has encoded."""
 
+import os
+import re
 import shutil
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -13,8 +16,24 @@ from tiny_bundle import make_bundle
 import vab_rt
 from vab_rt.pipeline import Pipeline
 
-# A busy machine is no failure.
-hypothesis.settings.register_profile("any-machine", deadline=None)
+# What a machine, or who runs the tests, has set for all programs must not decide a test.
+THEIRS = "FORCE_COLOR|NO_COLOR|PY_COLORS|GITHUB_ACTIONS|TTY_.*|TERMINAL_WIDTH|LD_PRELOAD|HF_.*"
+THEIRS += "|PYTHON(WARNINGS|IOENCODING|UNBUFFERED)|PYTEST_(ADDOPTS|PLUGINS)|(?i:.*_proxy)"
+for name in [name for name in os.environ if re.fullmatch(THEIRS, name)]:
+    del os.environ[name]
+os.environ |= {"COLUMNS": "80", "LINES": "24", "PYTHONUTF8": "1"}
+
+# A busy machine is no failure, and every machine tries the same examples. Others:
+# --hypothesis-profile=search
+ANY = {
+    "deadline": None,
+    "suppress_health_check": [
+        hypothesis.HealthCheck.too_slow,
+        hypothesis.HealthCheck.function_scoped_fixture,
+    ],
+}
+hypothesis.settings.register_profile("any-machine", derandomize=True, **ANY)
+hypothesis.settings.register_profile("search", max_examples=2000, **ANY)
 hypothesis.settings.load_profile("any-machine")
 
 
@@ -32,6 +51,15 @@ def bundle_copy(tiny_bundle, tmp_path) -> Path:
 @pytest.fixture(scope="session")
 def pipeline(tiny_bundle) -> Pipeline:
     return vab_rt.load(tiny_bundle, threads=1)
+
+
+@pytest.fixture
+def without_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where no library for GPUs is installed."""
+    for module in ("cpu", "cuda"):
+        monkeypatch.setattr(f"vab_rt.engines.{module}.has_cuda_provider", lambda: False)
+    for library in ("cuda.core", "tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, library, None)
 
 
 @pytest.fixture(scope="session")
