@@ -26,6 +26,7 @@ from training.model import VAB
 from vab_rt.config import TokenOptions
 from vab_rt.engines.device_loop import MAX_CLIPS, DeviceEngines
 from vab_rt.errors import BackendError, OptionError
+from vab_rt.seeing import as_frames
 from vab_rt.systems.vab import Vab
 
 OPTIONS = TokenOptions(seed=1)
@@ -142,7 +143,7 @@ def stage_calls(system: Vab) -> dict[str, Call]:
 
 def see(system: Vab, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Features [1, F, visual_dim] of one clip."""
-    return np.stack(list(system.see(iter(frames))))[None]
+    return np.stack(list(system.see(as_frames(frames))))[None]
 
 
 def decode(

@@ -25,7 +25,15 @@ from training.visual_encoder import MotionEncoder
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
 
-OF_IMAGES = ("image_encoder", "image_size", "visual_dim", "motion_dim", "motion_reach")
+OF_IMAGES = (
+    "image_encoder",
+    "image_size",
+    "visual_dim",
+    "motion_dim",
+    "motion_reach",
+    "motion_size",
+    "kinds",
+)
 
 
 def train_encoders(

@@ -9,7 +9,9 @@ from vab_rt.config import ModelConfig
 
 
 class VisualEncoder(nn.Module):
-    """frames uint8 [N, image_size, image_size, 3], consecutive -> features [N, visual_dim].
+    """frames uint8 [N, frame_size, frame_size, 3], consecutive -> features [N, visual_dim]. Where
+    image_size is another, `large` [ceil(N / image_stride), image_size, image_size, 3] are the
+    images of one frame in `image_stride`.
 
     The same numbers as `vab_rt.seeing` gives: one image in `image_stride`, which stays until the
     next, beside the motion around each frame.
@@ -19,9 +21,11 @@ class VisualEncoder(nn.Module):
         super().__init__()
         self.config, self.images, self.motion = config, images, motion
 
-    def forward(self, frames: Tensor) -> Tensor:
+    def forward(self, frames: Tensor, large: Tensor | None = None) -> Tensor:
         stride, reach = self.config.image_stride, self.config.motion_reach
-        images = self.images(frames[::stride]).repeat_interleave(stride, 0)[: len(frames)]
+        images = self.images(frames[::stride] if large is None else large).repeat_interleave(
+            stride, 0
+        )[: len(frames)]
         if self.motion is None:
             return images
         first, last = frames[:1], frames[-1:]
@@ -36,7 +40,7 @@ def build_visual_encoder(config: ModelConfig) -> VisualEncoder:
 
 
 class MotionEncoder(nn.Module):
-    """frames uint8 [B, N + 2 * REACH, image_size, image_size, 3] -> unit features
+    """frames uint8 [B, N + 2 * REACH, frame_size, frame_size, 3] -> unit features
     [B, N, motion_dim] of the motion around each frame but the first and last REACH.
 
     Layers over single frames, and between them three that see each frame with the one before and
@@ -51,7 +55,7 @@ class MotionEncoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         a, b, c = self.CHANNELS
-        cells = (config.image_size // (4 * self.PATCH)) ** 2
+        cells = (config.frame_size // (4 * self.PATCH)) ** 2
         self.stem = nn.Linear(3 * self.PATCH**2, 3 * a, bias=False)
         self.first = nn.Conv2d(a, b, 3, 2, 1, bias=False)
         self.second = nn.Conv2d(b, 3 * c, 3, 2, 1, bias=False)

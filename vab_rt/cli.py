@@ -6,6 +6,7 @@ import re
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -135,6 +136,15 @@ def generate(
         int | None,
         typer.Option(help="Candidates for each token; 0 keeps all.", show_default=_OWN),
     ] = _DEFAULTS.top_k,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="What makes the sound, whatever is seen; as often as wanted. vab-rt kinds lists "
+            "them.",
+            show_default="what is seen",
+        ),
+    ] = None,
     start: Annotated[
         float, typer.Option(metavar="S", help="Where to begin in the video, in seconds.")
     ] = 0.0,
@@ -165,6 +175,7 @@ def generate(
         mask_temperature=mask_temperature,
         temperature=temperature,
         top_k=top_k,
+        kinds=tuple(kind or ()),
     )
     _tell_progress(logging.WARNING if quiet or as_json else logging.INFO)
     from vab_rt.video import Video
@@ -183,6 +194,8 @@ def generate(
     elif not quiet:
         total_s = report["timings_s"]["total"]
         device = report["device"]
+        if report["kinds"]:
+            _print("seen: " + ", ".join(f"{kind} {p:.0%}" for kind, p in _likeliest(report)))
         _print(f"{out}: {report['duration_s']:.2f} s of sound in {total_s:.1f} s on {device}")
 
 
@@ -202,11 +215,13 @@ def _generate(
     pipeline = load()
     write_s = 0.0
     timings_s: dict[str, float] = {}
+    seen: Counter[str] = Counter()
     with AudioWriter(plan, pipeline.config.sample_rate_hz) as writer:
         for step in _with_progress(pipeline.generate_steps(video, options), quiet=quiet):
             end_if_told()
             timings_s = step.timings_s
             if step.audio is not None:
+                seen.update({kind: p * len(step.audio) for kind, p in step.kinds.items()})
                 before = time.perf_counter()
                 writer.write(step.audio)
                 write_s += time.perf_counter() - before
@@ -219,8 +234,14 @@ def _generate(
         "model": pipeline.config.name,
         "device": pipeline.device,
         "seed": options.seed,
+        "kinds": {kind: p / seen.total() for kind, p in seen.most_common()},
         "timings_s": {"load": pipeline.load_s, **timings_s, "write": write_s},
     }
+
+
+def _likeliest(report: dict[str, Any]) -> list[tuple[str, float]]:
+    """The kinds that a line has room for: three, without those that are hardly there."""
+    return [(kind, p) for kind, p in list(report["kinds"].items())[:3] if p >= 0.05]
 
 
 def _with_progress(steps: "Iterator[Step]", *, quiet: bool) -> "Iterator[Step]":
@@ -239,6 +260,22 @@ def _with_progress(steps: "Iterator[Step]", *, quiet: bool) -> "Iterator[Step]":
             done = step.window * step.num_steps + step.step + 1
             progress.update(task, description="sound", completed=done, total=total)
             yield step
+
+
+@app.command()
+def kinds(
+    model: Annotated[str | None, typer.Argument(help=_MODEL_HELP, show_default=_SHIPPED)] = None,
+    offline: Annotated[bool, typer.Option("--offline", help=_OFFLINE_HELP)] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """List what a model has names for: those that --kind takes, one a line."""
+    from vab_rt.hub import open_model
+
+    names = open_model(model, offline=offline).config.kind_names
+    if as_json:
+        _print(json.dumps({"kinds": names}))
+    for name in () if as_json else names:
+        _print(name)
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """The two kinds of settings: facts of a model, and wishes of a caller. Never mixed."""
 
+import difflib
 import numbers
 from typing import Any, Literal, TypeVar
 
@@ -51,6 +52,21 @@ class ClipConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         return self.visual_dim
 
     @property
+    def frame_size(self) -> int:
+        """Pixels of a side of the frames that are read, `visual_rate_hz` a second."""
+        return self.image_size
+
+    @property
+    def large_stride(self) -> int:
+        """One frame in so many is also read at image_size; 0: frames have that size themselves."""
+        return 0
+
+    @property
+    def kind_names(self) -> tuple[str, ...]:
+        """Of what the model knows to make a sound, where it has names for that."""
+        return ()
+
+    @property
     def num_frames(self) -> int:
         """F: visual features in one clip."""
         return max(1, round(self.clip_s * self.visual_rate_hz))
@@ -89,8 +105,11 @@ class ModelConfig(ClipConfig, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     Two streams of seeing: the image encoder sees one frame in `image_stride`, and its features stay
     until the next; the last `motion_dim` numbers of a feature come from the motion encoder, which
-    sees `motion_reach` frames before and after each. The transformer's stream has one visual
-    position for `image_stride` features, their mean.
+    sees `motion_reach` frames before and after each, at `motion_size` pixels (0: image_size). The
+    transformer's stream has one visual position for `image_stride` features, their mean.
+
+    With `kinds` a feature begins with their probabilities, which add up to 1; the last of them
+    stands for whatever is unknown or makes no sound.
     """
 
     codec: Literal["encodec", "dac", "spectral"]
@@ -108,6 +127,8 @@ class ModelConfig(ClipConfig, frozen=True, forbid_unknown_fields=True, kw_only=T
     image_stride: int = 1
     motion_dim: int = 0
     motion_reach: int = 0
+    motion_size: int = 0
+    kinds: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -126,6 +147,7 @@ class ModelConfig(ClipConfig, frozen=True, forbid_unknown_fields=True, kw_only=T
         if self.width % self.heads:
             raise BundleError(f"model width {self.width} is not a multiple of heads {self.heads}")
         self._check_streams()
+        self._check_kinds()
 
     def _check_streams(self) -> None:
         stride, motion, reach = self.image_stride, self.motion_dim, self.motion_reach
@@ -139,6 +161,31 @@ class ModelConfig(ClipConfig, frozen=True, forbid_unknown_fields=True, kw_only=T
                 f"model motion_dim is {motion} and motion_reach {reach}, expected 0 to visual_dim "
                 f"- 1 ({self.visual_dim - 1}) and 0 to {MOTION_FRAMES}"
             )
+        if not 0 <= self.motion_size <= self.image_size or (self.motion_size and not motion):
+            raise BundleError(
+                f"model motion_size is {self.motion_size}, expected 0 to image_size "
+                f"({self.image_size}), and 0 without motion_dim"
+            )
+
+    def _check_kinds(self) -> None:
+        is_listed_once = len(set(self.kinds)) == len(self.kinds) and all(self.kinds)
+        if not is_listed_once or len(self.kinds) > self.image_dim:
+            raise BundleError(
+                f"model kinds are {len(self.kinds)} names, expected different ones, none empty, "
+                f"at most {self.image_dim} as an image feature has numbers"
+            )
+
+    @property
+    def frame_size(self) -> int:
+        return self.motion_size or self.image_size
+
+    @property
+    def large_stride(self) -> int:
+        return self.image_stride if self.frame_size != self.image_size else 0
+
+    @property
+    def kind_names(self) -> tuple[str, ...]:
+        return self.kinds
 
     @property
     def image_dim(self) -> int:
@@ -224,9 +271,19 @@ class GenerateOptions(
 
     seed: int = 0
     """0 to 2**64 - 1; the same seed and video give the same sound"""
+    kinds: tuple[str, ...] = ()
+    """what makes the sound, whatever is seen: names that the model knows; one may be a str"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if isinstance(self.kinds, str):
+            msgspec.structs.force_setattr(self, "kinds", (self.kinds,))
+        elif not isinstance(self.kinds, tuple | list) or not all(
+            isinstance(kind, str) for kind in self.kinds
+        ):
+            raise OptionError(f"kinds is {self.kinds!r}, expected names, such as ('dog',)")
+        else:
+            msgspec.structs.force_setattr(self, "kinds", tuple(self.kinds))
         seed = number("seed", self.seed, int, 0, 2**64 - 1, "0 to 2**64 - 1")
         msgspec.structs.force_setattr(self, "seed", seed)
 
@@ -258,6 +315,21 @@ class TokenOptions(GenerateOptions, frozen=True, forbid_unknown_fields=True, kw_
 
 COARSE_TO_FINE = TokenOptions(fine_steps=36)
 """The defaults of a system whose second model decodes the fine codebooks (paper section 4.1)."""
+
+
+def check_kinds(kinds: tuple[str, ...], config: ClipConfig) -> None:
+    """Raises OptionError for a kind that the model does not know."""
+    for kind in kinds:
+        if not config.kind_names:
+            raise OptionError(
+                f"kind is {kind}, but model {config.name} has no names for what it sees, expected "
+                "none; leave it out, or choose a model that has (vab-rt kinds lists them)"
+            )
+        if kind not in config.kind_names:
+            near = difflib.get_close_matches(kind, config.kind_names, 3, 0.5)
+            hint = f"one of {', '.join(near)}" if near else "one that vab-rt kinds lists"
+            raise OptionError(f"kind is {kind}, which {config.name} does not know, expected {hint}")
+
 
 Options = TypeVar("Options", bound=GenerateOptions)
 

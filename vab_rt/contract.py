@@ -28,7 +28,7 @@ BACKBONES = ("backbone", "fine_backbone")
 STREAMS = ("visual_encoder", "motion_encoder")
 """The graphs that frames go into."""
 _OF_CLIPS = tuple(fact for fact in ClipConfig.__struct_fields__ if fact != "name")
-_OF_STREAMS = ("image_stride", "motion_dim", "motion_reach")
+_OF_STREAMS = ("image_stride", "motion_dim", "motion_reach", "motion_size", "kinds")
 SHARED_FACTS = (*_OF_CLIPS, *_OF_STREAMS, "codec", "codebook_size", "code_dim")
 """What a coarse and a fine model have in common."""
 
@@ -77,7 +77,7 @@ def contract_of(config: ModelConfig) -> dict[str, GraphContract]:
     inputs = (*((given,) if c.given_codebooks else ()), masked, clip_features, conditional)
     seeing = {"visual_encoder": GraphContract((frames,), (frame_features,))}
     if c.motion_dim:
-        run = ("N", MOTION_FRAMES + 2 * c.motion_reach, c.image_size, c.image_size, 3)
+        run = ("N", MOTION_FRAMES + 2 * c.motion_reach, c.frame_size, c.frame_size, 3)
         motion = Tensor("motion", "float32", ("N", MOTION_FRAMES, c.motion_dim))
         seeing["motion_encoder"] = GraphContract((Tensor("frames", "uint8", run),), (motion,))
     return seeing | {

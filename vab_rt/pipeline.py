@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from vab_rt.audio import Audio
-from vab_rt.config import ClipConfig, GenerateOptions
+from vab_rt.config import ClipConfig, GenerateOptions, check_kinds
 from vab_rt.engines import Engines, open_engines
 from vab_rt.errors import BundleError, OptionError
 from vab_rt.hub import open_model
 from vab_rt.loudness import Limiter
-from vab_rt.seeing import see_all
+from vab_rt.seeing import kinds_seen, see_all
 from vab_rt.stopwatch import Stopwatch
 from vab_rt.systems import State, System, open_system
 from vab_rt.video import Video
@@ -44,6 +44,9 @@ class Step:
     audio: npt.NDArray[np.float32] | None
     """[S] what this window adds to the sound, in -1 to 1, the last 44 ms of it with the next; on
     its last step only"""
+    kinds: dict[str, float]
+    """the probability of each kind that this window shows, the likeliest first; empty of a model
+    that has no names for what it sees"""
     timings_s: dict[str, float]
     """seconds spent so far, by stage"""
 
@@ -89,6 +92,7 @@ class Pipeline:
         does not grow with the length of the video.
         """
         options = (options or GenerateOptions()).but(**fields)
+        check_kinds(options.kinds, self.config)
         video = Video(video) if isinstance(video, str | Path) else video
         return self._steps(video, self.system.options(options))
 
@@ -104,6 +108,7 @@ class Pipeline:
         state: State | None = None
         tail, limiter = np.empty(0, np.float32), Limiter(c.sample_rate_hz)
         for window in cut_windows(stream, c, lead_s):
+            kinds = kinds_seen(window.features[: window.num_seen], c)
             steps = system.decode(window, state, options)
             for step, state in clock.each(decoding, steps):
                 audio = None
@@ -118,6 +123,7 @@ class Pipeline:
                     num_steps=num_steps,
                     state=state[0],
                     audio=audio,
+                    kinds=kinds,
                     timings_s=dict(clock.seconds),
                 )
 

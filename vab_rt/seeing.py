@@ -1,14 +1,14 @@
 """Frames to visual features: one stream of images, and one of motion where the model has it."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from vab_rt.config import MOTION_FRAMES, ModelConfig
+from vab_rt.config import MOTION_FRAMES, ClipConfig, ModelConfig
 from vab_rt.engines import Engine
 from vab_rt.windows import Seen
 
@@ -21,37 +21,80 @@ Feature = npt.NDArray[np.float32]
 
 
 def see_all(
-    frames: "Iterator[Frame]", see: "Callable[[Iterator[Image]], Iterator[Feature]]"
+    frames: "Iterator[Frame]", see: "Callable[[Iterator[Frame]], Iterator[Feature]]"
 ) -> Iterator[Seen]:
     """Features of a video's frames, one each; the length that comes with the last stays with it."""
     ends: deque[float | None] = deque()
 
-    def images() -> "Iterator[Image]":
-        for image, end_s in frames:
-            ends.append(end_s)
-            yield image
+    def noted() -> "Iterator[Frame]":
+        for frame in frames:
+            ends.append(frame.end_s)
+            yield frame
 
-    for feature in see(images()):
+    for feature in see(noted()):
         yield Seen(feature, ends.popleft())
 
 
-def encode_images(frames: "Iterator[Image]", visual_encoder: Engine) -> Iterator[Feature]:
-    """Features [visual_dim] of frames [image_size, image_size, 3], a few at a time."""
-    while batch := list(islice(frames, FRAMES_PER_BATCH)):
+def as_frames(
+    images: "Iterable[Image]", large: "Iterable[Image]" = (), stride: int = 1
+) -> "Iterator[Frame]":
+    """Images [frame_size, frame_size, 3], and [image_size, image_size, 3] of one in `stride` where
+    the model has two sizes, as a video gives them."""
+    from vab_rt.video import Frame
+
+    rest = iter(large)
+    for i, image in enumerate(images):
+        yield Frame(image, next(rest, None) if i % stride == 0 else None)
+
+
+def encode_images(frames: "Iterator[Frame]", visual_encoder: Engine) -> Iterator[Feature]:
+    """Features [visual_dim] of frames, a few at a time."""
+    while batch := [frame.image for frame in islice(frames, FRAMES_PER_BATCH)]:
         yield from visual_encoder(frames=np.stack(batch))  # [N, visual_dim]
 
 
 def encode_two_streams(
-    frames: "Iterator[Image]", visual_encoder: Engine, motion_encoder: Engine, config: ModelConfig
+    frames: "Iterator[Frame]", visual_encoder: Engine, motion_encoder: Engine, config: ModelConfig
 ) -> Iterator[Feature]:
     """The same with motion: each feature [visual_dim] is of the latest image that the image encoder
     saw, one in `image_stride`, and of the motion around its own frame."""
     c = config
-    for run, count in runs(frames, c.motion_reach):
+    large: deque[Image] = deque()
+
+    def small() -> "Iterator[Image]":
+        for frame in frames:
+            if frame.large is not None:
+                large.append(frame.large)
+            yield frame.image
+
+    for run, count in runs(small(), c.motion_reach):
         seen = run[c.motion_reach : c.motion_reach + count : c.image_stride]
+        if c.large_stride:
+            seen = np.stack([large.popleft() for _ in seen])
         images = np.repeat(visual_encoder(frames=seen), c.image_stride, axis=0)[:count]
         motion = motion_encoder(frames=run[None])[0, :count]
         yield from np.concatenate([images, motion], axis=1)  # [count, visual_dim]
+
+
+def kinds_seen(features: npt.NDArray[np.float32], config: ClipConfig) -> dict[str, float]:
+    """The probability of each kind on average over features [F, visual_dim], the likeliest first;
+    empty of a model without kinds."""
+    names = config.kind_names
+    mean = features[:, : len(names)].mean(0, dtype=np.float64)
+    return {names[i]: float(mean[i]) for i in np.argsort(-mean, kind="stable")}
+
+
+def given_kinds(
+    features: npt.NDArray[np.float32], kinds: tuple[str, ...], config: ModelConfig
+) -> npt.NDArray[np.float32]:
+    """Features [F, visual_dim] as of images of these kinds, equally likely; motion stays."""
+    if not kinds:
+        return features
+    given = features.copy()
+    given[:, : config.image_dim] = 0
+    for kind in kinds:
+        given[:, config.kinds.index(kind)] += np.float32(1 / len(kinds))
+    return given
 
 
 def runs(frames: "Iterator[Image]", reach: int) -> Iterator[tuple[npt.NDArray[np.uint8], int]]:

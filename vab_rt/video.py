@@ -55,6 +55,9 @@ class Frame(NamedTuple):
     """What is on display at one visual tick."""
 
     image: Image
+    """[frame_size, frame_size, 3], RGB"""
+    large: Image | None = None
+    """[image_size, image_size, 3] of one frame in `large_stride`, where the model has two sizes"""
     end_s: float | None = None
     """with the last frame alone: the exact length of the selection"""
 
@@ -117,7 +120,7 @@ class Video:
         return float(self._around(exact_seconds(seen_s))[0])
 
     def frames(self, config: ClipConfig, seen_s: float = 0.0) -> Iterator[Frame]:
-        """Frames [image_size, image_size, 3], RGB: number i is on display at (i + 0.5) / rate.
+        """Number i is on display at (i + 0.5) / rate.
 
         The same image again while it stays on display. At least one, however short the selection.
         Nothing past the selection's end and what is seen of the time after it is decoded. seen_s:
@@ -126,19 +129,24 @@ class Video:
         beyond the end and a selection of less than a sample; warns MediaWarning.
         """
         lead, trail = self._around(exact_seconds(seen_s))
-        to_image = _image_maker(config.image_size, self.info.pixel_aspect)
-        rate = Fraction(config.visual_rate_hz)
+        to_image = _image_maker(config.frame_size, self.info.pixel_aspect)
+        to_large = _image_maker(config.image_size, self.info.pixel_aspect)
+        rate, stride = Fraction(config.visual_rate_hz), config.large_stride
         num_ticks, until = 0, Fraction(0)
-        held: Image | None = None
+        held: Frame | None = None
         for shown, until in self._displayed(lead, trail):
             image = None
             while Fraction(2 * num_ticks + 1, 2) / rate < until:
                 if held is not None:
-                    yield Frame(held)
-                held = image = to_image(shown) if image is None else image
+                    yield held
+                image = to_image(shown) if image is None else image
+                is_large = stride and num_ticks % stride == 0
+                held = Frame(image, to_large(shown) if is_large else None)
                 num_ticks += 1
+        if held is None:
+            held = Frame(to_image(shown), to_large(shown) if stride else None)
         read = until - lead if self.length is None else min(until - lead, self.length)
-        yield Frame(to_image(shown) if held is None else held, _at_least_a_sample(read, config))
+        yield held._replace(end_s=_at_least_a_sample(read, config))
 
     def _check_still(self) -> None:
         if self.start:

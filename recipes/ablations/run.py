@@ -22,6 +22,8 @@ OF_THE_TOKENS = (
     "visual_dim",
     "motion_dim",
     "motion_reach",
+    "motion_size",
+    "kinds",
     "clip_s",
     "sample_rate_hz",
     "hop_samples",

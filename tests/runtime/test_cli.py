@@ -25,7 +25,16 @@ from vab_rt.errors import OptionError
 from vab_rt.video import Video
 
 COMMANDS = ("generate", "info", "doctor")
-JSON_KEYS = {"output", "duration_s", "sample_rate_hz", "model", "device", "seed", "timings_s"}
+JSON_KEYS = {
+    "output",
+    "duration_s",
+    "sample_rate_hz",
+    "model",
+    "device",
+    "seed",
+    "kinds",
+    "timings_s",
+}
 TIMINGS = {"load", "decode_video", "visual", "tokens", "codec", "write", "total"}
 
 
@@ -64,7 +73,9 @@ def test_defaults_are_those_of_the_options(run: Run) -> None:
     text = " ".join(re.sub(r"[│\n]", " ", run("generate", "--help").out).split())
     assert "hf:ORG/NAME@REVISION on a hub" in text  # rich takes brackets for its own
     part = {"start_s": Video("").start_s, "duration_s": Video("").duration_s}
-    for field, value in (msgspec.structs.asdict(GenerateOptions()) | part).items():
+    fields = msgspec.structs.asdict(GenerateOptions()) | part
+    assert fields.pop("kinds") == () and "--kind NAME" in text
+    for field, value in fields.items():
         flag = "--" + field.removesuffix("_s").replace("_", "-")
         own = "(to the end)" if field == "duration_s" else "(the model's own)"
         shown = own if value is None else str(value)
@@ -149,6 +160,7 @@ def test_json_is_the_last_line(run: Run, tiny_bundle: Path, videos, tmp_path: Pa
         "model": "tiny",
         "device": "cpu",
         "seed": 7,
+        "kinds": {},
     }
     assert all(seconds >= 0 for seconds in timings.values())
     parts = sum(seconds for stage, seconds in timings.items() if stage != "total")

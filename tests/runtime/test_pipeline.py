@@ -14,7 +14,7 @@ from vab_rt import Audio, GenerateOptions, Video
 from vab_rt.errors import BackendError, BundleError, MediaError, OptionError, VabError
 from vab_rt.loudness import CEILING, true_peaks
 from vab_rt.pipeline import Pipeline
-from vab_rt.seeing import FRAMES_PER_BATCH, encode_images
+from vab_rt.seeing import FRAMES_PER_BATCH, as_frames, encode_images
 
 STAGES = ("decode_video", "visual", "tokens", "codec")
 FAST = GenerateOptions(steps=4)
@@ -119,7 +119,7 @@ def test_every_way_to_ask_gives_the_same_bytes(tiny_bundle, pipeline, videos, tm
     ("field", "advice"), [("stepz", "check the spelling"), ("start_s", "give vab_rt.Video")]
 )
 def test_an_option_that_there_is_not(pipeline, videos, field, advice):
-    message = rf"{field} is no option, expected one of steps, .*, seed; {advice}"
+    message = rf"{field} is no option, expected one of steps, .*, seed, kinds; {advice}"
     with pytest.raises(OptionError, match=message):
         pipeline.generate_steps(videos(25), **{field: 3})
 
@@ -231,7 +231,7 @@ def test_frames_are_encoded_a_few_at_a_time_as_they_arrive():
         return frames[:, 0, 0].astype(np.float32)  # [N, 3]
 
     frames = (np.full((8, 8, 3), next(read), np.uint8) for _ in range(20))
-    features = encode_images(frames, encoder)
+    features = encode_images(as_frames(frames), encoder)
     assert next(features).tolist() == [0, 0, 0]
     assert next(read) == FRAMES_PER_BATCH  # this takes number 8 from the frames
     assert len(list(features)) == 19 and sum(batches) == 20

@@ -7,7 +7,7 @@ from tiny_bundle import tiny_config
 from vab_rt.config import MOTION_FRAMES
 from vab_rt.contract import contract_of
 from vab_rt.errors import BundleError
-from vab_rt.seeing import encode_two_streams, runs
+from vab_rt.seeing import as_frames, encode_two_streams, given_kinds, kinds_seen, runs
 
 REACH, STRIDE = 3, 10
 
@@ -49,11 +49,44 @@ def test_a_feature_is_of_the_latest_image_and_of_the_motion_around_it(count):
         shifts = (np.roll(numbers, shift, 1)[:, inner] for shift in (REACH, 0, -REACH))
         return np.stack(list(shifts), 2)
 
-    features = np.stack(list(encode_two_streams(numbered(count), images, motion, config)))
+    features = np.stack(
+        list(encode_two_streams(as_frames(numbered(count)), images, motion, config))
+    )
     at = np.arange(count)
     assert features[:, 0].tolist() == (at // STRIDE * STRIDE).tolist()
     around = [(at + shift).clip(0, count - 1) for shift in (-REACH, 0, REACH)]
     assert features[:, 1:].T.tolist() == [row.tolist() for row in around]
+
+
+@pytest.mark.parametrize("count", [1, 10, 11, 75])
+def test_images_of_another_size_are_read_one_in_a_stride(count):
+    c = tiny_config(
+        clip_s=8.0, visual_rate_hz=25.0, visual_dim=4,
+        image_stride=STRIDE, motion_dim=3, motion_reach=REACH, motion_size=2,
+    )  # fmt: skip
+    assert (c.frame_size, c.large_stride) == (2, STRIDE)
+    large = (np.full((c.image_size, c.image_size, 3), 100 + i, np.uint8) for i in range(count))
+
+    def images(frames):
+        assert frames.shape[1:] == (c.image_size, c.image_size, 3)
+        return frames[:, 0, 0, :1].astype(np.float32)
+
+    def motion(frames):
+        return np.zeros((1, MOTION_FRAMES, 3), np.float32)
+
+    frames = as_frames(numbered(count), large, STRIDE)
+    features = np.stack(list(encode_two_streams(frames, images, motion, c)))
+    assert features[:, 0].tolist() == (100 + np.arange(count) // STRIDE).tolist()
+
+
+def test_kinds_are_seen_on_average_and_may_be_given_instead():
+    c = tiny_config(visual_dim=5, motion_dim=1, kinds=("dog", "rain", "ambience"))
+    seen = np.array([[0.2, 0.7, 0.1, 9, 1], [0.4, 0.5, 0.1, 9, 2]], np.float32)
+    assert list(kinds_seen(seen, c)) == ["rain", "dog", "ambience"]
+    assert kinds_seen(seen, c)["rain"] == pytest.approx(0.6)
+    given = given_kinds(seen, ("dog", "ambience"), c)
+    assert given.tolist() == [[0.5, 0, 0.5, 0, 1], [0.5, 0, 0.5, 0, 2]]
+    assert given_kinds(seen, (), c) is seen and kinds_seen(seen, tiny_config()) == {}
 
 
 def test_only_a_model_with_motion_has_the_graph():
@@ -74,6 +107,11 @@ def test_only_a_model_with_motion_has_the_graph():
         ({"motion_dim": 6, "visual_dim": 6}, "motion_dim is 6 and motion_reach 0, expected 0 to"),
         ({"motion_dim": -1}, "motion_dim is -1 and"),
         ({"motion_dim": 1, "motion_reach": 51}, "motion_reach 51, expected"),
+        ({"motion_dim": 1, "motion_size": 9}, "motion_size is 9, expected 0 to image_size"),
+        ({"motion_size": 4}, "motion_size is 4, .* 0 without motion_dim"),
+        ({"kinds": ("dog", "dog")}, "2 names, expected different"),
+        ({"kinds": ("dog", "")}, "2 names, .* none empty"),
+        ({"kinds": tuple("abcdefg")}, "7 names, .* at most 6"),
     ],
 )
 def test_streams_that_cannot_be_are_refused(facts, named):

@@ -23,7 +23,7 @@ from training.motion_training import (
 from training.visual_encoder import MotionEncoder, build_visual_encoder
 from vab_rt.errors import ExportError, OptionError
 from vab_rt.pipeline import load
-from vab_rt.seeing import encode_two_streams
+from vab_rt.seeing import as_frames, encode_two_streams
 
 TWO_STREAMS = {
     "visual_rate_hz": 25.0, "visual_dim": 40, "image_stride": 5, "motion_dim": 16,
@@ -76,7 +76,7 @@ def test_torch_and_the_runtime_see_the_same(config):
     with torch.no_grad():
         whole = encoder(frames).numpy()
         streams = engine(encoder.images), engine(encoder.motion)
-        streamed = np.stack(list(encode_two_streams(iter(frames.numpy()), *streams, config)))
+        streamed = np.stack(list(encode_two_streams(as_frames(frames.numpy()), *streams, config)))
     np.testing.assert_allclose(streamed, whole, atol=1e-5)
 
 
@@ -136,7 +136,7 @@ def test_a_bundle_with_motion_hears_motion(tmp_path, config, videos):
     frames = np.random.default_rng(0).integers(0, 256, (33, 32, 32, 3), np.uint8)
     with torch.no_grad():
         expected = checkpoint.visual_encoder()(torch.from_numpy(frames)).numpy()
-    found = np.stack(list(pipeline.system.see(iter(frames))))
+    found = np.stack(list(pipeline.system.see(as_frames(frames))))
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 

@@ -18,7 +18,7 @@ from vab_rt.errors import DataError
 class Clips(msgspec.Struct, frozen=True):
     """N clips of one split.
 
-    audio int16 [N, S]; frames uint8 [N, F, image_size, image_size, 3]; labels float32
+    audio int16 [N, S]; frames uint8 [N, F, frame_size, frame_size, 3]; labels float32
     [N, classes], 1 for each class of `foleyworld.CLASSES` that is in the clip; primary int64 [N],
     the nearer one; captions [N][F], one a frame.
     """
@@ -43,7 +43,7 @@ def rendered_clips(folder: Path, split: str, count: int, config: ModelConfig) ->
 
     Raises OutputError naming the folder where it cannot be written.
     """
-    size, rate_hz = config.image_size, config.visual_rate_hz
+    size, rate_hz = config.frame_size, config.visual_rate_hz
     name = f"{split}-{count}-{size}px-{rate_hz:g}fps-world{foleyworld.VERSION}"
     fields = {
         "audio": Field("<i2", (config.num_samples,)),
@@ -84,6 +84,6 @@ def _render_clip(job: tuple[int, ModelConfig]) -> Row:
     scene = foleyworld.make_scene(seed)
     times_s = frame_times(config)
     audio = np.round(scene.audio() * 32767).astype("<i2")
-    frames = scene.frames(times_s, config.image_size, config.image_size)
+    frames = scene.frames(times_s, config.frame_size, config.frame_size)
     captions = [scene.caption(t) for t in times_s]
     return Row({"audio": audio, "frames": frames}, {"classes": scene.classes, "captions": captions})

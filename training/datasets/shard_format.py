@@ -31,7 +31,7 @@ _FACTS = (
     "num_codebooks",
     "codebook_size",
 )
-STREAMS = {"image_stride": 1, "motion_dim": 0, "motion_reach": 0}
+STREAMS = {"image_stride": 1, "motion_dim": 0, "motion_reach": 0, "motion_size": 0, "kinds": ()}
 """Facts of models with two streams of seeing, and what they are of all others, unsaid."""
 _OF_CLIPS = tuple(fact for fact in _FACTS if fact in ClipConfig.__struct_fields__)
 ShardName = Annotated[str, msgspec.Meta(pattern=r"^shard-[0-9]{6}\.tar$")]

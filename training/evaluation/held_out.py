@@ -19,6 +19,7 @@ from training.processes import in_order
 from vab_rt.config import ClipConfig
 from vab_rt.output import writing
 from vab_rt.pipeline import Pipeline
+from vab_rt.seeing import as_frames
 from vab_rt.video import Video, read_frames
 
 VIDEO_WIDTH, VIDEO_HEIGHT, VIDEO_FPS = 320, 180, 25
@@ -53,7 +54,7 @@ def frames_of(path: Path, config: ClipConfig) -> NDArray[np.uint8]:
 
 def visual_features(frames: NDArray[np.uint8], pipeline: Pipeline) -> NDArray[np.float32]:
     """The features [F, visual_dim] that a model has of frames [F, H, W, 3]."""
-    return np.stack(list(pipeline.system.see(iter(frames))))
+    return np.stack(list(pipeline.system.see(as_frames(frames))))
 
 
 def scene_features(pipeline: Pipeline, seeds: list[int]) -> NDArray[np.float32]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from importlib import import_module
 from types import ModuleType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ from vab_rt.config import ClipConfig, GenerateOptions, Options
 from vab_rt.contract import Manifest
 from vab_rt.engines import Engines
 from vab_rt.windows import Window
+
+if TYPE_CHECKING:  # features can do without the library that reads videos
+    from vab_rt.video import Frame
 
 State = npt.NDArray[Any]
 """What a system decodes, [B, ...]: tokens or a latent."""
@@ -30,8 +33,8 @@ class System(Protocol[Options]):
     @property
     def device(self) -> str: ...
 
-    def see(self, frames: Iterator[npt.NDArray[np.uint8]]) -> Iterator[npt.NDArray[np.float32]]:
-        """Features [visual_dim] of a video's frames [image_size, image_size, 3], one each."""
+    def see(self, frames: "Iterator[Frame]") -> Iterator[npt.NDArray[np.float32]]:
+        """Features [visual_dim] of a video's frames, one each."""
         ...
 
     def options(self, wishes: GenerateOptions) -> Options:

@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -13,8 +14,11 @@ from vab_rt.config import COARSE_TO_FINE, GenerateOptions, ModelConfig, TokenOpt
 from vab_rt.contract import VabManifest
 from vab_rt.decoding import Tokens
 from vab_rt.engines import Engines
-from vab_rt.seeing import encode_images, encode_two_streams
+from vab_rt.seeing import encode_images, encode_two_streams, given_kinds
 from vab_rt.windows import Window
+
+if TYPE_CHECKING:  # features can do without the library that reads videos
+    from vab_rt.video import Frame
 
 # The fine stage draws other numbers than the coarse one: its seeds are those and this.
 FINE_SEED = 0xBF58476D1CE4E5B9
@@ -35,8 +39,8 @@ class Vab:
     def device(self) -> str:
         return self.engines.device
 
-    def see(self, frames: Iterator[npt.NDArray[np.uint8]]) -> Iterator[npt.NDArray[np.float32]]:
-        """Features [visual_dim] of a video's frames [image_size, image_size, 3], one each."""
+    def see(self, frames: "Iterator[Frame]") -> Iterator[npt.NDArray[np.float32]]:
+        """Features [visual_dim] of a video's frames, one each."""
         images = self.engines["visual_encoder"]
         if not self.config.motion_dim:
             return encode_images(frames, images)
@@ -60,7 +64,8 @@ class Vab:
         """The tokens [1, K, T] of one window, step by step; on a GPU the last of a stage alone."""
         seeds = np.array([window.seed(options.seed)], np.uint64)
         tokens = carry_over(previous, self.codec_config)
-        return self.decode_tokens(window.features[None], tokens, seeds, options)
+        features = given_kinds(window.features, options.kinds, self.config)
+        return self.decode_tokens(features[None], tokens, seeds, options)
 
     def decode_tokens(
         self,

@@ -7,6 +7,7 @@ One embedding stands for a whole window: the sound fits what is seen, not when i
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,9 @@ from vab_rt.v2a_mapper.diffusion import (
 )
 from vab_rt.windows import Window
 
+if TYPE_CHECKING:  # features can do without the library that reads videos
+    from vab_rt.video import Frame
+
 Vector = npt.NDArray[np.float32]
 
 
@@ -47,8 +51,8 @@ class V2AMapper:
     def device(self) -> str:
         return self.engines.device
 
-    def see(self, frames: Iterator[npt.NDArray[np.uint8]]) -> Iterator[npt.NDArray[np.float32]]:
-        """Features [visual_dim] of a video's frames [image_size, image_size, 3], one each."""
+    def see(self, frames: "Iterator[Frame]") -> Iterator[npt.NDArray[np.float32]]:
+        """Features [visual_dim] of a video's frames, one each."""
         return encode_images(frames, self.engines["visual_encoder"])
 
     def options(self, wishes: GenerateOptions) -> LatentOptions:

@@ -1,0 +1,72 @@
+"""Kinds: what a model says that it sees, and what it is told instead."""
+
+import json
+
+import numpy as np
+import pytest
+from tiny_bundle import make_bundle, tiny_config
+from typer.testing import CliRunner
+
+import vab_rt
+from vab_rt.cli import app
+from vab_rt.errors import OptionError
+
+KINDS = ("dog", "rain", "ambience")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return make_bundle(tmp_path_factory.mktemp("kinds"), tiny_config(kinds=KINDS))
+
+
+@pytest.fixture(scope="module")
+def knowing(bundle):
+    return vab_rt.load(bundle, threads=1)
+
+
+def test_each_step_says_what_its_window_shows(knowing, videos, pipeline):
+    steps = list(knowing.generate_steps(videos(87)))
+    assert all(sorted(step.kinds) == sorted(KINDS) for step in steps)
+    assert all(list(s.kinds.values()) == sorted(s.kinds.values(), reverse=True) for s in steps)
+    assert not any(step.kinds for step in pipeline.generate_steps(videos(25)))
+
+
+def test_a_given_kind_is_heard_instead_of_what_is_seen(knowing, videos):
+    seen, dog, rain, both = (
+        knowing.generate(videos(25), kinds=kinds).samples
+        for kinds in ((), "dog", ("rain",), ["rain", "dog"])
+    )
+    others = (seen, dog, rain, both)
+    assert sum(np.array_equal(a, b) for a in others for b in others) == len(others)
+    again = knowing.generate(videos(25), kinds=("dog", "rain"))
+    assert np.array_equal(again.samples, both)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "message"),
+    [
+        (("dogs",), "kind is dogs, which tiny does not know, expected one of dog$"),
+        (("xylophone",), "expected one that vab-rt kinds lists$"),
+        (3, r"kinds is 3, expected names"),
+        ((3,), r"kinds is \(3,\), expected names"),
+    ],
+)
+def test_a_kind_that_there_is_not(knowing, videos, kinds, message):
+    with pytest.raises(OptionError, match=message):
+        knowing.generate_steps(videos(25), kinds=kinds)
+
+
+def test_a_model_without_names_takes_none(pipeline, videos):
+    with pytest.raises(OptionError, match="has no names for what it sees"):
+        pipeline.generate_steps(videos(25), kinds="dog")
+
+
+def test_the_command_lists_takes_and_tells_them(bundle, videos, tmp_path):
+    run = CliRunner().invoke
+    assert run(app, ["kinds", str(bundle)]).output.split() == list(KINDS)
+    assert json.loads(run(app, ["kinds", str(bundle), "--json"]).output) == {"kinds": list(KINDS)}
+    given = ["generate", str(videos(87)), str(tmp_path / "a.wav"), "--model", str(bundle)]
+    told = run(app, [*given, "--kind", "dog", "--kind", "rain", "--json"])
+    report = json.loads(told.output)
+    assert sorted(report["kinds"]) == sorted(KINDS)
+    assert run(app, [*given, "--force"]).output.startswith("seen: ")
