@@ -1,0 +1,116 @@
+"""Which kind a sound is heard as: a linear probe on somebody else's scores of it.
+
+A multinomial logistic regression on the logarithm of mean scores, trained on recordings alone: it
+never hears what a codec or a model made.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.evaluation.measures import wilson
+from vab_rt.errors import DataError
+
+Floats = NDArray[np.float64]
+
+FLOOR, RIDGE, ITERATIONS = 1e-3, 3e-4, 80
+
+
+class Probe(NamedTuple):
+    """kinds [C], weight [C, D] and bias [C] on the logarithms of scores [D]."""
+
+    kinds: tuple[str, ...]
+    weight: Floats
+    bias: Floats
+
+    def __call__(self, scores: Floats) -> Floats:
+        """Mean scores [..., D] -> logits [..., C]."""
+        return logs(scores) @ self.weight.T + self.bias
+
+    def names(self, scores: Floats) -> list[str]:
+        """The likeliest kind of each of mean scores [N, D]."""
+        return [self.kinds[i] for i in self(scores).argmax(-1)]
+
+
+def logs(scores: Floats) -> Floats:
+    return np.log(scores + FLOOR)
+
+
+def train_probe(scores: Floats, kinds: Sequence[str]) -> Probe:
+    """Of mean scores [N, D] and the kind of each; a kind with many has less of a say in each.
+
+    Raises DataError below two kinds.
+    """
+    known = tuple(sorted(set(kinds)))
+    if len(known) < 2:
+        raise DataError(
+            f"sounds of {len(known)} kinds to tell apart, expected at least 2; add some"
+        )
+    numbers = np.array([known.index(kind) for kind in kinds])
+    inputs = logs(scores)
+    mean, spread = inputs.mean(0), inputs.std(0).mean() + 1e-9  # one: noise is to stay small
+    shares = 1 / np.sqrt(np.bincount(numbers))[numbers]
+    weight, bias = multinomial(
+        torch.from_numpy((inputs - mean) / spread).float(),
+        torch.from_numpy(numbers),
+        torch.from_numpy(shares / shares.sum()).float(),
+    )
+    weight = weight.double().numpy() / spread
+    return Probe(known, weight, bias.double().numpy() - weight @ mean)
+
+
+def multinomial(inputs: Tensor, numbers: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights [C, D] and biases [C] of inputs [N, D] of classes [N], with shares [N] of the loss
+    that sum to 1."""
+    layer = nn.Linear(inputs.shape[1], int(numbers.max()) + 1)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    optimizer = torch.optim.LBFGS(
+        layer.parameters(), max_iter=ITERATIONS, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        each = F.cross_entropy(layer(inputs), numbers, reduction="none")
+        found = (each * shares).sum() + RIDGE * (layer.weight**2).sum()
+        found.backward()
+        return found
+
+    optimizer.step(loss)
+    return layer.weight.detach(), layer.bias.detach()
+
+
+def shares_right(found: Sequence[str], true: Sequence[str]) -> dict:
+    """right_kind with its 95 % interval, the mean over kinds, how many kinds have more than half
+    right, and all this `by_kind`."""
+    by_kind = {}
+    for kind in sorted(set(true)):
+        own = [name for name, truth in zip(found, true, strict=True) if truth == kind]
+        by_kind[kind] = share("right_kind", [name == kind for name in own])
+        wrong = [name for name in own if name != kind]
+        if wrong:
+            by_kind[kind]["taken_for"] = max(sorted(set(wrong)), key=wrong.count)
+    each = [row["right_kind"] for row in by_kind.values()]
+    return {
+        **share("right_kind", [a == b for a, b in zip(found, true, strict=True)]),
+        "right_kind_mean": round(float(np.mean(each)), 4),
+        "kinds": len(each),
+        "kinds_above_half": sum(x > 0.5 for x in each),
+        "by_kind": by_kind,
+    }
+
+
+def share(name: str, hits: Sequence[bool]) -> dict:
+    """A share of clips under `name`, its interval and the clips."""
+    right = sum(map(bool, hits))
+    low, high = wilson(right, len(hits))
+    return {
+        name: round(right / len(hits), 4),
+        f"{name}_95": [round(low, 4), round(high, 4)],
+        "clips": len(hits),
+    }
