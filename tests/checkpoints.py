@@ -9,7 +9,7 @@ from torch import nn
 
 from training.checkpoint import MOTION
 from training.codecs.codec import build_codec
-from training.image_encoder import ImageEncoder
+from training.image_encoder import image_encoder
 from training.model import VAB
 from training.visual_encoder import MotionEncoder
 from vab_rt.config import ModelConfig
@@ -55,7 +55,7 @@ def tiny_checkpoint(config: ModelConfig, seed: int = 0) -> dict[str, Any]:
         "codec_settings": SETTINGS[config.codec],
         "vab": vab.state_dict(),
         "codec": codec.state_dict(),
-        "image_encoder": ImageEncoder(config).state_dict(),
+        "image_encoder": image_encoder(config).state_dict(),
         **({MOTION: MotionEncoder(config).state_dict()} if config.motion_dim else {}),
         "licence": "Apache-2.0",
         "provenance": {"data": "none, random weights"},

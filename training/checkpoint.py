@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from training.codecs.codec import build_codec
-from training.image_encoder import ImageEncoder
+from training.image_encoder import image_encoder
 from training.model import VAB
 from training.saving import DAMAGE, save_whole
 from training.visual_encoder import MotionEncoder, VisualEncoder
@@ -62,8 +62,8 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     def codec(self) -> nn.Module:
         return self._load("codec", build_codec(self.config, self.header.codec_settings))
 
-    def image_encoder(self) -> ImageEncoder:
-        return self._load("image_encoder", ImageEncoder(self.config))
+    def image_encoder(self) -> nn.Module:
+        return self._load("image_encoder", image_encoder(self.config))
 
     def motion_encoder(self) -> MotionEncoder:
         return self._load(MOTION, MotionEncoder(self.config))

@@ -1,5 +1,5 @@
-"""Image encoders: RGB bytes in, features out, normalisation inside. CLIP's through open_clip, and
-MAE's through timm, which the paper compares with them (appendix C.6)."""
+"""Image encoders: RGB bytes in, features out, normalisation inside. CLIP's through open_clip,
+MAE's through timm, which the paper compares with them (appendix C.6), and one that knows kinds."""
 
 import logging
 from collections.abc import Iterator
@@ -12,6 +12,8 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.efficientnet import LITE0
+from training.kinds import KindsEncoder
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
 
@@ -20,6 +22,11 @@ TINY = "resnet-tiny-64"
 this time does not (docs/LOG.md)."""
 MAE = "mae/"
 """Before timm's name of a ViT, whose [CLS] token is the feature: mae/vit_large_patch16_224."""
+
+
+def image_encoder(config: ModelConfig) -> nn.Module:
+    """frames uint8 [N, image_size, image_size, 3] -> features float32 [N, image_dim], untrained."""
+    return KindsEncoder(config) if config.image_encoder == LITE0 else ImageEncoder(config)
 
 
 class ImageEncoder(nn.Module):

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.image_encoder import ImageEncoder
+from training.image_encoder import image_encoder
 from vab_rt.config import ModelConfig
 
 
@@ -17,7 +17,7 @@ class VisualEncoder(nn.Module):
     next, beside the motion around each frame.
     """
 
-    def __init__(self, config: ModelConfig, images: ImageEncoder, motion: nn.Module | None) -> None:
+    def __init__(self, config: ModelConfig, images: nn.Module, motion: nn.Module | None) -> None:
         super().__init__()
         self.config, self.images, self.motion = config, images, motion
 
@@ -36,7 +36,7 @@ class VisualEncoder(nn.Module):
 def build_visual_encoder(config: ModelConfig) -> VisualEncoder:
     """With untrained weights."""
     motion = MotionEncoder(config) if config.motion_dim else None
-    return VisualEncoder(config, ImageEncoder(config), motion).eval()
+    return VisualEncoder(config, image_encoder(config), motion).eval()
 
 
 class MotionEncoder(nn.Module):

@@ -1,0 +1,187 @@
+"""What makes a sound: probabilities of a model's kinds, out of EfficientNet-Lite0's own classes and
+of rows beside them that a few pictures a kind have trained."""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.efficientnet import FEATURE_DIM, LITE0, NUM_CLASSES, load_efficientnet
+from vab_rt.config import ModelConfig
+from vab_rt.errors import DataError, OptionError
+
+NEVER = -1e4
+"""The bias of a row of a kind that has no pictures: its probability is 0."""
+STEPS, PEAK_RATE = 300, 1e-2
+DECAY = 1e-3
+"""On the rows' squares. Less, and they take what ImageNet's own classes have known better."""
+TRACE = 1e-3
+BATCH = 16
+FROZEN = "recogniser."
+
+
+class KindsEncoder(nn.Module):
+    """frames uint8 [N, 224, 224, 3] -> features float32 [N, image_dim]: first the probabilities of
+    `config.kinds`, which add up to 1, then a reduced feature whose mean length is 1.
+
+    Softmax runs over ImageNet's classes and a row a kind; a kind's probability is the sum over its
+    own. The recogniser's weights are no part of the state_dict: they stay in their package. Raises
+    OptionError for a config without kinds, or with no room for them.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        num_kinds = len(config.kinds)
+        num_reduced = config.image_dim - num_kinds
+        if not num_kinds or num_reduced < 1:
+            raise OptionError(
+                f"model {config.name} has {num_kinds} kinds and {config.image_dim} numbers of an "
+                f"image, expected kinds, and more numbers than them for {LITE0}; correct kinds or "
+                "visual_dim"
+            )
+        self.recogniser = load_efficientnet(config)
+        self.rows = nn.Linear(FEATURE_DIM, num_kinds)
+        self.reduce = nn.Linear(FEATURE_DIM, num_reduced)
+        self.register_buffer("kind_of_class", torch.full((NUM_CLASSES,), num_kinds - 1))
+        self.register_state_dict_post_hook(_leave_frozen_out)
+        self.register_load_state_dict_post_hook(_expect_no_frozen)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        logits, feature = self.recogniser(frames)  # [N, 1000], [N, FEATURE_DIM]
+        shares = torch.cat([logits, self.rows(feature)], 1).softmax(1)
+        own = torch.arange(self.rows.out_features, device=frames.device)
+        of_kind = (self.kind_of_class[:, None] == own).float()  # [1000, kinds]
+        probabilities = shares[:, :NUM_CLASSES] @ of_kind + shares[:, NUM_CLASSES:]
+        return torch.cat([probabilities, self.reduce(feature)], 1)
+
+    def train(self, mode: bool = True) -> "KindsEncoder":
+        super().train(mode)
+        self.recogniser.eval()
+        return self
+
+
+def _leave_frozen_out(module: nn.Module, weights: dict[str, Any], prefix: str, _: Any) -> None:
+    for name in [name for name in weights if name.startswith(prefix + FROZEN)]:
+        del weights[name]
+
+
+def _expect_no_frozen(module: nn.Module, keys: Any) -> None:
+    keys.missing_keys[:] = [name for name in keys.missing_keys if FROZEN not in name]
+
+
+def train_kinds(
+    config: ModelConfig,
+    pictures: Iterable[NDArray[np.uint8]],
+    kinds: Sequence[str],
+    table: Mapping[int, str],
+    seed: int = 0,
+) -> KindsEncoder:
+    """An encoder that knows the kinds of `config`, in seconds beside the pictures' features.
+
+    pictures: RGB [224, 224, 3], and the kind of each. table: see `read_table`. A kind that the
+    config does not have stands for its last one. Raises DataError for no picture.
+    """
+    torch.manual_seed(seed)
+    encoder = KindsEncoder(config).eval()
+    found = {kind: number for number, kind in enumerate(config.kinds)}
+    last = len(config.kinds) - 1
+    of_class = [found.get(table.get(number, ""), last) for number in range(NUM_CLASSES)]
+    encoder.kind_of_class.copy_(torch.tensor(of_class))
+    logits, features = picture_features(encoder, pictures)
+    targets = torch.tensor([found.get(kind, last) for kind in kinds])
+    fit_rows(encoder, logits, features, targets)
+    fit_reduction(encoder, features)
+    return encoder
+
+
+def read_table(path: Path) -> dict[int, str]:
+    """The kind of each of ImageNet's classes that has one, from a CSV with the columns
+    imagenet_index (0 to 999) and kind. Raises DataError."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read ({error}), expected a CSV in UTF-8") from error
+    table: dict[int, str] = {}
+    for line, row in enumerate(rows, start=2):
+        index, kind = row.get("imagenet_index") or "", row.get("kind") or ""
+        if not (index.isdecimal() and int(index) < NUM_CLASSES and kind):
+            raise DataError(
+                f"{path}, line {line}: imagenet_index is {index!r} and kind {kind!r}, expected "
+                f"0 to {NUM_CLASSES - 1} and a name; correct it"
+            )
+        table[int(index)] = kind
+    return table
+
+
+@torch.no_grad()
+def picture_features(
+    encoder: KindsEncoder, pictures: Iterable[NDArray[np.uint8]]
+) -> tuple[Tensor, Tensor]:
+    """logits [n, 1000] and features [n, FEATURE_DIM] of RGB pictures [224, 224, 3], BATCH at a
+    time. Raises DataError for none."""
+    found, waiting = [], []
+    for picture in pictures:
+        waiting.append(torch.from_numpy(picture))
+        if len(waiting) == BATCH:
+            found.append(encoder.recogniser(torch.stack(waiting)))
+            waiting = []
+    if waiting:
+        found.append(encoder.recogniser(torch.stack(waiting)))
+    if not found:
+        raise DataError("there are no pictures, expected some of each kind in KIND/FILE")
+    logits, features = zip(*found, strict=True)
+    return torch.cat(logits), torch.cat(features)
+
+
+def fit_rows(encoder: KindsEncoder, logits: Tensor, features: Tensor, targets: Tensor) -> None:
+    """Train the rows of the kinds that are among the targets [n]; the others get NEVER."""
+    rows, num_kinds = encoder.rows, encoder.rows.out_features
+    shown = targets.unique()  # [P]
+    known = log_sums(logits, encoder.kind_of_class, num_kinds)  # [n, kinds]
+    weight = torch.zeros(len(shown), FEATURE_DIM, requires_grad=True)
+    bias = torch.zeros(len(shown), requires_grad=True)
+    optimizer = torch.optim.Adam([weight, bias], lr=PEAK_RATE)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, STEPS)
+    for _ in range(STEPS):
+        own = torch.full_like(known, NEVER).index_copy(1, shown, features @ weight.T + bias)
+        loss = F.cross_entropy(torch.logaddexp(known, own), targets)
+        loss = loss + DECAY * weight.square().sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        rows.weight.zero_().index_copy_(0, shown, weight)
+        rows.bias.fill_(NEVER).index_copy_(0, shown, bias)
+
+
+def log_sums(logits: Tensor, kind_of_class: Tensor, num_kinds: int) -> Tensor:
+    """logits [n, 1000] -> [n, kinds]: the log of the sum of exp over each kind's classes."""
+    most = logits.max(1, keepdim=True).values
+    sums = torch.zeros(len(logits), num_kinds, dtype=torch.float64)
+    sums.index_add_(1, kind_of_class, (logits - most).double().exp())
+    return (sums.clamp_min(1e-300).log() + most).float()
+
+
+@torch.no_grad()
+def fit_reduction(encoder: KindsEncoder, features: Tensor) -> None:
+    """The principal components of the features [n, FEATURE_DIM], scaled to a mean length of 1.
+
+    Where there are fewer pictures than components, the directions in which the recogniser tells its
+    own classes apart follow.
+    """
+    classes = encoder.recogniser.network._fc.weight  # [1000, FEATURE_DIM]
+    centre = features.mean(0)
+    spread = torch.cat([features - centre, TRACE * (classes - classes.mean(0))])
+    _, _, directions = torch.linalg.svd(spread, full_matrices=False)
+    weight = directions[: encoder.reduce.out_features]
+    weight = weight / ((features - centre) @ weight.T).norm(dim=1).mean().clamp_min(TRACE)
+    encoder.reduce.weight.copy_(weight)
+    encoder.reduce.bias.copy_(-weight @ centre)
