@@ -4,21 +4,17 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch")
 
-from types import SimpleNamespace
-
+import msgspec
 import numpy as np
+from checkpoints import tiny_config
 
 from training.image_encoder import image_encoder
 from training.kinds import KindsEncoder, read_table, train_kinds
 from vab_rt.errors import DataError, OptionError
 
 KINDS = ("checks", "dog", "stripes", "ambience")
-CONFIG = SimpleNamespace(
-    name="tiny-kinds",
-    image_encoder="efficientnet-lite0",
-    image_size=224,
-    kinds=KINDS,
-    image_dim=len(KINDS) + 8,
+CONFIG = tiny_config(
+    image_encoder="efficientnet-lite0", image_size=224, kinds=KINDS, visual_dim=len(KINDS) + 8
 )
 
 
@@ -82,9 +78,9 @@ def test_the_frozen_weights_are_not_stored_and_come_back(encoder):
 
 
 def test_a_model_without_kinds_or_room_for_them_is_refused():
-    for changes in ({"kinds": ()}, {"image_dim": len(KINDS)}):
+    for changes in ({"kinds": ()}, {"visual_dim": len(KINDS)}):
         with pytest.raises(OptionError, match="correct kinds or visual_dim"):
-            KindsEncoder(SimpleNamespace(**(vars(CONFIG) | changes)))
+            KindsEncoder(msgspec.structs.replace(CONFIG, **changes))
 
 
 def test_no_picture_is_an_error():
