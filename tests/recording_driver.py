@@ -68,8 +68,9 @@ def launch(fake_driver, tmp_path):
 
     def run(lines, **settings):
         log = tmp_path / "log"
+        others = filter(None, [os.environ.get("LD_LIBRARY_PATH")])  # where Python may lie
         environment = os.environ | {
-            "LD_LIBRARY_PATH": str(fake_driver),
+            "LD_LIBRARY_PATH": os.pathsep.join([str(fake_driver), *others]),
             "FAKE_CUDA_LOG": str(log),
             "FAKE_CUDA_CAPABILITY": "90",
             "PYTHONPATH": os.pathsep.join(sys.path),

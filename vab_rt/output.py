@@ -90,17 +90,20 @@ def whole_file(path: Path, *, force: bool = False) -> Iterator[Path]:
     Of a link, `path` is what it points to. What killed processes have left there is removed, too.
     """
     target = _target_of(path)
-    with writing(path):
-        remove_leftovers(target.parent)
-        part, lock = _make_part(target.parent)
-    try:
+    part = target.parent / UNFINISHED.replace("*", secrets.token_hex(8))
+    lock = None
+    try:  # from before the file is there on: a signal may arrive at any time
+        with writing(path):
+            remove_leftovers(target.parent)
+            lock = _make(part)
         yield part
         check_output(path, force=force)
         with writing(path):
             os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
-        os.close(lock)
+        if lock is not None:
+            os.close(lock)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -127,16 +130,15 @@ def _remove_unlocked(path: Path) -> None:
         os.close(file)
 
 
-def _make_part(folder: Path) -> tuple[Path, int]:
-    """A new empty file, and a descriptor that holds its lock as long as it is open."""
+def _make(part: Path) -> int:
+    """Makes an empty file; returns a descriptor that holds its lock as long as it is open."""
     while True:
-        part = folder / UNFINISHED.replace("*", secrets.token_hex(8))
         file = os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
         if fcntl is not None:
             with suppress(OSError):  # no locks on this file system
                 fcntl.flock(file, fcntl.LOCK_EX)
         if part.exists():
-            return part, file
+            return file
         os.close(file)  # it was removed as a leftover before it was locked
 
 

@@ -7,11 +7,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from media import samples_of
+from command import (
+    PATIENCE_S,
+    command,
+    interrupt_at_import,
+    run_apart,
+    wait_until,
+    with_usual_signals,
+)
+from media import make_picture, samples_of
 
 from vab_rt.output import UNFINISHED
 from vab_rt.signals import end_if_told, unwound_by_signals
@@ -21,24 +30,20 @@ Arguments = Callable[..., list[str]]
 
 @pytest.fixture
 def generate(tiny_bundle: Path, videos, tmp_path: Path) -> Arguments:
-    """The command that writes out.wav, with more options."""
+    """The command that writes out.wav or another file, with more options."""
 
-    def command(*more: object, frames: int = 10) -> list[str]:
-        arguments = [videos(frames), tmp_path / "out.wav", "--model", tiny_bundle, *more]
-        return [sys.executable, "-m", "vab_rt", "generate", *map(str, arguments)]
+    def arguments(*more: object, name: str = "out.wav", video: Path | None = None) -> list[str]:
+        named = (video or videos(10), tmp_path / name, "--model", tiny_bundle)
+        return command("generate", *named, *more)
 
-    return command
+    return arguments
 
 
-def shell(command: list[str], redirections: str) -> subprocess.CompletedProcess[str]:
-    """A command as a shell starts it, whose stdout and stderr are kept where they are not sent
-    elsewhere."""
-    return subprocess.run(
-        ["bash", "-c", f'set -o pipefail; "$@" {redirections}', "bash", *command],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+@pytest.fixture
+def endless(generate: Arguments, tmp_path_factory) -> Arguments:
+    """The same of a still that sounds for days."""
+    still = make_picture(tmp_path_factory.mktemp("still") / "in.png")
+    return lambda name="out.wav": generate("--duration", 1e6, name=name, video=still)
 
 
 def assert_sound(path: Path, num_samples: int = 6400) -> None:
@@ -61,7 +66,7 @@ def assert_sound(path: Path, num_samples: int = 6400) -> None:
 def test_streams_that_are_closed_are_no_failure(
     generate: Arguments, tmp_path: Path, redirections: str, more: list[str]
 ) -> None:
-    result = shell(generate(*more), redirections)
+    result = run_apart(generate(*more), redirections)
     assert (result.returncode, result.stderr) == (0, "")
     assert_sound(tmp_path / "out.wav")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.wav"]
@@ -69,7 +74,7 @@ def test_streams_that_are_closed_are_no_failure(
 
 @pytest.mark.parametrize("arguments", [["info", "--json"], ["--help"]])
 def test_what_cannot_be_printed_is_one_line(arguments: list[str]) -> None:
-    result = shell([sys.executable, "-m", "vab_rt", *arguments], ">/dev/full")
+    result = run_apart(command(*arguments), ">/dev/full")
     assert result.returncode == 1
     assert result.stderr == (
         "error: standard output cannot be written (No space left on device), expected room for "
@@ -78,7 +83,7 @@ def test_what_cannot_be_printed_is_one_line(arguments: list[str]) -> None:
 
 
 def test_a_full_stdout_keeps_the_sound(generate: Arguments, tmp_path: Path) -> None:
-    result = shell(generate(), ">/dev/full")
+    result = run_apart(generate(), ">/dev/full")
     assert result.returncode == 1
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
     assert_sound(tmp_path / "out.wav")
@@ -87,45 +92,60 @@ def test_a_full_stdout_keeps_the_sound(generate: Arguments, tmp_path: Path) -> N
 def test_an_error_needs_no_stderr(generate: Arguments, tmp_path: Path) -> None:
     (tmp_path / "out.wav").touch()
     for redirections in ("2>&-", "2>&1 >&- | true"):
-        result = shell(generate(), redirections)
+        result = run_apart(generate(), redirections)
         assert (result.returncode, result.stdout, result.stderr) == (1, "", "")
 
 
-def started(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
-    """A run that is writing, with the usual answer to signals, whatever that of this process is."""
-
-    def as_usual() -> None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
-
+@contextmanager
+def writing(command: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A run that has begun to write a file there, one more than before; killed if it still runs."""
+    num_before = len(list(folder.glob(UNFINISHED)))
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen(command, **pipes, preexec_fn=as_usual)  # noqa: PLW1509  # no threads
-    deadline = time.monotonic() + 120
-    while not list(folder.glob(UNFINISHED)) and time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-    assert list(folder.glob(UNFINISHED)), "the run never began to write"
-    time.sleep(0.3)
-    return process
+    with subprocess.Popen(with_usual_signals(command), **pipes) as process:
+        try:
+            wait_until(lambda: len(list(folder.glob(UNFINISHED))) > num_before, process)
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize(
-    ("signals", "statuses"),
+    ("signals", "suffix", "statuses"),
     [
-        ([signal.SIGTERM], [143]),
-        ([signal.SIGHUP], [129]),
-        ([signal.SIGTERM, signal.SIGHUP], [143, 129]),
+        ([signal.SIGINT], "wav", [130]),
+        ([signal.SIGINT], "mp4", [130]),
+        ([signal.SIGTERM], "wav", [143]),
+        ([signal.SIGHUP], "wav", [129]),
+        ([signal.SIGTERM, signal.SIGHUP], "wav", [143, 129]),
     ],
 )
 def test_a_signal_leaves_nothing(
-    generate: Arguments, tmp_path: Path, signals: list[int], statuses: list[int]
+    generate: Arguments,
+    endless: Arguments,
+    videos,
+    tmp_path: Path,
+    signals: list[int],
+    suffix: str,
+    statuses: list[int],
 ) -> None:
-    with started(generate("--steps", 1000, frames=1500), tmp_path) as process:
+    name = f"out.{suffix}"
+    long = generate("--steps", 1000, name=name, video=videos(200))  # a still cannot be copied
+    run = endless() if suffix == "wav" else long
+    with writing(run, tmp_path) as process:
         for number in signals:
             process.send_signal(number)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode in statuses and (out, err) == (b"", b"")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("start", [["-m", "vab_rt"], [Path(sys.executable).with_name("vab-rt")]])
+def test_interrupting_the_start_is_quiet(tmp_path: Path, start: list[object]) -> None:
+    """The interruption arrives while the command line is being imported."""
+    interrupt_at_import(tmp_path, "typer")
+    run = with_usual_signals([sys.executable, *map(str, start), "doctor"])
+    result = run_apart(run, env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
 
 
 def test_a_signal_that_arrives_in_a_finalizer_is_not_lost(monkeypatch) -> None:
@@ -147,33 +167,30 @@ def test_a_signal_that_arrives_in_a_finalizer_is_not_lost(monkeypatch) -> None:
     assert ended.value.code == 143
 
 
-def test_nohup_is_respected(generate: Arguments, tmp_path: Path) -> None:
-    command = generate("--steps", 50, "--quiet", frames=100)
-    with started(["nohup", *command], tmp_path) as process:
-        process.send_signal(signal.SIGHUP)
-        process.communicate(timeout=120)
+def test_nohup_is_respected(generate: Arguments, videos, tmp_path: Path) -> None:
+    """However often the terminal hangs up while sound is written."""
+    run = ["nohup", *generate("--steps", 100, "--quiet", video=videos(100))]
+    with subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            if list(tmp_path.glob(UNFINISHED)):
+                process.send_signal(signal.SIGHUP)
+            time.sleep(0.01)
     assert process.returncode == 0
     assert_sound(tmp_path / "out.wav", 64_000)
 
 
-def test_what_a_killed_run_leaves_the_next_one_removes(generate: Arguments, tmp_path: Path) -> None:
+def test_what_a_killed_run_leaves_the_next_one_removes(
+    generate: Arguments, endless: Arguments, tmp_path: Path
+) -> None:
     """The next run leaves alone what a living one writes beside it."""
-    living = generate("--steps", 1000, frames=1500)
-    with started(living, tmp_path) as process:
+    with writing(endless(), tmp_path):
         mine = set(tmp_path.glob(UNFINISHED))
-        other = [argument.replace("out.wav", "killed.wav") for argument in living]
-        with subprocess.Popen(other) as killed:
-            deadline = time.monotonic() + 120
-            while len(list(tmp_path.glob(UNFINISHED))) < 2 and time.monotonic() < deadline:
-                time.sleep(0.01)
-            killed.kill()
+        with writing(endless("killed.wav"), tmp_path):
+            pass
         assert len(list(tmp_path.glob(UNFINISHED))) == 2
-        other = [argument.replace("out.wav", "next.wav") for argument in generate()]
-        subprocess.run(other, check=True, capture_output=True)
+        assert run_apart(generate(name="next.wav")).returncode == 0
         assert set(tmp_path.glob(UNFINISHED)) == mine
-        process.terminate()
-        process.communicate(timeout=120)
-    assert [path.name for path in tmp_path.iterdir()] == ["next.wav"]
+    assert {path.name for path in tmp_path.iterdir()} == {"next.wav", *(p.name for p in mine)}
 
 
 @pytest.mark.parametrize("megabytes", [400, 500, 600, 700])

@@ -59,7 +59,8 @@ def test_no_driver_is_no_failure():
 
 @pytest.fixture
 def found(monkeypatch):
-    """The findings on a machine with that driver, by subject."""
+    """The findings on a machine with that driver and no onnxruntime for GPUs, by subject."""
+    monkeypatch.setattr("vab_rt.engines.cpu.has_cuda_provider", lambda: False)
 
     def examine(driver):
         monkeypatch.setattr(doctor, "find_driver", lambda: driver)

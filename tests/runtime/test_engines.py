@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from command import PATIENCE_S
 from manifests import write_manifest
 from onnx import TensorProto, helper
 from tiny_bundle import make_bundle, tiny_config
@@ -33,10 +34,6 @@ def backbone_inputs(batch=1, conditional=1.0, seed=0):
         "features": rng.standard_normal((batch, c.num_frames, c.visual_dim)).astype(np.float32),
         "conditional": np.full(batch, conditional, np.float32),
     }
-
-
-def test_auto_says_what_it_chose(tiny_bundle):
-    assert open_engines(open_bundle(tiny_bundle)).device == "cpu"
 
 
 def test_the_sampler_is_the_fastest_there_is(engines):
@@ -72,7 +69,7 @@ def test_the_tiny_backbone_depends_on_everything(engines):
 
 def test_rows_of_a_backbone_run_side_by_side():
     """Two of them meet: one after the other would wait for ever."""
-    meeting = threading.Barrier(2, timeout=20)
+    meeting = threading.Barrier(2, timeout=PATIENCE_S)
 
     def engine(tokens):
         meeting.wait()
@@ -104,15 +101,13 @@ def test_what_fails_in_one_row_is_raised():
 
 
 @pytest.mark.parametrize("device", ["cuda", "tensorrt", "tensorrt-rtx"])
-def test_a_device_that_was_asked_for_is_never_replaced(tiny_bundle, device, monkeypatch):
-    for module in ("tensorrt", "tensorrt_rtx"):
-        monkeypatch.setitem(sys.modules, module, None)
+def test_a_device_that_was_asked_for_is_never_replaced(tiny_bundle, device, without_gpus):
     with pytest.raises(BackendError, match=f"device {device} needs .*pip install"):
         open_engines(open_bundle(tiny_bundle), device)
 
 
-def test_auto_is_cpu_where_nothing_else_is_installed(tiny_bundle, caplog):
-    assert open_engines(open_bundle(tiny_bundle), threads=1).device == "cpu"
+def test_auto_is_cpu_where_nothing_else_is_installed(tiny_bundle, caplog, without_gpus):
+    assert open_engines(open_bundle(tiny_bundle)).device == "cpu"
     assert caplog.text == ""
 
 

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,14 @@ def point_at(url, monkeypatch):
     template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, url)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "ENDPOINT", url)
+
+
+@pytest.fixture
+def nowhere():
+    """An address at which nothing answers: its port is taken, and nobody listens there."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
 def newest(hub):
@@ -146,16 +155,16 @@ def test_a_manifest_that_names_files_elsewhere(hub):
     assert not [line for line in hub.asked if "README" in line]
 
 
-def test_no_network(hub, monkeypatch):
-    point_at("http://127.0.0.1:9", monkeypatch)
+def test_no_network(hub, nowhere, monkeypatch):
+    point_at(nowhere, monkeypatch)
     with pytest.raises(BundleError, match=r"cannot be fetched \(.*check the network, or use what"):
         open_model(NAME)
 
 
-def test_no_network_for_what_was_fetched_before(hub, monkeypatch, caplog):
+def test_no_network_for_what_was_fetched_before(hub, nowhere, monkeypatch, caplog):
     caplog.set_level("INFO", "vab_rt")
     fetched = open_model(NAME)
-    point_at("http://127.0.0.1:9", monkeypatch)
+    point_at(nowhere, monkeypatch)
     caplog.clear()
     assert open_model(NAME).folder == fetched.folder
     assert newest(hub) in caplog.text

@@ -1,6 +1,7 @@
 """Files that appear whole: beside their target, through links, and what is left of killed runs."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -98,7 +99,7 @@ def test_only_files_of_ones_own_are_removed(tmp_path: Path) -> None:
     link.symlink_to(kept)
     foreign.write_bytes(b"another's")
     left = [folder.name, link.name, "kept"]
-    if os.geteuid() == 0:
+    with suppress(OSError):  # of a user who is not root, or root in a container
         os.chown(foreign, 12345, 12345)
         left.append(foreign.name)
     remove_leftovers(tmp_path)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from media import make_picture, make_video
 
@@ -245,7 +245,7 @@ def test_a_long_video_is_never_held(pipeline, videos):
     steps.close()
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25)
 @given(
     start_s=st.floats(0, 3.9),
     duration_s=st.none() | st.floats(0.001, 5),
@@ -311,8 +311,8 @@ def test_ready_engines_leave_nothing_to_choose(tiny_bundle, pipeline, wish):
         vab_rt.load(tiny_bundle, engines=pipeline.system.engines, **wish)
 
 
-def test_loading_reports_device_and_time(tiny_bundle):
+def test_loading_reports_device_and_time(tiny_bundle, without_gpus):
     pipeline = vab_rt.load(str(tiny_bundle))
-    assert pipeline.device == "cpu" and 0 < pipeline.load_s < 10
+    assert pipeline.device == "cpu" and pipeline.load_s > 0
     with pytest.raises(BackendError, match="device cuda needs onnxruntime with the CUDA provider"):
         vab_rt.load(tiny_bundle, "cuda")

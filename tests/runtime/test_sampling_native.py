@@ -38,7 +38,7 @@ def test_tokens_equal_the_reference_at_odd_numbers_of_positions(positions):
     assert_same_tokens(make_case(positions=positions, size=63, seed=positions))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     seed=st.integers(0, 2**32),
     clips=st.integers(1, 3),
