@@ -145,6 +145,17 @@ def generate(
             show_default="what is seen",
         ),
     ] = None,
+    library: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Recordings of your own: those that fit are played, in time with what is seen.",
+            show_default="none",
+        ),
+    ] = None,
+    library_strength: Annotated[
+        float, typer.Option(metavar="0..1", help="How much of them is kept.")
+    ] = _DEFAULTS.library_strength,
     start: Annotated[
         float, typer.Option(metavar="S", help="Where to begin in the video, in seconds.")
     ] = 0.0,
@@ -176,6 +187,8 @@ def generate(
         temperature=temperature,
         top_k=top_k,
         kinds=tuple(kind or ()),
+        library=library,
+        library_strength=library_strength,
     )
     _tell_progress(logging.WARNING if quiet or as_json else logging.INFO)
     from vab_rt.video import Video
@@ -194,6 +207,9 @@ def generate(
     elif not quiet:
         total_s = report["timings_s"]["total"]
         device = report["device"]
+        for recording in report["library"]:
+            license = recording["license_file"]
+            _print(f"played: {recording['file']}" + (f" (see {license})" if license else ""))
         if report["kinds"]:
             _print("seen: " + ", ".join(f"{kind} {p:.0%}" for kind, p in _likeliest(report)))
         _print(f"{out}: {report['duration_s']:.2f} s of sound in {total_s:.1f} s on {device}")
@@ -210,6 +226,7 @@ def _generate(
 ) -> dict[str, Any]:
     """Streams from the video to the file; returns what `--json` tells, but for the total time."""
     from vab_rt.audio import AudioWriter, plan_output
+    from vab_rt.library import told
 
     plan = plan_output(out, video=video, force=force)
     pipeline = load()
@@ -234,6 +251,7 @@ def _generate(
         "model": pipeline.config.name,
         "device": pipeline.device,
         "seed": options.seed,
+        "library": [] if options.library is None else told(pipeline.library(options.library)),
         "kinds": {kind: p / seen.total() for kind, p in seen.most_common()},
         "timings_s": {"load": pipeline.load_s, **timings_s, "write": write_s},
     }

@@ -2,6 +2,7 @@
 
 import difflib
 import numbers
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -273,9 +274,15 @@ class GenerateOptions(
     """0 to 2**64 - 1; the same seed and video give the same sound"""
     kinds: tuple[str, ...] = ()
     """what makes the sound, whatever is seen: names that the model knows; one may be a str"""
+    library: str | Path | None = None
+    """a folder of recordings: those that fit are played, in time with what is seen"""
+    library_strength: float = 0.5
+    """how much of them is kept, 0 to 1"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        share = number("library_strength", self.library_strength, float, 0, 1, "0 to 1")
+        msgspec.structs.force_setattr(self, "library_strength", share)
         if isinstance(self.kinds, str):
             msgspec.structs.force_setattr(self, "kinds", (self.kinds,))
         elif not isinstance(self.kinds, tuple | list) or not all(

@@ -1,8 +1,9 @@
 """Video in, sound out: read frames, encode frames, decode, render, return."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from vab_rt.audio import Audio
+from vab_rt.bundle import Bundle
 from vab_rt.config import ClipConfig, GenerateOptions, check_kinds
-from vab_rt.engines import Engines, open_engines
+from vab_rt.engines import Engine, Engines, open_engines
 from vab_rt.errors import BundleError, OptionError
 from vab_rt.hub import open_model
+from vab_rt.library import Library, open_library
 from vab_rt.loudness import Limiter
 from vab_rt.seeing import kinds_seen, see_all
 from vab_rt.stopwatch import Stopwatch
@@ -54,8 +57,15 @@ class Step:
 class Pipeline:
     """A loaded model. `generate` may be called any number of times, by one thread at a time."""
 
-    def __init__(self, system: System[Any], load_s: float = 0.0) -> None:
-        self.system, self.load_s = system, load_s
+    def __init__(
+        self,
+        system: System[Any],
+        load_s: float = 0.0,
+        open_graph: Callable[[str], Engine] | None = None,
+    ) -> None:
+        """open_graph: opens those that generating does without."""
+        self.system, self.load_s, self._open_graph = system, load_s, open_graph
+        self._libraries: dict[Path, Library] = {}
 
     @property
     def config(self) -> ClipConfig:
@@ -94,12 +104,26 @@ class Pipeline:
         options = (options or GenerateOptions()).but(**fields)
         check_kinds(options.kinds, self.config)
         video = Video(video) if isinstance(video, str | Path) else video
-        return self._steps(video, self.system.options(options))
+        library = None if options.library is None else self.library(options.library)
+        return self._steps(video, self.system.options(options), library)
 
-    def _steps(self, video: Video, options: GenerateOptions) -> Iterator[Step]:
+    def library(self, folder: str | Path) -> Library:
+        """The recordings of a folder, for this model: `used` says which were played. Opened once.
+
+        Raises OptionError for a folder without sound, and for a model that has no tokens for it.
+        """
+        path = Path(folder)
+        if path not in self._libraries:
+            self._libraries[path] = open_library(path, self.system, self._open_graph)
+        return self._libraries[path]
+
+    def _steps(
+        self, video: Video, options: GenerateOptions, library: Library | None
+    ) -> Iterator[Step]:
         c, system = self.config, self.system
         decoding, rendering = system.stages
         clock, num_steps = Stopwatch(*STAGES, decoding, rendering), system.num_steps(options)
+        num_steps *= 1 if library is None else 2
         seen_s = min(SEEN_S, c.clip_s / 2)
         with clock.time("decode_video"):
             lead_s = video.lead_s(seen_s)
@@ -109,7 +133,10 @@ class Pipeline:
         tail, limiter = np.empty(0, np.float32), Limiter(c.sample_rate_hz)
         for window in cut_windows(stream, c, lead_s):
             kinds = kinds_seen(window.features[: window.num_seen], c)
-            steps = system.decode(window, state, options)
+            if library is None:
+                steps = system.decode(window, state, options)
+            else:
+                steps = library.decode(window, state, options, kinds)
             for step, state in clock.each(decoding, steps):
                 audio = None
                 if step == num_steps - 1:
@@ -166,7 +193,20 @@ def load(
         )
     bundle = open_model(model, offline=offline)
     system = open_system(bundle, engines or open_engines(bundle, device, threads))
-    return Pipeline(system, load_s=time.perf_counter() - begin)
+    load_s = time.perf_counter() - begin
+    return Pipeline(system, load_s, partial(_open_graph, bundle, threads))
+
+
+def _open_graph(bundle: Bundle, threads: int | None, name: str) -> Engine:
+    """On the CPU, whatever the others run on. Raises OptionError where the bundle has none."""
+    from vab_rt.engines.cpu import open_graph
+
+    if name not in bundle.manifest.graphs:
+        raise OptionError(
+            f"model {bundle.config.name} comes without {name}, expected one for recordings; export "
+            "it again, or choose another model"
+        )
+    return open_graph(bundle, name, threads)
 
 
 def _expected_windows(video: Video, window: Window, config: ClipConfig) -> int | None:

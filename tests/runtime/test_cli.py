@@ -30,6 +30,7 @@ JSON_KEYS = {
     "model",
     "device",
     "seed",
+    "library",
     "kinds",
     "timings_s",
 }
@@ -68,6 +69,7 @@ def test_defaults_are_those_of_the_options(run: Run) -> None:
     part = {"start_s": Video("").start_s, "duration_s": Video("").duration_s}
     fields = msgspec.structs.asdict(GenerateOptions()) | part
     assert fields.pop("kinds") == () and "--kind NAME" in text
+    assert fields.pop("library") is None and "--library FOLDER" in text
     for field, value in fields.items():
         flag = "--" + field.removesuffix("_s").replace("_", "-")
         own = "(to the end)" if field == "duration_s" else "(the model's own)"
@@ -154,6 +156,7 @@ def test_json_is_the_last_line(run: Run, tiny_bundle: Path, videos, tmp_path: Pa
         "model": "tiny",
         "device": "cpu",
         "seed": 7,
+        "library": [],
         "kinds": {},
     }
     assert all(seconds >= 0 for seconds in timings.values())

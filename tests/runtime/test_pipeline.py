@@ -119,7 +119,9 @@ def test_every_way_to_ask_gives_the_same_bytes(tiny_bundle, pipeline, videos, tm
     ("field", "advice"), [("stepz", "check the spelling"), ("start_s", "give vab_rt.Video")]
 )
 def test_an_option_that_there_is_not(pipeline, videos, field, advice):
-    message = rf"{field} is no option, expected one of steps, .*, seed, kinds; {advice}"
+    message = (
+        rf"{field} is no option, expected one of steps, .*, seed, kinds, library, .*; {advice}"
+    )
     with pytest.raises(OptionError, match=message):
         pipeline.generate_steps(videos(25), **{field: 3})
 

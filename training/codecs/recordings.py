@@ -8,8 +8,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import av
-import av.error
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +15,8 @@ from numpy.typing import NDArray
 from training import foleyworld
 from training.processes import in_order, in_parallel
 from vab_rt.errors import DataError, MediaError, OutputError
+from vab_rt.sounds import SUFFIXES, decode_sound
 
-SUFFIXES = (
-    *(".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus", ".aif", ".aiff", ".wma"),
-    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"),
-)
 ROW_S = 5.0
 SHORTEST_S = 0.2
 HELD_OUT_EVERY = 20
@@ -134,26 +129,6 @@ def read_sound(path: Path, rate_hz: int) -> NDArray[np.float32]:
             "leave the file out"
         )
     return samples.clip(-1, 1)
-
-
-def decode_sound(path: Path, rate_hz: int) -> NDArray[np.float32]:
-    """Mono samples [S] of any number and level, the mean of all channels. Raises MediaError."""
-    resampler = av.AudioResampler(format="fltp", rate=rate_hz)  # mixing to mono there is louder
-    try:
-        with av.open(path) as container:
-            if not container.streams.audio:
-                raise MediaError(f"{path} has no sound, expected some; leave the file out")
-            frames = container.decode(container.streams.audio[0])
-            parts = [p for frame in frames for p in resampler.resample(frame)]
-            parts += resampler.resample(None)
-    except (av.error.FFmpegError, ValueError) as error:
-        raise MediaError(
-            f"the sound of {path} cannot be read ({error}), expected a complete file; copy it "
-            "again, or leave it out"
-        ) from error
-    return np.concatenate([p.to_ndarray().mean(0) for p in parts] or [np.zeros(0)]).astype(
-        np.float32
-    )
 
 
 def rows_of(samples: NDArray[np.float32], length: int) -> NDArray[np.int16]:

@@ -15,9 +15,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from training.codecs.recordings import SUFFIXES, decode_sound
 from training.processes import in_order
 from vab_rt.errors import DataError, MediaError
+from vab_rt.sounds import SUFFIXES, decode_sound
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)

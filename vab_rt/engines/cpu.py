@@ -46,6 +46,14 @@ def open_cpu(bundle: Bundle, threads: int | None = None) -> Engines:
     return Engines(graphs, device="cpu", sample_step=fastest_sampler(threads))
 
 
+def open_graph(bundle: Bundle, name: str, threads: int | None = None) -> "SessionEngine":
+    """One that generating does without, such as codec_encoder."""
+    silence(ort)
+    threads = threads or num_physical_cores()
+    graph, contract = bundle.read_graph(name), bundle.contracts[name]
+    return SessionEngine(name, graph, contract, threads, str(bundle.folder))
+
+
 def started_pool(threads: int) -> ThreadPoolExecutor:
     """Its threads run before they have work: Python waits for ever for one that memory ran out
     for while it started, and graphs that are loaded take all there is."""

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from vab_rt.bundle import Bundle
 from vab_rt.config import COARSE_TO_FINE, GenerateOptions, ModelConfig, TokenOptions, fill_in
 from vab_rt.contract import VabManifest
-from vab_rt.decoding import Tokens
+from vab_rt.decoding import Tokens, guided
 from vab_rt.engines import Engines
 from vab_rt.seeing import encode_images, encode_two_streams, given_kinds
 from vab_rt.windows import Window
@@ -66,6 +66,33 @@ class Vab:
         tokens = carry_over(previous, self.codec_config)
         features = given_kinds(window.features, options.kinds, self.config)
         return self.decode_tokens(features[None], tokens, seeds, options)
+
+    def refill(
+        self, window: Window, given: Tokens, previous: Tokens | None, options: TokenOptions
+    ) -> Iterator[tuple[int, Tokens]]:
+        """The same, where tokens [K, T] that are not [MASK] stay as given, but for those that the
+        window shares with the one before."""
+        tokens = carry_over(previous, self.codec_config)
+        tokens = np.where(tokens == self.config.mask_id, given, tokens)
+        features = given_kinds(window.features, options.kinds, self.config)
+        seeds = np.array([window.seed(options.seed)], np.uint64)
+        return self.decode_tokens(features[None], tokens, seeds, options)
+
+    def likelihood(
+        self, features: npt.NDArray[np.float32], tokens: Tokens
+    ) -> npt.NDArray[np.float64]:
+        """How much likelier each of tokens [N, K, T] is with features [F, visual_dim] than without
+        [N]: nats a token, over the half of the steps that is hidden from the model."""
+        hidden = np.random.default_rng(0).random(tokens.shape[2]) < 0.5  # [T], equal for all
+        masked = np.where(hidden, self.config.mask_id, tokens).astype(np.int32)
+        scores = []
+        for one, known in zip(masked, tokens, strict=True):
+            logits = guided(self.engines["backbone"], {"features": features[None]}, guidance=0.0)
+            with_, without = logits(one[None])
+            assert without is not None
+            gain = _log_softmax(with_[0]) - _log_softmax(without[0])  # [K, T, V]
+            scores.append(np.take_along_axis(gain, known[..., None], 2)[:, hidden].mean())
+        return np.array(scores)
 
     def decode_tokens(
         self,
@@ -134,6 +161,12 @@ class CoarseToFine(Vab):
         decoding = self.engines.decode_tokens("fine_backbone", given, fine, own_seeds, stage)
         for step, filled in decoding:
             yield step, np.concatenate([coarse, filled], 1)
+
+
+def _log_softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    x: npt.NDArray[np.float64] = logits - logits.max(-1, keepdims=True).astype(np.float64)
+    normalised: npt.NDArray[np.float64] = x - np.log(np.exp(x).sum(-1, keepdims=True))
+    return normalised
 
 
 def open_system(bundle: Bundle, engines: Engines) -> Vab:
