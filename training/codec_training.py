@@ -7,11 +7,12 @@ against the MS-STFT discriminator where that is on. EnCodec's settings are those
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training import distributed
@@ -52,7 +53,8 @@ def train_codec(
         for _ in shown("codebooks", codec.fit(points), config.num_codebooks):
             pass
     average = EMA(codec, t.average)
-    optimizer = torch.optim.AdamW(codec.parameters(), betas=t.betas, weight_decay=t.weight_decay)
+    groups = groups_of(codec, t.encoder_share)
+    optimizer = torch.optim.AdamW(groups, betas=t.betas, weight_decay=t.weight_decay)
     combined = Balancer(t.weights) if t.balanced else WeightedSum(t.weights)
     parts = {"codec": codec, "average": average, "optimizer": optimizer, "balancer": combined}
     adversary = None
@@ -80,6 +82,17 @@ def train_codec(
     yield from fit(folder / "codec.pt", parts, step, minutes, t.steps)
 
 
+def groups_of(codec: nn.Module, encoder_share: float) -> list[dict[str, Any]]:
+    """The weights for an optimiser; the encoder learns at a share of the rate, where that is not
+    the same, as its codebooks have to follow it."""
+    if encoder_share == 1:
+        return [{"params": list(codec.parameters())}]
+    encoder = list(codec.encoder.parameters())
+    own = {id(x) for x in encoder}
+    rest = [x for x in codec.parameters() if id(x) not in own]
+    return [{"params": rest}, {"params": encoder, "share": encoder_share}]
+
+
 class OutputLosses:
     """The losses on a codec's output, with the discriminator's own step where it takes part."""
 
@@ -87,7 +100,7 @@ class OutputLosses:
         self, t: CodecTraining, rate_hz: int, adversary: Adversary | None, device: torch.device
     ) -> None:
         self.training, self.adversary = t, adversary
-        self.spectra = MultiScaleSpectra(rate_hz, t.sizes, t.bands, device)
+        self.spectra = MultiScaleSpectra(rate_hz, t.sizes, t.bands, device, t.spectra_floor)
         self.names = frozenset(name for name in OF_OUTPUT if t.weights[name])
 
     def __call__(
@@ -125,14 +138,14 @@ def frames_to_fit(
     random: np.random.Generator,
     device: torch.device,
 ) -> Tensor:
-    """Latents [points, code_dim] of `count` clips of audio [N, S], as many as `Codec.fit_shares`
-    asks for."""
+    """`Codec.points` [N', width] of `count` clips of audio [N, S], as many as `fit_shares` asks
+    for."""
     kept = []
     for row in random.permutation(len(audio))[:count]:
         gain = np.float32(10 ** random.uniform(-0.3, 0.1) / 32767)
-        latents = codec.latents(torch.from_numpy(audio[row] * gain)[None].to(device))[0]
-        drawn = torch.from_numpy(random.random(len(latents), np.float32)).to(device)
-        kept.append(latents[drawn < codec.fit_shares(latents)])
+        points = codec.points(torch.from_numpy(audio[row] * gain)[None].to(device))[0]
+        drawn = torch.from_numpy(random.random(len(points), np.float32)).to(device)
+        kept.append(points[drawn < codec.fit_shares(points)])
     return torch.cat(kept)
 
 

@@ -108,8 +108,9 @@ def warm_up_share(warm_up: float, steps: int | None, stage: str) -> float:
 
 
 def set_lr(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """A group of weights that has a `share` learns at that share of the rate."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("share", 1.0)
 
 
 class EMA:

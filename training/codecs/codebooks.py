@@ -12,7 +12,6 @@ import torch
 from encodec.quantization import ResidualVectorQuantizer
 from encodec.quantization.core_vq import EuclideanCodebook
 from torch import Tensor
-from torch.nn import functional as F
 
 
 @torch.no_grad()
@@ -46,8 +45,11 @@ def quantise(
     latents: Tensor,
     random: torch.Generator,
     dead_below: float,
+    num_kept: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """latents [B, T, D] -> the same quantised, straight through, and the commitment loss.
+
+    num_kept [B]: of how many codebooks each clip is made; None: of all.
 
     The loss is the mean over codebooks of the squared distance of a residual to its code
     (arXiv:2210.13438 section 3.4); its gradient reaches the encoder alone. In training mode the
@@ -55,15 +57,19 @@ def quantise(
     """
     residual = latents.flatten(0, 1)  # [B * T, D]
     total, losses = torch.zeros_like(residual), []
-    for layer in quantizer.vq.layers:
+    for k, layer in enumerate(quantizer.vq.layers):
         book, points = layer._codebook, residual.detach()
         owner = nearest(points, book.embed)
         code = book.embed[owner]  # [B * T, D]
-        losses.append(F.mse_loss(residual, code))
+        error = (residual - code).square()
+        kept = None
+        if num_kept is not None:
+            kept = (num_kept > k).repeat_interleave(latents.shape[1])[:, None]  # [B * T, 1]
+        losses.append((error if kept is None else error * kept).mean())
         if quantizer.training:
             follow(book, points, owner, random, dead_below)
         residual = residual - code
-        total = total + code
+        total = total + (code if kept is None else code * kept)
     total = total.unflatten(0, latents.shape[:2])  # [B, T, D]
     return latents + (total - latents).detach(), torch.stack(losses).mean()
 

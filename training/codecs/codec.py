@@ -7,6 +7,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
+from training.codecs.learned import LearnedSpectralCodec
 from training.codecs.spectral import SpectralCodec, SpectralSettings
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
@@ -38,12 +39,16 @@ class Codec(Protocol):
         [K', N], leave of latents [N, width]: [N, V], as shares; the least is the token."""
         ...
 
-    def fit(self, latents: Tensor) -> Iterator[None]:
-        """Begin with codebooks that suit these latents [N, width]; yields after each of them."""
+    def points(self, audio: Tensor) -> Tensor:
+        """What `fit` begins with [B, T, width]: the latents, or what they are learned from."""
         ...
 
-    def fit_shares(self, latents: Tensor) -> Tensor:
-        """How likely each frame of one clip's latents [T, code_dim] is to be one that the codebooks
+    def fit(self, points: Tensor) -> Iterator[None]:
+        """Begin with codebooks that suit these points [N, width]; yields after each of them."""
+        ...
+
+    def fit_shares(self, points: Tensor) -> Tensor:
+        """How likely each frame of one clip's points [T, width] is to be one that the codebooks
         begin with, 0 to 1 [T]."""
         ...
 
@@ -64,7 +69,9 @@ def build_codec(config: ModelConfig, settings: dict | None = None) -> nn.Module:
     BackendError where the library of a codec is missing.
     """
     if config.codec == "spectral":
-        return SpectralCodec(config, read_settings(settings, SpectralSettings))
+        found = read_settings(settings, SpectralSettings)
+        kind = LearnedSpectralCodec if found.encoder_width else SpectralCodec
+        return kind(config, found)
     if config.codec == "encodec":
         from training.codecs.encodec import EncodecCodec, EncodecSettings
 

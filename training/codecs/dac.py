@@ -80,6 +80,10 @@ class DacCodec(nn.Module):
         return torch.cdist(seen, F.normalize(level.codebook.weight)).square()
 
     @torch.no_grad()
+    def points(self, audio: Tensor) -> Tensor:
+        """The latents."""
+        return self.latents(audio)
+
     def fit(self, latents: Tensor) -> Iterator[None]:
         """k-means, level by level, of what each projects."""
         residual = latents.T[None]  # [1, width, N]

@@ -79,6 +79,10 @@ class EncodecCodec(nn.Module):
     def distances(self, latents: Tensor, tokens: Tensor) -> Tensor:
         return distances(self.codebooks, latents, tokens)
 
+    def points(self, audio: Tensor) -> Tensor:
+        """The latents."""
+        return self.latents(audio)
+
     def fit(self, latents: Tensor) -> Iterator[None]:
         return fit_codebooks(self.quantizer, latents)
 

@@ -8,7 +8,7 @@ from training.codecs.codec import read_settings
 from vab_rt.errors import OptionError
 
 OF_OUTPUT = ("waveform", "mel", "log_mel", "convergence", "level", "adversarial", "features")
-BEFORE_OUTPUT = ("magnitude", "frequency", "commitment")
+BEFORE_OUTPUT = ("magnitude", "frequency", "energies", "commitment")
 SHORTEST_CROP_S = 0.2  # longer than the longest window of spectra and discriminator
 
 
@@ -17,7 +17,9 @@ class CodecTraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
     The first lines are weights of losses; one of weight 0 is not computed. balanced: the weights of
     losses on the output are shares of the gradient there, not factors.
-    sizes, bands: of the spectra (`MultiScaleSpectra`). steps: a budget instead of minutes.
+    energies: of levels and envelope, of a codec that learns its latents; encoder_share: of the rate
+    at which its encoder learns. sizes, bands, spectra_floor: of `MultiScaleSpectra`.
+    steps: a budget instead of minutes.
     discriminator_from: the progress, 0 to 1, from which it takes part; 1 leaves it out.
     discriminator_share: of the steps in which it learns too. max_norm: of the gradient, 0 for any.
     fit_clips: whose frames the codebooks begin with. dead_below: see `codebooks.follow`.
@@ -33,13 +35,16 @@ class CodecTraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     features: float = 3.0
     magnitude: float = 0.0
     frequency: float = 0.0
+    energies: float = 0.0
     commitment: float = 1.0
     balanced: bool = True
     sizes: tuple[int, ...] = (32, 64, 128, 256, 512, 1024, 2048)
     bands: int = 64
+    spectra_floor: float = 1e-3
     batch: int = 64
     crop_s: float = 1.0
     peak_rate: float = 3e-4
+    encoder_share: float = 1.0
     betas: tuple[float, float] = (0.5, 0.9)
     weight_decay: float = 0.0
     max_norm: float = 0.0

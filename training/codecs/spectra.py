@@ -5,8 +5,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchaudio.functional import melscale_fbanks
 
-FLOOR = 1e-3  # of a band's mean magnitude, where noise of deviation 1 has 0.89
-
 LEVEL_SAMPLES = 4096
 
 
@@ -19,13 +17,19 @@ class MultiScaleSpectra:
     and drives the output to zero. level: mean square of the logarithms of energies of bands over
     LEVEL_SAMPLES, in which noise evens out, so that it is least where no level is lost.
     sizes: window lengths in samples, hops a quarter. bands: of the longest window; a short one has
-    fewer, so that each holds a bin.
+    fewer, so that each holds a bin. floor: of a band's mean magnitude, where noise of deviation 1
+    has 0.89; what is far below it is not heard.
     """
 
     def __init__(
-        self, sample_rate_hz: int, sizes: tuple[int, ...], bands: int, device: torch.device
+        self,
+        sample_rate_hz: int,
+        sizes: tuple[int, ...],
+        bands: int,
+        device: torch.device,
+        floor: float = 1e-3,
     ) -> None:
-        self.sizes = sizes
+        self.sizes, self.floor = sizes, floor
         self.windows = {n: torch.hann_window(n, device=device) for n in sizes}
         self.filters = {
             n: band_means(n, min(bands, n // 8), sample_rate_hz).to(device) for n in sizes
@@ -37,11 +41,11 @@ class MultiScaleSpectra:
         for n in self.sizes if parts else ():
             a, b = self._magnitude(output, n), self._magnitude(target, n)  # [B, frames, bins]
             if "convergence" in parts:
-                parts["convergence"].append((a - b).norm() / b.norm().clamp(min=FLOOR))
+                parts["convergence"].append((a - b).norm() / b.norm().clamp(min=self.floor))
             if "level" in parts:
                 parts["level"].append(self._level_distance(a, b, n))
             a, b = a @ self.filters[n], b @ self.filters[n]  # [B, frames, bands]
-            log_a, log_b = (a + FLOOR).log(), (b + FLOOR).log()
+            log_a, log_b = (a + self.floor).log(), (b + self.floor).log()
             if "mel" in parts:
                 parts["mel"].append(F.l1_loss(a, b) + F.mse_loss(log_a, log_b))
             if "log_mel" in parts:
@@ -51,7 +55,9 @@ class MultiScaleSpectra:
     def _level_distance(self, output: Tensor, target: Tensor, n: int) -> Tensor:
         frames = min(LEVEL_SAMPLES * 4 // n, output.shape[1])
         logs = [
-            (F.avg_pool1d((x.square() @ self.filters[n]).transpose(1, 2), frames) + FLOOR**2).log()
+            (
+                F.avg_pool1d((x.square() @ self.filters[n]).transpose(1, 2), frames) + self.floor**2
+            ).log()
             for x in (output, target)
         ]  # [B, bands, blocks]
         return F.mse_loss(logs[0] / 2, logs[1] / 2)

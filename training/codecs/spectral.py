@@ -22,8 +22,6 @@ from training.codecs.transform import Transform
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
 
-FLOOR = 0.02  # of STFT magnitudes: that of noise of RMS 0.001
-ENERGY_FLOOR = 0.002
 MOVES = 1.0  # nepers from frame to frame
 HEARD = 2.0  # nepers between the faintest band of a clip and the loudest of a frame
 MAX_LOG_MAGNITUDE = 6.0
@@ -31,11 +29,11 @@ ENVELOPE_POINTS = 8  # per hop
 GAINS, LEVEL_GAINS = (-2.0, 1.0), (-3.0, 2.0)  # in nepers, by which each may be mended
 HISS = 0.7  # of the power of the floor, that every band has
 FINE_BANDS, LEVEL_BANDS = 256, 24
-MASKED, MASKED_ENVELOPE = 1e-4, 3e-3  # of the power of the loudest: what lies below is not heard
 ENVELOPE_WEIGHT = 2.0
 LEVEL_WEIGHT = 4.0  # of a level beside a fine band when codes are chosen
 CODE_DIM = FINE_BANDS + LEVEL_BANDS + ENVELOPE_POINTS
 BAND_BINS, BAND_CHANNELS = 12, 48
+LEAST_FLOORS = {"floor": 5e-4, "energy_floor": 1.5e-4}
 NUM_TURNS = 4093  # a prime, so that rows of the table do not line up
 
 
@@ -44,6 +42,10 @@ class SpectralSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
     least_codebooks: the decoder also learns to do with this many of the codebooks and no more, as a
     coarse model has them; 0: it always has all.
+    encoder_width: of the network that learns the latents (`learned.py`); 0: nothing is learned but
+    codebooks. floor: of STFT magnitudes, 20 times the RMS of noise that has it; energy_floor: of
+    the RMS of an envelope's points. masked, masked_envelope: of the power of the loudest, what lies
+    below is not heard. Recordings need far lower ones than FoleyWorld.
     """
 
     n_fft: int = 960
@@ -51,6 +53,20 @@ class SpectralSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     decoder_blocks: int = 4
     expansion: int = 3
     least_codebooks: int = 0
+    encoder_width: int = 0
+    encoder_blocks: int = 2
+    floor: float = 0.02
+    energy_floor: float = 0.002
+    masked: float = 1e-4
+    masked_envelope: float = 3e-3
+
+    def __post_init__(self) -> None:
+        for name, least in LEAST_FLOORS.items():
+            if not getattr(self, name) >= least:
+                raise OptionError(
+                    f"{name} is {getattr(self, name)}, expected at least {least:g}: the exporter "
+                    "takes smaller squares for nothing"
+                )
 
 
 class Spectrum(msgspec.Struct, frozen=True):
@@ -74,7 +90,7 @@ class SpectralCodec(nn.Module):
 
     def __init__(self, config: ModelConfig, settings: SpectralSettings) -> None:
         super().__init__()
-        s = settings
+        s = self.settings = settings
         self.hop, self.bins = config.hop_samples, s.n_fft // 2 + 1
         self.least_codebooks = s.least_codebooks or config.num_codebooks
         if not 1 <= self.least_codebooks <= config.num_codebooks:
@@ -82,20 +98,8 @@ class SpectralCodec(nn.Module):
                 f"least_codebooks is {s.least_codebooks}, expected 0 (all) to "
                 f"{config.num_codebooks}, the codec's"
             )
-        if config.code_dim != CODE_DIM:
-            raise OptionError(
-                f"code_dim is {config.code_dim}, expected {CODE_DIM} for the spectral codec"
-            )
         self.transform = Transform(s.n_fft, config.hop_samples)
-        self.quantizer = ResidualVectorQuantizer(
-            dimension=CODE_DIM, n_q=config.num_codebooks, bins=config.codebook_size
-        )
-        self.decoder = nn.Sequential(
-            nn.Linear(CODE_DIM, s.decoder_width),
-            *[ConvNeXtBlock(s.decoder_width, s.expansion) for _ in range(s.decoder_blocks)],
-            nn.LayerNorm(s.decoder_width),
-            BandsOut(s.decoder_width, self.bins),
-        )
+        self._make_networks(config)
         fine, level = fine_bands(self.bins), level_bands(self.bins)
         self.register_buffer("fine", fine / fine.sum(0), persistent=False)  # [bins, FINE_BANDS]
         self.register_buffer("spread", (fine / fine.sum(1, True)).T, persistent=False)
@@ -106,6 +110,22 @@ class SpectralCodec(nn.Module):
         self.register_buffer("weight", weight, persistent=False)  # [code_dim]
         turns = torch.rand(NUM_TURNS, generator=torch.Generator().manual_seed(0))
         self.register_buffer("turns", (2 * turns - 1) * math.pi, persistent=False)
+
+    def _make_networks(self, config: ModelConfig) -> None:
+        s = self.settings
+        if config.code_dim != CODE_DIM:
+            raise OptionError(
+                f"code_dim is {config.code_dim}, expected {CODE_DIM} for the spectral codec"
+            )
+        self.quantizer = ResidualVectorQuantizer(
+            dimension=CODE_DIM, n_q=config.num_codebooks, bins=config.codebook_size
+        )
+        self.decoder = nn.Sequential(
+            nn.Linear(CODE_DIM, s.decoder_width),
+            *[ConvNeXtBlock(s.decoder_width, s.expansion) for _ in range(s.decoder_blocks)],
+            nn.LayerNorm(s.decoder_width),
+            BandsOut(s.decoder_width, self.bins),
+        )
 
     @property
     def seen(self) -> list[int]:
@@ -119,14 +139,24 @@ class SpectralCodec(nn.Module):
         return torch.stack([layer.codebook for layer in self.quantizer.vq.layers])
 
     def latents(self, audio: Tensor) -> Tensor:
-        """What is quantised [B, T, code_dim]: logarithms of fine bands, of levels and of the
-        envelope, each times its weight."""
+        """What is quantised [B, T, code_dim]."""
+        return self.points(audio)
+
+    def points(self, audio: Tensor) -> Tensor:
+        """[B, T, CODE_DIM]: logarithms of fine bands, of levels and of the envelope, each times its
+        weight."""
+        s = self.settings
         real, imaginary = self.transform.analyse(audio)  # [B, T, bins]
         power = real.square() + imaginary.square()
-        fine = masked(power @ self.fine, FLOOR, MASKED)
-        level = masked(power @ self.level, FLOOR, MASKED)
-        energy = masked(self._energy(audio), ENERGY_FLOOR, MASKED_ENVELOPE)
+        fine = masked(power @ self.fine, s.floor, s.masked)
+        level = masked(power @ self.level, s.floor, s.masked)
+        energy = self._masked_energy(audio)
         return torch.cat([fine, level, energy], -1).log() / 2 * self.weight
+
+    def _masked_energy(self, audio: Tensor) -> Tensor:  # [B, S] -> [B, T, ENVELOPE_POINTS]
+        return masked(
+            self._energy(audio), self.settings.energy_floor, self.settings.masked_envelope
+        )
 
     def _energy(self, audio: Tensor) -> Tensor:
         """Mean square around each point of the envelope [B, T, ENVELOPE_POINTS]."""
@@ -178,13 +208,13 @@ class SpectralCodec(nn.Module):
 
     def _lacking(self, audio: Tensor, envelope: Tensor) -> Tensor:
         """Nepers that audio [B, S] lacks to have an envelope [B, T, ENVELOPE_POINTS]."""
-        return envelope - masked(self._energy(audio), ENERGY_FLOOR, MASKED_ENVELOPE).log() / 2
+        return envelope - self._masked_energy(audio).log() / 2
 
     def _lacking_hops(self, audio: Tensor, envelope: Tensor) -> Tensor:
         """Half of what hops lack to have the energy of an envelope, as levels and envelope disagree
         where blows are short; from hop to hop by lines [B, T, ENVELOPE_POINTS], as gains that
         follow each point would spread low tones over all bands."""
-        found = self._energy(audio).mean(2, keepdim=True) + ENERGY_FLOOR**2
+        found = self._energy(audio).mean(2, keepdim=True) + self.settings.energy_floor**2
         wanted = (2 * envelope).exp().mean(2, keepdim=True)
         gain = ((wanted / found).log() / 4).clamp(*GAINS)  # [B, T, 1]
         before = torch.cat([gain[:, :1], gain[:, :-1]], 1)
@@ -196,12 +226,14 @@ class SpectralCodec(nn.Module):
     def _with_level(self, audio: Tensor, level: Tensor) -> Tensor:
         """Audio [B, S] with a level [B, T, LEVEL_BANDS]: where phases of bins and frames do not
         agree, as tokens cannot say them, what is rendered is fainter than its spectrum."""
+        floor = self.settings.floor
         real, imaginary = self.transform.analyse(audio)  # [B, T, bins]
         found = (real.square() + imaginary.square()) @ self.level
         wanted = (2 * level).exp()
-        unheard = FLOOR**2 + 3 * MASKED * wanted.amax(2, keepdim=True)  # codes err: 3, not 1
-        wanted = (wanted - unheard).clamp(min=HISS * FLOOR**2)
-        ratio = (wanted + FLOOR**2 / 16) / (found + FLOOR**2 / 16)
+        masked = self.settings.masked * wanted.amax(2, keepdim=True)
+        unheard = floor**2 + 3 * masked  # codes err: 3, not 1
+        wanted = (wanted - unheard).clamp(min=HISS * floor**2)
+        ratio = (wanted + floor**2 / 16) / (found + floor**2 / 16)
         gain = (ratio.log() / 2).clamp(*LEVEL_GAINS).exp() @ self.member
         return self.transform.synthesise(real * gain, imaginary * gain)
 
@@ -277,12 +309,12 @@ class SpectralCodec(nn.Module):
         """
         real, imaginary = self.transform.analyse(target)  # [B, T, bins]
         power = real.square() + imaginary.square()
-        log_magnitude = (power + FLOOR**2).log() / 2
+        log_magnitude = (power + self.settings.floor**2).log() / 2
         magnitude = F.mse_loss(spectrum.log_magnitude, log_magnitude)  # peaks are few: no median
         phase = torch.atan2(imaginary, real)
         advance = self.centre_phase(1) + spectrum.deviation[:, 1:]
         error = advance - (phase[:, 1:] - phase[:, :-1])
-        weight = (power[:, 1:] + FLOOR**2) ** 0.25
+        weight = (power[:, 1:] + self.settings.floor**2) ** 0.25
         frequency = ((1 - error.cos()) * weight).sum() / weight.sum()
         return {"magnitude": magnitude, "frequency": frequency}
 
