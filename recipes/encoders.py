@@ -84,7 +84,7 @@ def train_encoders(
 
 def encoder_files(folder: Path) -> dict[str, Path]:
     """Of a folder that was copied to another machine without them, none is there."""
-    return {name: folder / f"{name}.pt" for name in ("codec", "clip", "motion")}
+    return {name: folder / f"{name}.pt" for name in ("codec", "clip", "motion", "kinds")}
 
 
 def visual_parts_of(images: Path, config: ModelConfig) -> dict[str, nn.Module]:
@@ -106,8 +106,12 @@ def write_start(
     config: ModelConfig,
     visual: dict[str, nn.Module],
     codec_path: Path,
+    data: str | None = None,
 ) -> Path:
-    """A checkpoint with trained encoders whose transformer is untrained."""
+    """A checkpoint with trained encoders whose transformer is untrained.
+
+    data: what they have learned from, where that is more than FoleyWorld.
+    """
 
     def make() -> None:
         codec = build_codec(config, recipe.codec)
@@ -116,17 +120,17 @@ def write_start(
         vab = VAB(config)
         vab.use_codebooks(codec.codebooks)
         modules = {"vab": vab, "codec": codec, **visual}
-        write_checkpoint(path, header_of(recipe, config, codec_path.parent), modules)
+        write_checkpoint(path, header_of(recipe, config, codec_path.parent, data), modules)
 
     stage(path, make, **encoder_files(codec_path.parent))
     return path
 
 
-def header_of(recipe: Recipe, config: ModelConfig, folder: Path) -> Header:
+def header_of(recipe: Recipe, config: ModelConfig, folder: Path, data: str | None = None) -> Header:
     made = (path for path in encoder_files(folder).values() if path.exists())
     steps = {f"{path.stem}_steps": str(steps_made(path)) for path in made}
     world = f"FoleyWorld {foleyworld.VERSION}, {recipe.clips} training clips of 10 s, procedural"
-    trained_by = {"data": world, "trained_by": "python -m recipes.train"}
+    trained_by = {"data": data or world, "trained_by": "python -m recipes.train"}
     return Header(
         config=config,
         codec_settings=recipe.codec,

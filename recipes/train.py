@@ -4,7 +4,8 @@ world -> codec -> CLIP -> motion encoder, where the model has one -> tokens and 
 pre-training -> ckpt.pt -> retrieval and classes -> bundle -> evaluation. Each stage leaves a file
 in the run's folder; run the command again to go on where it stopped. With --start and --shards it
 begins at the tokens of one's own clips. A recipe with a `fine` model trains two transformers and
-leaves retrieval and classes out; v2a-mapper is the other system, see `recipes/v2a_mapper.py`.
+leaves retrieval and classes out. With --sounds and --pictures it learns the kinds of these folders,
+see `recipes/real.py`; v2a-mapper is the other system, see `recipes/v2a_mapper.py`.
 """
 
 import argparse
@@ -13,7 +14,8 @@ from pathlib import Path
 import msgspec
 
 from export.build_engines import leave_out_remarks
-from recipes import v2a_mapper, vab
+from recipes import real, v2a_mapper, vab
+from recipes.real_data import Folders
 from training import distributed
 from training.command import run_command
 from training.configs import read_recipe
@@ -43,6 +45,11 @@ def main(words: list[str] | None = None) -> None:
     )
     parser.add_argument("--shards", help="clips that training.extract made with START")
     parser.add_argument("--held-out", default="", help="shards to validate and evaluate on")
+    parser.add_argument("--sounds", type=Path, help="recordings of one's own, a folder a kind")
+    parser.add_argument("--pictures", type=Path, help="pictures of the same kinds, and of others")
+    parser.add_argument(
+        "--kinds", type=Path, help="a CSV from ImageNet's classes to these kinds, if there is one"
+    )
     run_command(_run, parser, words)
 
 
@@ -56,6 +63,7 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.shards is not None and (recipe.fine or arguments.image_encoder):
         what = "--image-encoder" if arguments.image_encoder else "a recipe of two transformers"
         raise OptionError(f"{what} is for FoleyWorld, expected none with --start and --shards")
+    check_folders(arguments)
     if (arguments.start is None) != (arguments.shards is None):
         raise OptionError("--start and --shards go together: a checkpoint and clips made with it")
     folder = arguments.out or Path("runs") / Path(arguments.name).stem
@@ -67,8 +75,13 @@ def _run(arguments: argparse.Namespace) -> None:
                 image_encoder=arguments.image_encoder,
                 start=arguments.start,
                 shards=arguments.shards,
+                sounds=arguments.sounds,
+                pictures=arguments.pictures,
             )
-        if arguments.shards is None:
+        if arguments.sounds is not None:
+            table = arguments.kinds
+            real.run(recipe, folder, Folders(arguments.sounds, arguments.pictures, table))
+        elif arguments.shards is None:
             vab.run(recipe, folder, arguments.image_encoder)
         else:
             vab.run_on_shards(recipe, folder, arguments.start, arguments.shards, arguments.held_out)
@@ -77,6 +90,21 @@ def _run(arguments: argparse.Namespace) -> None:
         print(f"next: python -m export.build_engines COARSE.pt --fine {folder / 'ckpt.pt'}")
     else:
         print(f"bundle: {folder / 'bundle'}")
+
+
+def check_folders(arguments: argparse.Namespace) -> None:
+    """Raises OptionError for what does not go together."""
+    given = arguments.sounds is not None, arguments.pictures is not None
+    if given[0] != given[1] or (arguments.kinds is not None and not all(given)):
+        raise OptionError(
+            "--sounds and --pictures go together, and --kinds with both: folders of "
+            "KIND/FILE, and a CSV with imagenet_index and kind"
+        )
+    if any(given) and (arguments.start or arguments.shards or arguments.image_encoder):
+        raise OptionError(
+            "--sounds makes all encoders itself, expected no --start, --shards and "
+            "--image-encoder beside it; leave them out"
+        )
 
 
 def _run_v2a(arguments: argparse.Namespace) -> None:

@@ -68,21 +68,23 @@ def model_kinds(sounds: Sequence[Listed]) -> tuple[str, ...]:
 def gather(
     sounds: Sounds, pictures: Sequence[Listed], split: Split, kinds: tuple[str, ...], rate_hz: int
 ) -> Material:
-    """The material of a split; pictures of kinds that have no sound are AMBIENCE. Pictures that
-    cannot be read are left out and named on stderr. Raises DataError where none can."""
+    """The material of a split, with what is for training where a split has no sound or no picture
+    at all; pictures of kinds that have no sound are AMBIENCE. Pictures that cannot be read are left
+    out and named on stderr. Raises DataError where none can."""
+    of_sounds = split if of_split(sounds.listed, split) else "train"
     recordings: dict[str, list[Samples]] = {}
     everything: dict[str, list[Samples]] = {}
     for one, samples in zip(sounds.listed, sounds.samples, strict=True):
         if one.kind not in kinds:
             continue
         everything.setdefault(one.kind, []).append(samples)
-        if one.split == split:
+        if one.split == of_sounds:
             recordings.setdefault(one.kind, []).append(trimmed(samples, rate_hz))
     struck = frozenset(kind for kind, known in everything.items() if are_struck(known, rate_hz))
     return Material(
         kinds=kinds,
         recordings=recordings,
-        pictures=_read_pictures(of_split(pictures, split), kinds),
+        pictures=_read_pictures(of_split(pictures, split) or of_split(pictures, "train"), kinds),
         struck=struck - {AMBIENCE},
         rate_hz=rate_hz,
     )

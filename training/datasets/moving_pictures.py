@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import av
+import av.error
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -56,16 +57,7 @@ class Shot(NamedTuple):
 def read_picture(path: Path) -> tuple[Tensor, ...]:
     """RGB uint8 [3, H, W] with a shorter side of SIDE, then halved until it is small. Raises
     MediaError."""
-    try:
-        with av.open(path) as container:
-            frame = next(container.decode(video=0))
-            ratio = SIDE / min(frame.width, frame.height)
-            width, height = (max(SIDE, round(ratio * x)) for x in (frame.width, frame.height))
-            image = frame.reformat(width, height, "rgb24", interpolation="AREA").to_ndarray()
-    except (av.error.FFmpegError, StopIteration, IndexError, ValueError) as error:
-        raise MediaError(
-            f"{path} cannot be read ({error}), expected a picture; copy it again, or leave it out"
-        ) from error
+    image = _decoded(path, SIDE, "AREA")
     longest = round(LONGEST * SIDE)
     top, left = (max(0, (side - longest) // 2) for side in image.shape[:2])
     cut = image[top : top + longest, left : left + longest]
@@ -74,6 +66,28 @@ def read_picture(path: Path) -> tuple[Tensor, ...]:
         halved = F.avg_pool2d(levels[-1].float(), 2)
         levels.append(halved.round().to(torch.uint8))
     return tuple(levels)
+
+
+def read_centre(path: Path, size: int) -> NDArray[np.uint8]:
+    """RGB [size, size, 3] as models see images: the shorter side to `size`, then the middle. Raises
+    MediaError."""
+    image = _decoded(path, size, "BICUBIC")
+    top, left = ((side - size) // 2 for side in image.shape[:2])
+    return np.ascontiguousarray(image[top : top + size, left : left + size])
+
+
+def _decoded(path: Path, side: int, interpolation: str) -> NDArray[np.uint8]:
+    """[H, W, 3], the shorter of both `side`."""
+    try:
+        with av.open(path) as container:
+            frame = next(container.decode(video=0))
+            ratio = side / min(frame.width, frame.height)
+            width, height = (max(side, round(ratio * x)) for x in (frame.width, frame.height))
+            return frame.reformat(width, height, "rgb24", interpolation=interpolation).to_ndarray()
+    except (av.error.FFmpegError, StopIteration, IndexError, ValueError) as error:
+        raise MediaError(
+            f"{path} cannot be read ({error}), expected a picture; copy it again, or leave it out"
+        ) from error
 
 
 def aspect(levels: tuple[Tensor, ...]) -> float:

@@ -7,15 +7,17 @@ of a file that they do not name its own name decides.
 import csv
 import functools
 import hashlib
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from training.processes import in_order
+from training.saving import arrays_once
 from vab_rt.errors import DataError, MediaError
 from vab_rt.sounds import SUFFIXES, decode_sound
 
@@ -81,6 +83,34 @@ def read_sounds(listed: Sequence[Listed], rate_hz: int, workers: int = 1) -> Sou
         reason = next(iter(skipped.values()), "there are none")
         raise DataError(f"none of {len(listed)} sounds can be used, for instance: {reason}")
     return Sounds([listed[i] for i in used], [found[i] for i in used], skipped)
+
+
+def kept_sounds(path: Path, listed: Sequence[Listed], rate_hz: int, workers: int = 1) -> Sounds:
+    """The same, kept in `path` as 16-bit samples; what is left out is named on stderr."""
+
+    def make() -> dict[str, NDArray[Any]]:
+        sounds = read_sounds(listed, rate_hz, workers)
+        for reason in sounds.skipped.values():
+            print(f"left out: {reason}", file=sys.stderr, flush=True)
+        used = {one.path for one in sounds.listed}
+        return {
+            "used": np.array([one.path in used for one in listed]),
+            "lengths": np.array([len(samples) for samples in sounds.samples]),
+            "audio": np.round(np.concatenate(sounds.samples) * 32767).astype("<i2"),
+        }
+
+    kept = arrays_once(path, make)
+    parts = np.split(kept["audio"], np.cumsum(kept["lengths"])[:-1])
+    samples = [part.astype(np.float32) / np.float32(32767) for part in parts]
+    return Sounds(
+        [one for one, is_used in zip(listed, kept["used"], strict=True) if is_used], samples, {}
+    )
+
+
+def fingerprint(listed: Sequence[Listed]) -> str:
+    """Of names, splits and sizes: another one when files come, go or change in length."""
+    facts = [f"{x.kind}/{x.path.name} {x.split} {x.path.stat().st_size}" for x in listed]
+    return hashlib.sha256("\n".join(facts).encode(errors="replace")).hexdigest()
 
 
 def _samples_or_reason(path: Path, rate_hz: int) -> NDArray[np.float32] | str:

@@ -1,0 +1,114 @@
+"""A model of one's own kinds: folders in, a bundle that generates out."""
+
+import json
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs torch")
+
+from media import make_video
+from real_folders import write_folders
+
+import vab_rt
+from recipes.train import main
+from training.checkpoint import read_checkpoint
+from training.datasets.material import AMBIENCE
+from training.datasets.pair_clips import read_pairs
+
+TINY = """
+rendered_clips = 2
+clips = 6
+validation_clips = 2
+evaluated_clips = 2
+codec_minutes = 0.02
+motion_minutes = 0.02
+[model]
+name = "mine"
+codec = "spectral"
+image_encoder = "efficientnet-lite0"
+image_size = 224
+visual_dim = 12
+visual_rate_hz = 25.0
+image_stride = 10
+motion_dim = 8
+motion_reach = 3
+motion_size = 32
+codebook_size = 9
+code_dim = 288
+width = 16
+layers = 2
+expert_layers = 1
+heads = 2
+alibi = "time"
+[codec]
+decoder_width = 16
+decoder_blocks = 1
+[codec_training]
+batch = 2
+[motion]
+batch = 2
+[pretrain]
+batch = 2
+epochs = 1
+warm_up = 0.03
+validate_every = 1
+"""
+
+
+def command(folder, *more):
+    words = ["--sounds", folder / "sounds", "--pictures", folder / "pictures", *more]
+    return [str(word) for word in (folder / "mine.toml", "--out", folder / "run", *words)]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = write_folders(tmp_path_factory.mktemp("real"))
+    (folder / "mine.toml").write_text(TINY)
+    main(command(folder))
+    return folder
+
+
+def test_one_command_makes_a_bundle_that_knows_the_folders_names(trained, tmp_path):
+    run = trained / "run"
+    kinds = ("hiss", "hum", "tick", AMBIENCE)
+    config = read_checkpoint(run / "ckpt.pt").config
+    assert config.kinds == kinds and config.visual_dim == 12 + len(kinds)
+    assert len(read_pairs(run / "pairs")) == 8
+    pipeline = vab_rt.load(str(run / "bundle"))
+    make_video(tmp_path / "in.mp4", num_frames=50)
+    audio = pipeline.generate(tmp_path / "in.mp4")
+    assert np.isfinite(audio.samples).all() and len(audio.samples) > 16_000
+    told = pipeline.generate(tmp_path / "in.mp4", kinds=("tick",))
+    assert len(told.samples) == len(audio.samples)
+    assert json.loads((run / "evaluation-generation.json").read_text())["clips"] == 2
+
+
+def test_the_same_command_goes_on_and_makes_nothing_again(trained):
+    files = [x for x in (trained / "run").rglob("*") if x.is_file() and x.suffix != ".inputs"]
+    before = {path: path.stat().st_mtime_ns for path in files}
+    main(command(trained))
+    after = {path: path.stat().st_mtime_ns for path in files}
+    changed = [path.name for path in files if before[path] != after[path]]
+    assert changed == []
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--start", "x.pt", "--shards", "y"], "--sounds makes all encoders itself"),
+        (["--image-encoder", "x.pt"], "--sounds makes all encoders itself"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(more, message, tmp_path, capsys):
+    write_folders(tmp_path, 1)
+    (tmp_path / "mine.toml").write_text(TINY)
+    with pytest.raises(SystemExit):
+        main(command(tmp_path, *more))
+    assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["real", "--sounds", str(tmp_path / "sounds"), "--out", str(tmp_path / "run")])
+    assert "--sounds and --pictures go together" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*command(tmp_path)[:1], *["default"], *command(tmp_path)[1:]][1:])
+    assert "expected efficientnet-lite0" in capsys.readouterr().err
