@@ -1,4 +1,5 @@
-"""`python -m bench figures`: docs/figures.json, and what README and the shipped card say from it.
+"""`python -m bench figures`: docs/figures.json, and what README, the shipped card and docs/KINDS.md
+say from it.
 
 The file holds, for each command that takes figures of the shipped model, the command, the day, the
 machine and the JSON object that it printed: every number with its interval under NAME_95. README
@@ -15,16 +16,22 @@ from typing import Any
 from bench.machine import machine
 from export.card import card_of, write_card
 from training.documents import write_between
+from training.evaluation.kinds_document import document
 from training.saving import write_whole
 from vab_rt.bundle import open_bundle
 from vab_rt.errors import DataError, OptionError
 
 ROOT = Path(__file__).parent.parent
 FIGURES, README = ROOT / "docs" / "figures.json", ROOT / "README.md"
+KINDS = ROOT / "docs" / "KINDS.md"
 MARK = "figures"
 COMMANDS = {
     "generation": "python -m training.evaluate generation --clips {clips} --json",
     "held_out": "python -m training.evaluate generation --split held-out --clips {clips} --json",
+    "real": (
+        "python -m training.evaluate real --sounds DIR --pictures DIR --classifier yamnet:FILE "
+        "--features NPZ --table kinds.csv --per-kind {per_kind} --sheet docs/kinds.png --json"
+    ),
     "generate": "python -m bench generate --runs {runs} --json",
     "peers": "python -m bench peers --json",
 }
@@ -35,11 +42,11 @@ PEERS = ("ours", "eager", "compiled", "autoregressive_eager", "autoregressive_co
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench figures", description=__doc__)
     for name, command in COMMANDS.items():
-        help_text = f"what `{command.format(clips='N', runs='N')}` printed"
+        help_text = f"what `{command.format(clips='N', runs='N', per_kind='N')}` printed"
         parser.add_argument(
             f"--{name.replace('_', '-')}", type=Path, metavar="FILE", help=help_text
         )
-    parser.add_argument("--write", action="store_true", help="README and the shipped card too")
+    parser.add_argument("--write", action="store_true", help="the documents too")
     options = parser.parse_args(arguments)
     given = {name: getattr(options, name) for name in COMMANDS}
     figures = read_figures() | {n: taken(n, path) for n, path in given.items() if path is not None}
@@ -47,6 +54,8 @@ def main(arguments: list[str] | None = None) -> None:
     if options.write:
         write_between(README, MARK, block(figures))
         write_card(open_bundle(None).folder, shipped_card(figures))
+        if "real" in figures:
+            write_whole(KINDS, document(figures["real"]).encode())
     print(block(figures), end="")
 
 

@@ -1,8 +1,9 @@
-"""Figures beside their bounds: `python -m training.evaluate generation|retrieval|classification`.
+"""Figures beside their bounds: `python -m training.evaluate generation|real|retrieval|...`.
 
-On held-out clips of FoleyWorld, or on your own shards. `decoding` compares options of decoding,
-`classifier` trains the network that names sounds anew. Progress goes to stderr; the last line is
-one JSON object.
+On held-out clips of FoleyWorld, or on your own shards; `real`: on pictures and recordings that were
+held out. `decoding` compares options of decoding; `classifier` trains the network that names sounds
+anew, `kinds` the small one that names real ones. Progress goes to stderr; the last line is one JSON
+object.
 """
 
 import argparse
@@ -36,6 +37,7 @@ from training.evaluation.evaluator import EvalConfig, evaluate_clips, open_evalu
 from training.evaluation.generation import generation_result, scene_pairs, sounds_of_scene
 from training.evaluation.held_out import encoded_clips, in_memory
 from training.evaluation.models import on_device, open_model
+from training.evaluation.real_task import add_real, kinds_task, real_task
 from training.evaluation.retrieval import retrieval_result, spread_over_classes
 from training.evaluation.table import comparison, print_figures
 from training.evaluation.user_clips import UserJob, sounds_of_user_clip, user_clips, user_result
@@ -43,7 +45,7 @@ from training.representation import MODALITIES
 from vab_rt.config import COARSE_TO_FINE, GenerateOptions, ModelConfig
 from vab_rt.errors import DataError, OptionError
 
-TASKS = ("generation", "decoding", "retrieval", "classification", "classifier")
+TASKS = ("generation", "real", "kinds", "decoding", "retrieval", "classification", "classifier")
 SAMPLING = ("guidance", "temperature", "top_k", "mask_temperature", "steps", "fine_steps")
 
 
@@ -168,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
         "first that has classes",
     )
     parser.add_argument("--unconditional", action="store_true", help="also without the video")
-    parser.add_argument("--out", type=Path, help="a trained classifier goes here, as .npz")
+    parser.add_argument("--out", type=Path, help="what is trained goes here, as .npz")
     for name in SAMPLING:
         default = getattr(COARSE_TO_FINE, name)
         shown = f"(default: the model's own, mostly {default})"
@@ -182,6 +184,7 @@ def _parser() -> argparse.ArgumentParser:
         "guidance=2..1 temperature=0.6' 'steps=8 first=4'",
     )
     parser.add_argument("--write", action="store_true", help="docs/DECODING.md, of decoding")
+    add_real(parser)
     parser.add_argument("--workers", type=int, default=min(16, os.cpu_count() or 1))
     parser.add_argument("--device", default="cpu", help="of a checkpoint: cpu or cuda")
     parser.add_argument("--json", action="store_true", help="one JSON line and nothing else")
@@ -195,6 +198,8 @@ def _run(arguments: argparse.Namespace) -> None:
         )
     task = {
         "generation": _generation,
+        "real": lambda given: real_task(given, _eval_config(given)),
+        "kinds": lambda given: kinds_task(given, _eval_config(given)),
         "decoding": _decoding,
         "retrieval": _retrieval,
         "classification": _classification,
@@ -216,15 +221,7 @@ def _generation(arguments: argparse.Namespace) -> dict:
             f"--device {arguments.device} is of a checkpoint, expected --ckpt FILE with it; the "
             "graphs of a bundle are measured on the CPU"
         )
-    config = EvalConfig(
-        bundle=arguments.bundle,
-        checkpoint=arguments.ckpt,
-        embeddings=tuple(arguments.embedding),
-        options=GenerateOptions(**{name: getattr(arguments, name) for name in SAMPLING}),
-        videos=arguments.run / "videos",
-        device=arguments.device,
-        unconditional=arguments.unconditional,
-    )
+    config = _eval_config(arguments)
     for text in config.embeddings:
         _, weights = check_embedding(text)
         if weights is not None and not weights.exists():
@@ -234,6 +231,18 @@ def _generation(arguments: argparse.Namespace) -> dict:
         shards = _shards_of(arguments.shards, config, model.pipeline.system.codec_config)
         return evaluate_shards(config, shards, arguments.clips, arguments.media, arguments.workers)
     return evaluate_generation(config, _seeds(arguments), arguments.workers)
+
+
+def _eval_config(arguments: argparse.Namespace) -> EvalConfig:
+    return EvalConfig(
+        bundle=arguments.bundle,
+        checkpoint=arguments.ckpt,
+        embeddings=tuple(arguments.embedding),
+        options=GenerateOptions(**{name: getattr(arguments, name) for name in SAMPLING}),
+        videos=arguments.run / "videos",
+        device=arguments.device,
+        unconditional=arguments.unconditional,
+    )
 
 
 def _decoding(arguments: argparse.Namespace) -> dict:

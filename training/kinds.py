@@ -53,9 +53,12 @@ class KindsEncoder(nn.Module):
         self.register_load_state_dict_post_hook(_expect_no_frozen)
 
     def forward(self, frames: Tensor) -> Tensor:
-        logits, feature = self.recogniser(frames)  # [N, 1000], [N, FEATURE_DIM]
+        return self.features(*self.recogniser(frames))
+
+    def features(self, logits: Tensor, feature: Tensor) -> Tensor:
+        """The same of what the recogniser sees: logits [N, 1000], feature [N, FEATURE_DIM]."""
         shares = torch.cat([logits, self.rows(feature)], 1).softmax(1)
-        own = torch.arange(self.rows.out_features, device=frames.device)
+        own = torch.arange(self.rows.out_features, device=logits.device)
         of_kind = (self.kind_of_class[:, None] == own).float()  # [1000, kinds]
         probabilities = shares[:, :NUM_CLASSES] @ of_kind + shares[:, NUM_CLASSES:]
         return torch.cat([probabilities, self.reduce(feature)], 1)

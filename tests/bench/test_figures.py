@@ -9,8 +9,9 @@ import pytest
 pytest.importorskip("torch", reason="the bench needs PyTorch: pip install '.[dev]'")
 
 from bench import figures as command
-from bench.figures import COMMANDS, FIGURES, README, block, read_figures, shipped_card, taken
+from bench.figures import COMMANDS, FIGURES, KINDS, README, block, read_figures, shipped_card, taken
 from training import documents
+from training.evaluation.kinds_document import document
 from vab_rt.bundle import open_bundle
 from vab_rt.card import CARD
 from vab_rt.errors import DataError, OptionError
@@ -40,6 +41,12 @@ def test_readme_has_no_figure_elsewhere():
 def test_the_card_says_what_the_file_of_figures_says():
     card = (open_bundle(None).folder / CARD).read_text()
     assert card == shipped_card(read_figures())
+
+
+def test_the_document_of_kinds_says_what_the_file_of_figures_says():
+    if "real" not in read_figures():
+        pytest.skip("docs/figures.json has no figures of a model of real kinds yet")
+    assert KINDS.read_text() == document(read_figures()["real"])
 
 
 def test_every_entry_says_how_it_was_taken():

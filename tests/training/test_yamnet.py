@@ -1,4 +1,4 @@
-"""What a sound is heard as: windows, summaries and the probe by a stand-in; YAMNet where its file
+"""What a sound is heard as: windows, means and the probe by a stand-in; YAMNet where its file
 is given in VAB_RT_YAMNET."""
 
 import os
@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch")
 
-from training.evaluation.kind_probe import shares_right, train_probe
+from training.evaluation.kind_probe import logs, shares_right, train_probe
 from training.evaluation.yamnet import (
     GENERAL,
     HOP,
@@ -18,10 +18,11 @@ from training.evaluation.yamnet import (
     RATE_HZ,
     WINDOW,
     YAMNet,
+    at_16_khz,
     divergence,
     heard_alike,
+    mean_scores,
     open_yamnet,
-    summary,
     windows,
 )
 from vab_rt.errors import BackendError, DataError, OptionError
@@ -56,17 +57,18 @@ def test_windows_reach_the_end_of_a_sound(samples, count):
 def test_pauses_and_the_sample_rate_change_nothing():
     random = np.random.default_rng(0)
     sound = tone(1000, random, duration_s=10 * HOP / RATE_HZ)
-    alone = summary(bands, sound)
-    paused = summary(bands, np.concatenate([sound, np.zeros(20 * HOP, np.float32)]))
-    np.testing.assert_allclose(paused[0], alone[0], atol=0.1)
+    alone = mean_scores(bands, sound)
+    paused = mean_scores(bands, np.concatenate([sound, np.zeros(20 * HOP, np.float32)]))
+    np.testing.assert_allclose(paused, alone, atol=0.1)
     fast = tone(1000, np.random.default_rng(0), 10 * HOP / RATE_HZ, rate_hz=24_000)
-    assert summary(bands, fast, 24_000)[0].argmax() == alone[0].argmax()
+    assert mean_scores(bands, at_16_khz(fast, 24_000)).argmax() == alone.argmax()
 
 
 def test_the_probe_learns_kinds_and_its_shares_have_intervals():
     random = np.random.default_rng(1)
     kinds = [kind for kind in TONES_HZ for _ in range(6)]
-    scores = np.stack([summary(bands, tone(TONES_HZ[kind], random))[0] for kind in kinds])
+    heard = [mean_scores(bands, tone(TONES_HZ[kind], random)) for kind in kinds]
+    scores = logs(np.stack(heard))
     probe = train_probe(scores[::2], kinds[::2])
     found = probe.names(scores[1::2])
     assert found == kinds[1::2]

@@ -1,7 +1,7 @@
-"""Which kind a sound is heard as: a linear probe on somebody else's scores of it.
+"""Which kind a sound is heard as: a linear probe on numbers that describe it.
 
-A multinomial logistic regression on the logarithm of mean scores, trained on recordings alone: it
-never hears what a codec or a model made.
+A multinomial logistic regression, trained on recordings alone: it never hears what a codec or a
+model made.
 """
 
 from collections.abc import Sequence
@@ -22,27 +22,24 @@ FLOOR, RIDGE, ITERATIONS = 1e-3, 3e-4, 80
 
 
 class Probe(NamedTuple):
-    """kinds [C], weight [C, D] and bias [C] on the logarithms of scores [D]."""
+    """kinds [C], weight [C, D] and bias [C]."""
 
     kinds: tuple[str, ...]
     weight: Floats
     bias: Floats
 
-    def __call__(self, scores: Floats) -> Floats:
-        """Mean scores [..., D] -> logits [..., C]."""
-        return logs(scores) @ self.weight.T + self.bias
-
-    def names(self, scores: Floats) -> list[str]:
-        """The likeliest kind of each of mean scores [N, D]."""
-        return [self.kinds[i] for i in self(scores).argmax(-1)]
+    def names(self, inputs: Floats) -> list[str]:
+        """The likeliest kind of each of inputs [N, D]."""
+        return [self.kinds[i] for i in (inputs @ self.weight.T + self.bias).argmax(1)]
 
 
 def logs(scores: Floats) -> Floats:
+    """Of mean scores, 0 to 1: what a probe on them is given."""
     return np.log(scores + FLOOR)
 
 
-def train_probe(scores: Floats, kinds: Sequence[str]) -> Probe:
-    """Of mean scores [N, D] and the kind of each; a kind with many has less of a say in each.
+def train_probe(inputs: Floats, kinds: Sequence[str]) -> Probe:
+    """Of inputs [N, D] and the kind of each; a kind with many has less of a say in each.
 
     Raises DataError below two kinds.
     """
@@ -52,7 +49,6 @@ def train_probe(scores: Floats, kinds: Sequence[str]) -> Probe:
             f"sounds of {len(known)} kinds to tell apart, expected at least 2; add some"
         )
     numbers = np.array([known.index(kind) for kind in kinds])
-    inputs = logs(scores)
     mean, spread = inputs.mean(0), inputs.std(0).mean() + 1e-9  # one: noise is to stay small
     shares = 1 / np.sqrt(np.bincount(numbers))[numbers]
     weight, bias = multinomial(
@@ -106,8 +102,10 @@ def shares_right(found: Sequence[str], true: Sequence[str]) -> dict:
 
 
 def share(name: str, hits: Sequence[bool]) -> dict:
-    """A share of clips under `name`, its interval and the clips."""
+    """A share of clips under `name`, None of none; its interval and the clips."""
     right = sum(map(bool, hits))
+    if not len(hits):
+        return {name: None, f"{name}_95": None, "clips": 0}
     low, high = wilson(right, len(hits))
     return {
         name: round(right / len(hits), 4),

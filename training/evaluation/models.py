@@ -36,9 +36,14 @@ class Model(NamedTuple):
 
 
 @functools.lru_cache(maxsize=1)  # one for all clips of a process
-def open_model(config: EvalConfig) -> Model:
+def open_any_model(config: EvalConfig) -> Model:
     """Raises BundleError, ExportError, BackendError; OptionError for one of no use here."""
-    model = _open_bundle(config.bundle) if config.checkpoint is None else _open_checkpoint(config)
+    return _open_bundle(config.bundle) if config.checkpoint is None else _open_checkpoint(config)
+
+
+def open_model(config: EvalConfig) -> Model:
+    """The same for clips of FoleyWorld: raises OptionError for one of others."""
+    model = open_any_model(config)
     found = (model.pipeline.config.clip_s, model.pipeline.config.sample_rate_hz)
     if found != (foleyworld.CLIP_S, foleyworld.SAMPLE_RATE_HZ):
         raise OptionError(

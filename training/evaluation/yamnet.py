@@ -108,15 +108,18 @@ def windows(sound: Sound) -> Sound:
     return np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP].astype(np.float32)
 
 
-def summary(scores: Scores, sound: Sound, rate_hz: int = RATE_HZ) -> Floats:
-    """[2, classes]: mean and maximum of the scores over the windows of a sound [S] that are no
-    quieter than QUIET_DB below the loudest: what pauses say counts for nothing."""
-    if rate_hz != RATE_HZ:
-        sound = resample(torch.from_numpy(sound), rate_hz, RATE_HZ).numpy()
+def at_16_khz(sound: Sound, rate_hz: int) -> Sound:
+    if rate_hz == RATE_HZ:
+        return sound
+    return resample(torch.from_numpy(sound), rate_hz, RATE_HZ).numpy()
+
+
+def mean_scores(scores: Scores, sound: Sound) -> Floats:
+    """[classes]: the mean over the windows of a sound [S] that are no quieter than QUIET_DB below
+    the loudest: what pauses say counts for nothing."""
     level = np.sqrt((windows(sound).astype(np.float64) ** 2).mean(1))
     loud = level >= level.max() * 10 ** (-QUIET_DB / 20)
-    found = scores(sound)[loud].astype(np.float64)
-    return np.stack([found.mean(0), found.max(0)])
+    return scores(sound)[loud].mean(0, dtype=np.float64)
 
 
 def divergence(true: Floats, made: Floats) -> float:

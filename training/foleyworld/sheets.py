@@ -57,7 +57,7 @@ def _draw_clip(block: "Figure | SubFigure", scene: Scene) -> None:
     name = " and ".join(scene.classes)
     top.set_title(f"{name}: {scene.caption(times[0])}", fontsize=8, loc="left", pad=3)
     low, high = np.log10(BANDS_HZ[[0, -1]])
-    level_db = _spectrogram_db(scene.audio())
+    level_db = spectrogram_db(scene.audio())
     bottom.imshow(
         level_db,
         aspect="auto",
@@ -74,7 +74,7 @@ def _draw_clip(block: "Figure | SubFigure", scene: Scene) -> None:
     bottom.tick_params(labelsize=6, length=2, pad=1)
 
 
-def _spectrogram_db(audio: np.ndarray) -> np.ndarray:
+def spectrogram_db(audio: np.ndarray) -> np.ndarray:
     """Power in dB at BANDS_HZ [bands, S / HOP], full scale 0."""
     padded = np.pad(audio, WINDOW // 2)
     starts = np.arange(0, len(audio), HOP)
