@@ -108,9 +108,9 @@ def check_folders(arguments: argparse.Namespace) -> None:
 
 
 def _run_v2a(arguments: argparse.Namespace) -> None:
-    if arguments.start or arguments.shards or arguments.image_encoder:
+    if arguments.start or arguments.shards or arguments.image_encoder or arguments.sounds:
         raise OptionError(
-            f"--start, --shards and --image-encoder are of VAB, expected none with "
+            f"--start, --shards, --image-encoder and --sounds are of VAB, expected none with "
             f"{arguments.name}; its recipe names the run whose image encoder it takes, under ready"
         )
     recipe = read_v2a_recipe(arguments.name)

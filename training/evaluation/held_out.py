@@ -20,13 +20,13 @@ from vab_rt.config import ClipConfig
 from vab_rt.output import writing
 from vab_rt.pipeline import Pipeline
 from vab_rt.seeing import as_frames
-from vab_rt.video import Video, read_frames
+from vab_rt.video import Frame, Video
 
 VIDEO_WIDTH, VIDEO_HEIGHT, VIDEO_FPS = 320, 180, 25
 
 
-def video_frames(seed: int, config: ClipConfig, kept: Path | None = None) -> NDArray[np.uint8]:
-    """What the runtime sees of a clip [F, H, W, 3]: written as H.264, read by its own reader.
+def video_frames(seed: int, config: ClipConfig, kept: Path | None = None) -> list[Frame]:
+    """What the runtime sees of a clip, F frames: written as H.264, read by its own reader.
 
     kept: a folder for the videos, one for each version of the world, which the next call reads
     whatever the model. Raises OutputError where they cannot be written.
@@ -48,23 +48,26 @@ def rendered_video(folder: Path, seed: int) -> Path:
     return path
 
 
-def frames_of(path: Path, config: ClipConfig) -> NDArray[np.uint8]:
-    return np.stack(read_frames(Video(path), config)[0][: config.num_frames])
+def frames_of(path: Path, config: ClipConfig) -> list[Frame]:
+    return list(Video(path).frames(config))[: config.num_frames]
 
 
-def visual_features(frames: NDArray[np.uint8], pipeline: Pipeline) -> NDArray[np.float32]:
-    """The features [F, visual_dim] that a model has of frames [F, H, W, 3]."""
-    return np.stack(list(pipeline.system.see(as_frames(frames))))
+def visual_features(frames: Iterable[Frame], pipeline: Pipeline) -> NDArray[np.float32]:
+    """The features [F, visual_dim] that a model has of F frames."""
+    return np.stack(list(pipeline.system.see(iter(frames))))
 
 
 def scene_features(pipeline: Pipeline, seeds: list[int]) -> NDArray[np.float32]:
     """The features [N, F, visual_dim] of scenes as they are drawn, without H.264."""
     config = pipeline.config
-    times_s, size = frame_times(config), config.image_size
-    scenes = (foleyworld.make_scene(seed) for seed in seeds)
-    return np.stack(
-        [visual_features(scene.frames(times_s, size, size), pipeline) for scene in scenes]
-    )
+    times_s, size, stride = frame_times(config), config.frame_size, config.large_stride
+    features = []
+    for scene in map(foleyworld.make_scene, seeds):
+        large_s = times_s[::stride] if stride else times_s[:0]
+        large = scene.frames(large_s, config.image_size, config.image_size)
+        frames = as_frames(scene.frames(times_s, size, size), large, max(1, stride))
+        features.append(visual_features(frames, pipeline))
+    return np.stack(features)
 
 
 class ClipJob(msgspec.Struct, frozen=True):

@@ -24,7 +24,6 @@ from training.v2a_mapper.engines import open_system
 from training.v2a_mapper.mel import LogMel
 from vab_rt.config import GenerateOptions
 from vab_rt.pipeline import Pipeline, load
-from vab_rt.seeing import as_frames
 from vab_rt.v2a_mapper.system import V2AMapper, latent_noise
 
 Vector = NDArray[np.float32]
@@ -89,7 +88,7 @@ def sounds_of_clip(
     true = foleyworld.make_scene(seed).audio()
     first = next(iter(models.systems.values()))
     frames = video_frames(seed, models.checkpoint.config, config.videos)
-    features = np.stack(list(first.see(as_frames(frames))))
+    features = np.stack(list(first.see(iter(frames))))
     sounds = {"ground_truth": true} | bounds(models, true, options)
     arrays: Arrays = {}
     others = other_seeds(options, config.draws) if number < config.varied else []
