@@ -241,14 +241,6 @@ def test_sound_is_interleaved_with_the_pictures(tmp_path: Path) -> None:
             assert other != kind or latest - at < 1.5
 
 
-def test_a_codec_that_does_not_fit_is_named_with_those_that_do(tmp_path: Path) -> None:
-    video = make_video(tmp_path / "in.mp4")
-    message = r"the video is h264, which \.webm cannot hold .* one of \.mp4, \.mov, \.mkv"
-    with pytest.raises(OutputError, match=message):
-        clicking_tone(2.0, 0.5).save(tmp_path / "out.webm", video=Video(video))
-    assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
-
-
 def test_a_video_without_timestamps_cannot_be_copied(tmp_path: Path) -> None:
     video = make_video(tmp_path / "in.h264")
     with pytest.raises(OutputError, match="has no timestamps"):
