@@ -12,6 +12,7 @@ from command import run  # noqa: F401  # a fixture
 from media import make_video
 from recording_driver import fake_driver, launch  # noqa: F401  # fixtures
 from tiny_bundle import make_bundle
+from tiny_v2a import make_v2a_bundle
 
 import vab_rt
 from vab_rt.pipeline import Pipeline
@@ -41,6 +42,12 @@ hypothesis.settings.load_profile("any-machine")
 def tiny_bundle(tmp_path_factory) -> Path:
     """A bundle to read; tests that damage one take `bundle_copy`."""
     return make_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def v2a_bundle(tmp_path_factory) -> Path:
+    """A bundle of the other system, to read."""
+    return make_v2a_bundle(tmp_path_factory.mktemp("bundles") / "tiny-v2a")
 
 
 @pytest.fixture

@@ -12,15 +12,19 @@ def run(code: str, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def test_generating_needs_no_torch(tiny_bundle, videos):
+@pytest.mark.parametrize("system", ["vab", "v2a-mapper"])
+def test_generating_needs_no_torch(system, tiny_bundle, v2a_bundle, videos):
+    folder = tiny_bundle if system == "vab" else v2a_bundle
     code = (
         "import sys, vab_rt\n"
         "audio = vab_rt.load(sys.argv[1], threads=1).generate(sys.argv[2])\n"
         "print(len(audio.samples))\n"
-        "for name in 'torch triton onnx recipes export training kernels bench'.split():\n"
+        "heavy = 'torch diffusers transformers triton onnx'\n"
+        "own = 'recipes export training kernels bench'\n"
+        "for name in f'{heavy} {own}'.split():\n"
         "    assert name not in sys.modules, name\n"
     )
-    assert int(run(code, str(tiny_bundle), str(videos(25)))) == 16_000
+    assert int(run(code, str(folder), str(videos(25)))) == 16_000
 
 
 def test_importing_is_light():

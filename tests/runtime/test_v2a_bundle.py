@@ -13,11 +13,6 @@ from vab_rt.errors import BundleError, OptionError
 from vab_rt.v2a_mapper.config import V2AConfig
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return make_v2a_bundle(tmp_path_factory.mktemp("v2a") / "tiny")
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -44,8 +39,8 @@ def test_the_paper_sizes_give_the_paper_lengths():
     assert (c.num_frames, c.num_overlap_hops, c.hop_rate_hz) == (10, 75, 25)
 
 
-def edited(folder, tmp_path, change):
-    manifest = json.loads((folder / "vab.json").read_text())
+def edited(bundle, tmp_path, change):
+    manifest = json.loads((bundle / "vab.json").read_text())
     change(manifest)
     copy = make_v2a_bundle(tmp_path / "edited")
     (copy / "vab.json").write_text(json.dumps(manifest))
@@ -72,9 +67,9 @@ def without_null(manifest):
         (lambda m: m.update(options={"top_k": 3}), "top_k is 3, which tiny-v2a has no use for"),
     ],
 )
-def test_bundles_that_do_not_fit_are_refused(folder, tmp_path, change, message):
+def test_bundles_that_do_not_fit_are_refused(v2a_bundle, tmp_path, change, message):
     with pytest.raises((BundleError, OptionError), match=message):
-        vab_rt.load(edited(folder, tmp_path, change), threads=1)
+        vab_rt.load(edited(v2a_bundle, tmp_path, change), threads=1)
 
 
 @pytest.mark.parametrize(
@@ -96,16 +91,16 @@ def test_a_graph_of_another_width_is_refused(tmp_path, changes, message):
         vab_rt.load(ours, threads=1)
 
 
-def test_every_graph_becomes_an_engine(folder, tmp_path):
+def test_every_graph_becomes_an_engine(v2a_bundle, tmp_path):
     """TensorRT-RTX builds without a GPU."""
     pytest.importorskip("tensorrt_rtx", reason='not installed: pip install "vab-rt[rtx]"')
-    bundle = open_bundle(folder)
+    bundle = open_bundle(v2a_bundle)
     engines = dict(compile_bundle(bundle, tensorrt_rtx(), tmp_path / "cache"))
     assert list(engines) == ["visual_encoder", "mapper", "unet", "vae_decoder", "vocoder"]
     assert all(len(compiled.engine) > 1000 for compiled in engines.values())
 
 
-def test_the_manifest_holds_the_config_in_full(folder):
-    manifest = json.loads((folder / "vab.json").read_text())
+def test_the_manifest_holds_the_config_in_full(v2a_bundle):
+    manifest = json.loads((v2a_bundle / "vab.json").read_text())
     assert manifest["kind"] == "v2a-mapper"
     assert manifest["model"] == msgspec.to_builtins(tiny_v2a_config())

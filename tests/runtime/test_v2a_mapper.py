@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +11,6 @@ from tiny_v2a import make_v2a_bundle, tiny_v2a_config
 
 import vab_rt
 from vab_rt import GenerateOptions, Video
-from vab_rt.cli import main
 from vab_rt.config import Tuning
 from vab_rt.errors import BundleError, OptionError
 from vab_rt.loudness import Limiter
@@ -25,13 +22,8 @@ RNG = np.random.default_rng(0)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return make_v2a_bundle(tmp_path_factory.mktemp("v2a") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def pipeline(folder):
-    return vab_rt.load(folder, threads=1)
+def pipeline(v2a_bundle):
+    return vab_rt.load(v2a_bundle, threads=1)
 
 
 def variant(tmp_path, **changes) -> Pipeline:
@@ -228,38 +220,20 @@ def test_a_bundle_recommends_its_options(tmp_path, videos):
     assert [i["conditional"].tolist() for i in calls] == [[1]] * 2
 
 
-def test_the_command_line_runs_it_like_any_other(folder, videos, tmp_path, capsys, monkeypatch):
-    out = tmp_path / "out.mp4"
-    words = ["vab-rt", "generate", str(videos(50)), str(out), "--model", str(folder), "--json"]
-    monkeypatch.setattr(sys, "argv", [*words, "--steps", "2", "--device", "cpu"])
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert not end.value.code
-    report = json.loads(capsys.readouterr().out)
-    assert (report["model"], report["duration_s"]) == ("tiny-v2a", 2.0)
+def test_the_command_line_runs_it_like_any_other(run, v2a_bundle, videos, tmp_path):
+    words = (videos(50), tmp_path / "out.mp4", "--model", v2a_bundle, "--json", "--steps", 2)
+    made = run("generate", *words, "--device", "cpu")
+    report = json.loads(made.out)
+    assert made.code == 0 and (report["model"], report["duration_s"]) == ("tiny-v2a", 2.0)
     assert {"latents", "vocoder"} <= report["timings_s"].keys()
-    monkeypatch.setattr(sys, "argv", ["vab-rt", "info", str(folder)])
-    with pytest.raises(SystemExit):
-        main()
-    shown = capsys.readouterr().out
+    shown = run("info", v2a_bundle).out
     assert "3 x 50 x 2 of 8 mels (25 Hz, hop 640), 10 steps of 1000" in shown
     assert "prior, 6 to 6, mean of the pictures, 6 steps" in shown
 
 
-def test_it_needs_no_torch(folder, videos):
-    code = (
-        "import sys, vab_rt\n"
-        "print(len(vab_rt.load(sys.argv[1], threads=1).generate(sys.argv[2]).samples))\n"
-        "for name in ('torch', 'diffusers', 'transformers', 'onnx', 'export', 'training'):\n"
-        "    assert name not in sys.modules, name\n"
-    )
-    command = [sys.executable, "-c", code, str(folder), str(videos(25))]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "16000\n"
-
-
-def test_a_video_sounds_the_same_through_device_buffers(launch, folder, videos):
+def test_a_video_sounds_the_same_through_device_buffers(launch, v2a_bundle, videos):
     options = "vab_rt.GenerateOptions(steps=4, seed=5)"
-    length, difference, device, _, log = through_buffers(launch, folder, videos(87), options)
+    length, difference, device, _, log = through_buffers(launch, v2a_bundle, videos(87), options)
     assert (length, device) == (87 * 640, "cuda")
     assert difference < 1e-6
     latent_bytes = 4 * 2 * 3 * 50 * 2  # both branches of guidance
