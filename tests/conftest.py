@@ -23,6 +23,7 @@ THEIRS += "|PYTHON(WARNINGS|IOENCODING|UNBUFFERED)|PYTEST_(ADDOPTS|PLUGINS)|(?i:
 for name in [name for name in os.environ if re.fullmatch(THEIRS, name)]:
     del os.environ[name]
 os.environ |= {"COLUMNS": "80", "LINES": "24", "PYTHONUTF8": "1"}
+os.environ |= {"HF_HUB_ETAG_TIMEOUT": "600", "HF_HUB_DOWNLOAD_TIMEOUT": "600"}  # seconds
 
 # A busy machine is no failure, and every machine tries the same examples. Others:
 # --hypothesis-profile=search

@@ -206,7 +206,7 @@ def test_too_little_memory_is_one_line(videos, tmp_path: Path, megabytes: int) -
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=PATIENCE_S,
     )
     if result.returncode == 0:  # enough on this machine
         assert list(json.loads(result.stdout)) and result.stderr == ""
