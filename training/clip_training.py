@@ -17,6 +17,7 @@ from training.datasets.rendered import Clips
 from training.fitting import EMA, cosine_lr, fit, set_lr, wants_bfloat16
 from training.image_encoder import ImageEncoder, build_clip
 from training.motion_training import NUM_MELS, Spectra
+from training.samples import as_floats
 from vab_rt.config import ModelConfig
 
 BATCH = 128
@@ -79,7 +80,7 @@ def mean_timbres(clips: Clips, config: ModelConfig) -> Tensor:
     spectra = Spectra(config)
     powers = []
     for first in range(0, len(clips), 8):
-        sound = torch.from_numpy(clips.audio[first : first + 8].astype(np.float32) / 32767)
+        sound = torch.from_numpy(as_floats(clips.audio[first : first + 8]))
         powers.append(spectra(sound)[..., :NUM_MELS].exp().mean(1))
     timbres = torch.cat(powers).log()
     timbres -= timbres.mean(1, keepdim=True)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from training import distributed
 from training.datasets.rendered import Clips
 from training.fitting import EMA, cosine_lr, fit, set_lr, wants_bfloat16
+from training.samples import as_floats
 from training.visual_encoder import MotionEncoder
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
@@ -125,7 +126,7 @@ class Spectra:
 
     def statistics(self, clips: Clips, count: int = 200) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [mels + 1] over the first clips."""
-        sound = torch.from_numpy(clips.audio[:count].astype(np.float32) / 32767)
+        sound = torch.from_numpy(as_floats(clips.audio[:count]))
         spectra = torch.cat([self(part) for part in sound.split(8)]).flatten(0, 1)
         return spectra.mean(0), spectra.std(0) + 1e-3
 
@@ -140,7 +141,7 @@ class Rises:
     def draw(self, clip: int, random: np.random.Generator) -> int:
         """A frame, by the square of how much the sound rises in it."""
         if clip not in self.shares:
-            sound = torch.from_numpy(self.clips.audio[clip].astype(np.float32) / 32767)
+            sound = torch.from_numpy(as_floats(self.clips.audio[clip]))
             rise = self.spectra(sound[None])[0, :, -1].double().square().numpy() + 1e-6  # [steps]
             per_frame = rise.reshape(self.config.num_frames, -1).sum(1)
             self.shares[clip] = per_frame / per_frame.sum()
@@ -187,7 +188,7 @@ def training_crops(
         frames.append(part[:, :, ::-1] if random.random() < 0.5 else part)
         span = slice(first * samples, (first + count) * samples + 2 * c.hop_samples)
         sounds.append(np.pad(clips.audio[clip], c.hop_samples)[span])
-    audio = torch.from_numpy(np.stack(sounds).astype(np.float32) / 32767)
+    audio = torch.from_numpy(as_floats(np.stack(sounds)))
     return torch.from_numpy(np.stack([_jittered(part, random) for part in frames])), audio
 
 

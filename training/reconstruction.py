@@ -24,6 +24,7 @@ from training.evaluation.evaluator import Evaluator
 from training.evaluation.reference import Reference
 from training.evaluation.table import print_figures
 from training.fitting import averaged_weights
+from training.samples import as_floats
 from vab_rt.config import ModelConfig
 from vab_rt.errors import DataError, OptionError
 
@@ -109,7 +110,7 @@ def _run(arguments: argparse.Namespace) -> None:
     codec = load_codec(arguments.ckpt, recipe.model, recipe.codec)
     if arguments.recordings:
         held_out = read_recordings(arguments.recordings, held_out=True).audio[: arguments.clips]
-        result = measure(codec, held_out / np.float32(32767), recipe.model.sample_rate_hz)
+        result = measure(codec, as_floats(held_out), recipe.model.sample_rate_hz)
     else:
         seeds = foleyworld.clip_seeds("test", arguments.seed, arguments.clips)
         scenes = [foleyworld.make_scene(seed) for seed in seeds]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from training.codecs.spectra import MultiScaleSpectra
 from training.fitting import EMA, cosine_lr, fit, set_lr
 from training.representation import load_averaged
+from training.samples import as_floats
 from training.v2a_mapper.mel import MEAN, SPREAD, LogMel
 from training.v2a_mapper.parts import build_vocoder
 from training.v2a_mapper.settings import check_stage
@@ -118,7 +119,7 @@ def random_parts(
     audio = np.stack([recorded.audio[r, t * hop : (t + length) * hop] for r, t in places])
     latents = np.stack([recorded.latents[r, t : t + length] for r, t in places])
     return (
-        torch.from_numpy(audio.astype(np.float32) / 32767),
+        torch.from_numpy(as_floats(audio)),
         torch.from_numpy(latents.astype(np.float32)).transpose(1, 2),
     )
 
