@@ -47,29 +47,29 @@ TIMED_CLIPS = 3  # decoded alone, for the time
 
 
 def main(arguments: list[str] | None = None) -> None:
-    wanted = _parser().parse_args(arguments)
-    recipe, run = read_recipe(wanted.recipe), wanted.run
-    chosen = {key: getattr(wanted, key) for key in SAMPLING}
+    args = _parser().parse_args(arguments)
+    recipe, run = read_recipe(args.recipe), args.run
+    chosen = {key: getattr(args, key) for key in SAMPLING}
     options = msgspec.structs.replace(OPTIONS, **chosen)
-    check_files(run, wanted.recipe, wanted.split)
+    check_files(run, args.recipe, args.split)
     evaluation = EvalConfig(checkpoint=run / "ckpt.pt")
     pipeline = open_model(evaluation).pipeline  # mistakes are reported before any work
-    config = foleygen_config(recipe, pipeline.config, wanted.stride)
-    minutes = minutes_spent(run / "vab.pt") if wanted.minutes is None else wanted.minutes
-    held_out = first_clips(run / f"{wanted.split}.npz", wanted.clips)
+    config = foleygen_config(recipe, pipeline.config, args.stride)
+    minutes = minutes_spent(run / "vab.pt") if args.minutes is None else args.minutes
+    held_out = first_clips(run / f"{args.split}.npz", args.clips)
     facts = print_facts()
-    name = "foleygen" if wanted.stride is None else f"foleygen-stride{wanted.stride}"
+    name = "foleygen" if args.stride is None else f"foleygen-stride{args.stride}"
     foleygen = trained(run, run / f"{name}.pt", config, recipe, minutes)
-    seeds = foleyworld.clip_seeds(wanted.split, 0, wanted.clips)
+    seeds = foleyworld.clip_seeds(args.split, 0, args.clips)
     found = compare(evaluation, foleygen, held_out, seeds, options)
     found["foleygen"] |= training_facts(run / f"{name}.pt")
     found["foleygen"]["options"] = chosen
     found["vab"] |= training_facts(run / "vab.pt")
-    result = {"clips": wanted.clips, "split": wanted.split, **found, **facts}
-    write_whole(run / f"{name}-{wanted.split}.json", json.dumps(result).encode() + b"\n")
+    result = {"clips": args.clips, "split": args.split, **found, **facts}
+    write_whole(run / f"{name}-{args.split}.json", json.dumps(result).encode() + b"\n")
     bounds = {name: found[name] for name in ("vab", "codec")}
     print(comparison(found["foleygen"] | {"bounds": bounds}))
-    if wanted.json:
+    if args.json:
         print(json.dumps(result))
 
 

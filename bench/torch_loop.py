@@ -61,7 +61,7 @@ class TorchModel:
         facts = {
             "config": msgspec.to_builtins(self.config),
             "codec_settings": self.codec_settings,
-            "licence": "Apache-2.0",
+            "license": "Apache-2.0",
             "provenance": {"data": "none, random weights"},
         }
         torch.save(facts | {name: part.state_dict() for name, part in parts.items() if part}, path)
@@ -101,7 +101,7 @@ def export(model: TorchModel, folder: Path, precision: str = "fp32") -> Path:
 
 @torch.inference_mode()
 def count_flops(model: TorchModel) -> dict[str, int]:
-    """Of one clip: the pictures, one guided step, and the sound."""
+    """Of one clip: the frames, one guided step, and the sound."""
     c = model.config
     tokens = torch.zeros(2, c.num_codebooks, c.num_token_steps, dtype=torch.int32)
     frames = torch.zeros(c.num_frames, c.image_size, c.image_size, 3, dtype=torch.uint8)

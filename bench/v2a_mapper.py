@@ -59,28 +59,28 @@ class Stage:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    wanted = _parser().parse_args(arguments)
-    if wanted.repeats < 1:
-        raise OptionError(f"repeats is {wanted.repeats}, expected at least 1")
-    recipe = None if wanted.checkpoint else read_v2a_recipe(wanted.config)
+    args = _parser().parse_args(arguments)
+    if args.repeats < 1:
+        raise OptionError(f"repeats is {args.repeats}, expected at least 1")
+    recipe = None if args.checkpoint else read_v2a_recipe(args.config)
     if recipe is None:
-        header = read_v2a_checkpoint(wanted.checkpoint).header
+        header = read_v2a_checkpoint(args.checkpoint).header
         config, own = header.config, header.options
     else:
         config, own = recipe.model, recipe.options
-    chosen = chosen_options(config, own, wanted.steps)  # mistakes are told first
+    chosen = chosen_options(config, own, args.steps)  # mistakes are told first
     facts = print_facts()
     with tempfile.TemporaryDirectory() as folder:
-        path = wanted.checkpoint or Path(folder, "ckpt.pt")
+        path = args.checkpoint or Path(folder, "ckpt.pt")
         if recipe is not None:
             write_random(path, recipe)
         out = Path(folder, "bundle")
         exported = run([sys.executable, "-m", "export.build_engines", path, "--out", out])
         console.print(f"exported in {exported.wall_s:.0f} s, {exported.peak_mb:.0f} MB at most")
         figures = measure_graphs(
-            read_v2a_checkpoint(path), _engines(out, config), chosen, wanted.repeats
+            read_v2a_checkpoint(path), _engines(out, config), chosen, args.repeats
         )
-    if wanted.json:
+    if args.json:
         print(json.dumps(figures | {"export_s": round(exported.wall_s, 1)} | facts))
 
 
@@ -176,7 +176,7 @@ def write_random(path: Path, recipe: V2ARecipe) -> None:
         networks=networks,
         options=recipe.options,
         provenance={"data": "none, random weights"},
-        licence=recipe.licence,
+        license=recipe.licence,
     )
     null = F.normalize(torch.randn(config.audio_dim), dim=0)
     there = {name: module for name, module in modules.items() if module is not None}

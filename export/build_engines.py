@@ -5,17 +5,16 @@ With `--fine FINE.pt` a coarse model and the one that goes on from its tokens, i
 
 import argparse
 import logging
-import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 from export.bundle_folder import BuiltGraph
 from export.fp8_graphs import read_clips
+from export.options import BuildOptions, parse_arguments
 from export.vab_bundle import Models, build_bundle
-from export.wanted import Wanted, parse_arguments
 from training.checkpoint import read_checkpoint, read_parts
-from training.names import print_any_name
+from training.command import mistakes_in_one_line
 from vab_rt.bundle import Bundle, open_bundle
 from vab_rt.engines.gpu import Gpu
 from vab_rt.engines.tensorrt import (
@@ -26,7 +25,7 @@ from vab_rt.engines.tensorrt import (
     tensorrt,
     tensorrt_rtx,
 )
-from vab_rt.errors import BackendError, OptionError, VabError
+from vab_rt.errors import BackendError, OptionError
 
 
 def build_for_devices(
@@ -49,25 +48,27 @@ def open_library(backend: str) -> Library:
         return tensorrt_rtx()
 
 
-def build_graphs(arguments: argparse.Namespace, wanted: Wanted, out: Path) -> Iterator[BuiltGraph]:
+def build_graphs(
+    args: argparse.Namespace, options: BuildOptions, out: Path
+) -> Iterator[BuiltGraph]:
     """The bundle of the checkpoint's own system, a graph at a time."""
-    path, fine = arguments.checkpoint, arguments.fine
+    path, fine = args.checkpoint, args.fine
     if read_parts(path, ())[0].get("kind") == "v2a-mapper":
         from export.v2a_mapper.bundle import build_v2a_bundle  # takes diffusers and transformers
 
-        for option, given in {"--fine": fine, "--calibrate": arguments.calibrate}.items():
+        for option, given in {"--fine": fine, "--calibrate": args.calibrate}.items():
             if given is not None:
                 raise OptionError(
                     f"{path} is of a V2A-Mapper, which has no use for {option}; leave it out"
                 )
-        precisions = (wanted.precision, *wanted.typed)
-        yield from build_v2a_bundle(path, out, precisions, arguments.store, arguments.force)
+        precisions = (options.precision, *options.typed)
+        yield from build_v2a_bundle(path, out, precisions, args.store, args.force)
         return
     models = Models(read_checkpoint(path), read_checkpoint(fine) if fine else None)
     config = models.coarse.config
-    clips = read_clips(arguments.calibrate, config) if arguments.calibrate else None
+    clips = read_clips(args.calibrate, config) if args.calibrate else None
     yield from build_bundle(
-        models, out, wanted.precision, arguments.store, arguments.force, wanted.typed, clips
+        models, out, options.precision, args.store, args.force, options.typed, clips
     )
 
 
@@ -84,25 +85,19 @@ def leave_out_remarks() -> None:
 
 
 def main(words: list[str] | None = None) -> None:
-    arguments, wanted = parse_arguments(words)
-    print_any_name()
-    checkpoint = arguments.checkpoint  # with_suffix refuses what has no name, such as a folder "."
-    out = arguments.out or checkpoint.parent / checkpoint.stem
+    args, options = parse_arguments(words)
+    checkpoint = args.checkpoint  # with_suffix refuses what has no name, such as a folder "."
+    out = args.out or checkpoint.parent / checkpoint.stem
     leave_out_remarks()
-    try:
-        libraries = [open_library(backend) for backend in wanted.backends]
-        for graph in build_graphs(arguments, wanted, out):
+    with mistakes_in_one_line():
+        libraries = [open_library(backend) for backend in options.backends]
+        for graph in build_graphs(args, options, out):
             print(line_of(graph), flush=True)
         print(f"bundle: {out}", flush=True)
         for library, name, compiled in build_for_devices(open_bundle(out), libraries):
             took = "kept from before" if compiled.build_s is None else f"{compiled.build_s:.1f} s"
             size = f"{len(compiled.engine) / 1e6:.2f} MB"
             print(f"{library.device} engine of {name}  {size}  {took}", flush=True)
-    except VabError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 if __name__ == "__main__":

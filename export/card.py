@@ -8,17 +8,16 @@ as they are; the manifest is written anew.
 import argparse
 import json
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from export.manifest import add_file
-from training.names import print_any_name
+from training.command import run_command
 from vab_rt.bundle import open_bundle
 from vab_rt.card import CARD, MAX_CARD_BYTES, facts_of
 from vab_rt.contract import Manifest
-from vab_rt.errors import ExportError, VabError
+from vab_rt.errors import ExportError
 from vab_rt.output import whole_file, writing
 
 OF_EXPORT = re.compile(
@@ -195,17 +194,15 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("bundle", type=Path, help="its folder")
     parser.add_argument("evaluations", type=Path, nargs="*", help="what training.evaluate measured")
     parser.add_argument("--card", type=Path, help="a text of your own instead")
-    arguments = parser.parse_args(words)
-    print_any_name()
-    try:
-        manifest = open_bundle(arguments.bundle).manifest
-        own = None if arguments.card is None else read_text(arguments.card)
-        evaluations = read_evaluations(arguments.evaluations)
-        write_card(arguments.bundle, card_of(manifest, evaluations) if own is None else own)
-    except VabError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    print(f"card: {arguments.bundle / CARD}")
+    run_command(_run, parser, words)
+
+
+def _run(args: argparse.Namespace) -> None:
+    manifest = open_bundle(args.bundle).manifest
+    own = None if args.card is None else read_text(args.card)
+    evaluations = read_evaluations(args.evaluations)
+    write_card(args.bundle, card_of(manifest, evaluations) if own is None else own)
+    print(f"card: {args.bundle / CARD}")
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def write_fp8(
 
 def read_clips(shards: str, config: ModelConfig, seed: int = 0) -> Arrays:
     """Inputs of the backbone as decoding gives it: half of the tokens are [MASK], and every second
-    clip is without its pictures. Raises DataError.
+    clip is without its frames. Raises DataError.
 
     shards: a folder or URL that `training.extract` has written.
     """

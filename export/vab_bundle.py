@@ -14,8 +14,8 @@ from export.bundle_folder import BuiltGraph, built_from, folder_beside
 from export.fp8_graphs import write_fp8
 from export.manifest import write_manifest
 from export.modules import TYPED_GRAPHS, Store, graph_module
+from export.options import Precision
 from export.typed_graphs import write_typed
-from export.wanted import Precision
 from training.checkpoint import Checkpoint
 from vab_rt.config import ModelConfig, Tuning
 from vab_rt.contract import (
@@ -53,7 +53,7 @@ class Models(NamedTuple):
             check_same_visual_encoders(self.coarse, self.fine)
 
     def license(self) -> str:
-        licenses = [m.header.licence for m in (self.coarse, self.fine) if m is not None]
+        licenses = [m.header.license for m in (self.coarse, self.fine) if m is not None]
         return "; ".join(dict.fromkeys(licenses))
 
     def options(self) -> Tuning:

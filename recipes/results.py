@@ -10,7 +10,7 @@ from typing import Any
 
 from export.build_engines import build_graphs, line_of
 from export.card import card_of, read_evaluations, write_card
-from export.wanted import parse_arguments
+from export.options import parse_arguments
 from training import evaluate, foleyworld
 from training.configs import Recipe
 from training.evaluation.classifier import KEPT

@@ -131,22 +131,20 @@ def hold_recipe(folder: Path, recipe: msgspec.Struct, **given: Path | str | None
         for leftover in folder.glob(UNFINISHED):  # of a process that was killed
             leftover.unlink()
     words = {name: None if value is None else readable(value) for name, value in given.items()}
-    tables = msgspec.structs.asdict(recipe).items()
-    # A key that one of them alone has is no difference, but in a table that may hold any.
-    words |= {f"keys of {name}": sorted(x) for name, x in tables if isinstance(x, dict)}
-    now = described(msgspec.to_builtins(recipe) | words)
-    now = {name: value for name, value in now.items() if FREE.isdisjoint(name.split("."))}
+    inputs = msgspec.to_builtins(recipe) | words
+    inputs = {name: value for name, value in inputs.items() if name not in FREE}
     if list(folder.iterdir()) == [path]:
         path.unlink()  # nothing was made yet
     before = read_inputs(path)
-    if different := differing(before, now):
-        name = different[0]
+    if different := differing(before, inputs):
+        name, now = different[0], described(inputs)
+        had = f"with {name} {before[name]!r}" if name in before else f"without {name}"
         raise OptionError(
-            f"{folder} was begun with {name} {before[name]!r}, expected that and not "
-            f"{now[name]!r} ({len(different)} differ in all); choose another --out, or delete "
-            f"{path} to keep what was made"
+            f"{folder} was begun {had}, expected that and not {now.get(name, 'without')!r} "
+            f"({len(different)} differ in all); choose another --out, or delete {path} to keep "
+            "what was made"
         )
-    write_inputs(path, now)
+    write_inputs(path, inputs)
 
 
 if __name__ == "__main__":

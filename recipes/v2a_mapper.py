@@ -1,6 +1,6 @@
 """The whole chain of a V2A-Mapper: `python -m recipes.train v2a-mapper`.
 
-CLIP -> pairs of pictures and sound -> CLAP -> autoencoder -> latent diffusion -> vocoder -> both
+CLIP -> pairs of frames and sound -> CLAP -> autoencoder -> latent diffusion -> vocoder -> both
 mappers -> ckpt.pt and ckpt-OTHER.pt -> bundle -> evaluation. Each stage leaves a file in the run's
 folder; run the command again to go on where it stopped.
 """
@@ -204,5 +204,5 @@ def header_of(recipe: V2ARecipe, folder: Path, kind: str, networks: Networks) ->
         networks=networks,
         options=recipe.options,
         provenance={"data": world} | made | steps,
-        licence=recipe.licence,
+        license=recipe.licence,
     )

@@ -7,7 +7,7 @@ import msgspec
 import torch
 from torch import nn
 
-from training.checkpoint import MOTION
+from training.checkpoint import MOTION, Checkpoint, read_checkpoint
 from training.codecs.codec import build_codec
 from training.image_encoder import image_encoder
 from training.model import VAB
@@ -19,6 +19,20 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "encodec": {"num_filters": 4, "ratios": [20, 16], "lstm_layers": 1},
     "dac": {"encoder_width": 4, "decoder_width": 8, "ratios": [5, 64]},
 }
+
+
+RECIPE_MODEL = """
+codec = "spectral"
+image_encoder = "resnet-tiny-64"
+image_size = 32
+visual_dim = 8
+codebook_size = 9
+code_dim = 288
+width = 16
+heads = 2
+alibi = "time"
+"""
+"""Of a very small model in the file of a recipe, but for its name and layers."""
 
 
 def tiny_config(**changes: Any) -> ModelConfig:
@@ -57,9 +71,30 @@ def tiny_checkpoint(config: ModelConfig, seed: int = 0) -> dict[str, Any]:
         "codec": codec.state_dict(),
         "image_encoder": image_encoder(config).state_dict(),
         **({MOTION: MotionEncoder(config).state_dict()} if config.motion_dim else {}),
-        "licence": "Apache-2.0",
+        "license": "Apache-2.0",
         "provenance": {"data": "none, random weights"},
     }
+
+
+def saved_checkpoint(folder: Path, config: ModelConfig, seed: int = 0, **more: Any) -> Checkpoint:
+    """In `folder`/ckpt.pt, with `more` in its header."""
+    torch.save(tiny_checkpoint(config, seed) | more, folder / "ckpt.pt")
+    return read_checkpoint(folder / "ckpt.pt")
+
+
+def coded_vab(config: ModelConfig) -> VAB:
+    """Untrained, with codes as a codec would give it."""
+    torch.manual_seed(0)
+    vab = VAB(config)
+    vab.use_codebooks(torch.randn_like(vab.codebooks))
+    return vab.eval()
+
+
+def short_config(**changes: Any) -> ModelConfig:
+    """Of half a second: F 4, T 25, K 2, V 16."""
+    facts = {"clip_s": 0.5, "visual_rate_hz": 8.0, "visual_dim": 8, "num_codebooks": 2}
+    sizes = {"codebook_size": 16, "code_dim": 8, "width": 16, "heads": 2}
+    return tiny_config(**facts | sizes | changes)
 
 
 def save_average(path: Path, module: nn.Module) -> None:

@@ -1,11 +1,14 @@
-"""The command `vab-rt`, in this process or in one of its own."""
+"""Commands, in this process or in one of their own: `vab-rt`, and what others say of a mistake."""
 
+import os
 import signal
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -76,3 +79,51 @@ def interrupt_at_import(folder, module: str) -> None:
     """In that folder, a module that interrupts the process that imports it."""
     send = f"import os, time\nos.kill(os.getpid(), {int(signal.SIGINT)})\ntime.sleep(60)\n"
     (folder / f"{module}.py").write_text(send)
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]):
+    """What a command that must fail says: main(WORDS) ends in exit 1 and one line."""
+
+    def call(main: Callable[[list[str]], None], *words: object) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main([str(word) for word in words])
+        assert end.value.code == 1
+        said = capsys.readouterr().err
+        assert said.startswith("error: ") and said.count("\n") == 1, said
+        return said
+
+    return call
+
+
+def wait_for(is_there: Callable[[], bool]) -> bool:
+    """Whether it came in time."""
+    end = time.monotonic() + PATIENCE_S
+    while not (found := is_there()) and time.monotonic() < end:
+        time.sleep(0.1)
+    return found
+
+
+def is_running(pid: int) -> bool:
+    """Also one that has ended and that nobody has asked for yet is not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")
+    return not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+@contextmanager
+def small_disk() -> Iterator[None]:
+    """No file may grow beyond 40,000 bytes, no longer than needed: the tests' own output may be
+    one that is larger."""
+    import resource  # not there on Windows
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

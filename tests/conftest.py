@@ -8,7 +8,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from command import run  # noqa: F401  # a fixture
+from command import refused, run  # noqa: F401  # fixtures
 from media import make_video
 from recording_driver import fake_driver, launch  # noqa: F401  # fixtures
 from tiny_bundle import make_bundle
@@ -81,6 +81,13 @@ def videos(tmp_path_factory):
         return made[num_frames]
 
     return video
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """What a test and its fixtures draw from torch does not hang on the tests that ran before."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -137,7 +137,7 @@ def write_tiny_v2a(path: Path, config: V2AConfig | None = None, seed: int = 0) -
         networks=networks,
         options=Tuning(steps=4),
         provenance={"data": "none, random weights"},
-        licence=LICENSE,
+        license=LICENSE,
     )
     parts = tiny_parts(config, networks, seed)
     null = F.normalize(torch.randn(config.audio_dim), dim=0)

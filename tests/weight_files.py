@@ -109,6 +109,42 @@ def audiocraft_state(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
+def owned_encodec() -> nn.Module:
+    """transformers' EncodecModel of AudioGen's shape, small: 3 codebooks of 5 bits at 50 Hz."""
+    import transformers
+
+    torch.manual_seed(0)
+    settings = transformers.EncodecConfig(
+        target_bandwidths=[0.75],
+        sampling_rate=16_000,
+        hidden_size=16,
+        num_filters=4,
+        use_causal_conv=False,
+        pad_mode="constant",
+        codebook_size=32,
+        codebook_dim=16,
+        use_conv_shortcut=False,
+    )
+    return transformers.EncodecModel(settings).eval()
+
+
+def owned_dac() -> nn.Module:
+    """transformers' DacModel, small."""
+    import transformers
+
+    torch.manual_seed(0)
+    settings = transformers.DacConfig(
+        encoder_hidden_size=4,
+        decoder_hidden_size=32,
+        downsampling_ratios=[2, 4, 5, 8],
+        n_codebooks=5,
+        codebook_size=32,
+        codebook_dim=8,
+        sampling_rate=16_000,
+    )
+    return transformers.DacModel(settings).eval()
+
+
 def write_audiocraft(path: Path, weights: dict[str, Tensor], **changes: Any) -> Path:
     """As audiocraft.utils.export.export_encodec writes it."""
     content = {

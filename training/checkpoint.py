@@ -22,20 +22,26 @@ from vab_rt.errors import ExportError
 PARTS = ("vab", "codec", "image_encoder")
 MOTION = "motion_encoder"
 """The part that only a model with motion_dim has."""
+OLD_KEYS = {"licence": "license"}
 Module = TypeVar("Module", bound=nn.Module)
 
 
-class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Everything in a checkpoint but its weights. options: how the model wants to be decoded."""
+class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a checkpoint of any kind says of itself. options: how the model wants to be decoded."""
 
-    config: ModelConfig
-    codec_settings: dict[str, Any] = {}
     options: Tuning = Tuning()
     provenance: dict[str, str]
-    licence: str
+    license: str
 
     def with_provenance(self, more: dict[str, str]) -> Self:
         return msgspec.structs.replace(self, provenance=self.provenance | more)
+
+
+class Header(Origin, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything in a checkpoint but its weights."""
+
+    config: ModelConfig
+    codec_settings: dict[str, Any] = {}
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,10 +119,17 @@ def read_parts(
     if not path.is_file():
         raise ExportError(f"{path} is not a file, expected a .pt or .safetensors checkpoint")
     if path.suffix == ".pt":
-        return _read_pt(path, parts)
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    raise ExportError(f"{path} ends in {path.suffix!r}, expected .pt or .safetensors")
+        content, weights = _read_pt(path, parts)
+    elif path.suffix == ".safetensors":
+        content, weights = _read_safetensors(path)
+    else:
+        raise ExportError(f"{path} ends in {path.suffix!r}, expected .pt or .safetensors")
+    return with_new_keys(content), weights
+
+
+def with_new_keys(content: dict[str, Any]) -> dict[str, Any]:
+    """The same under the keys of today: `license` was `licence` once."""
+    return {OLD_KEYS.get(key, key): value for key, value in content.items()}
 
 
 def write_checkpoint(path: Path, header: Header, modules: dict[str, nn.Module]) -> None:

@@ -1,4 +1,4 @@
-"""Classification of sound, picture, or both, by fine-tuning or a linear probe (section 3.5).
+"""Classification of sound, video, or both, by fine-tuning or a linear probe (section 3.5).
 
 `python -m training.classification CKPT --shards FOLDER --modality av --out RUN --minutes 60` leaves
 RUN/classify-av.pt.

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,11 +61,18 @@ def run_command(
     parser: argparse.ArgumentParser,
     words: list[str] | None,
 ) -> None:
-    """Parse and run; what a user can cause ends in one line and status 1."""
+    """Parse and run, see `mistakes_in_one_line`."""
     arguments = parser.parse_args(words)
+    with mistakes_in_one_line():
+        command(arguments)
+
+
+@contextmanager
+def mistakes_in_one_line() -> Iterator[None]:
+    """What a user can cause ends in one line and status 1, Ctrl-C in status 130."""
     print_any_name()
     try:
-        command(arguments)
+        yield
     except VabError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""Contrastive fine-tuning: the sound and the picture of a clip near each other (section 3.4).
+"""Contrastive fine-tuning: the sound and the video of a clip near each other (section 3.4).
 
 `python -m training.contrastive CKPT --shards FOLDER --out RUN --minutes 60` leaves
 RUN/contrastive.pt.
@@ -69,7 +69,7 @@ class ContrastiveSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
 
 
 class Retriever(nn.Module):
-    """Two passes of one encoder, sound without picture and picture without sound."""
+    """Two passes of one encoder, sound without video and video without sound."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Pre-training: predict masked audio tokens from the picture and the tokens left (section 3.2)."""
+"""Pre-training: predict masked audio tokens from the video and the tokens left (section 3.2)."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -45,18 +45,18 @@ def begin(result: Path, *, parts: Iterable[Path] = (), **inputs: Any) -> None:
     changed = ", ".join(changes(result, inputs, begun))
     if changed and [path for path in begun if _remove(path)]:
         print(f"{result} is made again: other {changed}", file=sys.stderr, flush=True)
-    write_inputs(inputs_path(result), described(inputs))
+    write_inputs(inputs_path(result), inputs)
 
 
 def hold(result: Path, **inputs: Any) -> None:
     """`begin` where hours would be lost: raises OptionError for a result of other inputs."""
-    path, now = inputs_path(result), described(inputs)
-    if result.exists() and (changed := differing(read_inputs(path), now)):
+    path = inputs_path(result)
+    if result.exists() and (changed := differing(read_inputs(path), inputs)):
         raise OptionError(
             f"{result} was made of another {', '.join(changed)}, expected the same; delete it to "
             f"begin again, or {path} to go on with it"
         )
-    write_inputs(path, now)
+    write_inputs(path, inputs)
 
 
 def is_made(result: Path, **inputs: Any) -> bool:
@@ -68,10 +68,16 @@ def changes(result: Path, inputs: Inputs, begun: Iterable[Path]) -> list[str]:
     """The names of the inputs that are others than what was begun, or made, has."""
     path = inputs_path(result)
     if path.exists():
-        return differing(read_inputs(path), described(inputs))
+        return differing(read_inputs(path), inputs)
     made = min((x.stat().st_mtime for x in begun if x.exists()), default=math.inf)
     files = {name: file for name, file in inputs.items() if isinstance(file, Path)}
     return [name for name, file in files.items() if file.exists() and file.stat().st_mtime > made]
+
+
+def key_of(**inputs: Any) -> str:
+    """For the names of results that lie side by side: another one for other inputs."""
+    text = msgspec.json.encode(described(inputs), order="deterministic")
+    return hashlib.sha256(text).hexdigest()[:12]
 
 
 def inputs_path(result: Path) -> Path:
@@ -101,10 +107,19 @@ def flat(values: Inputs, prefix: str = "") -> Inputs:
     return found
 
 
-def differing(before: Inputs, now: Inputs) -> list[str]:
-    """The names of both that differ: a version before or after this one may have others."""
-    both = sorted(before.keys() & now.keys())
-    return [name for name in both if before[name] != now[name] != GONE]
+def differing(before: Inputs, inputs: Inputs) -> list[str]:
+    """The keys of `inputs` that are new or have other values, and those that their tables had
+    before; none where nothing is known. A file that is gone is no difference, and neither is a new
+    key that says nothing."""
+    now = described(inputs)
+    gone = before.keys() - _of_others(before, inputs).keys() - now.keys()
+    changed = {name for name, x in now.items() if x != GONE and before.get(name) != x}
+    return sorted(gone | changed) if before else []
+
+
+def _of_others(before: Inputs, inputs: Inputs) -> Inputs:
+    """What stands there of inputs that were not given this time."""
+    return {name: x for name, x in before.items() if name.partition(".")[0] not in inputs}
 
 
 def read_inputs(path: Path) -> Inputs:
@@ -120,9 +135,10 @@ def read_inputs(path: Path) -> Inputs:
         ) from error
 
 
-def write_inputs(path: Path, now: Inputs) -> None:
-    before = read_inputs(path)
-    kept = before | {name: x for name, x in now.items() if x != GONE or name not in before}
+def write_inputs(path: Path, inputs: Inputs) -> None:
+    before, now = read_inputs(path), described(inputs)
+    kept = {name: before.get(name, GONE) if x == GONE else x for name, x in now.items()}
+    kept |= _of_others(before, inputs)
     if kept != before:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -49,7 +49,7 @@ def build_v2a_bundle(
             folder,
             checkpoint.config,
             "fp32",
-            checkpoint.header.licence,
+            checkpoint.header.license,
             provenance,
             options=checkpoint.header.options,
         )

@@ -14,6 +14,7 @@ from export.v2a_mapper.mapper import read_mapper
 from export.weights.clip import read_clip
 from export.weights.reading import read_torch
 from export.weights.start import ADVICE
+from training.checkpoint import with_new_keys
 from training.names import readable
 from training.saving import save_whole
 from training.v2a_mapper.checkpoint import KIND, NULL_EMBEDDING, V2A_PARTS
@@ -52,7 +53,7 @@ def import_v2a(
     content |= parts
     content["networks"] |= settings
     content["provenance"] |= {kind: readable(where)}
-    content["licence"] = "; ".join(filter(None, [content["licence"], f"{kind}: {license}"]))
+    content["license"] = "; ".join(filter(None, [content["license"], f"{kind}: {license}"]))
     save_whole(into, content)
     num_tensors = sum(len(tensors) for tensors in parts.values())
     return [f"{kind}: {num_tensors} tensors of {where}", *told, f"{into}: {_next(content, recipe)}"]
@@ -81,11 +82,11 @@ def begun(path: Path, recipe: V2ARecipe) -> dict[str, Any]:
         "networks": msgspec.to_builtins(recipe.networks),
         "options": msgspec.to_builtins(recipe.options),
         "provenance": {},
-        "licence": "",
+        "license": "",
     }
     if not path.exists():
         return header
-    content = read_torch(path, ADVICE)
+    content = with_new_keys(read_torch(path, ADVICE))
     if not header.keys() <= content.keys() <= {*header, *V2A_PARTS} or content["kind"] != KIND:
         raise ExportError(
             f"{path} holds {', '.join(map(repr, list(content)[:5]))}, expected a checkpoint of a "

@@ -32,13 +32,13 @@ _ADVICE = "get the weights as safetensors, or save the state_dict alone"
 VISUAL = "visual."
 OF_TRAINING = {"timm_model_pretrained", "patch_dropout", "timm_drop", "timm_drop_path"}
 """In open_clip's `vision_cfg`: where training began, and what it left out at random."""
-PICTURES = {
+PREPROCESSING = {
     "mean": list(open_clip.OPENAI_DATASET_MEAN),
     "std": list(open_clip.OPENAI_DATASET_STD),
     "interpolation": "bicubic",
     "resize_mode": "shortest",
 }
-"""What `ImageEncoder` and the runtime's video reader do to pictures, in open_clip's words."""
+"""What `ImageEncoder` and the runtime's video reader do to frames, in open_clip's words."""
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -47,7 +47,7 @@ class Found(msgspec.Struct, frozen=True):
     path: Path
     name: str
     model: dict[str, Any] = {}
-    pictures: dict[str, Any] = {}
+    preprocessing: dict[str, Any] = {}
 
 
 def read_clip(source: str, config: ModelConfig, *, offline: bool = False) -> Part:
@@ -92,7 +92,7 @@ def find(source: str, config: ModelConfig, *, offline: bool) -> Found:
             "yourself and give the path"
         )
     repository = parse_repository("hf:" + facts["hf_hub"].rpartition("/")[0])
-    return fetched(repository, {key: facts.get(key) for key in PICTURES}, offline=offline)
+    return fetched(repository, {key: facts.get(key) for key in PREPROCESSING}, offline=offline)
 
 
 def names(config: ModelConfig) -> str:
@@ -100,22 +100,22 @@ def names(config: ModelConfig) -> str:
     return ", ".join(f"{config.image_encoder}/{tag}" for tag in tags) or "a file"
 
 
-def fetched(repository: Repository, pictures: dict[str, Any], *, offline: bool) -> Found:
-    """From the hub, pinned. pictures: what open_clip itself says of the preprocessing."""
+def fetched(repository: Repository, preprocessing: dict[str, Any], *, offline: bool) -> Found:
+    """From the hub, pinned. preprocessing: what open_clip itself says of it."""
     pinned, folder = needed(repository, [CONFIG], offline=offline)
     for name in WEIGHTS:  # one of them is enough, and they are large
         if (fetch(pinned, [name], offline=offline)[1] / name).is_file():
             break
     found = described(folder / CONFIG, first_file(folder, WEIGHTS), str(pinned))
-    return msgspec.structs.replace(found, pictures=found.pictures or pictures)
+    return msgspec.structs.replace(found, preprocessing=found.preprocessing or preprocessing)
 
 
 def described(config: Path, weights: Path, name: str) -> Found:
     content = read_json(config)
-    model, pictures = content.get("model_cfg"), content.get("preprocess_cfg", {})
-    if not isinstance(model, dict) or not isinstance(pictures, dict):
+    model, preprocessing = content.get("model_cfg"), content.get("preprocess_cfg", {})
+    if not isinstance(model, dict) or not isinstance(preprocessing, dict):
         raise ExportError(f"{config} has no object under model_cfg, expected open_clip's config")
-    return Found(weights, f"{name}/{weights.name}", model, pictures)
+    return Found(weights, f"{name}/{weights.name}", model, preprocessing)
 
 
 def network_of(config: ModelConfig) -> dict[str, Any]:
@@ -134,12 +134,14 @@ def network_of(config: ModelConfig) -> dict[str, Any]:
 
 
 def check_description(found: Found, network: dict[str, Any]) -> None:
-    """That what is said about the file is of the same image tower and the same pictures."""
+    """That what is said about the file is of the same image tower and preprocessing."""
     where = found.path.parent / CONFIG
     if found.model:
         check_facts(where, network_facts(where, found.model), network)
-    pictures = {key: _plain(value) for key, value in found.pictures.items() if value is not None}
-    check_facts(where, pictures, PICTURES)
+    preprocessing = {
+        key: _plain(value) for key, value in found.preprocessing.items() if value is not None
+    }
+    check_facts(where, preprocessing, PREPROCESSING)
 
 
 def network_facts(where: object, model: dict[str, Any]) -> dict[str, Any]:

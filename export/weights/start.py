@@ -12,7 +12,7 @@ import torch
 
 from export.weights.parts import Part
 from export.weights.reading import read_torch
-from training.checkpoint import PARTS, Header, load_weights
+from training.checkpoint import PARTS, Header, load_weights, with_new_keys
 from training.codecs.codec import build_codec
 from training.configs import Recipe
 from training.model import VAB
@@ -34,7 +34,7 @@ def add_part(path: Path, recipe: Recipe, part: Part, license: str) -> list[str]:
     content = room_for(part.name, path, recipe)
     content |= {
         part.name: part.weights,
-        "licence": "; ".join(filter(None, [content["licence"], f"{part.name}: {license}"])),
+        "license": "; ".join(filter(None, [content["license"], f"{part.name}: {license}"])),
         "provenance": content["provenance"] | {part.name: readable(part.source)},
     }
     if part.name == "codec":
@@ -42,7 +42,7 @@ def add_part(path: Path, recipe: Recipe, part: Part, license: str) -> list[str]:
     missing = [name for name in IMPORTED if name not in content]
     if not missing:
         content["vab"] = untrained(path, recipe, content)
-        content["licence"] += f"; transformer: {recipe.licence}"
+        content["license"] += f"; transformer: {recipe.licence}"
     save_whole(path, content)
     return missing
 
@@ -71,8 +71,8 @@ def begun(path: Path, recipe: Recipe) -> dict[str, Any]:
     if not path.exists():
         options = msgspec.to_builtins(recipe.options_of(recipe.model))
         facts = {"config": config, "codec_settings": {}, "options": options}
-        return facts | {"licence": "", "provenance": {}}
-    content = read_torch(path, ADVICE)
+        return facts | {"license": "", "provenance": {}}
+    content = with_new_keys(read_torch(path, ADVICE))
     keys = {*Header.__struct_fields__}
     if not content.keys() <= keys | {*PARTS}:
         raise ExportError(

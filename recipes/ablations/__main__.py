@@ -9,17 +9,19 @@ import os
 import sys
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from recipes.ablations.markdown import Figures, markdown
-from recipes.ablations.rows import ROWS, Ablations, digest, read_ablations
+from recipes.ablations.rows import ROWS, Ablations, read_ablations
 from recipes.ablations.run import Run
 from recipes.ablations.stages import run_row
 from training.command import run_command
 from training.documents import PAPER, marks, write_between
 from training.saving import write_whole
+from training.stage import is_made, key_of, stage
 from vab_rt.errors import DataError, OptionError, VabError
 
 DOCUMENT = PAPER
@@ -27,10 +29,9 @@ BEGIN, END = marks("ablations")
 
 
 class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One finished row. encoders: the sha256 of the codec and visual encoders it was made with."""
+    """One finished row."""
 
     row: str
-    encoders: str
     seconds: float
     figures: dict[str, dict]
 
@@ -44,17 +45,9 @@ def run_rows(run: Run, names: list[str]) -> list[str]:
     for name in names:
         path = result_path(run.out, run.ablations, name)
         try:
-            kept = read_result(path)
-            if kept is not None and kept.encoders == run.encoders:
+            if is_made(path, **run.inputs):
                 print(f"{name}: done before", file=sys.stderr)
-                continue
-            begin = time.monotonic()
-            figures = run_row(run, name)
-            seconds = round(time.monotonic() - begin, 1)
-            result = Result(row=name, encoders=run.encoders, seconds=seconds, figures=figures)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, msgspec.json.encode(result))
-            print(f"{name}: done in {seconds:.0f} s", file=sys.stderr)
+            stage(path, partial(make_result, run, name, path), **run.inputs)
         except VabError as error:
             print(f"error: {name}: {error}", file=sys.stderr)
             failed.append(name)
@@ -65,12 +58,25 @@ def run_rows(run: Run, names: list[str]) -> list[str]:
     return failed
 
 
+def make_result(run: Run, name: str, path: Path) -> None:
+    begin = time.monotonic()
+    figures = run_row(run, name)
+    seconds = round(time.monotonic() - begin, 1)
+    write_whole(path, msgspec.json.encode(Result(row=name, seconds=seconds, figures=figures)))
+    print(f"{name}: done in {seconds:.0f} s", file=sys.stderr)
+
+
 def result_path(out: Path, ablations: Ablations, name: str) -> Path:
     """Another file for every change of what the row is."""
     row, a = ablations.rows[name], ablations
-    steps = (a.steps, a.contrastive_steps, a.classification_steps)
-    what = digest(a.setup(name), row.stages, row.measures, steps, a.clips)
-    return out / "rows" / f"{name}-{what}.json"
+    key = key_of(
+        setup=a.setup(name),
+        stages=row.stages,
+        measures=row.measures,
+        steps=(a.steps, a.contrastive_steps, a.classification_steps),
+        clips=a.clips,
+    )
+    return out / "rows" / f"{name}-{key}.json"
 
 
 def read_result(path: Path) -> Result | None:

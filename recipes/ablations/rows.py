@@ -1,6 +1,5 @@
 """The rows of an ablation: one small run, and the few settings each row changes in it."""
 
-import hashlib
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -147,8 +146,3 @@ def read_ablations(path: Path = ROWS) -> Ablations:
     except (msgspec.DecodeError, OptionError) as error:
         raise OptionError(f"{path}: {error}") from error
     return ablations
-
-
-def digest(*parts: Any) -> str:
-    """A short name that changes with anything in the parts."""
-    return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()[:12]

@@ -11,6 +11,7 @@ from training.datasets.shard_format import encoders_sha256
 from training.evaluation.evaluator import EvalConfig, evaluate_clips
 from training.evaluation.models import true_sound
 from training.evaluation.reference import Reference
+from training.stage import sha256, stage
 from vab_rt.config import ModelConfig
 from vab_rt.errors import DataError, OptionError
 
@@ -82,16 +83,22 @@ class Run:
             )
 
     @cached_property
+    def inputs(self) -> dict[str, str]:
+        """What every training of a row is made of, beside its settings."""
+        return {"encoders": self.encoders, "clips": sha256(self.folder / "train.npz")}
+
+    @cached_property
     def seeds(self) -> list[int]:
         return foleyworld.clip_seeds(HELD_OUT_SPLIT, 0, self.ablations.clips)
 
     @cached_property
     def held_out(self) -> TokenisedClips:
-        count, world = self.ablations.clips, foleyworld.VERSION
-        kept = self.out / f"held-out-{count}-world{world}-{self.encoders[:12]}.npz"
-        if not kept.exists():
-            kept.parent.mkdir(parents=True, exist_ok=True)
+        kept = self.out / f"held-out-{self.ablations.clips}.npz"
+
+        def make() -> None:
             evaluate.held_out_clips(self.start.path, self.seeds, self.workers).save(kept)
+
+        stage(kept, make, encoders=self.encoders, world=foleyworld.VERSION)
         return TokenisedClips.load(kept)
 
     @cached_property

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import torch
 
-from recipes.ablations.rows import Measure, Setup, Stage, digest
+from recipes.ablations.rows import Measure, Setup, Stage
 from recipes.ablations.run import Run
 from training import distributed
 from training.checkpoint import write_checkpoint
@@ -30,6 +30,7 @@ from training.masking import MASK_MEAN
 from training.model import VAB
 from training.pretrain import pretrain, validate
 from training.representation import MODALITIES
+from training.stage import key_of
 from vab_rt.config import ModelConfig
 
 
@@ -59,13 +60,13 @@ def train_row(run: Run, name: str) -> Trained:
     clips, held_out = (at_rate(x, rate_hz, setup.model) for x in (run.clips, run.held_out))
     trained = Trained(name, setup, untrained(run, setup), {}, clips, held_out)
     for i, stage in enumerate(stages):
-        folder = run.out / "stages" / stage_digest(run, setup, stages[: i + 1])
+        folder = run.out / "stages" / stage_key(run, setup, stages[: i + 1])
         trained.folders[stage] = folder
         trained = trained._replace(vab=STAGES[stage](run, trained, folder))
     return trained
 
 
-def stage_digest(run: Run, setup: Setup, stages: tuple[Stage, ...]) -> str:
+def stage_key(run: Run, setup: Setup, stages: tuple[Stage, ...]) -> str:
     """Equal for rows whose training is equal up to the last of the stages."""
     settings = {
         "masked": (setup.pretrain, run.ablations.steps),
@@ -73,7 +74,7 @@ def stage_digest(run: Run, setup: Setup, stages: tuple[Stage, ...]) -> str:
         "joint": (setup.pretrain, setup.contrastive, run.ablations.steps),
     }
     done = [(stage, *settings[stage]) for stage in stages]
-    return digest(setup.model, setup.pretrain.seed, done, run.encoders, len(run.clips))
+    return key_of(model=setup.model, seed=setup.pretrain.seed, stages=done, **run.inputs)
 
 
 def untrained(run: Run, setup: Setup) -> VAB:
@@ -168,8 +169,8 @@ def measure_classification(run: Run, trained: Trained) -> dict:
     s, clips = trained.setup.classification, trained.clips
     s = msgspec.structs.replace(s, epochs=run.ablations.classification_steps * s.batch / len(clips))
     stages = run.ablations.rows[trained.name].stages
-    last = stage_digest(run, trained.setup, stages)
-    folder = run.out / "classifiers" / digest(last, s, run.ablations.classification_steps)
+    last = stage_key(run, trained.setup, stages)
+    folder = run.out / "classifiers" / key_of(last=last, settings=s)  # their epochs are the steps
     result: dict = {}
     for modality in MODALITIES:
         stage = finetune_classifier(folder, trained.vab, clips, modality, s, None)

@@ -1,4 +1,4 @@
-"""The bench of the command: its ceiling, its measuring of processes, its looped clip, its peer."""
+"""The bench of the command: its measuring of processes, its looped clip, its peer."""
 
 import subprocess
 import sys
@@ -9,39 +9,15 @@ torch = pytest.importorskip("torch", reason="the bench compares with PyTorch: pi
 
 from checkpoints import tiny_config
 from media import make_video
-from tiny_bundle import folded_flops
 
 from bench.generate import loop_clip
 from bench.machine import commit, machine, versions
-from bench.roofline import Roofline, backbone_flops, measure_roofline
 from bench.runs import run
-from bench.torch_loop import flops_of, recipe_of
+from bench.torch_loop import recipe_of
 from training.configs import read_recipe
-from training.model import VAB
 from vab_rt.errors import OptionError
 from vab_rt.media import probe
 from vab_rt.video import Video, read_frames
-
-
-@pytest.mark.parametrize("batch", [1, 2])
-def test_flops_are_those_that_torch_counts(batch):
-    c = tiny_config()
-    tokens = torch.zeros(batch, c.num_codebooks, c.num_token_steps, dtype=torch.int32)
-    features = torch.zeros(batch, c.num_frames, c.visual_dim)
-    counted = flops_of(VAB(c), tokens, features, torch.ones(batch))
-    assert backbone_flops(c, batch) == counted - folded_flops(c)
-
-
-def test_the_slower_of_arithmetic_and_memory_is_the_ceiling():
-    roofline = Roofline(flops_per_s=100.0, bytes_per_s=10.0)
-    assert roofline.seconds(200, 10) == 2
-    assert roofline.seconds(200, 50) == 5
-
-
-def test_peaks_are_of_this_world():
-    found = measure_roofline(size=256, copied_bytes=10_000_000)
-    assert 1e8 < found.flops_per_s < 1e14
-    assert 1e8 < found.bytes_per_s < 1e13
 
 
 def test_a_run_is_measured():

@@ -17,6 +17,7 @@ from bench.roofline import (
     backbone_flops,
     backbone_weights,
     backbone_work,
+    measure_roofline,
 )
 from bench.torch_loop import flops_of
 from training.configs import read_recipe
@@ -30,13 +31,14 @@ CONFIGS = {
 }
 
 
+@pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_flops_of_a_pass_are_those_that_torch_counts(name):
+def test_flops_of_a_pass_are_those_that_torch_counts(name, batch):
     c = CONFIGS[name]
-    tokens = torch.zeros(2, c.num_codebooks, c.num_token_steps, dtype=torch.int32)
-    features = torch.zeros(2, c.num_frames, c.visual_dim)
-    counted = flops_of(VAB(c), tokens, features, torch.ones(2))
-    assert backbone_flops(c, 2) == counted - folded_flops(c)
+    tokens = torch.zeros(batch, c.num_codebooks, c.num_token_steps, dtype=torch.int32)
+    features = torch.zeros(batch, c.num_frames, c.visual_dim)
+    counted = flops_of(VAB(c), tokens, features, torch.ones(batch))
+    assert backbone_flops(c, batch) == counted - folded_flops(c)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -89,5 +91,12 @@ def test_work_adds_up():
 
 def test_the_least_time_is_that_of_the_larger_ceiling():
     roofline = Roofline(flops_per_s=100.0, bytes_per_s=10.0)
-    assert roofline.least_ms(Work(200, 10)) == 2000
-    assert roofline.least_ms(Work(200, 50)) == 5000
+    for size_bytes, seconds in ((10, 2), (50, 5)):
+        assert roofline.seconds(200, size_bytes) == seconds
+        assert roofline.least_ms(Work(200, size_bytes)) == 1000 * seconds
+
+
+def test_peaks_are_of_this_world():
+    found = measure_roofline(size=256, copied_bytes=10_000_000)
+    assert 1e8 < found.flops_per_s < 1e14
+    assert 1e8 < found.bytes_per_s < 1e13

@@ -78,8 +78,8 @@ def test_names_of_old_files_are_read_too(folder):
     assert all(torch.equal(found[name], x) for name, x in vae.items())
 
 
-def second(folder):
-    edit(folder / "model_index.json", _class_name="AudioLDM2Pipeline")
+def other(path, **changes):
+    return lambda folder: edit(folder / path, **changes)
 
 
 def second_without_an_index(folder):
@@ -87,71 +87,61 @@ def second_without_an_index(folder):
     (folder / "language_model").mkdir()
 
 
-def no_text_encoder(folder):
-    shutil.rmtree(folder / "text_encoder")
+def without(part):
+    return lambda folder: shutil.rmtree(folder / part)
 
 
-def other_noise(folder):
-    edit(folder / "scheduler/scheduler_config.json", beta_end=0.02, prediction_type="v_prediction")
-
-
-def wide_clap(folder):
-    edit(folder / "text_encoder/config.json", projection_dim=32)
-
-
-def wide_unet(folder):
-    edit(folder / "unet/config.json", projection_class_embeddings_input_dim=32)
-
-
-def unet_of_text(folder):
-    edit(folder / "unet/config.json", class_embed_type="timestep")
-
-
-def narrow_weights(folder):
-    edit(folder / "unet/config.json", block_out_channels=[8, 24], cross_attention_dim=[8, 24])
-
-
-def no_scale(folder):
-    edit(folder / "vae/config.json", scaling_factor=None)
-
-
-def strange(folder):
-    edit(folder / "unet/config.json", num_class_tokens=3)
-
-
-def other_rate(folder):
-    edit(folder / "vocoder/config.json", sampling_rate=48_000)
-
-
-def slow_vocoder(folder):
-    edit(folder / "vocoder/config.json", upsample_rates=[5, 4, 4, 2, 2])
-
-
-def no_weights(folder):
-    (folder / "vocoder/model.safetensors").unlink()
-
-
-def no_levels(folder):
-    shutil.rmtree(folder / "scheduler")
+NOISE = other("scheduler/scheduler_config.json", beta_end=0.02, prediction_type="v_prediction")
+NARROW = other("unet/config.json", block_out_channels=[8, 24], cross_attention_dim=[8, 24])
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (second, "is of AudioLDM2Pipeline, expected AudioLDMPipeline: .* not on one CLAP"),
+        (
+            other("model_index.json", _class_name="AudioLDM2Pipeline"),
+            "is of AudioLDM2Pipeline, expected AudioLDMPipeline: .* not on one CLAP",
+        ),
         (second_without_an_index, "is of AudioLDM2Pipeline, expected AudioLDMPipeline"),
-        (no_text_encoder, "no text_encoder/config.json, expected one, for the null embedding"),
-        (other_noise, "beta_end is 0.02, expected 0.0195, prediction_type is 'v_prediction', exp"),
-        (wide_clap, "text_encoder/config.json .* projection_dim is 32, expected 24"),
-        (wide_unet, "projection_class_embeddings_input_dim is 32, expected 24 for model tiny-v2a"),
-        (unet_of_text, "class_embed_type is 'timestep', expected 'simple_projection'"),
-        (narrow_weights, r"of another shape: down_blocks.1.* \[16\] instead of \[24\]"),
-        (no_scale, "vae/config.json has no scaling_factor, expected it as in AudioLDM's"),
-        (strange, "has num_class_tokens = 3, expected only what this diffusers knows"),
-        (other_rate, "sampling_rate is 48000, expected 16000"),
-        (slow_vocoder, "vocoder upsampling is 320, expected 160"),
-        (no_weights, "holds none of .*model.safetensors, .* expected one of them"),
-        (no_levels, "no scheduler/scheduler_config.json, expected the noise levels"),
+        (
+            without("text_encoder"),
+            "no text_encoder/config.json, expected one, for the null embedding",
+        ),
+        (NOISE, "beta_end is 0.02, expected 0.0195, prediction_type is 'v_prediction', exp"),
+        (
+            other("text_encoder/config.json", projection_dim=32),
+            "text_encoder/config.json .* projection_dim is 32, expected 24",
+        ),
+        (
+            other("unet/config.json", projection_class_embeddings_input_dim=32),
+            "projection_class_embeddings_input_dim is 32, expected 24 for model tiny-v2a",
+        ),
+        (
+            other("unet/config.json", class_embed_type="timestep"),
+            "class_embed_type is 'timestep', expected 'simple_projection'",
+        ),
+        (NARROW, r"of another shape: down_blocks.1.* \[16\] instead of \[24\]"),
+        (
+            other("vae/config.json", scaling_factor=None),
+            "vae/config.json has no scaling_factor, expected it as in AudioLDM's",
+        ),
+        (
+            other("unet/config.json", num_class_tokens=3),
+            "has num_class_tokens = 3, expected only what this diffusers knows",
+        ),
+        (
+            other("vocoder/config.json", sampling_rate=48_000),
+            "sampling_rate is 48000, expected 16000",
+        ),
+        (
+            other("vocoder/config.json", upsample_rates=[5, 4, 4, 2, 2]),
+            "vocoder upsampling is 320, expected 160",
+        ),
+        (
+            lambda folder: (folder / "vocoder/model.safetensors").unlink(),
+            "holds none of .*model.safetensors, .* expected one of them",
+        ),
+        (without("scheduler"), "no scheduler/scheduler_config.json, expected the noise levels"),
     ],
 )
 def test_folders_that_do_not_fit_are_refused(folder, damage, message):

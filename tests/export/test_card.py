@@ -120,24 +120,19 @@ def test_every_exported_bundle_has_one(tmp_path):
         ('{"format_version": 1}', "holds no clips, expected the object with measures"),
     ],
 )
-def test_measures_that_are_none(bundle, tmp_path, capsys, content, message):
+def test_measures_that_are_none(bundle, tmp_path, refused, content, message):
     path = tmp_path / "evaluation-x.json"
     if content is not None:
         path.write_text(content)
     before = (bundle / "vab.json").read_bytes()
-    with pytest.raises(SystemExit, match="1"):
-        main([str(bundle), str(path)])
-    error = capsys.readouterr().err
-    assert message in error and error.startswith("error: ") and error.count("\n") == 1
+    assert message in refused(main, bundle, path)
     assert (bundle / "vab.json").read_bytes() == before and not (bundle / CARD).exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"x" * 200_001])
-def test_a_text_that_is_no_card(bundle, tmp_path, capsys, content):
+def test_a_text_that_is_no_card(bundle, tmp_path, refused, content):
     (tmp_path / "mine.md").write_bytes(content)
-    with pytest.raises(SystemExit, match="1"):
-        main([str(bundle), "--card", str(tmp_path / "mine.md")])
-    assert "expected" in capsys.readouterr().err
+    assert "expected" in refused(main, bundle, "--card", tmp_path / "mine.md")
     assert not (bundle / CARD).exists()
 
 

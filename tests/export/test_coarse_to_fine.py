@@ -54,13 +54,13 @@ def write_pair(folder: Path, **changes: Any) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory) -> tuple[Path, Path]:
+def pair(tmp_path_factory):
     pytest.importorskip("transformers", reason="not installed: pip install 'vab-rt[export]'")
     return write_pair(tmp_path_factory.mktemp("pair"), **DAC)
 
 
 @pytest.fixture(scope="module")
-def bundle(pair) -> Path:
+def bundle(pair):
     coarse, fine = map(str, pair)
     main([coarse, "--fine", fine, "--out", str(pair[0].with_name("bundle"))])
     return pair[0].with_name("bundle")
@@ -155,27 +155,19 @@ def test_int8_and_16_bits_are_of_both_backbones(pair, tmp_path):
     }
 
 
-def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
-    with pytest.raises(SystemExit, match="1"):
-        main([str(word) for word in words])
-    said = capsys.readouterr().err
-    assert said.startswith("error: ") and said.count("\n") == 1
-    return said
-
-
-def test_a_fine_model_alone_is_refused(tmp_path, capsys):
-    _, fine = write_pair(tmp_path)
-    said = refused(capsys, fine, "--out", tmp_path / "b")
-    assert "tiny-fine predicts only the codebooks after the first 4, expected one" in said
-    assert not (tmp_path / "b").exists()
-
-
-def test_two_of_a_kind_are_refused(tmp_path, capsys):
-    coarse, fine = write_pair(tmp_path)
-    said = refused(capsys, coarse, "--fine", coarse, "--out", tmp_path / "b")
-    assert "tiny-coarse goes on from 0 codebooks, expected 4" in said
-    said = refused(capsys, fine, "--fine", coarse, "--out", tmp_path / "b")
-    assert "tiny-fine predicts only" in said
+def test_what_is_no_pair_is_refused(tmp_path, refused):
+    (coarse, fine), out = write_pair(tmp_path), tmp_path / "b"
+    alone = "tiny-fine predicts only the codebooks after the first 4, expected one"
+    other = tmp_path / "other.pt"
+    torch.save(tiny_checkpoint(fine_config(visual_rate_hz=5.0)), other)
+    for words, said in (
+        ([fine], alone),
+        ([fine, "--fine", coarse], alone),
+        ([coarse, "--fine", coarse], "tiny-coarse goes on from 0 codebooks, expected 4"),
+        ([coarse, "--fine", other], "has visual_rate_hz 5.0, expected 2.5 as tiny-coarse has"),
+    ):
+        assert said in refused(main, *words, "--out", out)
+        assert not out.exists()
 
 
 @pytest.mark.parametrize(
@@ -185,7 +177,7 @@ def test_two_of_a_kind_are_refused(tmp_path, capsys):
         ("image_encoder", None, "of its visual encoder is not that of"),
     ],
 )
-def test_a_fine_model_of_another_codec_or_encoder_is_refused(tmp_path, capsys, part, name, said):
+def test_a_fine_model_of_another_codec_or_encoder_is_refused(tmp_path, refused, part, name, said):
     coarse, fine = write_pair(tmp_path)
     content = torch.load(fine, weights_only=True)
     name = name or next(iter(content[part]))
@@ -193,16 +185,8 @@ def test_a_fine_model_of_another_codec_or_encoder_is_refused(tmp_path, capsys, p
     if part == "codec":  # and the model with it, as its own checkpoint would have it
         content["vab"]["codebooks"][0] += 1
     torch.save(content, fine)
-    found = refused(capsys, coarse, "--fine", fine, "--out", tmp_path / "b")
+    found = refused(main, coarse, "--fine", fine, "--out", tmp_path / "b")
     assert said in found and str(fine) in found and "expected one" in found
-
-
-def test_a_fine_model_of_other_sizes_is_refused(tmp_path, capsys):
-    coarse, _ = write_pair(tmp_path)
-    other = tmp_path / "other.pt"
-    torch.save(tiny_checkpoint(fine_config(visual_rate_hz=5.0)), other)
-    said = refused(capsys, coarse, "--fine", other, "--out", tmp_path / "b")
-    assert "has visual_rate_hz 5.0, expected 2.5 as tiny-coarse has" in said
 
 
 def test_the_graph_of_the_fine_model_takes_its_tokens_apart():

@@ -10,7 +10,7 @@ from vab_rt.contract import GRAPHS, RUNTIME_GRAPHS
 
 
 @pytest.mark.slow
-def test_vab_encodec_exports_and_takes_a_step() -> None:
+def test_vab_encodec_exports_and_takes_a_step():
     figures = measure_system(repeats=1)
     assert figures["relative_error"] <= TOLERANCES["backbone"].relative
     assert figures["verified"].keys() == {f"verified_{name}" for name in GRAPHS}

@@ -108,17 +108,8 @@ def run(capsys, *words):
     return capsys.readouterr().out
 
 
-def refusal(capsys, *words):
-    with pytest.raises(SystemExit) as end:
-        main([*map(str, words)])
-    assert end.value.code == 1
-    error = capsys.readouterr().err
-    assert len(error.splitlines()) == 1
-    return error
-
-
 def test_the_command_fills_a_checkpoint_part_by_part(
-    audioldm, config, tmp_path, capsys, monkeypatch
+    audioldm, config, tmp_path, capsys, refused, monkeypatch
 ):
     recipe = read_v2a_recipe(str(config))
     encoder = tiny_parts(recipe.model, recipe.networks)["image_encoder"].state_dict()
@@ -129,14 +120,14 @@ def test_the_command_fills_a_checkpoint_part_by_part(
     out = run(capsys, "audioldm", audioldm, *words)
     assert f"license {LICENSE}: AudioLDM's weights are for non-commercial use alone" in out
     assert "lacks the mapper; next: python -m export.import_weights mapper" in out
-    assert "has a part unet already" in refusal(capsys, "audioldm", audioldm, *words)
+    assert "has a part unet already" in refused(main, "audioldm", audioldm, *words)
     torch.save(prior_of(), tmp_path / "m.pt")
     out = run(capsys, "mapper", tmp_path / "m.pt", *words, "--license", "MIT")
     assert "lacks the image_encoder; next: python -m export.import_weights clip" in out
     out = run(capsys, "clip", "a-name", *words, "--license", "MIT")
     assert "whole; next: python -m export.build_engines" in out
     checkpoint = read_v2a_checkpoint(into)
-    assert checkpoint.header.licence == f"audioldm: {LICENSE}; mapper: MIT; clip: MIT"
+    assert checkpoint.header.license == f"audioldm: {LICENSE}; mapper: MIT; clip: MIT"
     assert {*checkpoint.header.provenance} == {"audioldm", "mapper", "clip"}
     for load in (checkpoint.unet, checkpoint.vae, checkpoint.vocoder, checkpoint.mapper):
         assert load() is not None
@@ -153,13 +144,13 @@ def test_the_command_fills_a_checkpoint_part_by_part(
     ],
 )
 def test_kinds_of_another_system_are_refused(
-    audioldm, config, tmp_path, capsys, kind, name, message
+    audioldm, config, tmp_path, refused, kind, name, message
 ):
     words = kind, audioldm, "--config", name or config, "--into", tmp_path / "v2a.pt"
-    assert re.search(message, refusal(capsys, *words))
+    assert re.search(message, refused(main, *words))
 
 
-def test_a_checkpoint_of_another_model_is_refused(audioldm, config, tmp_path, capsys):
+def test_a_checkpoint_of_another_model_is_refused(audioldm, config, tmp_path, capsys, refused):
     into = tmp_path / "v2a.pt"
     run(capsys, "audioldm", audioldm, "--config", config, "--into", into)
     torch.save(prior_of(), tmp_path / "m.pt")
@@ -167,10 +158,10 @@ def test_a_checkpoint_of_another_model_is_refused(audioldm, config, tmp_path, ca
     other = write_recipe(tmp_path / "other", {"clip_s": 2.0})
     words = "mapper", tmp_path / "m.pt", "--config", other, "--into", into
     expected = "is of the model tiny-v2a, expected tiny-v2a with the same facts (clip_s is 1.0, "
-    assert expected + "expected 2.0)" in refusal(capsys, *words)
+    assert expected + "expected 2.0)" in refused(main, *words)
     torch.save({"vab": {}}, into)
     words = "mapper", tmp_path / "m.pt", "--config", config, "--into", into
-    assert "holds 'vab', expected a checkpoint of a V2A-Mapper" in refusal(capsys, *words)
+    assert "holds 'vab', expected a checkpoint of a V2A-Mapper" in refused(main, *words)
 
 
 def test_the_recipe_of_the_paper_is_there():

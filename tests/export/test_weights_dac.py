@@ -10,7 +10,7 @@ transformers = pytest.importorskip("transformers", reason="the owner of one of t
 import msgspec
 from checkpoints import tiny_config
 from torch.nn import functional as F
-from weight_files import DescriptDac, Payload, sweep, write_descript
+from weight_files import DescriptDac, Payload, owned_dac, sweep, write_descript
 
 from export.weights.dac import read_dac
 from training.codecs.codec import build_codec
@@ -23,17 +23,7 @@ SHORT = 8  # samples that the decoder's stride of 5 takes off the end
 
 @pytest.fixture(scope="module")
 def owner():
-    torch.manual_seed(0)
-    sizes = transformers.DacConfig(
-        encoder_hidden_size=4,
-        decoder_hidden_size=32,
-        downsampling_ratios=[2, 4, 5, 8],
-        n_codebooks=5,
-        codebook_size=32,
-        codebook_dim=8,
-        sampling_rate=16_000,
-    )
-    return transformers.DacModel(sizes).eval()
+    return owned_dac()
 
 
 @pytest.fixture(scope="module")

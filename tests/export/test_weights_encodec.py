@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 torch = pytest.importorskip("torch", reason="the exporter needs the extra `export`")
-transformers = pytest.importorskip("transformers", reason="the owner of one of the layouts")
+pytest.importorskip("transformers", reason="the owner of one of the layouts")
 
 import json
 
 import msgspec
 from checkpoints import tiny_config
-from weight_files import XP_CFG, Payload, audiocraft_state, sweep, write_audiocraft
+from weight_files import XP_CFG, Payload, audiocraft_state, owned_encodec, sweep, write_audiocraft
 
 from export.weights.encodec import facts_at, read_encodec, read_yaml
 from training.codecs.codec import build_codec
@@ -28,19 +28,7 @@ CONFIG = tiny_config(codec="encodec", num_codebooks=3, codebook_size=32, code_di
 @pytest.fixture(scope="module")
 def owner():
     """transformers' EncodecModel of AudioGen's shape, small, whose codes lie where latents do."""
-    torch.manual_seed(0)
-    settings = transformers.EncodecConfig(
-        target_bandwidths=[0.75],  # 3 codebooks of 5 bits at 50 Hz
-        sampling_rate=16_000,
-        hidden_size=16,
-        num_filters=4,
-        use_causal_conv=False,
-        pad_mode="constant",
-        codebook_size=32,
-        codebook_dim=16,
-        use_conv_shortcut=False,
-    )
-    model = transformers.EncodecModel(settings).eval()
+    model = owned_encodec()
     with torch.no_grad():
         residual = model.encoder(sweep(CONFIG, 4)[:, None]).transpose(1, 2).flatten(0, 1)
         for layer in model.quantizer.layers:

@@ -13,7 +13,7 @@ from checkpoints import SETTINGS, tiny_checkpoint, tiny_config
 
 from recipes.ablations import __main__ as command
 from recipes.ablations.markdown import NOT_RUN, markdown, verdict
-from recipes.ablations.rows import digest, read_ablations
+from recipes.ablations.rows import read_ablations
 from recipes.ablations.stages import at_rate
 from recipes.ablations.tables import TABLES, claim
 from training.datasets.clips import TokenisedClips
@@ -21,6 +21,7 @@ from training.evaluation.measures import half_width
 from training.fitting import averaged_weights
 from training.foleyworld import CLASSES
 from training.model import VAB
+from training.stage import key_of
 from vab_rt.errors import OptionError
 
 CONFIG = tiny_config(
@@ -203,10 +204,21 @@ def test_a_bug_in_one_row_keeps_its_traceback(begun, capsys, monkeypatch):
 
 
 def test_figures_of_other_encoders_do_not_count(begun, capsys):
-    for path in (begun / "run/ablations/rows").glob("rate-1-*.json"):
-        path.write_text(path.read_text().replace('"encoders":"', '"encoders":"0'))
+    (path,) = (begun / "run/ablations/rows").glob("rate-1-*.json.inputs")
+    path.write_text(path.read_text().replace('"encoders": "', '"encoders": "0'))
     run(begun, "--rows", "rate-1")
-    assert "done before" not in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert ".json is made again: other encoders" in said and "done before" not in said
+
+
+def test_trainings_on_as_many_other_clips_are_others(begun):
+    clips = TokenisedClips.load(begun / "run/train.npz")
+    msgspec.structs.replace(clips, tokens=clips.tokens[::-1]).save(begun / "run/train.npz")
+    stages = begun / "run/ablations/stages"
+    before = {*stages.glob("*")}
+    run(begun, "--rows", "rate-1")
+    (other,) = {*stages.glob("*")} - before
+    assert (other / "vab.pt").exists()
 
 
 def test_a_damaged_result_is_named(begun, capsys):
@@ -376,13 +388,8 @@ def test_the_documents_own_tables_are_between_marks():
     assert text.index(command.BEGIN) < text.index("### Table 9") < text.index(command.END)
 
 
-def test_a_digest_follows_every_part():
+def test_a_key_follows_every_part():
     ablations = read_ablations()
-    setups = {digest(ablations.setup(name)) for name in ablations.rows}
-    equal = {
-        "contrasted",
-        "from-scratch",
-        "contrastive-first",
-        "joint",
-    }  # they differ from base in stages
+    setups = {key_of(setup=ablations.setup(name)) for name in ablations.rows}
+    equal = ("contrasted", "from-scratch", "contrastive-first", "joint")  # they differ in stages
     assert len(setups) == len(ablations.rows) - len(equal)

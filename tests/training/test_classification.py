@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch")
 
 import msgspec
-from checkpoints import tiny_config
+from checkpoints import coded_vab, short_config
 
 from training.classification import (
     ClassificationSettings,
@@ -21,7 +21,6 @@ from training.classification import (
 )
 from training.command import settings_of
 from training.datasets.clips import TokenisedClips
-from training.model import VAB
 from vab_rt.errors import DataError, ExportError, OptionError
 
 QUICK = ClassificationSettings(
@@ -31,18 +30,12 @@ QUICK = ClassificationSettings(
 
 @pytest.fixture(scope="module")
 def config():
-    return tiny_config(
-        clip_s=0.5, visual_rate_hz=8.0, visual_dim=8, num_codebooks=2, codebook_size=16, code_dim=8,
-        width=16, layers=2, expert_layers=1, heads=2,
-    )  # fmt: skip
+    return short_config(layers=2, expert_layers=1)
 
 
 @pytest.fixture(scope="module")
 def vab(config):
-    torch.manual_seed(0)
-    vab = VAB(config)
-    vab.use_codebooks(torch.randn_like(vab.codebooks))
-    return vab.eval()
+    return coded_vab(config)
 
 
 @pytest.fixture(scope="module")

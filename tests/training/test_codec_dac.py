@@ -5,10 +5,11 @@ import sys
 import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch")
-transformers = pytest.importorskip("transformers", reason="the codec dac needs transformers")
+pytest.importorskip("transformers", reason="the codec dac needs transformers")
 
 import msgspec
 from checkpoints import tiny_config
+from weight_files import owned_dac, sweep
 
 from training.codecs.codec import build_codec
 from training.configs import read_recipe
@@ -28,25 +29,14 @@ def codec():
 @pytest.fixture(scope="module")
 def owner(codec):
     """DacModel itself, with the same weights."""
-    sizes = transformers.DacConfig(
-        encoder_hidden_size=4,
-        decoder_hidden_size=32,
-        downsampling_ratios=[2, 4, 5, 8],
-        n_codebooks=5,
-        codebook_size=32,
-        codebook_dim=8,
-        sampling_rate=16_000,
-    )
-    model = transformers.DacModel(sizes).eval()
+    model = owned_dac()
     model.load_state_dict(codec.state_dict())
     return model
 
 
 @pytest.fixture(scope="module")
 def audio():
-    time_s = torch.arange(CONFIG.num_samples) / CONFIG.sample_rate_hz
-    sweep = 0.3 * torch.sin(2 * torch.pi * (200 + 300 * time_s) * time_s)
-    return sweep + 0.1 * torch.randn(2, CONFIG.num_samples, generator=seeded())
+    return sweep(CONFIG)
 
 
 def seeded():

@@ -1,7 +1,6 @@
 """Contrastive fine-tuning: pairs are found, each modality is alone, and what is kept fits."""
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch")
 
 import msgspec
-from checkpoints import tiny_config
+from checkpoints import coded_vab, short_config
 
 from training.command import add_finetuning, settings_of
 from training.contrastive import (
@@ -33,18 +32,12 @@ QUICK = ContrastiveSettings(
 
 @pytest.fixture(scope="module")
 def config():
-    return tiny_config(
-        clip_s=0.5, visual_rate_hz=8.0, visual_dim=8, num_codebooks=2, codebook_size=16, code_dim=8,
-        width=16, layers=3, expert_layers=2, heads=2,
-    )  # fmt: skip
+    return short_config(layers=3, expert_layers=2)
 
 
 @pytest.fixture(scope="module")
 def vab(config):
-    torch.manual_seed(0)
-    vab = VAB(config)
-    vab.use_codebooks(torch.randn_like(vab.codebooks))
-    return vab.eval()
+    return coded_vab(config)
 
 
 @pytest.fixture(scope="module")
@@ -104,10 +97,7 @@ def test_a_warm_up_that_the_run_does_not_outlast_is_refused(vab, clips, tmp_path
 
 
 def test_the_pretrained_model_is_left_alone(run, vab):
-    torch.manual_seed(0)
-    again = VAB(vab.config)
-    again.use_codebooks(torch.randn_like(again.codebooks))
-    for name, weight in again.state_dict().items():
+    for name, weight in coded_vab(vab.config).state_dict().items():
         assert torch.equal(weight, vab.state_dict()[name]), name
 
 
@@ -171,7 +161,7 @@ def test_training_goes_on_from_the_layers_that_were_tuned(run, vab, config):
     assert "layers.2.qkv.weight" not in tuned
 
 
-def test_weights_of_another_architecture_are_refused(run, config, tmp_path: Path):
+def test_weights_of_another_architecture_are_refused(run, config, tmp_path):
     folder, _ = run
     wide = msgspec.structs.replace(config, width=32)
     with pytest.raises(ExportError, match=r"contrastive\.pt: \S+ is float32 .*expected float32"):

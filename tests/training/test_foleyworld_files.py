@@ -1,6 +1,5 @@
 """FoleyWorld as files: mp4 with its truth, contact sheets, arrays for training, and bad input."""
 
-import resource
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -9,6 +8,7 @@ import av
 import msgspec
 import numpy as np
 import pytest
+from command import small_disk
 
 from training.configs import read_recipe
 from training.datasets import rendered
@@ -117,17 +117,8 @@ def test_a_place_that_cannot_be_written_is_one_line(
     assert error.count("\n") == 1
 
 
-@pytest.fixture
-def small_disk() -> Iterator[int]:
-    """No file may grow beyond 40,000 bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, hard))
-    yield 40_000
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_a_disk_that_fills_up_leaves_no_half_clip(tmp_path: Path, small_disk: int) -> None:
-    with pytest.raises(SystemExit) as ended:
+def test_a_disk_that_fills_up_leaves_no_half_clip(tmp_path: Path) -> None:
+    with small_disk(), pytest.raises(SystemExit) as ended:
         main(["render", "--out", str(tmp_path), "--clips", "1", "--kind", "rain", *SMALL])
     assert ended.value.code == 1
     assert not list(tmp_path.glob("*.mp4"))
@@ -210,11 +201,10 @@ def test_damaged_clips_are_named(name: str, tmp_path: Path, one_frame: ModelConf
         read_clips(folder)
 
 
-def test_a_full_disk_names_the_folder(
-    tmp_path: Path, one_frame: ModelConfig, small_disk: int
-) -> None:
+def test_a_full_disk_names_the_folder(tmp_path: Path, one_frame: ModelConfig) -> None:
     folder = folder_of(tmp_path, 1)
-    with pytest.raises(OutputError, match=rf"{folder} cannot be written: .*GB free"):
+    said = rf"{folder} cannot be written: .*GB free"
+    with small_disk(), pytest.raises(OutputError, match=said):
         rendered_clips(tmp_path, "test", 1, one_frame)
     assert not folder.exists()
 

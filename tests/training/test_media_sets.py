@@ -176,38 +176,30 @@ def test_labels_without_a_single_file_are_an_error_that_says_what_was_looked_for
         listed(*layout(AUDIOSET, "holiday.mp4"))
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("abc, 1.0, 2.0", "found 3 fields, expected ID, start_seconds, end_seconds"),
-        ("abc, one, 2.0, x", "found 'one', expected a time in seconds"),
-        ("abc, -1, 2.0, x", "found '-1', expected a time"),
-        ("abc, nan, 2.0, x", "found 'nan', expected a time"),
-        ("abc, 3.0, 2.0, x", "the clip ends at 2.0 s, expected later than its start"),
-        ("abc, 1.0, 2.0, ", "expected at least one, none of them empty"),
-        (", 1.0, 2.0, x", "the first field is empty"),
-        ('abc, 1.0, 2.0, "x', "unexpected end of data"),
-    ],
-)
-def test_a_malformed_line_is_named(tmp_path, line, message):
-    path = tmp_path / "set.csv"
-    path.write_text(f'# a comment\nok, 0.0, 10.0, "x"\n{line}\n')
-    with pytest.raises(DataError, match=rf"set\.csv, line [34]: .*{message}"):
-        read_rows(path)
+OWN = '# a comment\nok, 0.0, 10.0, "x"\n'
 
 
 @pytest.mark.parametrize(
-    ("line", "message"),
+    ("before", "line", "message"),
     [
-        ("abc,1,x", "found 3 fields, expected ID, start_seconds, .label., train or test"),
-        ("abc,1,x,dev", "the split is 'dev', expected train or test"),
-        ("abc,soon,x,test", "found 'soon', expected a time"),
+        (OWN, "abc, 1.0, 2.0", "found 3 fields, expected ID, start_seconds, end_seconds"),
+        (OWN, "abc, one, 2.0, x", "found 'one', expected a time in seconds"),
+        (OWN, "abc, -1, 2.0, x", "found '-1', expected a time"),
+        (OWN, "abc, nan, 2.0, x", "found 'nan', expected a time"),
+        (OWN, "abc, 3.0, 2.0, x", "the clip ends at 2.0 s, expected later than its start"),
+        (OWN, "abc, 1.0, 2.0, ", "expected at least one, none of them empty"),
+        (OWN, ", 1.0, 2.0, x", "the first field is empty"),
+        (OWN, 'abc, 1.0, 2.0, "x', "unexpected end of data"),
+        (VGGSOUND, "abc,1,x", "found 3 fields, expected ID, start_seconds, .label., train or test"),
+        (VGGSOUND, "abc,1,x,dev", "the split is 'dev', expected train or test"),
+        (VGGSOUND, "abc,soon,x,test", "found 'soon', expected a time"),
     ],
 )
-def test_a_malformed_line_of_vggsound_is_named(tmp_path, line, message):
+def test_a_malformed_line_is_named(tmp_path, before, line, message):
     path = tmp_path / "set.csv"
-    path.write_text(f"{VGGSOUND}{line}\n")
-    with pytest.raises(DataError, match=rf"set\.csv, line 4: {message}"):
+    path.write_text(f"{before}{line}\n")
+    number = "4" if before is VGGSOUND else "[34]"
+    with pytest.raises(DataError, match=rf"set\.csv, line {number}: .*{message}"):
         read_rows(path)
 
 
@@ -227,21 +219,17 @@ def test_a_csv_that_is_none(tmp_path):
         read_rows(tmp_path / "none.csv")
 
 
-def test_a_label_that_is_no_class_is_named_with_its_line(layout):
-    media, csv = layout(AUDIOSET, "--PJHxphWEs.mp4", classes=CLASSES.replace("dd00088", "other"))
-    with pytest.raises(DataError, match=r"set\.csv, line 4: label '/t/dd00088' is not among the 4"):
-        listed(media, csv)
-
-
-def test_a_class_file_with_a_gap_is_refused(layout):
-    media, csv = layout(AUDIOSET, "--PJHxphWEs.mp4", classes=CLASSES.replace("\n2,", "\n5,"))
-    with pytest.raises(DataError, match=r"indices\.csv, line 4: .*expected index 2"):
-        listed(media, csv)
-
-
-def test_a_class_file_without_classes_is_refused(layout):
-    media, csv = layout(AUDIOSET, "--PJHxphWEs.mp4", classes="index,mid,display_name\n")
-    with pytest.raises(DataError, match=r"indices\.csv has no classes"):
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (CLASSES.replace("dd00088", "other"), "set.csv, line 4: label '/t/dd00088' is not among"),
+        (CLASSES.replace("\n2,", "\n5,"), "indices.csv, line 4: .*expected index 2"),
+        ("index,mid,display_name\n", "indices.csv has no classes"),
+    ],
+)
+def test_a_file_of_other_classes_is_refused(layout, classes, message):
+    media, csv = layout(AUDIOSET, "--PJHxphWEs.mp4", classes=classes)
+    with pytest.raises(DataError, match=message):
         listed(media, csv)
 
 

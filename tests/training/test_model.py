@@ -5,6 +5,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch")
 
 import msgspec
+from checkpoints import coded_vab
 
 from training.configs import read_recipe, recipe_names
 from training.model import VAB, attention_bias, stream_times
@@ -27,10 +28,7 @@ def config():
 
 @pytest.fixture(scope="module")
 def model(config):
-    torch.manual_seed(0)
-    model = VAB(config)
-    model.use_codebooks(torch.randn_like(model.codebooks))
-    return model.eval()
+    return coded_vab(config)
 
 
 @pytest.fixture
@@ -79,8 +77,7 @@ def test_logits_have_the_contracts_shape(model, config, inputs):
 
 def test_given_codebooks_are_read_and_not_predicted(config, inputs):
     tokens, features, on = inputs
-    fine = VAB(msgspec.structs.replace(config, given_codebooks=3)).eval()
-    fine.use_codebooks(torch.randn_like(fine.codebooks))
+    fine = coded_vab(msgspec.structs.replace(config, given_codebooks=3))
     logits = fine(tokens, features, on)
     assert logits.shape == (2, 1, config.num_token_steps, config.codebook_size)
     other = tokens.clone()
@@ -99,10 +96,8 @@ def test_the_unconditional_branch_does_not_see_the_features(model, inputs):
 @pytest.mark.parametrize(("is_shared", "least", "most"), [(False, 0.9, 1), (True, 0, 0.4)])
 def test_a_model_can_read_codes_of_few_numbers(config, is_shared, least, most):
     """Its own four tokens a step, of 4 numbers each; by one projection of their sum it cannot."""
-    torch.manual_seed(0)
     few = {"codebook_size": 32, "code_dim": 4, "layers": 1, "expert_layers": 0, "clip_s": 0.5}
-    model = VAB(msgspec.structs.replace(config, **few))
-    model.use_codebooks(torch.randn_like(model.codebooks))
+    model = coded_vab(msgspec.structs.replace(config, **few)).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     features, off = torch.zeros(16, model.config.num_frames, 12), torch.zeros(16)
     levels = model.audio_in.weight.data.unflatten(1, (4, 4))  # [D, K, code_dim]

@@ -5,6 +5,7 @@ import os
 import time
 
 import pytest
+from command import is_running, wait_for
 
 from training.processes import in_order, in_parallel
 from vab_rt.errors import BackendError, MediaError
@@ -33,7 +34,7 @@ def sleepless_parent(path):
 def write_and_wait(path):
     with open(path, "a") as file:
         file.write(f"{os.getpid()}\n")
-    time.sleep(60)
+    time.sleep(600)
 
 
 def test_one_worker_is_this_process():
@@ -77,22 +78,8 @@ def test_workers_end_with_their_parent(tmp_path):
     path.touch()
     parent = multiprocessing.get_context("spawn").Process(target=sleepless_parent, args=(path,))
     parent.start()
-    pids = wait_for(lambda: path.read_text().split(), lambda pids: len(pids) == 2)
+    assert wait_for(lambda: path.read_text().count("\n") == 2)
     parent.kill()
     parent.join()
-    assert wait_for(lambda: [pid for pid in pids if is_running(pid)], lambda left: not left) == []
-
-
-def wait_for(look, is_there, limit_s=60):
-    end = time.monotonic() + limit_s
-    while not is_there(found := look()) and time.monotonic() < end:
-        time.sleep(0.1)
-    return found
-
-
-def is_running(pid):
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    return True
+    pids = [int(pid) for pid in path.read_text().split()]
+    assert wait_for(lambda: not any(map(is_running, pids)))

@@ -1,29 +1,21 @@
 """What is saved is whole, or the old file stays and the error says what to do."""
 
-import resource
-
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch")
 
+from command import small_disk
+
 from training.saving import arrays_once, save_whole
 from vab_rt.errors import OutputError
 
 
-@pytest.fixture
-def small_disk():
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_a_full_disk_leaves_the_old_file(tmp_path, small_disk):
-    path = tmp_path / "stage.pt"
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    path, content = tmp_path / "stage.pt", {"weights": torch.zeros(100_000)}
     save_whole(path, {"step": 1})
-    with pytest.raises(OutputError, match=r"stage\.pt could not be written .*free some space"):
-        save_whole(path, {"weights": torch.zeros(100_000)})
+    with small_disk(), pytest.raises(OutputError, match=r"stage\.pt could not .*free some space"):
+        save_whole(path, content)
     assert torch.load(path, weights_only=True) == {"step": 1}
     assert list(tmp_path.iterdir()) == [path]
 

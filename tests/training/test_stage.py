@@ -2,6 +2,7 @@
 
 import os
 from functools import partial
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -37,8 +38,10 @@ def made(tmp_path):
     [
         ({"clips": 7}, "clips"),
         ({"settings": Settings(width=32)}, "settings.width"),
-        ({"settings": Settings(more={"a": {"b": 1}})}, None),  # not known before
-        ({"new": 1}, None),
+        ({"settings": Settings(more={"a": {"b": 1}})}, "settings.more.a.b"),
+        ({"new": 1}, "new"),
+        ({"new": None}, None),
+        ({"start": Path("nowhere")}, None),  # what was made of a file that is gone stays good
     ],
 )
 def test_other_settings_make_it_again_and_the_same_do_not(made, inputs, said, capsys):
@@ -46,6 +49,8 @@ def test_other_settings_make_it_again_and_the_same_do_not(made, inputs, said, ca
     assert made(**inputs) == made(**inputs) == (2 if said else 1)
     error = capsys.readouterr().err
     assert f"result.npz is made again: other {said}\n" in error if said else not error
+    if said != "new":  # what is not given again is no difference, but in a table
+        assert made() == made() == (3 if said else 1)
 
 
 def test_files_count_by_what_they_hold(made, tmp_path):

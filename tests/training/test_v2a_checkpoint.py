@@ -78,6 +78,7 @@ def test_safetensors_are_read_alike(path, checkpoint, tmp_path):
         (lambda c: c.pop("kind"), "has the kind None, expected 'v2a-mapper'"),
         (lambda c: c.pop("null_embedding"), "has no null_embedding, expected image_encoder"),
         (lambda c: c.pop("mapper"), "has no mapper, expected"),
+        (lambda c: c.pop("vocoder"), "has no vocoder, expected"),
         (
             setting("null_embedding", "text", to=torch.zeros(24)),
             "null_embedding is 0 long, expected 1",

@@ -120,21 +120,16 @@ def test_a_run_is_evaluated_and_goes_on(run, monkeypatch):
     assert evaluate(run, config, SEEDS) == result
 
 
-def test_a_run_that_is_not_finished_is_refused(tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        command.main(["--run", str(tmp_path)])
-    assert "ckpt.pt is not there, expected a finished run" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        command.main(["--run", str(tmp_path), "--table"])
-    assert "expected figures; run this without --table first" in capsys.readouterr().err
+def test_a_run_that_is_not_finished_is_refused(tmp_path, refused):
+    words = ["--run", tmp_path]
+    assert "ckpt.pt is not there, expected a finished run" in refused(command.main, *words)
+    words += ["--table"]
+    said = "expected figures; run this without --table first"
+    assert said in refused(command.main, *words)
     for damage in ("{", "[]"):
         (tmp_path / command.RESULT).write_text(damage)
-        with pytest.raises(SystemExit):
-            command.main(["--run", str(tmp_path), "--table"])
-        assert "cannot be read" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        command.main(["--clips", "1"])
-    assert "expected at least 2 and 1" in capsys.readouterr().err
+        assert "cannot be read" in refused(command.main, *words)
+    assert "expected at least 2 and 1" in refused(command.main, "--clips", "1")
 
 
 FIGURES = {
@@ -234,14 +229,13 @@ def test_the_whole_chain_makes_both_checkpoints_and_goes_on(ready, tmp_path, mon
     assert {file: file.stat().st_mtime_ns for file in made} == made
 
 
-def test_the_command_of_recipes_runs_it(ready, tmp_path, monkeypatch, capsys):
+def test_the_command_of_recipes_runs_it(ready, tmp_path, monkeypatch, refused):
     seen = []
     monkeypatch.setattr(chain, "run", lambda recipe, folder: seen.append((recipe, folder)))
     recipe_command(["v2a-mapper", "--out", str(tmp_path), "--minutes", "3"])
     assert seen[0][0].denoiser_minutes == 3 and seen[0][1] == tmp_path
-    with pytest.raises(SystemExit):
-        recipe_command(["v2a-mapper", "--start", "a.pt", "--shards", "b"])
-    assert "v2a-mapper" in capsys.readouterr().err and len(seen) == 1
+    said = refused(recipe_command, "v2a-mapper", "--start", "a.pt", "--shards", "b")
+    assert "v2a-mapper" in said and len(seen) == 1
 
 
 def test_a_recipe_without_a_mapper_and_a_clip_of_another_size_are_refused(ready, tmp_path):

@@ -1,13 +1,13 @@
 """A V2A-Mapper in one file: what the exporter reads. Format: docs/BUNDLE.md."""
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import msgspec
 import torch
 from torch import Tensor, nn
 
-from training.checkpoint import check_weights, load_weights, read_parts
+from training.checkpoint import Origin, check_weights, load_weights, read_parts
 from training.saving import save_whole
 from training.v2a_mapper.mapper import build_mapper
 from training.v2a_mapper.parts import (
@@ -18,7 +18,6 @@ from training.v2a_mapper.parts import (
     check_networks,
 )
 from training.v2a_mapper.settings import Networks
-from vab_rt.config import Tuning
 from vab_rt.errors import ExportError, VabError
 from vab_rt.v2a_mapper.config import V2AConfig
 
@@ -28,18 +27,12 @@ V2A_PARTS = ("image_encoder", "mapper", "unet", "vae", "vocoder", NULL_EMBEDDING
 UNIT_WITHIN = 1e-3
 
 
-class V2AHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Everything but the weights. options: how the model wants to be sampled."""
+class V2AHeader(Origin, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything but the weights."""
 
     kind: Literal["v2a-mapper"] = KIND
     config: V2AConfig
     networks: Networks
-    options: Tuning = Tuning()
-    provenance: dict[str, str]
-    licence: str
-
-    def with_provenance(self, more: dict[str, str]) -> Self:
-        return msgspec.structs.replace(self, provenance=self.provenance | more)
 
 
 class V2ACheckpoint(msgspec.Struct, frozen=True, kw_only=True):

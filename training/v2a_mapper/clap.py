@@ -1,6 +1,6 @@
 """A tiny CLAP: sounds and texts in one space, by contrast (arXiv:2211.06687).
 
-It is trained apart from the CLIP of the pictures, from weights and with words of its own, so that
+It is trained apart from the CLIP of the frames, from weights and with words of its own, so that
 nothing ties the two spaces together: the gap that the mapper is to bridge.
 """
 

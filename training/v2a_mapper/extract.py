@@ -39,10 +39,10 @@ IMPORTS = {"image_encoder": "clip", NULL_EMBEDDING: "audioldm"}
 
 
 class Encoders(NamedTuple):
-    """pictures: frames -> features. digest: of the weights of both."""
+    """images: frames -> features. digest: of the weights of both."""
 
     config: V2AConfig
-    pictures: PictureEncoder
+    images: PictureEncoder
     clap: Clap
     digest: str
 
@@ -128,11 +128,11 @@ def open_encoders(checkpoint: Path, clap: Path) -> Encoders:
         config = msgspec.convert(header.get("config"), V2AConfig)
     except (msgspec.ValidationError, VabError) as error:
         raise ExportError(f"{checkpoint}: {error}") from error
-    pictures = load_weights(
+    images = load_weights(
         f"{checkpoint}: image_encoder", weights["image_encoder"], PictureEncoder(config)
     )
     sound = open_clap(clap, config, weights[NULL_EMBEDDING]["text"])
-    return Encoders(config, pictures, sound, encoders_sha256(sound.model, pictures))
+    return Encoders(config, images, sound, encoders_sha256(sound.model, images))
 
 
 @torch.inference_mode()
@@ -154,7 +154,7 @@ def encode_clip(job: ClipJob) -> Row:
             "vectors": np.full(c.audio_dim, np.nan, np.float32),
         }
         return Row(nothing, note | {"skipped": str(error)})
-    features = encoders.pictures(torch.from_numpy(frames)).numpy()  # [1 to F, visual_dim]
+    features = encoders.images(torch.from_numpy(frames)).numpy()  # [1 to F, visual_dim]
     features = features[spread_places(len(features), c.num_frames)].astype(np.float16)
     vector = encoders.clap.vector(audio, c.sample_rate_hz)
     return Row({"features": features, "vectors": vector}, note)
@@ -174,7 +174,7 @@ def heard_and_seen(
 
 
 def spread_places(seen: int, wanted: int) -> NDArray[np.int64]:
-    """Places [wanted] among as many pictures as were seen: each about equally often, in order, so
+    """Places [wanted] among as many frames as were seen: each about equally often, in order, so
     that the mean and the middle are those of a short clip too."""
     return np.arange(wanted) * seen // wanted
 

@@ -1,8 +1,8 @@
-"""V2A-Mapper: from the picture's CLIP vector to the sound's CLAP vector (arXiv:2308.09300).
+"""V2A-Mapper: from the video's CLIP vector to the sound's CLAP vector (arXiv:2308.09300).
 
 Two mappers: a regression, and a diffusion prior in the layout of DALLE2-pytorch's
 `DiffusionPriorNetwork`, whose parameter names it keeps. The prior's tokens are, in order: learned
-null tokens in the place of a text, the picture, the time step, the noisy sound, and a query whose
+null tokens in the place of a text, the frames, the time step, the noisy sound, and a query whose
 output is the sound without noise.
 """
 
@@ -17,7 +17,7 @@ from training.v2a_mapper.settings import MapperSettings
 from vab_rt.errors import OptionError
 from vab_rt.v2a_mapper.config import V2AConfig
 
-QUERIES = 4  # picture, time, noisy sound, query
+QUERIES = 4  # frames, time, noisy sound, query
 ROTARY = 32
 ROTARY_BASE = 10_000.0
 ATTENTION_SCALE = 16.0
@@ -25,7 +25,7 @@ BUCKETS, EXACT_BUCKETS, FARTHEST = 32, 16, 128
 
 
 def build_mapper(config: V2AConfig, settings: MapperSettings) -> nn.Module | None:
-    """The mapper that `config` names, untrained; None where pictures go through as they are."""
+    """The mapper that `config` names, untrained; None where vectors go through as they are."""
     if config.mapper == "regression":
         return RegressionMapper(config.visual_dim, config.audio_dim, settings.expansion)
     if config.mapper == "prior":
@@ -34,7 +34,7 @@ def build_mapper(config: V2AConfig, settings: MapperSettings) -> nn.Module | Non
 
 
 def aggregate(features: Tensor, how: str, random: np.random.Generator | None = None) -> Tensor:
-    """One vector a clip [B, D] of its pictures [B, F, D]: mean, middle or random (one a clip)."""
+    """One vector a clip [B, D] of its frames [B, F, D]: mean, middle or random (one a clip)."""
     if how == "mean":
         return features.mean(1)
     if how == "middle":
@@ -88,7 +88,7 @@ class PriorNetwork(nn.Module):
     ) -> Tensor:
         """noisy, visual [B, D], time [B] below `timesteps` -> the sound without noise [B, D].
 
-        Where conditional [B] is 0 the picture is a learned null, and the noisy sound another one
+        Where conditional [B] is 0 the image is a learned null, and the noisy sound another one
         where heard [B] (by default as conditional) is.
         """
         heard = conditional if heard is None else heard

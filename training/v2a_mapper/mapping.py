@@ -1,4 +1,4 @@
-"""Train the mapper, the one part of V2A-Mapper that is new: pictures' vectors to those of sound.
+"""Train the mapper, the one part of V2A-Mapper that is new: vectors of frames to those of sound.
 
 Mean square error on frozen vectors (arXiv:2308.09300): of the vector itself for the regression, of
 the one that is left when the noise is taken out for the prior, which is DALLE2-pytorch's loss.
@@ -35,7 +35,7 @@ ARRAYS = ("features", "vectors")
 
 
 class Matched(msgspec.Struct, frozen=True):
-    """features [N, F, visual_dim] of pictures, vectors [N, audio_dim] of unit length of the sound.
+    """features [N, F, visual_dim] of frames, vectors [N, audio_dim] of unit length of the sound.
 
     Raises DataError where they are not as many, or of other widths than `config` says.
     """
@@ -98,7 +98,7 @@ def prior_loss(
     drop: float,
     random: np.random.Generator,
 ) -> Tensor:
-    """Of pictures and sounds [B, D]: how far the sound is missed, in vectors of length sqrt(D)."""
+    """Of frames and sounds [B, D]: how far the sound is missed, in vectors of length sqrt(D)."""
     count, dim = target.shape
     clean = target * dim**0.5
     times = torch.from_numpy(random.integers(len(left), size=count))

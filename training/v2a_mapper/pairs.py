@@ -1,4 +1,4 @@
-"""Clips of FoleyWorld as pairs: features of the pictures, and the spectrum of the sound."""
+"""Clips of FoleyWorld as pairs: features of the frames, and the spectrum of the sound."""
 
 import functools
 from collections.abc import Iterator

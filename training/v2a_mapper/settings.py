@@ -40,7 +40,7 @@ class MapperSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 class MappingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The defaults are those that DALLE2-pytorch ships for its prior; the paper's are not known.
 
-    steps: of batches. drop: share in which the prior does not see the picture, and in which not the
+    steps: of batches. drop: share in which the prior does not see the image, and in which not the
     noisy sound. average: how much of the averaged weights stays in a step.
     """
 

@@ -1,4 +1,4 @@
-"""What the command line of `export.build_engines` asks for."""
+"""The options of `export.build_engines`."""
 
 import argparse
 from collections.abc import Callable
@@ -13,15 +13,16 @@ PRECISIONS = (*get_args(Precision), *get_args(Typed), "fp8")
 BACKENDS = ("onnx", "tensorrt", "tensorrt-rtx")
 
 
-class Wanted(NamedTuple):
-    """What the command line asks for."""
+class BuildOptions(NamedTuple):
+    """precision: of the main graphs, for CPUs. typed: of those beside them, for GPUs. backends: for
+    which engines are built."""
 
     precision: Precision
     typed: tuple[Variant, ...]
     backends: list[str]
 
 
-def read_wanted(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Wanted:
+def read_options(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> BuildOptions:
     precisions, backends = arguments.precision, arguments.backend
     if not {"fp32", "int8"} & {*precisions}:
         parser.error("argument --precision: has no fp32 or int8, expected one, for processors")
@@ -32,7 +33,7 @@ def read_wanted(parser: argparse.ArgumentParser, arguments: argparse.Namespace) 
         parser.error("argument --precision: fp8 is of the backbone alone, expected fp16 beside it")
     if libraries and (precision, typed) == ("int8", ()):
         parser.error(f"argument --backend: {libraries[0]} needs fp32, fp16 or bf16 in --precision")
-    return Wanted(precision, typed, libraries)
+    return BuildOptions(precision, typed, libraries)
 
 
 def listed(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
@@ -50,7 +51,7 @@ def listed(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
     return parse
 
 
-def parse_arguments(words: list[str] | None) -> tuple[argparse.Namespace, Wanted]:
+def parse_arguments(words: list[str] | None) -> tuple[argparse.Namespace, BuildOptions]:
     parser = argparse.ArgumentParser(
         prog="python -m export.build_engines",
         description="Checkpoint to bundle in one command.",
@@ -87,4 +88,4 @@ def parse_arguments(words: list[str] | None) -> tuple[argparse.Namespace, Wanted
     )
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     arguments = parser.parse_args(words)
-    return arguments, read_wanted(parser, arguments)
+    return arguments, read_options(parser, arguments)
