@@ -236,7 +236,7 @@ def arrays_of_clip(job: RealJob) -> Arrays:
     """See `Judged`."""
     judge, rate_hz = job.open_judge(job.config.classifier), clip_config(job.config).sample_rate_hz
     sounds, shares = sounds_of_clip(job)
-    first = max(shares, key=shares.__getitem__)
+    first = likeliest(shares, job.known)
     arrays: Arrays = {"seen_kind": np.array(first), "seen_share": np.array(shares[first])}
     for name, sound in sounds.items():
         heard = at_16_khz(sound, rate_hz)
