@@ -12,6 +12,7 @@ from pathlib import Path
 from export.bundle_folder import BuiltGraph
 from export.fp8_graphs import read_clips
 from export.options import BuildOptions, parse_arguments
+from export.references import own_references, reference_to
 from export.vab_bundle import Models, build_bundle
 from training.checkpoint import read_checkpoint, read_parts
 from training.command import mistakes_in_one_line
@@ -56,8 +57,9 @@ def build_graphs(
     if read_parts(path, ())[0].get("kind") == "v2a-mapper":
         from export.v2a_mapper.bundle import build_v2a_bundle  # takes diffusers and transformers
 
-        for option, given in {"--fine": fine, "--calibrate": args.calibrate}.items():
-            if given is not None:
+        given_of = {"--fine": fine, "--calibrate": args.calibrate, "--refer": args.refer}
+        for option, given in given_of.items():
+            if given:
                 raise OptionError(
                     f"{path} is of a V2A-Mapper, which has no use for {option}; leave it out"
                 )
@@ -67,8 +69,13 @@ def build_graphs(
     models = Models(read_checkpoint(path), read_checkpoint(fine) if fine else None)
     config = models.coarse.config
     clips = read_clips(args.calibrate, config) if args.calibrate else None
+    referred = [] if args.weights_inside else own_references(config)
+    parts = [*models.coarse.weights.values(), *(models.fine.weights.values() if fine else ())]
+    tensors = [tensor for part in parts for tensor in part.values()]
+    referred += [reference_to(file, tensors) for file in args.refer]
+    store, force = args.store, args.force
     yield from build_bundle(
-        models, out, options.precision, args.store, args.force, options.typed, clips
+        models, out, options.precision, store, force, options.typed, clips, referred
     )
 
 

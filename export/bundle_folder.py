@@ -3,9 +3,10 @@
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import onnxruntime
@@ -18,11 +19,13 @@ from vab_rt.errors import ExportError
 
 
 class BuiltGraph(NamedTuple):
-    """One graph of the bundle; measured goes to the manifest's provenance."""
+    """One graph of the bundle; measured goes to the manifest's provenance. weights: by file, those
+    that it names and does not hold."""
 
     name: str
     size_bytes: int
     measured: dict[str, str]
+    weights: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
 def built_from(checkpoint: Path, store: Store) -> dict[str, str]:

@@ -15,7 +15,9 @@ image encoder, a mapper, and AudioLDM:
     python -m export.import_weights clip ViT-B-32-quickgelu/openai --config v2a-mapper-audioldm \\
         --into v2a.pt
 
-Files are read without running anything in them, and every tensor must fit.
+Files are read without running anything in them, and every tensor must fit. A bundle of the
+checkpoint may name such a file instead of holding what is in it: python -m export.build_engines
+CHECKPOINT --refer FILE
 """
 
 import argparse

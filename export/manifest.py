@@ -18,12 +18,14 @@ def write_manifest(
     precision: str,
     license: str,
     provenance: Mapping[str, str],
+    outside: Mapping[str, Mapping[str, tuple[str, ...]]] | None = None,
     **more: Any,
 ) -> Manifest:
     """Write vab.json for the graphs in `folder`, named NAME.onnx and, of a variant,
     NAME.PRECISION.onnx; the last file of an export.
 
-    more: further keys of the manifest, such as `options`. Raises BundleError for a manifest that
+    outside: by graph, what it names and does not hold, see `GraphEntry`; not of variants. more:
+    further keys of the manifest, such as `options`. Raises BundleError for a manifest that
     `open_bundle` would refuse.
     """
     kind = kind_of(config)
@@ -43,7 +45,10 @@ def write_manifest(
         present = [name for name in draft.contracts if (folder / f"{name}{suffix}").exists()]
         return {n: GraphEntry(file=f"{n}{suffix}", contract=draft.contracts[n]) for n in present}
 
-    graphs = entries(".onnx")
+    graphs = {
+        name: msgspec.structs.replace(entry, weights=dict((outside or {}).get(name, {})))
+        for name, entry in entries(".onnx").items()
+    }
     variants = {p: found for p in get_args(Variant) if (found := entries(f".{p}.onnx"))}
     files = [entry.file for group in (graphs, *variants.values()) for entry in group.values()]
     described = {file: describe(folder / file) for file in files}

@@ -1,5 +1,6 @@
 """What is exported: one module a graph, built from a checkpoint, ready for every backend."""
 
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Literal
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from export.references import Referred, holds_any
 from training.checkpoint import Checkpoint
 from training.image_encoder import ImageEncoder
 from training.model import VAB, Layer, attention_bias, sinusoids
@@ -31,8 +33,13 @@ MIN_HALF_ELEMENTS = 1024
 MAX_HALF = torch.finfo(torch.float16).max
 
 
-def graph_module(name: str, checkpoint: Checkpoint, store: Store) -> nn.Module:
-    """The module of one graph of the contract, in eval mode, inputs and outputs in its order."""
+def graph_module(
+    name: str, checkpoint: Checkpoint, store: Store, referred: Sequence[Referred] = ()
+) -> nn.Module:
+    """The module of one graph of the contract, in eval mode, inputs and outputs in its order.
+
+    referred: files whose weights stay as they are there, neither folded nor rounded.
+    """
     builders = {
         "visual_encoder": checkpoint.image_encoder,
         "motion_encoder": checkpoint.motion_encoder,
@@ -42,9 +49,11 @@ def graph_module(name: str, checkpoint: Checkpoint, store: Store) -> nn.Module:
         "codec_encoder": lambda: CodecEncoder(checkpoint.codec()),
     }
     module = builders[name]().eval()
+    spell_out_elu(module)
+    if holds_any(module, referred):
+        return module
     fold_weight_norm(module)
     fold_batch_norm(module)
-    spell_out_elu(module)
     if store == "fp16":
         round_to_half(module)
     return module

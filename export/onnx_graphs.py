@@ -2,6 +2,7 @@
 
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from onnxscript.optimizer import optimize
 from torch import nn
 
 from export.modules import MIN_HALF_ELEMENTS
+from export.references import Referred, take_out
 from vab_rt.contract import GraphContract, Tensor
 from vab_rt.errors import ExportError
 
@@ -25,8 +27,13 @@ TRACED_SIZE = 2
 """Of free dimensions in the example; 0 and 1 would be taken for constants."""
 
 
-def trace(module: nn.Module, contract: GraphContract) -> ir.Model:
-    """The graph of `module`, its inputs and outputs named and shaped as in `contract`."""
+def trace(
+    module: nn.Module, contract: GraphContract, referred: Sequence[Referred] = ()
+) -> ir.Model:
+    """The graph of `module`, its inputs and outputs named and shaped as in `contract`.
+
+    referred: files whose weights the graph names instead of holding them.
+    """
     free = {letter: torch.export.Dim(letter) for letter in _letters(contract)}
     dynamic = tuple(
         {i: free[size] for i, size in enumerate(tensor.shape) if isinstance(size, str)}
@@ -46,7 +53,10 @@ def trace(module: nn.Module, contract: GraphContract) -> ir.Model:
             optimize=False,
         )
     assert program is not None
+    outside = take_out(program.model, referred)  # first: the optimizer would change their values
     optimize(program.model, output_size_limit=MAX_FOLDED_ELEMENTS)
+    for value, tensor in outside:
+        value.const_value = tensor
     strip(program.model)
     return program.model
 

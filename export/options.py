@@ -86,6 +86,20 @@ def parse_arguments(words: list[str] | None) -> tuple[argparse.Namespace, BuildO
         default="fp32",
         help="how weights lie in the files of fp32 and int8; computing stays fp32",
     )
+    parser.add_argument(
+        "--refer",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="weights of others that the checkpoint was made of: the bundle names this file and "
+        "its sha256 instead of holding what is in it (repeatable)",
+    )
+    parser.add_argument(
+        "--weights-inside",
+        action="store_true",
+        help="also copy the weights that a package brings, such as EfficientNet-Lite0's",
+    )
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     arguments = parser.parse_args(words)
     return arguments, read_options(parser, arguments)

@@ -1,6 +1,6 @@
 """A VAB's checkpoint, or a coarse and a fine one, to a bundle."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +15,7 @@ from export.fp8_graphs import write_fp8
 from export.manifest import write_manifest
 from export.modules import TYPED_GRAPHS, Store, graph_module
 from export.options import Precision
+from export.references import Referred, names_by_file, weights_outside
 from export.typed_graphs import write_typed
 from training.checkpoint import Checkpoint
 from vab_rt.config import ModelConfig, Tuning
@@ -102,30 +103,37 @@ def build_bundle(
     force: bool = False,
     typed: tuple[Variant, ...] = (),
     calibration: verify.Arrays | None = None,
+    referred: Sequence[Referred] = (),
 ) -> Iterator[BuiltGraph]:
     """Export, verify and write every graph of `models`, one at a time, to the folder `out`.
 
     precision: of the backbones that processors run. typed: of further graphs, for GPUs.
-    calibration: see `write_fp8`. `out` appears when all of it is there. Raises ExportError, and
-    BundleError for models that do not belong together.
+    calibration: see `write_fp8`. referred: files whose weights the bundle names instead of holding
+    them. `out` appears when all of it is there. Raises ExportError, and BundleError for models that
+    do not belong together.
     """
     models.check()
     provenance, names = models.provenance(store), list(models.contracts())
+    outside: dict[str, dict[str, tuple[str, ...]]] = {}
     with folder_beside(out, force) as folder:
         for name in names:
-            graph = build_graph(name, models.owner(name), folder, precision, store)
+            graph = build_graph(name, models.owner(name), folder, precision, store, referred)
             provenance |= graph.measured
+            outside |= {name: dict(graph.weights)} if graph.weights else {}
             yield graph
         for width, name in product(typed, TYPED_GRAPHS):
-            if name not in names or not has_variant(name, width):
-                continue
+            if name not in names or not has_variant(name, width) or name in outside:
+                continue  # a variant of its own would hold them
             graph = build_variant(name, models.owner(name), folder, width, store, calibration)
             provenance |= graph.measured
             yield graph
         more: dict[str, object] = {} if models.fine is None else {"fine": models.fine.config}
         more |= {"options": models.options()}
+        used = {key for weights in outside.values() for key in weights}
+        more |= {"weights": {file.key: file.entry for file in referred if file.key in used}}
         license = models.license()
-        write_manifest(folder, models.coarse.config, precision, license, provenance, **more)
+        config = models.coarse.config
+        write_manifest(folder, config, precision, license, provenance, outside, **more)
 
 
 def has_variant(name: str, precision: Variant) -> bool:
@@ -135,22 +143,30 @@ def has_variant(name: str, precision: Variant) -> bool:
 
 
 def build_graph(
-    name: str, checkpoint: Checkpoint, folder: Path, precision: Precision, store: Store
+    name: str,
+    checkpoint: Checkpoint,
+    folder: Path,
+    precision: Precision,
+    store: Store,
+    referred: Sequence[Referred] = (),
 ) -> BuiltGraph:
     """Export one graph to `folder`/NAME.onnx and compare it with torch."""
     path = folder / f"{name}.onnx"
-    module = graph_module(name, checkpoint, store)
-    model = onnx_graphs.trace(module, contract_of(checkpoint.config)[name])
+    module = graph_module(name, checkpoint, store, referred)
+    model = onnx_graphs.trace(module, contract_of(checkpoint.config)[name], referred)
+    weights = names_by_file(model)
     if name in BACKBONES and precision == "int8":
         measured = write_int8(name, module, model, path, checkpoint.config, store)
     else:
-        measured = write_exact(name, module, model, path, checkpoint.config, store)
+        outside = weights_outside(model, referred)
+        as_stored = "fp32" if outside else store  # what the files have is not rounded
+        measured = write_exact(name, module, model, path, checkpoint.config, as_stored, outside)
     if name in BACKBONES and store == "fp16":
         unrounded = graph_module(name, checkpoint, "fp32")
         inputs = verify.fixed_inputs(name, checkpoint.config, batch=1)
         loss = verify.measure_loss(*(verify.run_torch(m, inputs) for m in (unrounded, module)))
         measured[named("fp16_storage", name)] = str(loss)
-    return BuiltGraph(name, path.stat().st_size, measured)
+    return BuiltGraph(name, path.stat().st_size, measured, weights)
 
 
 def build_variant(
@@ -176,12 +192,19 @@ def build_variant(
 
 
 def write_exact(
-    name: str, module: nn.Module, model: ir.Model, path: Path, config: ModelConfig, store: Store
+    name: str,
+    module: nn.Module,
+    model: ir.Model,
+    path: Path,
+    config: ModelConfig,
+    store: Store,
+    outside: verify.Arrays | None = None,
 ) -> dict[str, str]:
+    """outside: what the graph names and does not hold."""
     if store == "fp16":
         onnx_graphs.store_half(model)
     onnx_graphs.save(model, path)
-    error = verify.verify(name, module, path, config)
+    error = verify.verify(name, module, path, config, weights=outside)
     return {f"verified_{name}": f"{error:.1e} off torch" if error else "equal to torch"}
 
 

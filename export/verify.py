@@ -16,7 +16,7 @@ from export.modules import CodecEncoder
 from export.tolerances import TOLERANCES
 from vab_rt.config import ModelConfig
 from vab_rt.contract import BACKBONES, GraphContract, contract_of
-from vab_rt.engines.cpu import check_session
+from vab_rt.engines.cpu import add_weights, check_session
 from vab_rt.errors import ExportError
 
 Arrays = dict[str, NDArray]
@@ -35,28 +35,35 @@ class Loss(NamedTuple):
 
 
 def verify(
-    name: str, module: nn.Module, path: Path, config: ModelConfig, *, is_rounded: bool = False
+    name: str,
+    module: nn.Module,
+    path: Path,
+    config: ModelConfig,
+    *,
+    is_rounded: bool = False,
+    weights: Arrays | None = None,
 ) -> float:
     """The largest relative error of the graph (of tokens: the share that differs, all ties).
 
-    is_rounded: both round to 16 bits inside. Raises ExportError beyond the table's tolerance.
+    is_rounded: both round to 16 bits inside. weights: what the graph names and does not hold.
+    Raises ExportError beyond the table's tolerance.
     """
     inputs_of = partial(fixed_inputs, name, config)
     contract = contract_of(config)[name]
-    return compare(name, module, path, contract, inputs_of, is_rounded=is_rounded)
+    session = open_session(path, weights)
+    return compare(name, module, session, contract, inputs_of, is_rounded=is_rounded)
 
 
 def compare(
     name: str,
     module: nn.Module,
-    path: Path,
+    session: onnxruntime.InferenceSession,
     contract: GraphContract,
     inputs_of: Callable[[int], Arrays],
     *,
     is_rounded: bool = False,
 ) -> float:
     """The same of a graph of any kind. inputs_of: of a batch of that size."""
-    session = open_session(path)
     check_session(session, name, contract, "this export")
     errors = []
     for batch in BATCHES:
@@ -141,14 +148,17 @@ def run_torch(module: nn.Module, inputs: Arrays) -> NDArray:
         return module(*(torch.from_numpy(array) for array in inputs.values())).numpy()
 
 
-def open_session(path: Path) -> onnxruntime.InferenceSession:
+def open_session(path: Path, weights: Arrays | None = None) -> onnxruntime.InferenceSession:
     """Its threads sleep when idle: they would take the cores from torch, which runs in turn."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # It would make integer products of those in 8-bit floats, and then find that they are none.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    add_weights(onnxruntime, options, weights or {})
+    return onnxruntime.InferenceSession(
+        path.read_bytes(), options, providers=["CPUExecutionProvider"]
+    )
 
 
 def seconds_per_run(session: onnxruntime.InferenceSession, inputs: Arrays) -> float:

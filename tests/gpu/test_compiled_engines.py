@@ -1,5 +1,6 @@
 """TensorRT and TensorRT-RTX: what is built, what is kept, what is refused, how it is run."""
 
+import hashlib
 import sys
 import weakref
 from pathlib import Path
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from manifests import write_manifest
+from outside_weights import FILE, TENSOR, make_outside_bundle, safetensors
 from tiny_bundle import fine_config, make_bundle, tiny_config
 
 from vab_rt.bundle import open_bundle
@@ -433,6 +435,28 @@ def test_every_graph_of_a_bundle_is_built_and_kept(rtx, tmp_path):
     again = dict(compile_bundle(bundle, rtx, tmp_path / "cache"))
     assert [c.build_s for c in again.values()] == [None] * 3
     assert [c.engine for c in again.values()] == [c.engine for c in engines.values()]
+
+
+def test_weights_that_a_bundle_only_names_are_inside_its_engine(rtx, tmp_path):
+    """Others make another engine, and those that are missing none."""
+    keys = []
+    for scale in (1, 2):
+        folder = tmp_path / f"b{scale}"
+        weights = make_outside_bundle(folder)
+        weights[TENSOR] = weights[TENSOR] * np.float32(scale)
+        content = safetensors(weights)
+        facts = {"size_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        make_outside_bundle(folder, **facts)
+        (folder / FILE).write_bytes(content)
+        compiled = compile_graph(
+            open_bundle(folder), "visual_encoder", "fp32", rtx, tmp_path / "cache"
+        )
+        keys.append(compiled.key)
+        assert weights[TENSOR].tobytes()[:64] in compiled.engine
+    assert keys[0] != keys[1]
+    (folder / FILE).unlink()
+    with pytest.raises(BundleError, match="is in none of"):
+        compile_graph(open_bundle(folder), "visual_encoder", "fp32", rtx, tmp_path / "other")
 
 
 def test_what_is_no_graph_is_one_line(rtx, tmp_path):

@@ -126,7 +126,7 @@ def test_a_graph_that_cannot_be_loaded_is_one_line(monkeypatch):
 @pytest.mark.parametrize("has_own_graph", [True, False])
 @pytest.mark.parametrize("fails", [True, False])
 def test_a_session_is_asked_for_our_stream_and_nothing_else(monkeypatch, has_own_graph, fails):
-    asked, levels = [], []
+    asked, levels, weights = [], [], {"w": np.ones(3, np.float32)}
 
     def open_session(graph, options, **more):
         asked.append((graph, options, more))
@@ -138,9 +138,9 @@ def test_a_session_is_asked_for_our_stream_and_nothing_else(monkeypatch, has_own
     monkeypatch.setattr(onnxruntime, "set_default_logger_severity", levels.append)
     if fails:
         with pytest.raises(RuntimeError):
-            cuda._open_session(b"graph", GPU, has_own_graph)
+            cuda._open_session(b"graph", GPU, has_own_graph, weights)
     else:
-        assert cuda._open_session(b"graph", GPU, has_own_graph) == "session"
+        assert cuda._open_session(b"graph", GPU, has_own_graph, weights) == "session"
     ((graph, options, more),) = asked
     ((provider, settings),) = more["providers"]
     assert (graph, provider, more["enable_fallback"]) == (b"graph", CUDA, 0)
@@ -154,7 +154,7 @@ def test_a_session_is_asked_for_our_stream_and_nothing_else(monkeypatch, has_own
 def test_what_runs_step_after_step_has_a_graph_of_its_own(tiny_bundle, monkeypatch):
     opened = {}
 
-    def open_graph(name, graph, contract, gpu, *, origin, has_own_graph):
+    def open_graph(name, graph, contract, gpu, *, origin, has_own_graph, weights):
         opened[name] = (gpu, has_own_graph)
         return name
 

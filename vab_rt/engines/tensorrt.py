@@ -9,12 +9,14 @@ nowhere else.
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+import numpy.typing as npt
 
 from vab_rt.bundle import Bundle
 from vab_rt.contract import GraphContract
@@ -174,9 +176,10 @@ def compile_graph(
 ) -> Compiled:
     """The engine of one graph. Raises BundleError for a graph that the library cannot build."""
     graph, contract = bundle.read_graph(name, precision), bundle.contracts[name]
+    digests = [hashlib.sha256(graph).hexdigest(), *bundle.weights_sha256(name, precision)]
     key = EngineKey(
         graph=name,
-        graph_sha256=hashlib.sha256(graph).hexdigest(),
+        graph_sha256=" ".join(digests),
         library=library.version,
         gpu=library.target,
         precision=precision,
@@ -187,7 +190,9 @@ def compile_graph(
     def build() -> bytes:
         log.info("building the %s engine of %s (%s), once", library.device, name, precision)
         begin = time.perf_counter()
-        engine = build_engine(library, name, graph, contract, max_rows(contract), precision)
+        weights = bundle.read_weights(name, precision)
+        rows = max_rows(contract)
+        engine = build_engine(library, name, graph, contract, rows, precision, weights=weights)
         seconds.append(time.perf_counter() - begin)
         log.info("built in %.0f s, %.1f MB", seconds[0], len(engine) / 1e6)
         return engine
@@ -203,14 +208,19 @@ def build_engine(
     contract: GraphContract,
     max_rows: int,
     precision: str = "fp32",
+    *,
+    weights: Mapping[str, npt.NDArray[Any]] | None = None,
 ) -> bytes:
-    """Compile ONNX to an engine for 1 to `max_rows` rows. Raises BundleError when it cannot be."""
+    """Compile ONNX to an engine for 1 to `max_rows` rows. Raises BundleError when it cannot be.
+
+    weights: what the graph lacks, by name; the engine has them inside.
+    """
     api = library.api
     builder = api.Builder(_logger(api))
     flags = 1 << int(api.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(flags)
     parser = api.OnnxParser(network, _logger(api))
-    if not parser.parse(graph):
+    if not _parse(parser, graph, weights or {}):
         errors = (parser.get_error(i).desc() for i in range(parser.num_errors))
         reasons = "; ".join(" ".join(error.split()) for error in errors)
         raise _cannot_build(library, name, reasons)
@@ -231,6 +241,17 @@ def build_engine(
     if engine is None:
         raise _cannot_build(library, name, "see the lines above")
     return bytes(engine)
+
+
+def _parse(parser: Any, graph: bytes, weights: Mapping[str, npt.NDArray[Any]]) -> bool:
+    """weights are to live until the engine is built."""
+    if not weights:
+        return bool(parser.parse(graph))
+    return (
+        parser.load_model_proto(graph)
+        and all(parser.load_initializer(n, w.ctypes.data, w.nbytes) for n, w in weights.items())
+        and bool(parser.parse_model_proto())
+    )
 
 
 def _let_attention_decompose(api: Any, network: Any) -> None:
