@@ -19,7 +19,7 @@ from vab_rt.torch_file import Arrays, Unreadable
 from vab_rt.weights import READERS, fault_of
 
 LEAST_NUMBERS = 8
-"""What is smaller lies in the graph."""
+"""What is smaller, or has one value throughout as any file may, lies in the graph."""
 
 
 class Referred(NamedTuple):
@@ -86,12 +86,16 @@ def take_out(
     if not places:
         return []
     initializers = model.graph.initializers
+    names = {value.name for value in (*model.graph.inputs, *initializers.values())}
+    names |= {output.name for node in model.graph for output in node.outputs}
     for value in list(initializers.values()):
         array = value.const_value.numpy()
         found = places.get(_print_of(array)) if array.size >= LEAST_NUMBERS else None
         if not found:
             continue
         key, name = found.pop()
+        if name in names:  # of something else
+            continue
         outside = ir.ExternalTensor(
             key, None, None, value.const_value.dtype, shape=value.const_value.shape, name=name
         )
@@ -130,7 +134,7 @@ def _places(referred: Iterable[Referred]) -> dict[bytes, list[tuple[str, str]]]:
 def _tensors(referred: Iterable[Referred]) -> Iterator[tuple[str, str, NDArray]]:
     for file in referred:
         for name, array in file.arrays.items():
-            if array.size >= LEAST_NUMBERS:
+            if array.size >= LEAST_NUMBERS and (array != array.flat[0]).any():
                 yield file.key, name, array
 
 

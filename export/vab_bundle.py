@@ -122,8 +122,10 @@ def build_bundle(
             outside |= {name: dict(graph.weights)} if graph.weights else {}
             yield graph
         for width, name in product(typed, TYPED_GRAPHS):
-            if name not in names or not has_variant(name, width) or name in outside:
-                continue  # a variant of its own would hold them
+            if name not in names or not has_variant(name, width):
+                continue
+            if name in outside or (name in STREAMS and models.coarse.config.kinds):
+                continue  # it would hold what the main one names; probabilities stay float32
             graph = build_variant(name, models.owner(name), folder, width, store, calibration)
             provenance |= graph.measured
             yield graph
@@ -152,6 +154,7 @@ def build_graph(
 ) -> BuiltGraph:
     """Export one graph to `folder`/NAME.onnx and compare it with torch."""
     path = folder / f"{name}.onnx"
+    referred = () if name in BACKBONES else referred  # these are ours, and may be quantised
     module = graph_module(name, checkpoint, store, referred)
     model = onnx_graphs.trace(module, contract_of(checkpoint.config)[name], referred)
     weights = names_by_file(model)

@@ -86,10 +86,10 @@ class SessionEngine:
         *,
         weights: Mapping[str, npt.NDArray[Any]] | None = None,
     ) -> None:
-        self.name = name
+        self.name, self._weights = name, weights or {}  # a session may go on reading them
         options = _session_options(threads)
         try:
-            add_weights(ort, options, weights or {})
+            add_weights(ort, options, self._weights)
             # Its fallback, to the same provider, would print to stdout.
             self._session = ort.InferenceSession(
                 graph,
@@ -147,8 +147,7 @@ def raise_out_of_memory(error: Exception, when: str) -> None:
 
 
 def add_weights(ort: Any, options: Any, weights: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Give a session what its graph lacks. Sessions copy it, in as far as they change its type or
-    layout; the arrays stay with the options."""
+    """Give a session what its graph lacks. The arrays must live as long as the session."""
     if weights:
         values = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
         options.add_external_initializers(list(weights), values)

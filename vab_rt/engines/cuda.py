@@ -91,9 +91,10 @@ class OrtGraph:
         weights: Mapping[str, npt.NDArray[Any]] | None = None,
     ) -> None:
         self.name, self._contract, self._gpu = name, contract, gpu
+        self._weights = weights or {}  # a session may go on reading them
         self._graph_ids = itertools.count() if has_own_graph else itertools.repeat(_NO_GRAPH)
         try:
-            self._session = _open_session(graph, gpu, has_own_graph, weights or {})
+            self._session = _open_session(graph, gpu, has_own_graph, self._weights)
         except Exception as error:  # onnxruntime's own exceptions share no other base
             raise BundleError(
                 f"graph {name} of {origin} cannot be loaded by onnxruntime on {gpu.name} "
