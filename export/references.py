@@ -94,8 +94,9 @@ def take_out(
         if not found:
             continue
         key, name = found.pop()
-        if name in names:  # of something else
+        if name in names - {value.name}:  # of something else
             continue
+        names.add(name)
         outside = ir.ExternalTensor(
             key, None, None, value.const_value.dtype, shape=value.const_value.shape, name=name
         )
