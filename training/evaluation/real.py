@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 
 from training.checkpoint import read_checkpoint
-from training.codecs.recordings import decode_sound
 from training.command import shown
 from training.configs import read_recipe
 from training.datasets.material import Material, gather, model_kinds
@@ -65,6 +64,7 @@ from training.saving import arrays_once
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
 from vab_rt.seeing import kinds_seen
+from vab_rt.sounds import decode_sound
 
 Shares = dict[str, float]
 Row = NDArray[np.float32] | None
