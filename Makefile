@@ -39,7 +39,7 @@ test-all: $(DEV)/installed test-wheel  ## everything; and the runtime as it is i
 
 # On another Python: make test-wheel PYTHON=python3.12 WHEEL=.venv-3.12 DIST=build/dist-3.12
 test-wheel: $(WHEEL)/installed
-	rm -rf $(ELSEWHERE) && mkdir -p $(ELSEWHERE) && cp -R tests $(ELSEWHERE)/tests
+	rm -rf $(ELSEWHERE) && mkdir -p $(ELSEWHERE) && cp -R tests examples $(ELSEWHERE)
 	cd $(ELSEWHERE) && $(CURDIR)/$(WHEEL)/$(BIN)/python -c \
 	  "import vab_rt; assert 'site-packages' in vab_rt.__file__, vab_rt.__file__"
 	cd $(ELSEWHERE) && $(CURDIR)/$(WHEEL)/$(BIN)/python -m pytest -p no:cacheprovider $(SIDE_BY_SIDE) \
