@@ -109,7 +109,7 @@ def test_a_mistake_in_a_recipe_is_named_with_its_file(content, message, tmp_path
 
 
 def test_an_unknown_recipe_lists_the_known_ones():
-    with pytest.raises(OptionError, match="default, vab-dac"):
+    with pytest.raises(OptionError, match="default, real, vab-dac"):
         read_recipe("defualt")
 
 

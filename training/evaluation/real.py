@@ -179,7 +179,7 @@ def given_rows(config: RealConfig) -> Given:
             f"features {config.rows} need the image encoder that sees them, expected --ckpt FILE "
             "with the checkpoint of the model"
         )
-    encoder = read_checkpoint(config.head).visual_parts()["visual_encoder"]
+    encoder = read_checkpoint(config.head).image_encoder()
     with torch.inference_mode():
         logits, feature = torch.from_numpy(rows.logits), torch.from_numpy(rows.feature)
         return Given(rows, table, encoder.features(logits, feature).numpy())
