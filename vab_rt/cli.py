@@ -187,7 +187,7 @@ def generate(
         temperature=temperature,
         top_k=top_k,
         kinds=tuple(kind or ()),
-        library=library,
+        library=None if library is None else str(library),
         library_strength=library_strength,
     )
     _tell_progress(logging.WARNING if quiet or as_json else logging.INFO)

@@ -2,7 +2,7 @@
 
 import difflib
 import numbers
-from pathlib import Path
+import os
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -274,13 +274,17 @@ class GenerateOptions(
     """0 to 2**64 - 1; the same seed and video give the same sound"""
     kinds: tuple[str, ...] = ()
     """what makes the sound, whatever is seen: names that the model knows; one may be a str"""
-    library: str | Path | None = None
+    library: str | None = None
     """a folder of recordings: those that fit are played, in time with what is seen"""
     library_strength: float = 0.5
     """how much of them is kept, 0 to 1"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.library is not None:  # a path is taken as well
+            if not isinstance(self.library, str | os.PathLike):
+                raise OptionError(f"library is {self.library!r}, expected a folder of recordings")
+            msgspec.structs.force_setattr(self, "library", os.fspath(self.library))
         share = number("library_strength", self.library_strength, float, 0, 1, "0 to 1")
         msgspec.structs.force_setattr(self, "library_strength", share)
         if isinstance(self.kinds, str):

@@ -166,6 +166,11 @@ def test_a_model_without_an_encoder_takes_none(pipeline, library, videos):
         pipeline.generate_steps(videos(25), library=library)
 
 
+def test_a_library_that_is_no_path(pipeline, videos):
+    with pytest.raises(OptionError, match="library is 3, expected a folder"):
+        pipeline.generate_steps(videos(25), library=3)
+
+
 @pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan"), "much"])
 def test_a_strength_that_there_is_not(pipeline, videos, strength):
     with pytest.raises(OptionError, match="library_strength is .*, expected .*0 to 1"):

@@ -84,6 +84,7 @@ class DacCodec(nn.Module):
         """The latents."""
         return self.latents(audio)
 
+    @torch.no_grad()
     def fit(self, latents: Tensor) -> Iterator[None]:
         """k-means, level by level, of what each projects."""
         residual = latents.T[None]  # [1, width, N]
