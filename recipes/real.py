@@ -40,6 +40,7 @@ from training.efficientnet import LITE0
 from training.fitting import averaged_weights
 from training.kinds import KindsEncoder, read_table, train_kinds
 from training.motion_training import motion_weights, train_motion
+from training.samples import as_floats
 from training.saving import save_whole
 from training.stage import stage
 from training.visual_encoder import MotionEncoder
@@ -190,7 +191,7 @@ def encoded_pairs(folder: Path, start: Path, pairs: PairClips) -> KindClips:
 
 @torch.inference_mode()
 def encode(pairs: PairClips, first: int, checkpoint: Checkpoint) -> Iterator[Row]:
-    device, reach = distributed.device(), checkpoint.config.motion_reach
+    device = distributed.device()
     codec, images, motion = (
         module.to(device).eval()
         for module in (
@@ -200,10 +201,8 @@ def encode(pairs: PairClips, first: int, checkpoint: Checkpoint) -> Iterator[Row
         )
     )
     for i in range(first, len(pairs)):
-        audio = torch.from_numpy(pairs.audio[i].astype(np.float32) / 32767).to(device)
+        audio = torch.from_numpy(as_floats(pairs.audio[i])).to(device)
         frames = torch.from_numpy(np.array(pairs.frames[i])).to(device)
-        still = (frames[:1].expand(reach, -1, -1, -1), frames[-1:].expand(reach, -1, -1, -1))
-        moves = motion(torch.cat([still[0], frames, still[1]])[None])[0]
         features = np.zeros((pairs.images.shape[1], checkpoint.config.image_dim), np.float16)
         count = int(pairs.shown[i].max()) + 1
         if count:
@@ -211,7 +210,7 @@ def encode(pairs: PairClips, first: int, checkpoint: Checkpoint) -> Iterator[Row
             features[:count] = seen.cpu().numpy()
         arrays = {
             "tokens": codec.encode(audio[None])[0].cpu().numpy().astype(np.int16),
-            "motion": moves.cpu().numpy().astype(np.float16),
+            "motion": motion.of_clip(frames).cpu().numpy().astype(np.float16),
             "images": features,
             "shown": np.array(pairs.shown[i]),
             "heard": np.array(pairs.heard[i]),

@@ -22,15 +22,13 @@ class VisualEncoder(nn.Module):
         self.config, self.images, self.motion = config, images, motion
 
     def forward(self, frames: Tensor, large: Tensor | None = None) -> Tensor:
-        stride, reach = self.config.image_stride, self.config.motion_reach
+        stride = self.config.image_stride
         images = self.images(frames[::stride] if large is None else large).repeat_interleave(
             stride, 0
         )[: len(frames)]
         if self.motion is None:
             return images
-        first, last = frames[:1], frames[-1:]
-        still = (first.expand(reach, -1, -1, -1), frames, last.expand(reach, -1, -1, -1))
-        return torch.cat([images, self.motion(torch.cat(still)[None])[0]], 1)
+        return torch.cat([images, self.motion.of_clip(frames)], 1)
 
 
 def build_visual_encoder(config: ModelConfig) -> VisualEncoder:
@@ -73,6 +71,12 @@ class MotionEncoder(nn.Module):
         x = self.join(x.flatten(1)).relu()  # [B * (L - 4), JOINED]
         x = _with_neighbours(self.out(x), length - 4)  # [B * N, motion_dim]
         return F.normalize(x.unflatten(0, (-1, length - 6)), dim=-1)
+
+    def of_clip(self, frames: Tensor) -> Tensor:
+        """frames uint8 [N, frame_size, frame_size, 3] of a whole clip -> [N, motion_dim]: before
+        the first and after the last one all stands still."""
+        first, last = (end.expand(self.REACH, -1, -1, -1) for end in (frames[:1], frames[-1:]))
+        return self(torch.cat([first, frames, last])[None])[0]
 
     def patches(self, frames: Tensor) -> Tensor:
         """[N, H, W, 3] -> [N, H / PATCH, W / PATCH, 3 * PATCH^2]; a product takes these faster

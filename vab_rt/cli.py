@@ -226,7 +226,6 @@ def _generate(
 ) -> dict[str, Any]:
     """Streams from the video to the file; returns what `--json` tells, but for the total time."""
     from vab_rt.audio import AudioWriter, plan_output
-    from vab_rt.library import told
 
     plan = plan_output(out, video=video, force=force)
     pipeline = load()
@@ -251,7 +250,7 @@ def _generate(
         "model": pipeline.config.name,
         "device": pipeline.device,
         "seed": options.seed,
-        "library": [] if options.library is None else told(pipeline.library(options.library)),
+        "library": [] if options.library is None else pipeline.library(options.library).report(),
         "kinds": {kind: p / seen.total() for kind, p in seen.most_common()},
         "timings_s": {"load": pipeline.load_s, **timings_s, "write": write_s},
     }

@@ -67,6 +67,13 @@ class Library:
     """what has been played, and the nearest license file above it"""
     _read: dict[Path, Recording | None] = field(default_factory=dict)
 
+    def report(self) -> list[dict[str, str | None]]:
+        """What has been played, for `--json`."""
+        return [
+            {"file": str(path), "license_file": None if license is None else str(license)}
+            for path, license in sorted(self.used.items())
+        ]
+
     def decode(
         self,
         window: Window,
@@ -85,7 +92,7 @@ class Library:
         assert own is not None, "a decoding has at least one step"
         named = {kind: 1.0 for kind in options.kinds} or kinds
         given = self.given(window, self.system.render(own)[0], named, options)
-        for more, tokens in self.system.refill(window, given, previous, options):
+        for more, tokens in self.system.decode(window, previous, options, given):
             yield step + 1 + more, tokens
 
     def given(
@@ -280,11 +287,3 @@ def trimmed(samples: Samples, rate_hz: int) -> Samples:
     loud = np.flatnonzero(levels > levels.max() - 45)
     step = rate_hz // 100
     return samples[loud[0] * step : (loud[-1] + 1) * step]
-
-
-def told(library: Library) -> list[dict[str, Any]]:
-    """The files that were used, and their licenses, as a report has them."""
-    return [
-        {"file": str(path), "license_file": None if license is None else str(license)}
-        for path, license in sorted(library.used.items())
-    ]

@@ -4,6 +4,7 @@ from functools import cached_property
 from pathlib import Path
 
 from recipes.ablations.rows import Ablations
+from recipes.encoders import OF_IMAGES
 from training import evaluate, foleyworld
 from training.checkpoint import read_checkpoint
 from training.datasets.clips import TokenisedClips
@@ -18,13 +19,7 @@ from vab_rt.errors import DataError, OptionError
 HELD_OUT_SPLIT = "validation"  # what is chosen by these figures is judged on the test split
 OF_THE_TOKENS = (
     "codec",
-    "image_encoder",
-    "image_size",
-    "visual_dim",
-    "motion_dim",
-    "motion_reach",
-    "motion_size",
-    "kinds",
+    *OF_IMAGES,
     "clip_s",
     "sample_rate_hz",
     "hop_samples",

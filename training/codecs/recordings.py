@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from training import foleyworld
 from training.processes import in_order, in_parallel
+from training.samples import as_int16
 from vab_rt.errors import DataError, MediaError, OutputError
 from vab_rt.sounds import SUFFIXES, decode_sound
 
@@ -141,7 +142,7 @@ def rows_of(samples: NDArray[np.float32], length: int) -> NDArray[np.int16]:
     last = len(samples) - length
     starts = sorted({*range(0, last + 1, length), last})
     rows = np.stack([samples[start : start + length] for start in starts])
-    return np.round(rows * 32767).astype("<i2")
+    return as_int16(rows)
 
 
 def _write_media(folder: Path, media: Path, rate_hz: int, workers: int) -> dict[str, str]:
@@ -177,4 +178,4 @@ def _write_world(folder: Path, seeds: list[int], workers: int) -> dict[str, str]
 
 
 def _scene_sound(seed: int) -> NDArray[np.int16]:
-    return np.round(foleyworld.make_scene(seed).audio() * 32767).astype("<i2")
+    return as_int16(foleyworld.make_scene(seed).audio())

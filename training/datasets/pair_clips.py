@@ -16,6 +16,7 @@ from training.datasets.material import Material
 from training.datasets.pairs import IMAGES, SOUNDING, draw_pair
 from training.datasets.rendered import Clips, frame_times
 from training.datasets.sound_folders import Split
+from training.samples import as_int16
 from vab_rt.config import ModelConfig
 from vab_rt.errors import DataError
 
@@ -92,7 +93,7 @@ def read_pairs(folder: Path) -> PairClips:
 def _pair_row(seed: int, material: Material, config: ModelConfig) -> Row:
     pair = draw_pair(seed, material, config)
     arrays = {
-        "audio": np.round(pair.audio * 32767).astype("<i2"),
+        "audio": as_int16(pair.audio),
         "frames": pair.frames,
         "images": pair.images,
         "shown": pair.shown,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from training import foleyworld
 from training.datasets.growing import Field, Row, grow, read_grown
 from training.processes import in_order
+from training.samples import as_int16
 from vab_rt.config import ModelConfig
 from vab_rt.errors import DataError
 
@@ -83,7 +84,7 @@ def _render_clip(job: tuple[int, ModelConfig]) -> Row:
     seed, config = job
     scene = foleyworld.make_scene(seed)
     times_s = frame_times(config)
-    audio = np.round(scene.audio() * 32767).astype("<i2")
+    audio = as_int16(scene.audio())
     frames = scene.frames(times_s, config.frame_size, config.frame_size)
     captions = [scene.caption(t) for t in times_s]
     return Row({"audio": audio, "frames": frames}, {"classes": scene.classes, "captions": captions})

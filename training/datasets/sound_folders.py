@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.processes import in_order
+from training.samples import as_floats, as_int16
 from training.saving import arrays_once
 from vab_rt.errors import DataError, MediaError
 from vab_rt.sounds import SUFFIXES, decode_sound
@@ -96,12 +97,12 @@ def kept_sounds(path: Path, listed: Sequence[Listed], rate_hz: int, workers: int
         return {
             "used": np.array([one.path in used for one in listed]),
             "lengths": np.array([len(samples) for samples in sounds.samples]),
-            "audio": np.round(np.concatenate(sounds.samples) * 32767).astype("<i2"),
+            "audio": as_int16(np.concatenate(sounds.samples)),
         }
 
     kept = arrays_once(path, make)
     parts = np.split(kept["audio"], np.cumsum(kept["lengths"])[:-1])
-    samples = [part.astype(np.float32) / np.float32(32767) for part in parts]
+    samples = [as_floats(part) for part in parts]
     return Sounds(
         [one for one, is_used in zip(listed, kept["used"], strict=True) if is_used], samples, {}
     )

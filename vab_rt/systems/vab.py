@@ -59,23 +59,22 @@ class Vab:
         return options.steps + (options.fine_steps or 0)
 
     def decode(
-        self, window: Window, previous: Tokens | None, options: TokenOptions
+        self,
+        window: Window,
+        previous: Tokens | None,
+        options: TokenOptions,
+        given: Tokens | None = None,
     ) -> Iterator[tuple[int, Tokens]]:
-        """The tokens [1, K, T] of one window, step by step; on a GPU the last of a stage alone."""
-        seeds = np.array([window.seed(options.seed)], np.uint64)
-        tokens = carry_over(previous, self.codec_config)
-        features = given_kinds(window.features, options.kinds, self.config)
-        return self.decode_tokens(features[None], tokens, seeds, options)
+        """The tokens [1, K, T] of one window, step by step; on a GPU the last of a stage alone.
 
-    def refill(
-        self, window: Window, given: Tokens, previous: Tokens | None, options: TokenOptions
-    ) -> Iterator[tuple[int, Tokens]]:
-        """The same, where tokens [K, T] that are not [MASK] stay as given, but for those that the
-        window shares with the one before."""
-        tokens = carry_over(previous, self.codec_config)
-        tokens = np.where(tokens == self.config.mask_id, given, tokens)
-        features = given_kinds(window.features, options.kinds, self.config)
+        given: tokens [K, T], of which those that are not [MASK] stay, but for those that the window
+        shares with the one before.
+        """
         seeds = np.array([window.seed(options.seed)], np.uint64)
+        tokens = carry_over(previous, self.codec_config)
+        if given is not None:
+            tokens = np.where(tokens == self.config.mask_id, given, tokens)
+        features = given_kinds(window.features, options.kinds, self.config)
         return self.decode_tokens(features[None], tokens, seeds, options)
 
     def likelihood(
