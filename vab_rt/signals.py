@@ -14,13 +14,13 @@ _received: list[int] = []
 def unwound_by_signals() -> Iterator[None]:
     """SIGTERM and SIGHUP raise SystemExit, 128 and their number; those that are ignored, as nohup
     has it, or handled already stay as they are. For the main thread."""
-    _received.clear()
     ours = [number for number in _ENDS if signal.getsignal(number) == signal.SIG_DFL]
     for number in ours:
         signal.signal(number, _end)
     try:
         yield
     finally:
+        _received.clear()
         for number in ours:
             if signal.getsignal(number) is _end:
                 signal.signal(number, signal.SIG_DFL)

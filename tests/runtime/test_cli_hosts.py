@@ -165,6 +165,7 @@ def test_a_signal_that_arrives_in_a_finalizer_is_not_lost(monkeypatch) -> None:
         with pytest.raises(SystemExit) as ended:
             end_if_told()
     assert ended.value.code == 143
+    end_if_told()  # nothing of it is left for whoever runs next in this process
 
 
 def test_nohup_is_respected(generate: Arguments, videos, tmp_path: Path) -> None:
@@ -212,8 +213,8 @@ def test_too_little_memory_is_one_line(videos, tmp_path: Path, megabytes: int) -
         assert list(json.loads(result.stdout)) and result.stderr == ""
         return
     assert list(tmp_path.iterdir()) == []
-    if megabytes > 500 and result.returncode in (-signal.SIGABRT, -signal.SIGSEGV):
-        return  # onnxruntime ran out of it where its C++ cannot tell
+    if megabytes > 500 and result.returncode in (-signal.SIGABRT, -signal.SIGSEGV, 127):
+        return  # onnxruntime, or the loader of its threads (127), ran out where neither can tell
     assert (result.returncode, result.stdout) == (1, ""), result.stderr
     assert result.stderr.startswith("error: memory ran out"), result.stderr
     assert "expected" in result.stderr and result.stderr.count("\n") == 1, result.stderr
