@@ -27,13 +27,21 @@ def mask_tokens(
     random: np.random.Generator,
     mean: float = MASK_MEAN,
     given: int = 0,
+    in_order: float = 0.0,
 ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
     """Each token is masked independently with its clip's ratio -> (masked tokens, which).
 
-    The first `given` codebooks stay as they are.
+    The first `given` codebooks stay as they are. in_order: the share of the clips of which
+    codebooks are masked from the last on, as decoding leaves them: the likeliest tokens first,
+    which the first codebooks have (arXiv:2305.09636, section 3.3).
     """
-    ratios = mask_ratios(random, len(tokens), mean)
-    hidden = random.random(tokens.shape) < ratios[:, None, None]  # [B, K, T]
+    ratios = mask_ratios(random, len(tokens), mean)[:, None]  # [B, 1]
+    if in_order:
+        num_left, codebook = tokens.shape[1] - given, np.arange(tokens.shape[1]) - given
+        known = random.random((len(tokens), 1)) * num_left  # [B, 1]
+        share = (codebook + 1 - known).clip(0, 1)  # [B, K]
+        ratios = np.where(random.random((len(tokens), 1)) < in_order, share, ratios)
+    hidden = random.random(tokens.shape) < ratios[:, :, None]  # [B, K, T]
     hidden[:, :given] = False
     return np.where(hidden, np.int32(mask_id), tokens), hidden
 

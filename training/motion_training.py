@@ -23,6 +23,7 @@ from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
 
 NUM_MELS = 32
+STEPS_PER_FRAME = 2
 WINDOW_HOPS = 2
 FLOOR = 1e-3
 """Of magnitudes: -60 dB of a full-scale sine, below which nothing is heard."""
@@ -48,13 +49,12 @@ class Listener(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.motion = MotionEncoder(config)
-        self.steps = steps_per_frame(config)
-        self.read = nn.Linear(config.motion_dim, self.steps * (NUM_MELS + 1))
+        self.read = nn.Linear(config.motion_dim, STEPS_PER_FRAME * (NUM_MELS + 1))
 
     def forward(self, frames: Tensor) -> Tensor:
         """frames uint8 [B, N + 2 * reach, H, W, 3] -> [B, N * steps, mels + 1], the rise last."""
         heard = self.read(10 * self.motion(frames).float())
-        return heard.unflatten(2, (self.steps, -1)).flatten(1, 2)
+        return heard.unflatten(2, (STEPS_PER_FRAME, -1)).flatten(1, 2)
 
 
 def train_motion(
@@ -107,10 +107,11 @@ def motion_weights(averaged: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 class Spectra:
-    """Log-mel spectra of sound at token steps, and the mean rise of each over the one before."""
+    """Log-mel spectra of sound, STEPS_PER_FRAME in a frame, and the mean rise of each over the one
+    before."""
 
     def __init__(self, config: ModelConfig) -> None:
-        self.hop = config.hop_samples
+        self.hop = steps_of(config)
         self.window = torch.hann_window(WINDOW_HOPS * self.hop)
         self.mels = mel_bands(config.sample_rate_hz, WINDOW_HOPS * self.hop)
 
@@ -174,7 +175,8 @@ def training_crops(
     and after [B, S + 2 * hop]."""
     c, reach = config, config.motion_reach
     count = round(s.crop_s * c.visual_rate_hz)
-    samples = round(c.sample_rate_hz / c.visual_rate_hz)
+    hop = steps_of(c)
+    samples = STEPS_PER_FRAME * hop
     frames, sounds = [], []
     for clip in random.integers(len(clips), size=s.batch):
         first = int(random.integers(c.num_frames - count + 1))
@@ -186,8 +188,8 @@ def training_crops(
             shown = _at_lower_rate(shown, random)
         part = clips.frames[clip][shown]
         frames.append(part[:, :, ::-1] if random.random() < 0.5 else part)
-        span = slice(first * samples, (first + count) * samples + 2 * c.hop_samples)
-        sounds.append(np.pad(clips.audio[clip], c.hop_samples)[span])
+        span = slice(first * samples, (first + count) * samples + 2 * hop)
+        sounds.append(np.pad(clips.audio[clip], hop)[span])
     audio = torch.from_numpy(as_floats(np.stack(sounds)))
     return torch.from_numpy(np.stack([_jittered(part, random) for part in frames])), audio
 
@@ -208,13 +210,13 @@ def _at_lower_rate(shown: NDArray[np.int64], random: np.random.Generator) -> NDA
     return shown[0] + np.minimum(held, times)
 
 
-def steps_per_frame(config: ModelConfig) -> int:
-    """Raises OptionError unless whole token steps go with a frame."""
-    steps = config.token_rate_hz / config.visual_rate_hz
-    if steps < 1 or steps != round(steps):
+def steps_of(config: ModelConfig) -> int:
+    """The samples of a step. Raises OptionError unless whole ones go with a frame."""
+    samples = config.sample_rate_hz / config.visual_rate_hz / STEPS_PER_FRAME
+    if samples < 1 or samples != round(samples):
         raise OptionError(
-            f"model {config.name} has {config.token_rate_hz:g} token steps and "
-            f"{config.visual_rate_hz:g} frames a second, expected whole steps a frame; set "
-            "visual_rate_hz to a divisor of the first, such as 25"
+            f"model {config.name} has {config.sample_rate_hz} samples and "
+            f"{config.visual_rate_hz:g} frames a second, expected {STEPS_PER_FRAME} steps of whole "
+            "samples in a frame; set visual_rate_hz to a divisor of the first, such as 25"
         )
-    return round(steps)
+    return round(samples)

@@ -38,6 +38,7 @@ class PretrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     batch: clips a process and pass; `accumulate` passes make a step. warm_up: below 1 a share of
     the run, else a number of steps, which needs a budget of epochs.
     crop_s: until `crop_share` of the run, batches of as many seconds in clips this long.
+    in_order: the share of clips whose last codebooks are masked first, see `mask_tokens`.
     muon_rate: above 0 the layers' matrices are trained by Muon (torch.optim.Muon), the rest by
     AdamW. precision auto: bfloat16 where the processor computes it faster.
     """
@@ -52,6 +53,7 @@ class PretrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     label_smoothing: float = 0.1
     dropout: float = 0.1
     mask_mean: float = MASK_MEAN
+    in_order: float = 0.0
     mixup: float = 0.5
     roll: float = 0.1
     freeze: float = 0.0
@@ -66,8 +68,9 @@ class PretrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
         for name in ("batch", "accumulate", "validate_every"):
             if getattr(self, name) < 1:
                 raise OptionError(f"pretrain {name} is {getattr(self, name)}, expected at least 1")
-        if not 0 <= self.mask_mean <= 1:
-            raise OptionError(f"pretrain mask_mean is {self.mask_mean}, expected 0 to 1")
+        for name in ("mask_mean", "in_order"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise OptionError(f"pretrain {name} is {getattr(self, name)}, expected 0 to 1")
 
 
 class Masked(msgspec.Struct, frozen=True):
@@ -193,7 +196,9 @@ def training_batch(
     tokens, features = temporal_roll(tokens, features, random, s.roll)
     features = temporal_freeze(features, random, s.freeze)
     conditional = (random.random(count) >= s.visual_dropout).astype(np.float32)
-    masked = mask_tokens(tokens, config.mask_id, random, s.mask_mean, config.given_codebooks)
+    masked = mask_tokens(
+        tokens, config.mask_id, random, s.mask_mean, config.given_codebooks, s.in_order
+    )
     return to_device(tokens, *masked, features, conditional, first_frame)
 
 

@@ -19,7 +19,8 @@ from training.codecs.settings import read_training
 from vab_rt.contract import contract_of
 from vab_rt.errors import OptionError
 
-CONFIG = tiny_config(code_dim=24, num_codebooks=2, codebook_size=16)
+SIZES = {"code_dim": 24, "num_codebooks": 2, "codebook_size": 16}
+CONFIG = tiny_config(**SIZES)
 FLOORS = {"floor": 1e-3, "energy_floor": 2e-4, "masked": 1e-6, "masked_envelope": 1e-4}
 SETTINGS = {
     "encoder_width": 16, "encoder_blocks": 1, "decoder_width": 16, "decoder_blocks": 1, **FLOORS,
@@ -30,13 +31,17 @@ QUICK = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def codec():
+@pytest.fixture(params=[1, 2], ids=["a frame a token", "two"])
+def codec(request):
+    """Tokens of one frame, and of two."""
     torch.manual_seed(0)
-    return build_codec(CONFIG, SETTINGS).eval()
+    config = tiny_config(**SIZES, hop_samples=320 * request.param)
+    codec = build_codec(config, SETTINGS | {"frames_per_token": request.param}).eval()
+    codec.config = config
+    return codec
 
 
-def noises(count: int, samples: int = 8_000) -> torch.Tensor:
+def noises(count: int, samples: int = 8_320) -> torch.Tensor:
     """Of many levels, down to what 16 bits hardly hold, each with a tone of its own."""
     random = torch.Generator().manual_seed(1)
     times = torch.arange(samples) / 16_000
@@ -46,10 +51,11 @@ def noises(count: int, samples: int = 8_000) -> torch.Tensor:
 
 
 def test_it_begins_with_principal_components_and_what_undoes_them(codec):
-    points = codec.points(noises(8)).flatten(0, 1)  # [N, 288]
+    points = codec.points(noises(8)).flatten(0, 1)  # [N, frames * 288]
     list(codec.fit(points))
     latents = codec.latents(noises(8)).flatten(0, 1)  # [N, 24]
     left = points - (latents @ codec.up + codec.mean)
+    assert points.shape[1] == 288 * codec.settings.frames_per_token
     assert left.square().mean() < 0.05 * (points - points.mean(0)).square().mean()
     between = latents.T @ latents / len(latents)
     assert (between - between.diag().diag()).abs().max() < 1e-2 * between.max()
@@ -89,14 +95,17 @@ def test_it_learns_and_a_stopped_run_goes_on(tmp_path):
     saved = weights_after(tmp_path, 3, 8)
     assert saved["step"] == 8
     assert [group.get("share", 1) for group in saved["optimizer"]["param_groups"]] == [1, 0.1]
-    assert saved["codec"]["encoder.3.weight"].abs().max() > 0
+    assert saved["codec"]["encoder.4.weight"].abs().max() > 0
 
 
 def test_its_graph_hears_the_quiet_as_torch_does(codec, tmp_path):
     """Constants of 1e-8 that are added would be left out of a graph."""
     list(codec.fit(codec.points(noises(8)).flatten(0, 1)))
-    save(trace(CodecEncoder(codec), contract_of(CONFIG)["codec_encoder"]), tmp_path / "graph.onnx")
-    audio = noises(6, CONFIG.num_samples)
+    save(
+        trace(CodecEncoder(codec), contract_of(codec.config)["codec_encoder"]),
+        tmp_path / "graph.onnx",
+    )
+    audio = noises(6, codec.config.num_samples)
     audio[:, 16_000:] = 0
     session = ort.InferenceSession(tmp_path / "graph.onnx")
     (found,) = session.run(None, {"audio": audio.numpy()})
@@ -105,9 +114,14 @@ def test_its_graph_hears_the_quiet_as_torch_does(codec, tmp_path):
 
 @pytest.mark.parametrize(
     "changes, named",
-    [({"floor": 1e-4}, "floor is 0.0001"), ({"energy_floor": 1e-4}, "energy_floor is 0.0001")],
+    [
+        ({"floor": 1e-4}, "floor is 0.0001"),  # a graph cannot hold it
+        ({"energy_floor": 1e-4}, "energy_floor is 0.0001"),
+        ({"frames_per_token": 3}, "frames_per_token is 3, expected .*divides hop_samples, 320"),
+        ({"frames_per_token": 2, "encoder_width": 0}, "expected 1, or with an encoder_width"),
+    ],
 )
-def test_floors_that_a_graph_cannot_hold_are_refused(changes, named):
+def test_settings_that_do_not_fit_are_refused(changes, named):
     with pytest.raises(OptionError, match=named):
         build_codec(CONFIG, SETTINGS | changes)
 

@@ -29,6 +29,16 @@ def test_masking_hides_each_token_independently():
     assert hidden[0].mean(1).std() < 0.1  # no codebook is favoured
 
 
+def test_masking_in_order_hides_the_last_codebooks_first():
+    tokens = np.zeros((400, 6, 50), np.int32)
+    _, hidden = mask_tokens(tokens, 100, np.random.default_rng(0), given=2, in_order=1.0)
+    shares = hidden.mean(2)  # [B, K]
+    assert (shares[:, :2] == 0).all() and (shares[:, 5] > 0).mean() > 0.95
+    assert (np.diff(shares[:, 2:], axis=1) >= 0).all()  # a later one as often or oftener
+    assert ((shares > 0) & (shares < 1)).sum(1).max() == 1  # one at a time is known in part
+    assert abs(shares[:, 2:].mean() - 0.5) < 0.05
+
+
 def batch(count=64):
     tokens = np.repeat(np.arange(count, dtype=np.int32), 4 * 100).reshape(count, 4, 100)
     features = np.repeat(np.arange(count, dtype=np.float32), 10 * 3).reshape(count, 10, 3)

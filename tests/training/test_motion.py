@@ -120,9 +120,9 @@ def test_crops_of_a_lower_frame_rate_repeat_frames_and_never_look_ahead(config):
         assert sound.shape == (1, 16_000 + 2 * config.hop_samples)
 
 
-def test_a_rate_that_splits_token_steps_is_refused(tmp_path):
-    odd = tiny_config(**TWO_STREAMS | {"visual_rate_hz": 20.0, "image_stride": 5})
-    with pytest.raises(OptionError, match="50 token steps and 20 frames a second, expected whole"):
+def test_a_rate_that_splits_samples_is_refused(tmp_path):
+    odd = tiny_config(**TWO_STREAMS | {"visual_rate_hz": 15.0, "image_stride": 5})
+    with pytest.raises(OptionError, match="16000 samples and 15 frames a second, expected 2 steps"):
         next(train_motion(tmp_path, clicks(odd, 1), odd, 1.0, 0, MotionSettings()))
 
 

@@ -4,6 +4,9 @@ An encoder sees the bands of some frames before and after, so that codes tell wh
 less of what noise makes of it. Latents begin as the principal components of the bands, codebooks as
 k-means of these, and the decoder as what undoes them: all three then learn together. A fixed matrix
 holds that beginning, since Adam's steps would turn it faster than the networks learn.
+
+A token may say several frames at once: what it takes to tell a sound's kind then fits in a quarter
+of the bits or less, and a model that draws tokens apart has fewer of them to keep in line.
 """
 
 import math
@@ -37,6 +40,7 @@ class LearnedSpectralCodec(SpectralCodec):
 
     def _make_networks(self, config: ModelConfig) -> None:
         s, dim, width = self.settings, config.code_dim, self.settings.decoder_width
+        frames = s.frames_per_token
         if dim > CODE_DIM:
             raise OptionError(
                 f"code_dim is {dim}, expected at most {CODE_DIM}, the bands there are"
@@ -48,13 +52,15 @@ class LearnedSpectralCodec(SpectralCodec):
             nn.Linear(CODE_DIM, s.encoder_width),
             *[ConvNeXtBlock(s.encoder_width, s.expansion) for _ in range(s.encoder_blocks)],
             nn.LayerNorm(s.encoder_width),
-            zeroed(nn.Linear(s.encoder_width, dim)),
+            Together(frames),
+            zeroed(nn.Linear(frames * s.encoder_width, dim)),
         )
-        self.register_buffer("mean", torch.zeros(CODE_DIM))
-        self.register_buffer("down", torch.eye(CODE_DIM, dim))
-        self.register_buffer("up", torch.eye(dim, CODE_DIM))
+        self.register_buffer("mean", torch.zeros(frames * CODE_DIM))
+        self.register_buffer("down", torch.eye(frames * CODE_DIM, dim))
+        self.register_buffer("up", torch.eye(dim, frames * CODE_DIM))
         self.decoder = nn.Sequential(
-            nn.Linear(dim, width),
+            nn.Linear(dim, frames * width),
+            Apart(frames),
             *[ConvNeXtBlock(width, s.expansion) for _ in range(s.decoder_blocks)],
             nn.LayerNorm(width),
         )
@@ -62,6 +68,7 @@ class LearnedSpectralCodec(SpectralCodec):
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
         self.mend = zeroed(nn.Linear(width, CODE_DIM))
+        self.together, self.apart = Together(frames), Apart(frames)
 
     @property
     def seen(self) -> list[int]:
@@ -72,16 +79,23 @@ class LearnedSpectralCodec(SpectralCodec):
         """[B, T, code_dim]"""
         return self._latents(self.points(audio), bfloat16=False)
 
+    def points(self, audio: Tensor) -> Tensor:
+        """[B, T, frames_per_token * CODE_DIM]"""
+        return self.together(super().points(audio))
+
+    def fit_shares(self, points: Tensor) -> Tensor:
+        return self.together(super().fit_shares(self.apart(points))[:, None]).amax(1)
+
     def _latents(self, points: Tensor, bfloat16: bool) -> Tensor:
         with torch.autocast(points.device.type, torch.bfloat16, bfloat16):
-            learned = self.encoder(points / self.weight / 3 + 1)
+            learned = self.encoder(self.apart(points) / self.weight / 3 + 1)
         return (points - self.mean) @ self.down + learned.float()
 
     def spectrum(self, latents: Tensor, bfloat16: bool = False) -> Spectrum:
         with torch.autocast(latents.device.type, torch.bfloat16, bfloat16):
             hidden = self.decoder(latents)
             of_bins, mended = self.head(hidden).float(), self.mend(hidden).float()
-        logs = (latents @ self.up + self.mean) / self.weight + mended
+        logs = self.apart(latents @ self.up + self.mean) / self.weight + mended
         return self._spectrum(logs, of_bins.unflatten(2, (4, self.bins)))
 
     def reconstruct(
@@ -100,7 +114,7 @@ class LearnedSpectralCodec(SpectralCodec):
         quantised, commitment = quantise(self.quantizer, latents, random, dead_below, num_kept)
         spectrum = self.spectrum(quantised, bfloat16)
         losses = self.spectrum_losses(spectrum, audio)
-        _, level, envelope = (points / self.weight).split(
+        _, level, envelope = (self.apart(points) / self.weight).split(
             [FINE_BANDS, LEVEL_BANDS, ENVELOPE_POINTS], -1
         )
         losses["energies"] = power_loss(spectrum.level, level) + power_loss(
@@ -112,7 +126,7 @@ class LearnedSpectralCodec(SpectralCodec):
 
     @torch.no_grad()
     def fit(self, points: Tensor) -> Iterator[None]:
-        """Of points [N, CODE_DIM]: principal components, and codebooks of them."""
+        """Of points [N, frames_per_token * CODE_DIM]: principal components, and their codebooks."""
         random = torch.Generator().manual_seed(0)
         points = points[torch.randperm(len(points), generator=random)[:FITTED_POINTS]]
         self.mean.copy_(points.mean(0))
@@ -123,6 +137,24 @@ class LearnedSpectralCodec(SpectralCodec):
         self.down.copy_(axes / scale)
         self.up.copy_((axes * scale).T)
         yield from fit_codebooks(self.quantizer, centred @ self.down, FITTING_ROUNDS)
+
+
+class Together(nn.Module):
+    """Of frames [..., frames, width] -> of tokens [..., T, frames / T * width]."""
+
+    def __init__(self, frames: int) -> None:
+        super().__init__()
+        self.frames = frames
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.unflatten(-2, (-1, self.frames)).flatten(-2)
+
+
+class Apart(Together):
+    """And back."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.frames, -1)).flatten(-3, -2)
 
 
 def power_loss(log_magnitude: Tensor, target: Tensor) -> Tensor:

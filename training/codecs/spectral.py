@@ -43,9 +43,10 @@ class SpectralSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     least_codebooks: the decoder also learns to do with this many of the codebooks and no more, as a
     coarse model has them; 0: it always has all.
     encoder_width: of the network that learns the latents (`learned.py`); 0: nothing is learned but
-    codebooks. floor: of STFT magnitudes, 20 times the RMS of noise that has it; energy_floor: of
-    the RMS of an envelope's points. masked, masked_envelope: of the power of the loudest, what lies
-    below is not heard. Recordings need far lower ones than FoleyWorld.
+    codebooks. frames_per_token: how many frames one code of learned latents says at once.
+    floor: of STFT magnitudes, 20 times the RMS of noise that has it; energy_floor: of the RMS of an
+    envelope's points. masked, masked_envelope: of the power of the loudest, what lies below is not
+    heard. Recordings need far lower ones than FoleyWorld.
     """
 
     n_fft: int = 960
@@ -55,6 +56,7 @@ class SpectralSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     least_codebooks: int = 0
     encoder_width: int = 0
     encoder_blocks: int = 2
+    frames_per_token: int = 1
     floor: float = 0.02
     energy_floor: float = 0.002
     masked: float = 1e-4
@@ -91,14 +93,14 @@ class SpectralCodec(nn.Module):
     def __init__(self, config: ModelConfig, settings: SpectralSettings) -> None:
         super().__init__()
         s = self.settings = settings
-        self.hop, self.bins = config.hop_samples, s.n_fft // 2 + 1
+        self.hop, self.bins = frame_hop(config, s), s.n_fft // 2 + 1
         self.least_codebooks = s.least_codebooks or config.num_codebooks
         if not 1 <= self.least_codebooks <= config.num_codebooks:
             raise OptionError(
                 f"least_codebooks is {s.least_codebooks}, expected 0 (all) to "
                 f"{config.num_codebooks}, the codec's"
             )
-        self.transform = Transform(s.n_fft, config.hop_samples)
+        self.transform = Transform(s.n_fft, self.hop)
         self._make_networks(config)
         fine, level = fine_bands(self.bins), level_bands(self.bins)
         self.register_buffer("fine", fine / fine.sum(0), persistent=False)  # [bins, FINE_BANDS]
@@ -333,6 +335,17 @@ class SpectralCodec(nn.Module):
         moves = (logs[1:] - logs[:-1]).abs().amax(1) > MOVES
         moves = F.pad(moves, (1, 0)) | F.pad(moves, (0, 1))
         return torch.where(heard & moves, 1.0, torch.where(heard, 0.15, 0.05))
+
+
+def frame_hop(config: ModelConfig, settings: SpectralSettings) -> int:
+    """Samples from frame to frame. Raises OptionError."""
+    frames, learned = settings.frames_per_token, settings.encoder_width > 0
+    if frames < 1 or config.hop_samples % frames or (frames > 1 and not learned):
+        raise OptionError(
+            f"frames_per_token is {frames}, expected 1, or with an encoder_width a number that "
+            f"divides hop_samples, {config.hop_samples}"
+        )
+    return config.hop_samples // frames
 
 
 def masked(power: Tensor, floor: float, share: float) -> Tensor:
