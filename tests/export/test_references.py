@@ -10,7 +10,8 @@ import numpy as np
 from checkpoints import tiny_checkpoint, tiny_config
 from safetensors.torch import save_file
 
-from export.build_engines import main
+from export.build_engines import build_graphs, main
+from export.options import parse_arguments
 from export.references import own_references, reference_to
 from export.vab_bundle import build_graph
 from export.verify import fixed_inputs, run_torch
@@ -102,7 +103,7 @@ def test_a_file_that_is_not_of_the_model_is_refused(tmp_path, capsys, name, cont
 
 
 @pytest.mark.slow
-def test_efficientnet_is_named_and_not_stored(tmp_path):
+def test_efficientnet_is_named_and_not_stored_unless_asked_for(tmp_path):
     kinds = tuple(f"kind {number}" for number in range(70))
     checkpoint = make_checkpoint(
         tmp_path, image_encoder="efficientnet-lite0", image_size=224, kinds=kinds, visual_dim=80
@@ -119,3 +120,6 @@ def test_efficientnet_is_named_and_not_stored(tmp_path):
     inputs = fixed_inputs("visual_encoder", config, batch=1)
     found = run_graph(tmp_path, "visual_encoder", config, weights, inputs)
     assert np.allclose(found, run_torch(checkpoint.image_encoder(), inputs), atol=1e-4)
+    words = [str(checkpoint.path), "--weights-inside", "--store", "fp16"]
+    inside = next(build_graphs(*parse_arguments(words), tmp_path / "inside"))
+    assert inside.name == "visual_encoder" and not inside.weights and inside.size_bytes > 6e6
