@@ -13,7 +13,7 @@ DIST := dist
 # What the wheel is built from, and where the tests of the runtime run against it: a folder from
 # which the checkout cannot be imported.
 BUILD := pyproject.toml CMakeLists.txt $(shell find kernels -name '*.[ch]pp')
-SOURCES := $(BUILD) README.md LICENSE $(shell find vab_rt -type f -not -name '*.py[co]' -not -name '*.so')
+SOURCES := $(BUILD) README.md LICENSE ATTRIBUTION.md $(shell find vab_rt -type f -not -name '*.py[co]' -not -name '*.so')
 ELSEWHERE := build/wheel-tests
 RUNTIME_TESTS := tests/runtime tests/gpu
 

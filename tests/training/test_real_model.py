@@ -8,8 +8,9 @@ from training.evaluation.evaluator import EvalConfig
 from training.evaluation.kind_ear import KEPT, load_ear, told_share
 from training.evaluation.models import open_any_model
 
-SLACK = 0.1
-"""Two of twenty: machines round differently, and a model draws other tokens then."""
+SLACK = 0.25
+"""Five of twenty: machines round differently, and a model draws other tokens then. By chance it would
+be a third of one."""
 
 
 @pytest.mark.skipif(
