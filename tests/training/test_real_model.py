@@ -9,8 +9,7 @@ from training.evaluation.kind_ear import KEPT, load_ear, told_share
 from training.evaluation.models import open_any_model
 
 SLACK = 0.25
-"""Five of twenty: machines round differently, and a model draws other tokens then. By chance it would
-be a third of one."""
+"""Five of twenty: machines round differently, and a model draws other tokens then."""
 
 
 @pytest.mark.skipif(
