@@ -56,6 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
         write_card(open_bundle(None).folder, shipped_card(figures))
         if "real" in figures:
             write_whole(KINDS, document(figures["real"]).encode())
+            write_card(open_bundle("real").folder, real_card(figures))
     print(block(figures), end="")
 
 
@@ -82,6 +83,13 @@ def taken(name: str, path: Path) -> dict[str, Any]:
 def shipped_card(figures: dict[str, Any]) -> str:
     evaluations = {t: figures[n]["result"] for n, t in ON_THE_CARD.items() if n in figures}
     return card_of(open_bundle(None).manifest, evaluations)
+
+
+def real_card(figures: dict[str, Any]) -> str:
+    """KINDS has what is left out here."""
+    left_out = ("by_kind", "probe")
+    result = {k: v for k, v in figures["real"]["result"].items() if k not in left_out}
+    return card_of(open_bundle("real").manifest, {"real": result})
 
 
 def block(figures: dict[str, Any]) -> str:

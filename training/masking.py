@@ -31,9 +31,9 @@ def mask_tokens(
 ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
     """Each token is masked independently with its clip's ratio -> (masked tokens, which).
 
-    The first `given` codebooks stay as they are. in_order: the share of the clips of which
-    codebooks are masked from the last on, as decoding leaves them: the likeliest tokens first,
-    which the first codebooks have (arXiv:2305.09636, section 3.3).
+    The first `given` codebooks stay as they are. in_order: this share of the clips has its last
+    codebooks masked and its first known instead, as decoding leaves them, which fills the first
+    codebooks first (as SoundStorm does, arXiv:2305.09636).
     """
     ratios = mask_ratios(random, len(tokens), mean)[:, None]  # [B, 1]
     if in_order:

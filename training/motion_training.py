@@ -111,7 +111,7 @@ class Spectra:
     before."""
 
     def __init__(self, config: ModelConfig) -> None:
-        self.hop = steps_of(config)
+        self.hop = step_samples(config)
         self.window = torch.hann_window(WINDOW_HOPS * self.hop)
         self.mels = mel_bands(config.sample_rate_hz, WINDOW_HOPS * self.hop)
 
@@ -175,7 +175,7 @@ def training_crops(
     and after [B, S + 2 * hop]."""
     c, reach = config, config.motion_reach
     count = round(s.crop_s * c.visual_rate_hz)
-    hop = steps_of(c)
+    hop = step_samples(c)
     samples = STEPS_PER_FRAME * hop
     frames, sounds = [], []
     for clip in random.integers(len(clips), size=s.batch):
@@ -210,13 +210,13 @@ def _at_lower_rate(shown: NDArray[np.int64], random: np.random.Generator) -> NDA
     return shown[0] + np.minimum(held, times)
 
 
-def steps_of(config: ModelConfig) -> int:
+def step_samples(config: ModelConfig) -> int:
     """The samples of a step. Raises OptionError unless whole ones go with a frame."""
     samples = config.sample_rate_hz / config.visual_rate_hz / STEPS_PER_FRAME
     if samples < 1 or samples != round(samples):
         raise OptionError(
             f"model {config.name} has {config.sample_rate_hz} samples and "
             f"{config.visual_rate_hz:g} frames a second, expected {STEPS_PER_FRAME} steps of whole "
-            "samples in a frame; set visual_rate_hz to a divisor of the first, such as 25"
+            "samples in a frame; set visual_rate_hz so that twice it divides the first, such as 25"
         )
     return round(samples)

@@ -9,7 +9,17 @@ import pytest
 pytest.importorskip("torch", reason="the bench needs PyTorch: pip install '.[dev]'")
 
 from bench import figures as command
-from bench.figures import COMMANDS, FIGURES, KINDS, README, block, read_figures, shipped_card, taken
+from bench.figures import (
+    COMMANDS,
+    FIGURES,
+    KINDS,
+    README,
+    block,
+    read_figures,
+    real_card,
+    shipped_card,
+    taken,
+)
 from training import documents
 from training.evaluation.kinds_document import document
 from vab_rt.bundle import open_bundle
@@ -47,6 +57,7 @@ def test_the_document_of_kinds_says_what_the_file_of_figures_says():
     if "real" not in read_figures():
         pytest.skip("docs/figures.json has no figures of a model of real kinds yet")
     assert KINDS.read_text() == document(read_figures()["real"])
+    assert (open_bundle("real").folder / CARD).read_text() == real_card(read_figures())
 
 
 def test_every_entry_says_how_it_was_taken():
@@ -73,6 +84,7 @@ def test_a_new_result_is_written_everywhere(tmp_path, monkeypatch, capsys):
     figures.write_text(FIGURES.read_text())
     monkeypatch.setattr(command, "README", readme)
     monkeypatch.setattr(command, "FIGURES", figures)
+    monkeypatch.setattr(command, "KINDS", tmp_path / "KINDS.md")
     cards = []
     monkeypatch.setattr(command, "write_card", lambda folder, text: cards.append(text))
     command.main(["--generation", str(printed), "--write"])

@@ -137,7 +137,7 @@ def test_the_document_has_every_kind_and_says_what_is_not_known(figures):
     text = document({"command": "evaluate real", "date": "2026-11-29", "result": result})
     for kind in ("hiss", "hum", "tick"):
         assert f"\n| {kind} |" in text
-    assert "known by name alone (`--kind`): hum." in text
+    assert "Tested by name alone (`--kind`), as there was no picture of it: hum." in text
     assert "Learned and never tested, as no recording could be held out: wolf." in text
     assert "| the true sound | 100 %" in text
 

@@ -6,7 +6,7 @@ k-means of these, and the decoder as what undoes them: all three then learn toge
 holds that beginning, since Adam's steps would turn it faster than the networks learn.
 
 A token may say several frames at once: what it takes to tell a sound's kind then fits in a quarter
-of the bits or less, and a model that draws tokens apart has fewer of them to keep in line.
+of the bits or less, and a model that draws tokens independently has fewer that must agree.
 """
 
 import math
@@ -41,9 +41,9 @@ class LearnedSpectralCodec(SpectralCodec):
     def _make_networks(self, config: ModelConfig) -> None:
         s, dim, width = self.settings, config.code_dim, self.settings.decoder_width
         frames = s.frames_per_token
-        if dim > CODE_DIM:
+        if dim > frames * CODE_DIM:
             raise OptionError(
-                f"code_dim is {dim}, expected at most {CODE_DIM}, the bands there are"
+                f"code_dim is {dim}, expected at most {frames * CODE_DIM}, the bands there are"
             )
         self.quantizer = ResidualVectorQuantizer(
             dimension=dim, n_q=config.num_codebooks, bins=config.codebook_size

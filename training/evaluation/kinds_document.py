@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from training.evaluation.real_figures import SURE
+from training.evaluation.yamnet import LIKELY_MADE, LIKELY_TRUE
+
 FEW = 8
 WEAK = 0.5
 SEEN_BY = {
@@ -23,12 +26,20 @@ def document(entry: dict[str, Any]) -> str:
     """Of an entry of docs/figures.json: the result of `evaluate real`, its command and date."""
     result = entry["result"]
     probe = result["probe"]
+    tested = {kind: row for kind, row in result["by_kind"].items() if "clips" in row}
+    ways = "; ".join(seen_by(way, tested) for way in SEEN_BY)
     text = f"""\
 Model {result["model"]}, {entry["date"]}. Each kind that has recordings to test with has
-{result["per_kind"]} clips: pictures and recordings that no training has seen. Right in kind: the
-likeliest kind of a linear probe on YAMNet's scores, trained on recordings alone, is that of the
-clip. The probe itself knows {percent(probe, "right_kind")} of
-{probe["clips"]} recordings that it has not heard, so no
+{result["per_kind"]} clips, of recordings that no training has heard. What is seen: {ways}.
+Features are of ImageNet's own pictures, which the image encoder may have been trained on; a name
+is given, as `--kind` gives it.
+
+Right in kind: the likeliest kind of a linear probe on YAMNet's scores, trained on recordings
+alone, is that of the clip. Where sure: of clips whose likeliest kind, by what is seen, has a
+probability above {SURE:g}. Heard alike: one of the {LIKELY_TRUE} likeliest of YAMNet's classes for
+the true sound, but for general ones such as "Sound", is among the {LIKELY_MADE} likeliest here.
+Onset F1: within 100 ms, of clips of things that strike. The probe itself knows
+{percent(probe, "right_kind")} of {probe["clips"]} recordings that it has not heard, so no
 column can be expected to reach 100 %."""
     parts = (
         "# What the model knows",
@@ -36,7 +47,7 @@ column can be expected to reach 100 %."""
         text,
         "\n".join(overall(result)),
         "## Kind by kind",
-        "Where codec or probe lose a kind already, the model cannot win it; compare the columns.",
+        "A kind that the true sound or the codec loses already says little of the model.",
         "\n".join(table(result["by_kind"])),
         "## What it does not know",
         "\n".join(f"- {line}" for line in unknown(result)),
@@ -72,22 +83,29 @@ def overall(result: dict) -> list[str]:
 def table(by_kind: dict) -> list[str]:
     columns = (
         *("kind", "right in kind", "else heard as", "true sound", "codec", "retrieved"),
-        *("recordings", "pictures", "tested with"),
+        *("seen right", "files", "pictures", "tested with"),
     )
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for kind, row in by_kind.items():
         if "clips" not in row:
             continue
         bounds = (percent(row, name) for name in ("ground_truth", "reconstruction", "retrieved"))
-        taken_for = plain(row.get("taken_for", ""))
         counts = (f"{row['recordings']}", f"{row['pictures']}", SEEN_BY[row["seen_by"]])
-        cells = (plain(kind), percent(row, "right_kind"), taken_for, *bounds, *counts)
+        cells = (
+            *(kind, percent(row, "right_kind"), row.get("taken_for", ""), *bounds),
+            *(percent(row, "seen_right"), *counts),
+        )
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
-def plain(kind: str) -> str:
-    return kind.replace("_", " ")
+def seen_by(way: str, tested: dict) -> str:
+    rows = [row for row in tested.values() if row["seen_by"] == way]
+    clips = sum(row["clips"] for row in rows)
+    if not clips:
+        return f"{SEEN_BY[way]}, none"
+    right = sum(row["right_kind"] * row["clips"] for row in rows) / clips
+    return f"{SEEN_BY[way]} for {len(rows)} kinds, of which {100 * right:.0f} % are right in kind"
 
 
 def unknown(result: dict) -> list[str]:
@@ -98,19 +116,20 @@ def unknown(result: dict) -> list[str]:
     weak = [kind for kind, row in tested.items() if row["right_kind"] < WEAK]
     named = [kind for kind, row in tested.items() if row["seen_by"] == "name"]
     few = [kind for kind, row in by_kind.items() if row["recordings"] < FEW]
-    blind = [kind for kind, row in by_kind.items() if not row["pictures"]]
+    named_only = {*named, *untested}
+    blind = [k for k, row in by_kind.items() if not row["pictures"] and k not in named_only]
+    missed = [kind for kind, row in tested.items() if row["seen_right"] == 0]
     sentences = {
         "Right in fewer than half of the clips": weak,
-        f"Fewer than {FEW} recordings in all, so it has little to vary": few,
+        f"Fewer than {FEW} files of sound in all, so it has little to vary": few,
         "Learned and never tested, as no recording could be held out": untested,
         "No picture was there to train or test with, so seeing rests on ImageNet's classes": blind,
-        "Never recognised in a video, known by name alone (`--kind`)": named,
+        "Tested by name alone (`--kind`), as there was no picture of it": named,
+        "Recognised in none of its clips": missed,
     }
-    lines = [
-        f"{what}: {', '.join(map(plain, kinds))}." for what, kinds in sentences.items() if kinds
-    ]
+    lines = [f"{what}: {', '.join(kinds)}." for what, kinds in sentences.items() if kinds]
     return [
         *lines,
         "People: no speech, no song, no laughter; its image encoder has no person.",
-        "Whatever has no row above gets quiet ambience, or the nearest kind that is known.",
+        "What is none of its kinds gets quiet ambience, or the sound of the nearest kind.",
     ]
