@@ -20,10 +20,10 @@ def unwound_by_signals() -> Iterator[None]:
     try:
         yield
     finally:
-        _received.clear()
         for number in ours:
             if signal.getsignal(number) is _end:
                 signal.signal(number, signal.SIG_DFL)
+        _received.clear()
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -7,10 +7,8 @@ import numpy as np
 import pytest
 
 import vab_rt
-from vab_rt.bundle import shipped_models
 from vab_rt.errors import OptionError
 
-pytestmark = pytest.mark.skipif("real" not in shipped_models(), reason="it is not shipped yet")
 SIZE = 96
 
 

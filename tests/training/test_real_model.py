@@ -5,16 +5,13 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch")
 
 from training.evaluation.evaluator import EvalConfig
-from training.evaluation.kind_ear import KEPT, load_ear, told_share
+from training.evaluation.kind_ear import load_ear, told_share
 from training.evaluation.models import open_any_model
 
 SLACK = 0.25
 """Five of twenty: machines round differently, and a model draws other tokens then."""
 
 
-@pytest.mark.skipif(
-    not KEPT.is_file(), reason="no ear yet: python -m training.evaluate kinds --sounds DIR"
-)
 def test_what_it_is_told_is_what_is_heard():
     ear, pipeline = load_ear(), open_any_model(EvalConfig(bundle="real")).pipeline
     assert set(ear.told) <= set(pipeline.config.kind_names)

@@ -45,6 +45,7 @@ class LearnedSpectralCodec(SpectralCodec):
             raise OptionError(
                 f"code_dim is {dim}, expected at most {frames * CODE_DIM}, the bands there are"
             )
+        self.together, self.apart = Together(frames), Apart(frames)
         self.quantizer = ResidualVectorQuantizer(
             dimension=dim, n_q=config.num_codebooks, bins=config.codebook_size
         )
@@ -52,7 +53,7 @@ class LearnedSpectralCodec(SpectralCodec):
             nn.Linear(CODE_DIM, s.encoder_width),
             *[ConvNeXtBlock(s.encoder_width, s.expansion) for _ in range(s.encoder_blocks)],
             nn.LayerNorm(s.encoder_width),
-            Together(frames),
+            self.together,
             zeroed(nn.Linear(frames * s.encoder_width, dim)),
         )
         self.register_buffer("mean", torch.zeros(frames * CODE_DIM))
@@ -60,7 +61,7 @@ class LearnedSpectralCodec(SpectralCodec):
         self.register_buffer("up", torch.eye(dim, frames * CODE_DIM))
         self.decoder = nn.Sequential(
             nn.Linear(dim, frames * width),
-            Apart(frames),
+            self.apart,
             *[ConvNeXtBlock(width, s.expansion) for _ in range(s.decoder_blocks)],
             nn.LayerNorm(width),
         )
@@ -68,7 +69,6 @@ class LearnedSpectralCodec(SpectralCodec):
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
         self.mend = zeroed(nn.Linear(width, CODE_DIM))
-        self.together, self.apart = Together(frames), Apart(frames)
 
     @property
     def seen(self) -> list[int]:

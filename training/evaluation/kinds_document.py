@@ -48,9 +48,9 @@ column can be expected to reach 100 %."""
         "\n".join(overall(result)),
         "## Kind by kind",
         "A kind that the true sound or the codec loses already says little of the model.",
-        "\n".join(table(result["by_kind"])),
+        "\n".join(table(tested)),
         "## What it does not know",
-        "\n".join(f"- {line}" for line in unknown(result)),
+        "\n".join(f"- {line}" for line in unknown(result["by_kind"], tested)),
         "![spectrograms](kinds.png)",
     )
     return "\n\n".join(parts) + "\n"
@@ -80,15 +80,13 @@ def overall(result: dict) -> list[str]:
     return lines
 
 
-def table(by_kind: dict) -> list[str]:
+def table(tested: dict) -> list[str]:
     columns = (
         *("kind", "right in kind", "else heard as", "true sound", "codec", "retrieved"),
         *("seen right", "files", "pictures", "tested with"),
     )
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for kind, row in by_kind.items():
-        if "clips" not in row:
-            continue
+    for kind, row in tested.items():
         bounds = (percent(row, name) for name in ("ground_truth", "reconstruction", "retrieved"))
         counts = (f"{row['recordings']}", f"{row['pictures']}", SEEN_BY[row["seen_by"]])
         cells = (
@@ -108,10 +106,8 @@ def seen_by(way: str, tested: dict) -> str:
     return f"{SEEN_BY[way]} for {len(rows)} kinds, of which {100 * right:.0f} % are right in kind"
 
 
-def unknown(result: dict) -> list[str]:
+def unknown(by_kind: dict, tested: dict) -> list[str]:
     """Sentences, each with the kinds that it is true of."""
-    by_kind = result["by_kind"]
-    tested = {kind: row for kind, row in by_kind.items() if "clips" in row}
     untested = [kind for kind in by_kind if kind not in tested]
     weak = [kind for kind, row in tested.items() if row["right_kind"] < WEAK]
     named = [kind for kind, row in tested.items() if row["seen_by"] == "name"]
