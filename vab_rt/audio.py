@@ -50,6 +50,10 @@ class Audio(msgspec.Struct, frozen=True, eq=False):
     """[S]; full scale is -1 to 1"""
     sample_rate_hz: int
     """samples a second"""
+    seed: int | None = None
+    """that it was made with; None of sound from elsewhere"""
+    score: float | None = None
+    """how well it fits the video, where that was measured: nats a token, more is better"""
 
     def __post_init__(self) -> None:
         _check_shape(self.samples)
