@@ -67,7 +67,7 @@ def test_tokens_alone_are_those_in_a_batch_of_four(model):
 
 def test_same_seed_same_bytes_in_another_process(clip, tmp_path):
     for name in ("a.wav", "b.wav"):
-        call = [sys.executable, "-m", "vab_rt.cli", "generate", str(clip), str(tmp_path / name)]
+        call = [sys.executable, "-m", "vab_rt", "generate", str(clip), str(tmp_path / name)]
         flags = ["--seed", "5", "--steps", "2", "--duration", "2", "--json"]
         done = subprocess.run(call + flags, capture_output=True, text=True, check=True)
         assert json.loads(done.stdout.splitlines()[-1])["seed"] == 5

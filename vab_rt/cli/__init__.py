@@ -1,0 +1,78 @@
+"""The command line: thin over the API; only this package prints or exits."""
+
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+
+from vab_rt.cli import generate, models
+from vab_rt.cli.console import print_error, print_line, print_warning
+from vab_rt.errors import MediaWarning, VabError, is_out_of_memory
+from vab_rt.signals import unwound_by_signals
+from vab_rt.streams import tolerant_streams
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (generate.generate, models.kinds, models.info, models.doctor):
+    app.command()(command)
+
+
+def main() -> None:
+    """The entry point: exit codes 0, 1 (an error, one line), 2 (usage), 130 (interrupted), 129 and
+    143 (hung up, terminated)."""
+    warnings.showwarning = print_warning
+    warnings.simplefilter("always", MediaWarning)
+    with tolerant_streams() as stdout, unwound_by_signals():
+        status = _run()
+        stdout.flush()
+        # A reader that has left, as `| head` does, wants no more; what it was told is no failure.
+        if stdout.error is not None and not isinstance(stdout.error, BrokenPipeError):
+            print_error(
+                f"error: standard output cannot be written ({stdout.error.strerror}), expected "
+                "room for it; the command is finished, but for what it prints: send that elsewhere"
+            )
+            status = status or 1
+    sys.exit(status)
+
+
+def _run() -> int | str | None:
+    """The exit status of the command, whose errors are printed."""
+    try:
+        app()
+    except SystemExit as stop:
+        return stop.code
+    except KeyboardInterrupt:
+        return 130
+    except VabError as error:
+        print_error(f"error: {error}")
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        print_error(
+            "error: memory ran out, expected about 400 MB for the default model; close other "
+            "programs, or raise the limit that ulimit -v shows"
+        )
+    return 1
+
+
+def _tell_version(is_asked: bool) -> None:
+    if is_asked:
+        import vab_rt
+
+        print_line(f"vab-rt {vab_rt.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def vab_rt_command(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Sound for silent video, on your own machine."""

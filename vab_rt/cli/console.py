@@ -1,0 +1,63 @@
+"""What the command line prints: lines, progress, and what the library logs."""
+
+import logging
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vab_rt.streams import harmless
+
+if TYPE_CHECKING:
+    from vab_rt.pipeline import Step
+
+
+def print_line(line: str) -> None:
+    """Shows a name that the terminal cannot show with replacement characters."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(readable(line).encode(encoding, "replace").decode(encoding))
+
+
+def readable(name: str | Path) -> str:
+    """A name as text: bytes in it that are no characters become U+FFFD."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", str(name))
+
+
+class _ErrorLines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        begin = "warning: " if record.levelno >= logging.WARNING else ""
+        print_error(begin + record.getMessage())
+
+
+def tell_progress(level: int) -> None:
+    """What the library logs, such as that it builds an engine, goes to stderr."""
+    log = logging.getLogger("vab_rt")
+    log.setLevel(level)
+    log.handlers = [_ErrorLines()]
+
+
+def print_error(line: str) -> None:
+    print(harmless(" ".join(line.splitlines())), file=sys.stderr)
+
+
+def print_warning(message: Warning | str, *details: Any, **more: Any) -> None:
+    print_error(f"warning: {message}")
+
+
+def with_progress(steps: "Iterator[Step]", *, quiet: bool) -> "Iterator[Step]":
+    """The same steps; on a terminal a bar shows how far they are."""
+    if quiet or not sys.stderr.isatty():
+        yield from steps
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("reading", total=None)
+        for step in steps:
+            num_windows = step.num_windows
+            total = None if num_windows is None else num_windows * step.num_steps
+            done = step.window * step.num_steps + step.step + 1
+            progress.update(task, description="sound", completed=done, total=total)
+            yield step

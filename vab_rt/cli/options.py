@@ -1,0 +1,65 @@
+"""Options that several commands have, with their help."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vab_rt.config import GenerateOptions
+
+DEFAULTS = GenerateOptions()
+_MODEL = "Folder of a bundle, name of a shipped model, or hf:ORG/NAME@REVISION on a hub."
+_SHIPPED = "the shipped one"
+_OWN = "the model's own"
+
+VideoIn = Annotated[
+    Path,  # checked by us, with an error that says more
+    typer.Argument(metavar="IN", help="The silent video.", readable=False),
+]
+ModelArgument = Annotated[str | None, typer.Argument(help=_MODEL, show_default=_SHIPPED)]
+Model = Annotated[
+    str | None,
+    typer.Option(metavar="NAME|DIR|hf:NAME", help=_MODEL, show_default=_SHIPPED),
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Of a hub, only what was fetched before.")]
+Seed = Annotated[int, typer.Option(help="The same seed and video give the same sound.")]
+Steps = Annotated[
+    int | None, typer.Option(help="Decoding steps: more is slower.", show_default=_OWN)
+]
+FineSteps = Annotated[
+    int | None,
+    typer.Option(help="Steps of a coarse-to-fine system's second stage.", show_default=_OWN),
+]
+Guidance = Annotated[
+    float | None,
+    typer.Option(help="How closely to follow what is seen; 1 is off.", show_default=_OWN),
+]
+MaskTemperature = Annotated[
+    float | None, typer.Option(help="Variety in the order of decoding.", show_default=_OWN)
+]
+Temperature = Annotated[float | None, typer.Option(help="Variety of the sound.", show_default=_OWN)]
+TopK = Annotated[
+    int | None,
+    typer.Option(help="Candidates for each token; 0 keeps all.", show_default=_OWN),
+]
+Kind = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="What makes the sound, whatever is seen; as often as wanted. vab-rt kinds lists them.",
+        show_default="what is seen",
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="auto, cpu, cuda, tensorrt or tensorrt-rtx (cuda:1: the second GPU); "
+        "never another than asked for."
+    ),
+]
+JsonLine = Annotated[
+    bool, typer.Option("--json", help="The last line of output is one JSON object.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors and warnings only.")]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Replace OUT if it exists.")]
