@@ -1,7 +1,7 @@
 """Video in, sound out: read frames, encode frames, decode, render, return."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -120,18 +120,35 @@ class Pipeline:
     def _steps(
         self, video: Video, options: GenerateOptions, library: Library | None
     ) -> Iterator[Step]:
+        clock = Stopwatch(*STAGES, *self.system.stages)
+        windows = self._windows(video, clock)
+        yield from self._decoded(windows, video, options, library, clock)
+
+    def _windows(self, video: Video, clock: Stopwatch) -> Iterator[Window]:
+        """What the model sees of a video, window by window."""
         c, system = self.config, self.system
-        decoding, rendering = system.stages
-        clock, num_steps = Stopwatch(*STAGES, decoding, rendering), system.num_steps(options)
-        num_steps *= 1 if library is None else 2
         seen_s = min(SEEN_S, c.clip_s / 2)
         with clock.time("decode_video"):
             lead_s = video.lead_s(seen_s)
         frames = clock.each("decode_video", video.frames(c, seen_s))
         stream = clock.each("visual", see_all(frames, system.see))
+        yield from cut_windows(stream, c, lead_s)
+
+    def _decoded(
+        self,
+        windows: Iterable[Window],
+        video: Video,
+        options: GenerateOptions,
+        library: Library | None,
+        clock: Stopwatch,
+    ) -> Iterator[Step]:
+        """The sound of windows, step by step. options: the system's own."""
+        c, system = self.config, self.system
+        decoding, rendering = system.stages
+        num_steps = system.num_steps(options) * (1 if library is None else 2)
         state: State | None = None
         tail, limiter = np.empty(0, np.float32), Limiter(c.sample_rate_hz)
-        for window in cut_windows(stream, c, lead_s):
+        for window in windows:
             kinds = kinds_seen(window.features[: window.num_seen], c)
             if library is None:
                 steps = system.decode(window, state, options)
