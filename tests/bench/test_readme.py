@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from media import make_video
+from module_help import helps_of
 
 from vab_rt.bundle import shipped_models
 
@@ -73,18 +74,21 @@ def test_vab_rt(line, folder):
         assert Path(folder, arguments[3]).stat().st_size > 1000
 
 
-@pytest.mark.parametrize("line", commands("python"))
-def test_python_commands_have_every_option(line):
+def test_python_commands_have_every_option():
     """They train, export or measure for minutes; their own tests run them on small inputs."""
-    _, dash_m, module, *arguments = shlex.split(line)
-    assert dash_m == "-m"
-    subcommand = [a for a in arguments[:1] if f"{module} {a}" in PROGRAMS_WITH_SUBCOMMANDS]
-    text = run([sys.executable, "-m", module, *subcommand, "--help"], ROOT)
-    for option in (a for a in arguments if a.startswith("--")):
-        assert re.search(rf"{option}\b", text), f"{module} has no option {option}"
+    options = {}
+    for line in commands("python"):
+        _, dash_m, module, *words = shlex.split(line)
+        assert dash_m == "-m"
+        with_subcommand = f"{module} {words[0]}" if words else module
+        command = with_subcommand if with_subcommand in WITH_SUBCOMMAND else module
+        options.setdefault(command, set()).update(w for w in words if w.startswith("--"))
+    for command, text in helps_of(list(options)).items():
+        for option in options[command]:
+            assert re.search(rf"{option}\b", text), f"{command} has no option {option}"
 
 
-PROGRAMS_WITH_SUBCOMMANDS = {"bench generate", "training.foleyworld render"}
+WITH_SUBCOMMAND = {"bench generate", "training.foleyworld render"}
 
 
 @needs_model

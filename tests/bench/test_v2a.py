@@ -93,13 +93,6 @@ def test_mistakes_are_told_before_any_work(monkeypatch, words, message):
         main(words)
 
 
-def test_it_says_what_it_takes(capsys):
-    with pytest.raises(SystemExit) as end:
-        main(["--help"])
-    assert end.value.code == 0
-    assert "seconds a clip takes in each stage" in capsys.readouterr().out
-
-
 def test_the_bench_of_vab_sends_others_here(tmp_path):
     folder = make_v2a_bundle(tmp_path / "b")
     with pytest.raises(OptionError, match="is a v2a-mapper, expected a vab.* bench v2a_mapper"):

@@ -214,10 +214,3 @@ def test_usage_errors(words):
     with pytest.raises(SystemExit) as ended:
         main(words)
     assert ended.value.code == 2
-
-
-def test_help(capsys):
-    with pytest.raises(SystemExit) as ended:
-        main(["--help"])
-    assert ended.value.code == 0
-    assert "--precision" in capsys.readouterr().out
