@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from vab_rt.audio import Audio
     from vab_rt.config import GenerateOptions
     from vab_rt.errors import MediaWarning, VabError
+    from vab_rt.picture import save_picture
     from vab_rt.pipeline import Pipeline, Step, load
     from vab_rt.video import Video
 
@@ -27,6 +28,7 @@ __all__ = [
     "Video",
     "__version__",
     "load",
+    "save_picture",
 ]
 
 # Imported when first used: onnxruntime and FFmpeg take longer to load than most hosts will wait.
@@ -39,6 +41,7 @@ _HOMES = {
     "VabError": "vab_rt.errors",
     "Video": "vab_rt.video",
     "load": "vab_rt.pipeline",
+    "save_picture": "vab_rt.picture",
 }
 
 

@@ -22,7 +22,11 @@ def levels_of(samples: Samples, rate_hz: int) -> npt.NDArray[np.float64]:
 
 def strokes_of(samples: Samples, rate_hz: int) -> npt.NDArray[np.int64]:
     """The samples at which a stroke begins, 80 ms apart or more."""
-    levels = levels_of(samples, rate_hz)
+    return rises_of(levels_of(samples, rate_hz)) * (rate_hz // 100)
+
+
+def rises_of(levels: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """The same, as numbers of levels [levels]."""
     before = np.pad(levels, (_BEFORE, 0), constant_values=20 * np.log10(_FLOOR))
     quietest = np.lib.stride_tricks.sliding_window_view(before, _BEFORE)[: len(levels)].min(1)
     rise = levels - quietest
@@ -31,7 +35,7 @@ def strokes_of(samples: Samples, rate_hz: int) -> npt.NDArray[np.int64]:
     for i in np.flatnonzero((rise > _RISE_DB) & is_loud):
         if not strokes or i - strokes[-1] >= _APART:
             strokes.append(int(i))
-    return np.array(strokes, np.int64) * (rate_hz // 100)
+    return np.array(strokes, np.int64)
 
 
 def is_struck(samples: Samples, rate_hz: int) -> bool:

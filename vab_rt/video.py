@@ -7,11 +7,12 @@ Interlaced frames are shown as they are stored, both fields at once.
 
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -28,7 +29,7 @@ from vab_rt.source import Source, decode
 Image: TypeAlias = NDArray[np.uint8]
 
 # Every flag that makes swscale give the same bytes on every processor.
-_SCALING = (
+SCALING = (
     Interpolation.BICUBIC
     | Interpolation.ACCURATE_RND
     | Interpolation.BITEXACT
@@ -36,6 +37,7 @@ _SCALING = (
     | Interpolation.FULL_CHR_H_INP
 )
 _MAX_S = 1e9  # a longer selection is a mistake
+_NEAR_S = 5  # frames so far apart or more are each sought, not read up to
 _CUT_SHORT = Fraction(1, 2)  # seconds missing before a file counts as cut short
 
 
@@ -148,6 +150,33 @@ class Video:
         read = until - lead if self.length is None else min(until - lead, self.length)
         yield held._replace(end_s=_at_least_a_sample(read, config))
 
+    def frames_at(self, times_s: Sequence[float]) -> Iterator[VideoFrame]:
+        """What is on display at these seconds of the selection, which rise; the last frame also
+        after it. Raises as `frames` does, but for a still; warns of nothing."""
+        times = [self.start + exact_seconds(at) for at in times_s]
+        if self.info.is_still:
+            times = [Fraction(0)] * len(times)
+        is_near = all(later - at < _NEAR_S for at, later in pairwise(times))
+        for group in [times] if is_near else [[at] for at in times]:
+            yield from self._shown_at(group)
+
+    def _shown_at(self, times: list[Fraction]) -> Iterator[VideoFrame]:
+        """The frames of these seconds of the video, in one pass."""
+        waiting = list(reversed(times))
+        shown, end = None, Fraction(0)
+        with closing(self._timed_frames(times[0], warn=False)) as frames:
+            for frame, begin, end in frames:
+                while shown is not None and waiting and waiting[-1] < begin:
+                    waiting.pop()
+                    yield shown
+                if not waiting:
+                    return
+                shown = frame
+        assert shown is not None, "a frame of this file has been decoded before"
+        if end <= self.start:
+            raise start_beyond_end(self.start, end)
+        yield from (shown for _ in waiting)
+
     def _check_still(self) -> None:
         if self.start:
             raise OptionError(
@@ -196,12 +225,14 @@ class Video:
         self._warn_if_cut_short(end)
         yield shown, (end if stop is None else min(end, stop)) - start
 
-    def _timed_frames(self, start: Fraction) -> Iterator[tuple[VideoFrame, Fraction, Fraction]]:
+    def _timed_frames(
+        self, start: Fraction, *, warn: bool = True
+    ) -> Generator[tuple[VideoFrame, Fraction, Fraction], None, None]:
         """Decoded frames with begin and end in seconds of the video, from a key frame before."""
         zero, is_ordered = self.info.first_s, self.info.tells_order
         with closing(self.__dict__.pop("_opened", None) or Source(self.path)) as source:
             packets = source.packets_from(zero + start) if start > 0 else source.packets()
-            found = decode(packets, source.stream, self.path, tells_order=is_ordered)
+            found = decode(packets, source.stream, self.path, warn, is_ordered)
             for frame, begin, end in found:
                 yield frame, begin - zero, end - zero
 
@@ -239,7 +270,7 @@ def _image_maker(size: int, aspect: Fraction) -> Callable[[VideoFrame], Image]:
             width=size * width // short,
             height=size * height // short,
             format="rgb24",
-            interpolation=_SCALING,
+            interpolation=SCALING,
             threads=1,
         )
         image = scaled.to_ndarray()  # [h, w, 3]

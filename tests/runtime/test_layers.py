@@ -35,7 +35,7 @@ def test_importing_is_light():
         "print(sorted(vab_rt.__all__))\n"
     )
     names = ["Audio", "GenerateOptions", "MediaWarning", "Pipeline", "Step", "VabError", "Video"]
-    assert run(code).strip() == str(sorted([*names, "__version__", "load"]))
+    assert run(code).strip() == str(sorted([*names, "__version__", "load", "save_picture"]))
 
 
 def test_the_public_names():

@@ -5,6 +5,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,7 @@ from vab_rt.cli.options import (
     MaskTemperature,
     Model,
     Offline,
+    Picture,
     Quiet,
     Seed,
     Steps,
@@ -76,6 +78,7 @@ def generate(
         float | None,
         typer.Option(metavar="S", help="How many seconds.", show_default="to the end"),
     ] = None,
+    picture: Picture = None,
     device: Device = "auto",
     as_json: JsonLine = False,
     quiet: Quiet = False,
@@ -105,7 +108,7 @@ def generate(
 
         return load(model, device, offline=offline)
 
-    report = _generate(part, out, load, options, quiet=quiet or as_json, force=force)
+    report = _generate(part, out, picture, load, options, quiet=quiet or as_json, force=force)
     report["timings_s"]["total"] = time.perf_counter() - begin
     if as_json:
         print_line(json.dumps(report))
@@ -123,6 +126,7 @@ def generate(
 def _generate(
     video: "Video",
     out: Path,
+    picture: Path | None,
     load: "Callable[[], Pipeline]",
     options: GenerateOptions,
     *,
@@ -131,13 +135,17 @@ def _generate(
 ) -> dict[str, Any]:
     """Streams from the video to the file; returns what `--json` tells, but for the total time."""
     from vab_rt.audio import AudioWriter, plan_output
+    from vab_rt.picture import PictureWriter, plan_picture
 
     plan = plan_output(out, video=video, force=force)
+    shown = picture and plan_picture(picture, video, out=out, force=force)
     pipeline = load()
+    rate_hz = pipeline.config.sample_rate_hz
+    drawn = PictureWriter(shown, rate_hz) if shown else None
     write_s = 0.0
     timings_s: dict[str, float] = {}
     seen: Counter[str] = Counter()
-    with AudioWriter(plan, pipeline.config.sample_rate_hz) as writer:
+    with drawn or nullcontext(), AudioWriter(plan, rate_hz) as writer:
         for step in with_progress(pipeline.generate_steps(video, options), quiet=quiet):
             end_if_told()
             timings_s = step.timings_s
@@ -145,6 +153,8 @@ def _generate(
                 seen.update({kind: p * len(step.audio) for kind, p in step.kinds.items()})
                 before = time.perf_counter()
                 writer.write(step.audio)
+                if drawn:
+                    drawn.write(step.audio)
                 write_s += time.perf_counter() - before
         before = time.perf_counter()
     write_s += time.perf_counter() - before

@@ -50,6 +50,14 @@ Kind = Annotated[
         show_default="what is seen",
     ),
 ]
+Picture = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A png of the result: frames above the spectrogram of the sound, its strokes marked.",
+        show_default="none",
+    ),
+]
 Device = Annotated[
     str,
     typer.Option(
