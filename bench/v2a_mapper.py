@@ -176,7 +176,7 @@ def write_random(path: Path, recipe: V2ARecipe) -> None:
         networks=networks,
         options=recipe.options,
         provenance={"data": "none, random weights"},
-        license=recipe.licence,
+        license=recipe.license,
     )
     null = F.normalize(torch.randn(config.audio_dim), dim=0)
     there = {name: module for name, module in modules.items() if module is not None}

@@ -135,6 +135,6 @@ def header_of(recipe: Recipe, config: ModelConfig, folder: Path, data: str | Non
         config=config,
         codec_settings=recipe.codec,
         options=recipe.options_of(config),
-        license=recipe.licence,
+        license=recipe.license,
         provenance=trained_by | steps,
     )

@@ -204,5 +204,5 @@ def header_of(recipe: V2ARecipe, folder: Path, kind: str, networks: Networks) ->
         networks=networks,
         options=recipe.options,
         provenance={"data": world} | made | steps,
-        license=recipe.licence,
+        license=recipe.license,
     )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from training.codecs.codec import build_codec
 from training.image_encoder import image_encoder
 from training.model import VAB
-from training.saving import DAMAGE, save_whole
+from training.saving import DAMAGE, save_whole, with_new_keys
 from training.visual_encoder import MotionEncoder, VisualEncoder
 from vab_rt.config import ModelConfig, Tuning
 from vab_rt.errors import ExportError
@@ -22,7 +22,6 @@ from vab_rt.errors import ExportError
 PARTS = ("vab", "codec", "image_encoder")
 MOTION = "motion_encoder"
 """The part that only a model with motion_dim has."""
-OLD_KEYS = {"licence": "license"}
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -125,11 +124,6 @@ def read_parts(
     else:
         raise ExportError(f"{path} ends in {path.suffix!r}, expected .pt or .safetensors")
     return with_new_keys(content), weights
-
-
-def with_new_keys(content: dict[str, Any]) -> dict[str, Any]:
-    """The same under the keys of today: `license` was `licence` once."""
-    return {OLD_KEYS.get(key, key): value for key, value in content.items()}
 
 
 def write_checkpoint(path: Path, header: Header, modules: dict[str, nn.Module]) -> None:

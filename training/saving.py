@@ -17,6 +17,7 @@ DAMAGE = (
     *(OSError, RuntimeError, TypeError, ValueError, struct.error, zipfile.BadZipFile),
 )
 """What torch.load raises for a file that was cut short or changed, besides UnpicklingError."""
+OLD_KEYS = {"licence": "license"}
 OF_ZIP_WRITER = ("inline_container", "PytorchStreamWriter")
 
 
@@ -57,3 +58,8 @@ def arrays_once(
         with whole_file(path, force=True) as part, writing(path), part.open("wb") as file:
             np.savez(file, **arrays)
     return arrays
+
+
+def with_new_keys(content: dict[str, Any]) -> dict[str, Any]:
+    """What a file holds, under the keys of today: `license` was `licence` once."""
+    return {OLD_KEYS.get(key, key): value for key, value in content.items()}

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from training.saving import write_whole
+from training.saving import with_new_keys, write_whole
 from vab_rt.errors import DataError, OptionError
 from vab_rt.output import writing
 
@@ -127,7 +127,7 @@ def read_inputs(path: Path) -> Inputs:
     if not path.exists():
         return {}
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Inputs)
+        return with_new_keys(msgspec.json.decode(path.read_bytes(), type=Inputs))
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path} cannot be read ({error}), expected what was used here before; delete it to "

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from vab_rt.audio import Audio
 from vab_rt.bundle import Bundle
+from vab_rt.candidates import SCORING, candidate_steps, check_count, ranked, require_score
 from vab_rt.config import ClipConfig, GenerateOptions, check_kinds
 from vab_rt.engines import Engine, Engines, open_engines
 from vab_rt.errors import BundleError, OptionError
@@ -52,6 +53,11 @@ class Step:
     that has no names for what it sees"""
     timings_s: dict[str, float]
     """seconds spent so far, by stage"""
+    candidate: int = 0
+    """counted from 0, of `candidate_steps` alone"""
+    score: float | None = None
+    """how well this window's sound fits what it shows, on the last step of a candidate's windows:
+    nats a token, more is better"""
 
 
 class Pipeline:
@@ -101,11 +107,52 @@ class Pipeline:
         On a GPU only the last step of each window is seen, as nothing comes back before it. Memory
         does not grow with the length of the video.
         """
-        options = (options or GenerateOptions()).but(**fields)
-        check_kinds(options.kinds, self.config)
-        video = Video(video) if isinstance(video, str | Path) else video
-        library = None if options.library is None else self.library(options.library)
-        return self._steps(video, self.system.options(options), library)
+        options, library = self._wanted((options or GenerateOptions()).but(**fields))
+        return self._steps(_as_video(video), options, library)
+
+    def candidates(
+        self,
+        video: Video | str | Path,
+        options: GenerateOptions | None = None,
+        *,
+        num_candidates: int = 4,
+        **fields: Any,
+    ) -> list[Audio]:
+        """Several sounds of a video, those first that the model finds fit it best: each has its
+        `seed` and its `score`.
+
+        num_candidates: 1 to 32. The first seed is that of the options, so its sound is what
+        `generate` makes; the others follow it. Raises as `generate` does, and OptionError for
+        another number, and for a model that cannot score.
+        """
+        wishes = (options or GenerateOptions()).but(**fields)
+        steps = self.candidate_steps(video, wishes, num_candidates=num_candidates)
+        return ranked(steps, wishes, self.config.sample_rate_hz)
+
+    def candidate_steps(
+        self,
+        video: Video | str | Path,
+        options: GenerateOptions | None = None,
+        *,
+        num_candidates: int = 4,
+        **fields: Any,
+    ) -> Iterator[Step]:
+        """The same, step by step: of each window one `candidate` after another."""
+        count, system = check_count(num_candidates), require_score(self.system)
+        options, library = self._wanted((options or GenerateOptions()).but(**fields))
+        video, clock = _as_video(video), Stopwatch(*STAGES, *system.stages, SCORING)
+
+        def decode(windows: Iterator[Window], own: GenerateOptions) -> Iterator[Step]:
+            return self._decoded(windows, video, own, library, clock)
+
+        windows = self._windows(video, clock)
+        return candidate_steps(windows, decode, system, options, count, clock)
+
+    def _wanted(self, wishes: GenerateOptions) -> tuple[Any, Library | None]:
+        """The system's own options, and the library among them."""
+        check_kinds(wishes.kinds, self.config)
+        library = None if wishes.library is None else self.library(wishes.library)
+        return self.system.options(wishes), library
 
     def library(self, folder: str | Path) -> Library:
         """The recordings of a folder, for this model: `used` says which were played. Opened once.
@@ -224,6 +271,10 @@ def _open_graph(bundle: Bundle, threads: int | None, name: str) -> Engine:
             "it again, or choose another model"
         )
     return open_graph(bundle, name, threads)
+
+
+def _as_video(video: Video | str | Path) -> Video:
+    return Video(video) if isinstance(video, str | Path) else video
 
 
 def _expected_windows(video: Video, window: Window, config: ClipConfig) -> int | None:

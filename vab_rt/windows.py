@@ -115,6 +115,12 @@ def _blend(old: npt.NDArray[np.float32], new: npt.NDArray[np.float32]) -> npt.ND
     return blended
 
 
+def heard_hops(window: Window, config: ClipConfig) -> slice:
+    """The hops of a window that are heard, the first and the last of them maybe in part."""
+    hop = config.hop_samples
+    return slice(window.keep.start // hop, -(-window.keep.stop // hop))
+
+
 def num_windows(duration_s: float, config: ClipConfig) -> int:
     """How many windows a video of this length takes."""
     stride = config.num_hops - config.num_overlap_hops

@@ -12,12 +12,12 @@ import torch
 
 from export.weights.parts import Part
 from export.weights.reading import read_torch
-from training.checkpoint import PARTS, Header, load_weights, with_new_keys
+from training.checkpoint import PARTS, Header, load_weights
 from training.codecs.codec import build_codec
 from training.configs import Recipe
 from training.model import VAB
 from training.names import readable
-from training.saving import save_whole
+from training.saving import save_whole, with_new_keys
 from vab_rt.errors import ExportError
 from vab_rt.output import check_output
 
@@ -42,7 +42,7 @@ def add_part(path: Path, recipe: Recipe, part: Part, license: str) -> list[str]:
     missing = [name for name in IMPORTED if name not in content]
     if not missing:
         content["vab"] = untrained(path, recipe, content)
-        content["license"] += f"; transformer: {recipe.licence}"
+        content["license"] += f"; transformer: {recipe.license}"
     save_whole(path, content)
     return missing
 

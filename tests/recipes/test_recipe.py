@@ -108,6 +108,15 @@ def test_a_mistake_in_a_recipe_is_named_with_its_file(content, message, tmp_path
         read_recipe(str(path))
 
 
+@pytest.mark.parametrize(
+    ("name", "read"), [("default", read_recipe), ("v2a-mapper", read_v2a_recipe)]
+)
+def test_the_old_name_of_a_key_is_read(name, read, tmp_path):
+    path = tmp_path / f"{name}.toml"
+    path.write_text('licence = "MIT"\n' + (CONFIGS / f"{name}.toml").read_text())
+    assert read(str(path)).license == "MIT"
+
+
 def test_an_unknown_recipe_lists_the_known_ones():
     with pytest.raises(OptionError, match="default, real, vab-dac"):
         read_recipe("defualt")
@@ -254,7 +263,7 @@ def test_figures_are_taken_once_of_the_same_clips_and_weights(tmp_path, monkeypa
 
 def test_minutes_may_change_and_a_mistake_may_be_mended(tmp_path):
     recipe = read_recipe("default")
-    hold_recipe(tmp_path / "run", msgspec.structs.replace(recipe, licence="MIT"))
+    hold_recipe(tmp_path / "run", msgspec.structs.replace(recipe, license="MIT"))
     hold_recipe(tmp_path / "run", recipe)  # nothing was made yet
     (tmp_path / "run" / "codec.pt").touch()
     hold_recipe(tmp_path / "run", msgspec.structs.replace(recipe, pretrain_minutes=1))
@@ -263,8 +272,8 @@ def test_minutes_may_change_and_a_mistake_may_be_mended(tmp_path):
         OptionError, match=f"clip_minutes {recipe.clip_minutes}, expected that and not 1"
     ):
         hold_recipe(tmp_path / "run", msgspec.structs.replace(recipe, clip_minutes=1.0))
-    with pytest.raises(OptionError, match=r"licence 'Apache-2\.0', expected that and not 'MIT'"):
-        hold_recipe(tmp_path / "run", msgspec.structs.replace(recipe, licence="MIT"))
+    with pytest.raises(OptionError, match=r"license 'Apache-2\.0', expected that and not 'MIT'"):
+        hold_recipe(tmp_path / "run", msgspec.structs.replace(recipe, license="MIT"))
     with pytest.raises(OptionError, match=r"begun without codec\.hop, expected that and not 2 "):
         hold_recipe(tmp_path / "run", msgspec.structs.replace(recipe, codec={"hop": 2}))
     hold_recipe(tmp_path / "other", recipe, start=None)
@@ -275,6 +284,9 @@ def test_minutes_may_change_and_a_mistake_may_be_mended(tmp_path):
     (tmp_path / "third" / "codec.pt").touch()
     with pytest.raises(OptionError, match=r"begun with start 'a\.pt', expected that and not None"):
         hold_recipe(tmp_path / "third", recipe, start=None)
+    path = tmp_path / "third" / "recipe.json"
+    path.write_text(path.read_text().replace('"license"', '"licence"'))  # as it was once
+    hold_recipe(tmp_path / "third", recipe, start="a.pt")
     (tmp_path / "run" / "recipe.json").write_text("{")
     with pytest.raises(DataError, match=r"recipe\.json cannot be read .*delete it"):
         hold_recipe(tmp_path / "run", recipe)

@@ -11,6 +11,7 @@ from training.contrastive import ContrastiveSettings
 from training.fitting import warm_up_share
 from training.motion_training import MotionSettings
 from training.pretrain import PretrainSettings
+from training.saving import with_new_keys
 from vab_rt.config import COARSE_TO_FINE, ModelConfig, TokenOptions, Tuning, fill_in
 from vab_rt.contract import check_pair
 from vab_rt.errors import OptionError, VabError
@@ -48,7 +49,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     fine_minutes: float | None = None
     contrastive_minutes: float | None = None
     classification_minutes: float | None = None
-    licence: str = "Apache-2.0"
+    license: str = "Apache-2.0"
 
     def __post_init__(self) -> None:
         check_budgets(self)
@@ -123,7 +124,7 @@ def read_recipe(name: str) -> Recipe:
         known = ", ".join(recipe_names())
         raise OptionError(f"no recipe {name!r}; expected a .toml file or one of: {known}")
     try:
-        content = msgspec.toml.decode(path.read_bytes())
+        content = with_new_keys(msgspec.toml.decode(path.read_bytes()))
         if "networks" in content:
             known = ", ".join(recipe_names())
             raise OptionError(f"it is of a V2A-Mapper, expected one of VAB, such as {known}")

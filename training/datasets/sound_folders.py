@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from training.processes import in_order
 from training.samples import as_floats, as_int16
-from training.saving import arrays_once
+from training.saving import arrays_once, with_new_keys
 from vab_rt.errors import DataError, MediaError
 from vab_rt.sounds import SUFFIXES, decode_sound
 
@@ -33,12 +33,12 @@ TEST_SHARE, VALIDATION_SHARE = 0.15, 0.1
 
 
 class Listed(msgspec.Struct, frozen=True):
-    """A file of a kind; licence and author as its CSV has them, empty without one."""
+    """A file of a kind; license and author as its CSV has them, empty without one."""
 
     path: Path
     kind: str
     split: Split
-    licence: str = ""
+    license: str = ""
     author: str = ""
 
 
@@ -150,7 +150,7 @@ def _listed(folder: Path, suffixes: tuple[str, ...], csv_name: str) -> list[List
 def _with_row(path: Path, row: dict[str, str]) -> Listed:
     kind = path.parent.name
     split = row.get("split") or _split_of(f"{kind}/{path.stem}")
-    return Listed(path, kind, split, row.get("licence", ""), row.get("author", ""))
+    return Listed(path, kind, split, row.get("license", ""), row.get("author", ""))
 
 
 def _split_of(name: str) -> Split:
@@ -181,4 +181,5 @@ def _rows(folder: Path, csv_name: str) -> dict[str, dict[str, str]]:
                 f"{path}, line {line}: split is {row['split']!r}, expected one of "
                 f"{', '.join(SPLITS)}; correct it"
             )
+    rows = map(with_new_keys, rows)
     return {row["file"]: {k: x for k, x in row.items() if k and x} for row in rows}

@@ -6,6 +6,7 @@ from typing import Self
 import msgspec
 
 from training.configs import CONFIGS, check_budgets
+from training.saving import with_new_keys
 from training.v2a_mapper.autoencoder import AutoencoderSettings
 from training.v2a_mapper.clap import ClapSettings
 from training.v2a_mapper.denoiser import DenoiserSettings
@@ -46,7 +47,7 @@ class V2ARecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     autoencoder_minutes: float = 8
     denoiser_minutes: float = 15
     vocoder_minutes: float = 10
-    licence: str = "Apache-2.0"
+    license: str = "Apache-2.0"
 
     def __post_init__(self) -> None:
         check_budgets(self)
@@ -98,10 +99,10 @@ def read_v2a_recipe(name: str) -> V2ARecipe:
         known = ", ".join(sorted(p.stem for p in CONFIGS.glob(f"{NAMES}*.toml")))
         raise OptionError(f"no recipe {name!r}; expected a .toml file or one of: {known}")
     try:
-        content = path.read_bytes()
-        if "networks" not in msgspec.toml.decode(content):
+        content = with_new_keys(msgspec.toml.decode(path.read_bytes()))
+        if "networks" not in content:
             raise OptionError("it has no [networks], expected a recipe of a V2A-Mapper")
-        recipe = msgspec.toml.decode(content, type=V2ARecipe)
+        recipe = msgspec.convert(content, V2ARecipe)
         check_networks(recipe.model, recipe.networks)
     except (
         msgspec.DecodeError,

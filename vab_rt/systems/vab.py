@@ -3,7 +3,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -22,6 +22,18 @@ if TYPE_CHECKING:  # features can do without the library that reads videos
 
 # The fine stage draws other numbers than the coarse one: its seeds are those and this.
 FINE_SEED = 0xBF58476D1CE4E5B9
+
+
+class Said(NamedTuple):
+    """Logarithms of the probabilities of every token [K, T, V] before any is known."""
+
+    with_features: npt.NDArray[np.float32]
+    without: npt.NDArray[np.float32]
+
+    @property
+    def gains(self) -> npt.NDArray[np.float32]:
+        """How much likelier what is seen makes each token, in nats."""
+        return self.with_features - self.without
 
 
 @dataclass(frozen=True)
@@ -77,21 +89,21 @@ class Vab:
         features = given_kinds(window.features, options.kinds, self.config)
         return self.decode_tokens(features[None], tokens, seeds, options)
 
+    def said(self, features: npt.NDArray[np.float32], kinds: tuple[str, ...] = ()) -> Said:
+        """What the model says of every token with features [F, visual_dim], and without."""
+        c = self.config
+        nothing = np.full((1, c.num_codebooks, c.num_token_steps), c.mask_id, np.int32)
+        seen = given_kinds(features, kinds, c)[None]
+        with_, without = guided(self.engines["backbone"], {"features": seen}, 0.0)(nothing)
+        assert without is not None
+        return Said(_log_softmax(with_[0]), _log_softmax(without[0]))
+
     def likelihood(
         self, features: npt.NDArray[np.float32], tokens: Tokens
     ) -> npt.NDArray[np.float64]:
         """How much likelier each of tokens [N, K, T] is with features [F, visual_dim] than without
-        [N]: nats a token, over the half of the steps that is hidden from the model."""
-        hidden = np.random.default_rng(0).random(tokens.shape[2]) < 0.5  # [T], equal for all
-        masked = np.where(hidden, self.config.mask_id, tokens).astype(np.int32)
-        scores = []
-        for one, known in zip(masked, tokens, strict=True):
-            logits = guided(self.engines["backbone"], {"features": features[None]}, guidance=0.0)
-            with_, without = logits(one[None])
-            assert without is not None
-            gain = _log_softmax(with_[0]) - _log_softmax(without[0])  # [K, T, V]
-            scores.append(np.take_along_axis(gain, known[..., None], 2)[:, hidden].mean())
-        return np.array(scores)
+        [N]: nats a token, more is better. Of the coarse codebooks where there are two stages."""
+        return mean_gains(self.said(features).gains, tokens)
 
     def decode_tokens(
         self,
@@ -162,9 +174,20 @@ class CoarseToFine(Vab):
             yield step, np.concatenate([coarse, filled], 1)
 
 
-def _log_softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    x: npt.NDArray[np.float64] = logits - logits.max(-1, keepdims=True).astype(np.float64)
-    normalised: npt.NDArray[np.float64] = x - np.log(np.exp(x).sum(-1, keepdims=True))
+def mean_gains(
+    gains: npt.NDArray[np.float32], tokens: npt.NDArray[np.integer[Any]]
+) -> npt.NDArray[np.float64]:
+    """The mean of gains [K, T, V] over each of tokens [N, K or more, T] [N]."""
+    num_codebooks, num_steps, _ = gains.shape
+    books, steps = np.ogrid[:num_codebooks, :num_steps]
+    found = gains[books, steps, tokens[:, :num_codebooks]]  # [N, K, T]
+    mean: npt.NDArray[np.float64] = found.mean(axis=(1, 2), dtype=np.float64)
+    return mean
+
+
+def _log_softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    x = logits - logits.max(-1, keepdims=True)
+    normalised: npt.NDArray[np.float32] = x - np.log(np.exp(x).sum(-1, keepdims=True))
     return normalised
 
 

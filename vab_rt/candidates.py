@@ -1,0 +1,91 @@
+"""Several sounds of one video: what is seen is seen once, each sound has a seed of its own, and the
+model says how well each fits."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from itertools import tee
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vab_rt.audio import Audio
+from vab_rt.config import GenerateOptions, number
+from vab_rt.errors import OptionError
+from vab_rt.stopwatch import Stopwatch
+from vab_rt.systems import System
+from vab_rt.systems.vab import Vab, mean_gains
+from vab_rt.windows import Window, heard_hops
+
+if TYPE_CHECKING:
+    from vab_rt.pipeline import Step
+
+SCORING = "score"
+"""Its stage in timings."""
+MOST = 32
+
+
+def check_count(num_candidates: int) -> int:
+    """Raises OptionError."""
+    return int(number("num_candidates", num_candidates, int, 1, MOST, f"1 to {MOST}"))
+
+
+def require_score(system: System[Any]) -> Vab:
+    """Raises OptionError for a model that cannot tell how well a sound fits."""
+    if not isinstance(system, Vab):
+        raise OptionError(
+            f"model {system.config.name} cannot tell how well a sound fits what is seen, expected "
+            "one that decodes tokens; choose another model, or make one sound at a time"
+        )
+    return system
+
+
+def seed_of(seed: int, candidate: int) -> int:
+    """That of a candidate, counted from 0; seed: of the first."""
+    return (seed + candidate) % 2**64
+
+
+def candidate_steps(
+    windows: Iterator[Window],
+    decode: "Callable[[Iterator[Window], GenerateOptions], Iterator[Step]]",
+    system: Vab,
+    options: GenerateOptions,
+    count: int,
+    clock: Stopwatch,
+) -> "Iterator[Step]":
+    """The steps of all candidates, window by window, so that none is held longer than it is used.
+
+    decode: windows, with the options of one candidate, to its steps.
+    """
+    shared, *own = tee(windows, count + 1)
+    takes = [decode(own[i], options.but(seed=seed_of(options.seed, i))) for i in range(count)]
+    for window in shared:
+        heard = heard_hops(window, system.config)
+        with clock.time(SCORING):
+            gains = system.said(window.features, options.kinds).gains[:, heard]
+        for i, take in enumerate(takes):
+            for step in take:
+                score = None
+                if step.audio is not None:
+                    score = float(mean_gains(gains, step.state[None, :, heard])[0])
+                timings_s = dict(clock.seconds)
+                yield replace(step, candidate=i, score=score, timings_s=timings_s)
+                if step.audio is not None:
+                    break
+
+
+def ranked(steps: "Iterable[Step]", options: GenerateOptions, rate_hz: int) -> list[Audio]:
+    """The sounds of `candidate_steps`, best first. A score is the mean of those of its windows,
+    each by how much of it is heard."""
+    finished: dict[int, list[Step]] = {}
+    for step in steps:
+        if step.audio is not None:
+            finished.setdefault(step.candidate, []).append(step)
+    takes = [_joined(of, seed_of(options.seed, i), rate_hz) for i, of in finished.items()]
+    return sorted(takes, key=lambda take: -(take.score or 0.0))
+
+
+def _joined(steps: "list[Step]", seed: int, rate_hz: int) -> Audio:
+    parts = [step.audio for step in steps if step.audio is not None]
+    scores = [step.score or 0.0 for step in steps]
+    score = float(np.average(scores, weights=[len(part) for part in parts]))
+    return Audio(np.concatenate(parts), rate_hz, seed=seed, score=score)
