@@ -45,6 +45,19 @@ audio.save("part.mp4", video=part, force=True)
 assert audio.duration_s == 2.5
 ```
 
+A second of it made anew, and a sound that goes on ([EDITING.md](EDITING.md)):
+
+```python
+import vab_rt
+
+pipeline = vab_rt.load()
+audio = pipeline.regenerate("in.mp4", "out.wav", start_s=1, end_s=2, seed=8)
+audio.save("again.wav", force=True)
+part = vab_rt.Video("in.mp4", duration_s=1.5)
+longer = pipeline.continue_sound("in.mp4", pipeline.generate(part))
+assert longer.duration_s == audio.duration_s
+```
+
 Step by step, for a progress bar, a preview or an early stop; memory does not grow with the video:
 
 ```python

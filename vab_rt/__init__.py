@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from vab_rt.config import GenerateOptions
     from vab_rt.errors import MediaWarning, VabError
     from vab_rt.picture import save_picture
-    from vab_rt.pipeline import Pipeline, Step, load
+    from vab_rt.pipeline import Pipeline, load
+    from vab_rt.steps import Step
     from vab_rt.video import Video
 
     __version__: str
@@ -37,7 +38,7 @@ _HOMES = {
     "GenerateOptions": "vab_rt.config",
     "MediaWarning": "vab_rt.errors",
     "Pipeline": "vab_rt.pipeline",
-    "Step": "vab_rt.pipeline",
+    "Step": "vab_rt.steps",
     "VabError": "vab_rt.errors",
     "Video": "vab_rt.video",
     "load": "vab_rt.pipeline",

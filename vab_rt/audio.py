@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 from vab_rt.containers import VIDEO_MUXERS
 from vab_rt.edit_list import hide_after
-from vab_rt.errors import OptionError, OutputError
+from vab_rt.errors import MediaError, OptionError, OutputError
 from vab_rt.muxing import CopyPlan, VideoCopy, copied_video, plan_copy
 from vab_rt.output import check_output, require_file_name, whole_file, writing
+from vab_rt.sounds import read_sound
 from vab_rt.source import require_file
+from vab_rt.take import Take, read_take
 from vab_rt.video import Video
 
 
@@ -43,6 +45,9 @@ _FORMATS = {
 }
 
 
+_SAME_CHANNELS = 2e-3  # two channels of one sound differ by no more once they were encoded
+
+
 class Audio(msgspec.Struct, frozen=True, eq=False):
     """Finished sound, mono. Raises OptionError for samples of another shape or kind, or no rate."""
 
@@ -54,6 +59,8 @@ class Audio(msgspec.Struct, frozen=True, eq=False):
     """that it was made with; None of sound from elsewhere"""
     score: float | None = None
     """how well it fits the video, where that was measured: nats a token, more is better"""
+    take: Take | None = None
+    """what it was made of, where a model of tokens made it"""
 
     def __post_init__(self) -> None:
         _check_shape(self.samples)
@@ -75,6 +82,31 @@ class Audio(msgspec.Struct, frozen=True, eq=False):
 
     __hash__ = None  # type: ignore[assignment]  # samples may change
 
+    @classmethod
+    def load(cls, path: str | Path) -> "Audio":
+        """The sound in a file of any kind, a video too, at its own rate; with what it was made of,
+        where that lies beside it.
+
+        Raises MediaError for what cannot be read, and for different channels. Warns MediaWarning
+        of a sound of ours that was changed since it was made.
+        """
+        path = Path(path)
+        require_file(path)
+        channels, rate_hz = read_sound(path)
+        samples = channels.mean(0, dtype=np.float32)
+        if np.abs(channels - samples).max(initial=0) > _SAME_CHANNELS:
+            raise MediaError(
+                f"{path} has {len(channels)} different channels, expected mono sound; mix it down "
+                "first"
+            )
+        if not len(samples):
+            raise MediaError(f"{path} has no samples, expected some sound; choose another file")
+        take = read_take(path)
+        seed, end = None, None
+        if take is not None:  # a codec may pad the end
+            seed, end = take.seed, round(take.num_samples * rate_hz / take.sample_rate_hz)
+        return cls(samples[:end], rate_hz, seed=seed, take=take)
+
     @property
     def duration_s(self) -> float:
         """Its length in seconds."""
@@ -86,17 +118,22 @@ class Audio(msgspec.Struct, frozen=True, eq=False):
         *,
         video: Video | str | Path | None = None,
         force: bool = False,
+        take: bool = True,
     ) -> None:
         """Writes a file; its suffix chooses the format: wav, flac, mp3, m4a, ogg, or mp4, mkv, mov
         and webm, which get a copy of the video stream.
 
         - video: the input, which no output may overwrite; mp4, mkv, mov and webm need it.
         - force: replace a file that exists.
+        - take: keep what it was made of beside it, in NAME.vab.json, so that a part can be made
+          anew later.
 
         Raises OutputError, MediaError.
         """
         with AudioWriter(plan_output(path, video=video, force=force), self.sample_rate_hz) as file:
             file.write(self.samples)
+        if take and self.take is not None:
+            self.take.save(Path(path))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from vab_rt.systems.vab import Vab, mean_gains
 from vab_rt.windows import Window, heard_hops
 
 if TYPE_CHECKING:
-    from vab_rt.pipeline import Step
+    from vab_rt.steps import Step
 
 SCORING = "score"
 """Its stage in timings."""
@@ -88,4 +88,4 @@ def _joined(steps: "list[Step]", seed: int, rate_hz: int) -> Audio:
     parts = [step.audio for step in steps if step.audio is not None]
     scores = [step.score or 0.0 for step in steps]
     score = float(np.average(scores, weights=[len(part) for part in parts]))
-    return Audio(np.concatenate(parts), rate_hz, seed=seed, score=score)
+    return Audio(np.concatenate(parts), rate_hz, seed=seed, score=score, take=steps[-1].take)

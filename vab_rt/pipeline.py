@@ -1,9 +1,9 @@
 """Video in, sound out: read frames, encode frames, decode, render, return."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,50 +14,16 @@ from vab_rt.audio import Audio
 from vab_rt.bundle import Bundle
 from vab_rt.candidates import SCORING, candidate_steps, check_count, ranked, require_score
 from vab_rt.config import ClipConfig, GenerateOptions, check_kinds
+from vab_rt.editing import Edit, Editor, open_editor
 from vab_rt.engines import Engine, Engines, open_engines
-from vab_rt.errors import BundleError, OptionError
+from vab_rt.errors import OptionError
 from vab_rt.hub import open_model
 from vab_rt.library import Library, open_library
-from vab_rt.loudness import Limiter
-from vab_rt.seeing import kinds_seen, see_all
+from vab_rt.steps import STAGES, Step, decoded, render, seen_s, windows_of
 from vab_rt.stopwatch import Stopwatch
 from vab_rt.systems import State, System, open_system
 from vab_rt.video import Video
-from vab_rt.windows import Window, cut_windows, join, num_windows
-
-SEEN_S = 4.0
-"""Seconds around a shorter selection that the model sees: alone, most would be silent."""
-STAGES = ("decode_video", "visual")
-"""Of every system; its own two follow."""
-
-
-@dataclass(frozen=True, eq=False)  # arrays have no one answer
-class Step:
-    """The state after one decoding step of one window."""
-
-    window: int
-    """counted from 0: a model makes so much sound at a time, of a longer video several windows"""
-    num_windows: int | None
-    """as far as is known: what the container declares, exact in the last window"""
-    step: int
-    """counted from 0, in this window"""
-    num_steps: int
-    """of every window"""
-    state: npt.NDArray[Any]
-    """what the system decodes: of VAB tokens [K, T], where V is [MASK]"""
-    audio: npt.NDArray[np.float32] | None
-    """[S] what this window adds to the sound, in -1 to 1, the last 44 ms of it with the next; on
-    its last step only"""
-    kinds: dict[str, float]
-    """the probability of each kind that this window shows, the likeliest first; empty of a model
-    that has no names for what it sees"""
-    timings_s: dict[str, float]
-    """seconds spent so far, by stage"""
-    candidate: int = 0
-    """counted from 0, of `candidate_steps` alone"""
-    score: float | None = None
-    """how well this window's sound fits what it shows, on the last step of a candidate's windows:
-    nats a token, more is better"""
+from vab_rt.windows import Window
 
 
 class Pipeline:
@@ -95,9 +61,8 @@ class Pipeline:
         Raises MediaError for what cannot be read; OptionError for a field that there is not or
         that the model has no use for, and for a part of a video without content.
         """
-        steps = self.generate_steps(video, options, **fields)
-        parts = [step.audio for step in steps if step.audio is not None]
-        return Audio(np.concatenate(parts), self.config.sample_rate_hz)
+        wishes = (options or GenerateOptions()).but(**fields)
+        return _gathered(self.generate_steps(video, wishes), self.config.sample_rate_hz)
 
     def generate_steps(
         self, video: Video | str | Path, options: GenerateOptions | None = None, **fields: Any
@@ -108,7 +73,79 @@ class Pipeline:
         does not grow with the length of the video.
         """
         options, library = self._wanted((options or GenerateOptions()).but(**fields))
-        return self._steps(_as_video(video), options, library)
+        video, clock = _as_video(video), self._clock()
+        windows = windows_of(video, self.system, clock)
+        return decoded(windows, video, self.system, options, clock, library)
+
+    def regenerate(
+        self,
+        video: Video | str | Path,
+        sound: Audio | str | Path,
+        start_s: float = 0.0,
+        end_s: float | None = None,
+        options: GenerateOptions | None = None,
+        **fields: Any,
+    ) -> Audio:
+        """The same sound but for its seconds `start_s` to `end_s`, which are made anew:
+        `regenerate("in.mp4", "out.wav", 3, 5, seed=8)`.
+
+        - video: what the sound is of; one of ours knows itself which part of the video that is.
+        - sound: one of ours, whose tokens the model goes by; or any mono sound as long as the
+          video, which it hears through its codec first. A path, or an Audio.
+        - end_s: None is the end of the sound.
+
+        Samples outside, but for a token's time at each end, stay as they are. Raises OptionError
+        for a part that is not within the sound, a sound of another video or model, and a model
+        without tokens; MediaError.
+        """
+        sound = _as_audio(sound)
+        steps = self.regenerate_steps(video, sound, start_s, end_s, options, **fields)
+        return _gathered(steps, sound.sample_rate_hz)
+
+    def regenerate_steps(
+        self,
+        video: Video | str | Path,
+        sound: Audio | str | Path,
+        start_s: float = 0.0,
+        end_s: float | None = None,
+        options: GenerateOptions | None = None,
+        **fields: Any,
+    ) -> Iterator[Step]:
+        """The same, step by step; the very last has the whole `audio`, at the sound's own rate."""
+        wanted = self._wanted((options or GenerateOptions()).but(**fields))
+        sound = _as_audio(sound)
+        part_s = (start_s, sound.duration_s if end_s is None else end_s)
+        edit = self._editor.plan_regeneration(_as_video(video), sound, part_s)
+        return self._edit_steps(edit, *wanted)
+
+    def continue_sound(
+        self,
+        video: Video | str | Path,
+        sound: Audio | str | Path,
+        options: GenerateOptions | None = None,
+        **fields: Any,
+    ) -> Audio:
+        """Sound for the whole video that begins with the given one and goes on from it.
+
+        - sound: as `regenerate` takes it, but shorter than the video.
+
+        Its samples stay as they are, but for the last token's time. Raises as `regenerate` does.
+        """
+        sound = _as_audio(sound)
+        steps = self.continue_steps(video, sound, options, **fields)
+        return _gathered(steps, sound.sample_rate_hz)
+
+    def continue_steps(
+        self,
+        video: Video | str | Path,
+        sound: Audio | str | Path,
+        options: GenerateOptions | None = None,
+        **fields: Any,
+    ) -> Iterator[Step]:
+        """The same, step by step; the very last has the whole `audio`, at the sound's own rate."""
+        wanted = self._wanted((options or GenerateOptions()).but(**fields))
+        edit = self._editor.plan_continuation(_as_video(video), _as_audio(sound))
+        return self._edit_steps(edit, *wanted)
 
     def candidates(
         self,
@@ -140,12 +177,12 @@ class Pipeline:
         """The same, step by step: of each window one `candidate` after another."""
         count, system = check_count(num_candidates), require_score(self.system)
         options, library = self._wanted((options or GenerateOptions()).but(**fields))
-        video, clock = _as_video(video), Stopwatch(*STAGES, *system.stages, SCORING)
+        video, clock = _as_video(video), self._clock(SCORING)
 
         def decode(windows: Iterator[Window], own: GenerateOptions) -> Iterator[Step]:
-            return self._decoded(windows, video, own, library, clock)
+            return decoded(windows, video, self.system, own, clock, library)
 
-        windows = self._windows(video, clock)
+        windows = windows_of(video, self.system, clock)
         return candidate_steps(windows, decode, system, options, count, clock)
 
     def _wanted(self, wishes: GenerateOptions) -> tuple[Any, Library | None]:
@@ -164,69 +201,34 @@ class Pipeline:
             self._libraries[path] = open_library(path, self.system, self._open_graph)
         return self._libraries[path]
 
-    def _steps(
-        self, video: Video, options: GenerateOptions, library: Library | None
-    ) -> Iterator[Step]:
-        clock = Stopwatch(*STAGES, *self.system.stages)
-        windows = self._windows(video, clock)
-        yield from self._decoded(windows, video, options, library, clock)
+    @cached_property
+    def _editor(self) -> Editor:
+        return open_editor(self.system, self._open_graph, seen_s(self.config))
 
-    def _windows(self, video: Video, clock: Stopwatch) -> Iterator[Window]:
-        """What the model sees of a video, window by window."""
-        c, system = self.config, self.system
-        seen_s = min(SEEN_S, c.clip_s / 2)
-        with clock.time("decode_video"):
-            lead_s = video.lead_s(seen_s)
-        frames = clock.each("decode_video", video.frames(c, seen_s))
-        stream = clock.each("visual", see_all(frames, system.see))
-        yield from cut_windows(stream, c, lead_s)
-
-    def _decoded(
-        self,
-        windows: Iterable[Window],
-        video: Video,
-        options: GenerateOptions,
-        library: Library | None,
-        clock: Stopwatch,
-    ) -> Iterator[Step]:
-        """The sound of windows, step by step. options: the system's own."""
-        c, system = self.config, self.system
-        decoding, rendering = system.stages
-        num_steps = system.num_steps(options) * (1 if library is None else 2)
-        state: State | None = None
-        tail, limiter = np.empty(0, np.float32), Limiter(c.sample_rate_hz)
-        for window in windows:
-            kinds = kinds_seen(window.features[: window.num_seen], c)
-            if library is None:
-                steps = system.decode(window, state, options)
+    def _edit_steps(self, edit: Edit, options: Any, library: Library | None) -> Iterator[Step]:
+        """Of what the model hears anew; the sound with it in its place is the last step's."""
+        if library is not None:
+            raise OptionError(
+                "a library plays in a sound that is generated whole, expected none to change or "
+                "go on with a sound; leave it out"
+            )
+        clock = self._clock()
+        windows = windows_of(edit.seen, self.system, clock, is_whole=not edit.first)
+        parts: list[npt.NDArray[np.float32]] = []
+        for step in decoded(windows, edit.seen, self.system, options, clock, given=edit.given):
+            parts += [] if step.audio is None else [step.audio]
+            if step.take is None:
+                yield replace(step, audio=None)
             else:
-                steps = library.decode(window, state, options, kinds)
-            for step, state in clock.each(decoding, steps):
-                audio = None
-                if step == num_steps - 1:
-                    with clock.time(rendering):
-                        heard, tail = join(self.render(state)[0], tail, window, c)
-                        audio = limiter.add(heard, is_last=window.is_last)
-                yield Step(
-                    window=window.index,
-                    num_windows=_expected_windows(video, window, c),
-                    step=step,
-                    num_steps=num_steps,
-                    state=state[0],
-                    audio=audio,
-                    kinds=kinds,
-                    timings_s=dict(clock.seconds),
-                )
+                sound = edit.splice(np.concatenate(parts), step.take)
+                yield replace(step, audio=sound.samples, take=sound.take)
+
+    def _clock(self, *more: str) -> Stopwatch:
+        return Stopwatch(*STAGES, *self.system.stages, *more)
 
     def render(self, state: State) -> npt.NDArray[np.float32]:
         """Sound [B, S] of finished states [B, ...]. Raises BundleError when it is not finite."""
-        audio = self.system.render(state)
-        if not np.isfinite(audio).all():
-            raise BundleError(
-                f"the {self.system.stages[1]} of {self.config.name} returned samples that are NaN "
-                "or infinite, expected -1 to 1; export the model again"
-            )
-        return audio
+        return render(self.system, state)
 
 
 def load(
@@ -277,9 +279,15 @@ def _as_video(video: Video | str | Path) -> Video:
     return Video(video) if isinstance(video, str | Path) else video
 
 
-def _expected_windows(video: Video, window: Window, config: ClipConfig) -> int | None:
-    if window.is_last:
-        return window.index + 1
-    if video.expected_s is None:
-        return None
-    return max(window.index + 2, num_windows(video.expected_s, config))
+def _as_audio(sound: Audio | str | Path) -> Audio:
+    return Audio.load(sound) if isinstance(sound, str | Path) else sound
+
+
+def _gathered(steps: Iterator[Step], rate_hz: int) -> Audio:
+    """The sound of all steps."""
+    parts, take = [], None
+    for step in steps:
+        parts += [] if step.audio is None else [step.audio]
+        take = step.take
+    seed = None if take is None else take.seed
+    return Audio(np.concatenate(parts), rate_hz, seed=seed, take=take)

@@ -19,19 +19,32 @@ SUFFIXES = (
 def decode_sound(path: Path, rate_hz: int, longest_s: float | None = None) -> NDArray[np.float32]:
     """Mono samples [S] of any number and level, the mean of all channels; of a longer file the
     first `longest_s`, without reading more. Raises MediaError."""
+    samples, _ = read_sound(path, rate_hz, longest_s)
+    mono: NDArray[np.float32] = samples.mean(0, dtype=np.float32)
+    return mono
+
+
+def read_sound(
+    path: Path, rate_hz: int | None = None, longest_s: float | None = None
+) -> tuple[NDArray[np.float32], int]:
+    """Samples [channels, S] and their rate, the file's own where none is given. Raises
+    MediaError."""
     resampler = av.AudioResampler(format="fltp", rate=rate_hz)  # mixing to mono there is louder
     parts: list[NDArray[np.float32]] = []
-    left = None if longest_s is None else round(longest_s * rate_hz)
+    left = None
     try:
         with av.open(f"file:{path}", metadata_errors="replace") as container:
             if not container.streams.audio:
                 raise MediaError(f"{path} has no sound, expected some; leave the file out")
-            frames = container.decode(container.streams.audio[0])
-            for frame in chain(frames, (None,)):
+            stream = container.streams.audio[0]
+            rate_hz = stream.rate if rate_hz is None else rate_hz
+            if longest_s is not None:
+                left = round(longest_s * rate_hz)
+            for frame in chain(container.decode(stream), (None,)):
                 for part in resampler.resample(frame):
-                    parts.append(part.to_ndarray().mean(0))
+                    parts.append(part.to_ndarray().astype(np.float32, copy=False))
                     if left is not None:
-                        left -= len(parts[-1])
+                        left -= parts[-1].shape[1]
                 if left is not None and left <= 0:
                     break
     except MemoryError:  # FFmpeg's is both
@@ -41,5 +54,20 @@ def decode_sound(path: Path, rate_hz: int, longest_s: float | None = None) -> ND
             f"the sound of {path} cannot be read ({error}), expected a complete file; copy it "
             "again, or leave it out"
         ) from error
-    samples = np.concatenate([np.zeros(0, np.float32), *parts]).astype(np.float32)
-    return samples if longest_s is None else samples[: round(longest_s * rate_hz)]
+    if not parts:
+        return np.zeros((1, 0), np.float32), rate_hz
+    samples = np.concatenate(parts, 1)
+    return samples if longest_s is None else samples[:, : round(longest_s * rate_hz)], rate_hz
+
+
+def resample(samples: NDArray[np.float32], from_hz: int, to_hz: int) -> NDArray[np.float32]:
+    """Samples [S] at another rate, as long to the sample."""
+    if from_hz == to_hz or not len(samples):
+        return samples
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples)[None], "fltp", "mono")
+    frame.sample_rate = from_hz
+    resampler = av.AudioResampler(format="fltp", rate=to_hz)
+    parts = [*resampler.resample(frame), *resampler.resample(None)]
+    heard = np.concatenate([part.to_ndarray()[0] for part in parts])
+    length = round(len(samples) * to_hz / from_hz)
+    return np.pad(heard[:length], (0, max(0, length - len(heard))))

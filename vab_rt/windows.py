@@ -98,13 +98,13 @@ def join(
     """
     heard = audio[window.keep].copy()
     count = min(len(tail), len(heard))
-    heard[:count] = _blend(tail[:count], heard[:count])
+    heard[:count] = blend(tail[:count], heard[:count])
     end = window.keep.stop
     return heard, audio[end : end + (0 if window.is_last else config.hop_samples)]
 
 
-def _blend(old: npt.NDArray[np.float32], new: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """A line from old to new, raised where the two are not in phase, so that the power stays."""
+def blend(old: npt.NDArray[np.float32], new: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """A line from old to new [S], raised where they are not in phase, so that the power stays."""
     rise = (np.arange(len(old), dtype=np.float32) + 1) / (len(old) + 1)
     scale = np.sqrt((old @ old) * (new @ new))
     correlation = (old @ new) / scale if scale > 0 else np.float32(1)

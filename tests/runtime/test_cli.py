@@ -85,7 +85,7 @@ def test_generate_writes_the_sound_of_the_video(
     assert result == Result(0, f"{out}: 1.88 s of sound in {result.out.split()[-4]} s on cpu\n", "")
     samples, rate, _ = samples_of(out)
     assert (len(samples), rate) == (round(47 / 25 * 16_000), 16_000)
-    assert [p.name for p in tmp_path.iterdir()] == ["out.wav"]
+    assert {p.name for p in tmp_path.iterdir()} == {"out.wav", "out.wav.vab.json"}
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "m4a", "ogg", "mp4", "mov", "mkv"])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vab_rt.streams import harmless
 
 if TYPE_CHECKING:
-    from vab_rt.pipeline import Step
+    from vab_rt.steps import Step
 
 
 def print_line(line: str) -> None:

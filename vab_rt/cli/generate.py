@@ -4,8 +4,10 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,10 +21,12 @@ from vab_rt.cli.options import (
     Force,
     Guidance,
     JsonLine,
+    KeepTake,
     Kind,
     MaskTemperature,
     Model,
     Offline,
+    Out,
     Picture,
     Quiet,
     Seed,
@@ -36,20 +40,13 @@ from vab_rt.signals import end_if_told
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is quick
     from vab_rt.pipeline import Pipeline
+    from vab_rt.steps import Step
     from vab_rt.video import Video
 
 
 def generate(
     video: VideoIn,
-    out: Annotated[
-        Path,
-        typer.Argument(
-            metavar="OUT",
-            help="wav, flac, mp3, m4a or ogg; or mp4, mov, mkv or webm, which get a copy of the "
-            "video stream beside the sound.",
-            readable=False,  # ours to check, with an error that says more
-        ),
-    ],
+    out: Out,
     model: Model = None,
     offline: Offline = False,
     seed: Seed = DEFAULTS.seed,
@@ -71,6 +68,15 @@ def generate(
     library_strength: Annotated[
         float, typer.Option(metavar="0..1", help="How much of them is kept.")
     ] = DEFAULTS.library_strength,
+    continue_: Annotated[
+        Path | None,
+        typer.Option(
+            "--continue",
+            metavar="SOUND",
+            help="A sound that is the beginning; the rest goes on from it.",
+            show_default="none",
+        ),
+    ] = None,
     start: Annotated[
         float, typer.Option(metavar="S", help="Where to begin in the video, in seconds.")
     ] = 0.0,
@@ -80,6 +86,7 @@ def generate(
     ] = None,
     picture: Picture = None,
     device: Device = "auto",
+    take: KeepTake = True,
     as_json: JsonLine = False,
     quiet: Quiet = False,
     force: Force = False,
@@ -99,54 +106,74 @@ def generate(
         library_strength=library_strength,
     )
     tell_progress(logging.WARNING if quiet or as_json else logging.INFO)
+    from vab_rt.audio import Audio
     from vab_rt.video import Video
 
     part = Video(video, start, duration)
+    given = None if continue_ is None else Audio.load(continue_)
 
+    def make(pipeline: "Pipeline") -> "Iterator[Step]":
+        if given is None:
+            return pipeline.generate_steps(part, options)
+        return pipeline.continue_steps(part, given, options)
+
+    load = loader(model, device, offline=offline)
+    asked = Asked(out, picture, take, quiet=quiet or as_json, force=force)
+    report = write_sound(part, asked, load, make, given.sample_rate_hz if given else None)
+    if library is not None:
+        report["library"] = load().library(library).report()
+    report["seed"] = seed
+    report["timings_s"]["total"] = time.perf_counter() - begin
+    tell(report, as_json=as_json, quiet=quiet)
+
+
+def loader(model: str | None, device: str, *, offline: bool) -> "Callable[[], Pipeline]":
+    """Loads a pipeline when it is first asked for."""
+
+    @cache
     def load() -> "Pipeline":
         from vab_rt.pipeline import load
 
         return load(model, device, offline=offline)
 
-    report = _generate(part, out, picture, load, options, quiet=quiet or as_json, force=force)
-    report["timings_s"]["total"] = time.perf_counter() - begin
-    if as_json:
-        print_line(json.dumps(report))
-    elif not quiet:
-        total_s = report["timings_s"]["total"]
-        device = report["device"]
-        for recording in report["library"]:
-            license = recording["license_file"]
-            print_line(f"played: {recording['file']}" + (f" (see {license})" if license else ""))
-        if report["kinds"]:
-            print_line("seen: " + ", ".join(f"{kind} {p:.0%}" for kind, p in _likeliest(report)))
-        print_line(f"{out}: {report['duration_s']:.2f} s of sound in {total_s:.1f} s on {device}")
+    return load
 
 
-def _generate(
+@dataclass(frozen=True)
+class Asked:
+    """Where a sound goes, and what is told of it."""
+
+    out: Path
+    picture: Path | None
+    take: bool
+    quiet: bool
+    force: bool
+
+
+def write_sound(
     video: "Video",
-    out: Path,
-    picture: Path | None,
+    asked: Asked,
     load: "Callable[[], Pipeline]",
-    options: GenerateOptions,
-    *,
-    quiet: bool,
-    force: bool,
+    make: "Callable[[Pipeline], Iterator[Step]]",
+    rate_hz: int | None = None,
 ) -> dict[str, Any]:
-    """Streams from the video to the file; returns what `--json` tells, but for the total time."""
+    """Streams what `make` makes for a video to a file; returns what `--json` tells of it. rate_hz:
+    of the sound; None: the model's."""
     from vab_rt.audio import AudioWriter, plan_output
     from vab_rt.picture import PictureWriter, plan_picture
 
+    out, picture, force = asked.out, asked.picture, asked.force
     plan = plan_output(out, video=video, force=force)
     shown = picture and plan_picture(picture, video, out=out, force=force)
     pipeline = load()
-    rate_hz = pipeline.config.sample_rate_hz
+    rate_hz = rate_hz or pipeline.config.sample_rate_hz
     drawn = PictureWriter(shown, rate_hz) if shown else None
     write_s = 0.0
     timings_s: dict[str, float] = {}
     seen: Counter[str] = Counter()
+    steps, step = make(pipeline), None  # what is wrong with the call shows before any file is made
     with drawn or nullcontext(), AudioWriter(plan, rate_hz) as writer:
-        for step in with_progress(pipeline.generate_steps(video, options), quiet=quiet):
+        for step in with_progress(steps, quiet=asked.quiet):
             end_if_told()
             timings_s = step.timings_s
             if step.audio is not None:
@@ -157,6 +184,8 @@ def _generate(
                     drawn.write(step.audio)
                 write_s += time.perf_counter() - before
         before = time.perf_counter()
+    if asked.take and step is not None and step.take is not None:
+        step.take.save(out)
     write_s += time.perf_counter() - before
     return {
         "output": readable(out),
@@ -164,11 +193,25 @@ def _generate(
         "sample_rate_hz": writer.sample_rate_hz,
         "model": pipeline.config.name,
         "device": pipeline.device,
-        "seed": options.seed,
-        "library": [] if options.library is None else pipeline.library(options.library).report(),
+        "library": [],
         "kinds": {kind: p / seen.total() for kind, p in seen.most_common()},
         "timings_s": {"load": pipeline.load_s, **timings_s, "write": write_s},
     }
+
+
+def tell(report: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
+    """What was written, for people or as one JSON object."""
+    if as_json:
+        print_line(json.dumps(report))
+    elif not quiet:
+        out, length_s = report["output"], report["duration_s"]
+        total_s, device = report["timings_s"]["total"], report["device"]
+        for recording in report["library"]:
+            license = recording["license_file"]
+            print_line(f"played: {recording['file']}" + (f" (see {license})" if license else ""))
+        if report["kinds"]:
+            print_line("seen: " + ", ".join(f"{kind} {p:.0%}" for kind, p in _likeliest(report)))
+        print_line(f"{out}: {length_s:.2f} s of sound in {total_s:.1f} s on {device}")
 
 
 def _likeliest(report: dict[str, Any]) -> list[tuple[str, float]]:

@@ -16,6 +16,15 @@ VideoIn = Annotated[
     Path,  # checked by us, with an error that says more
     typer.Argument(metavar="IN", help="The silent video.", readable=False),
 ]
+Out = Annotated[
+    Path,
+    typer.Argument(
+        metavar="OUT",
+        help="wav, flac, mp3, m4a or ogg; or mp4, mov, mkv or webm, which get a copy of the "
+        "video stream beside the sound.",
+        readable=False,
+    ),
+]
 ModelArgument = Annotated[str | None, typer.Argument(help=_MODEL, show_default=_SHIPPED)]
 Model = Annotated[
     str | None,
@@ -69,5 +78,12 @@ JsonLine = Annotated[
     bool, typer.Option("--json", help="The last line of output is one JSON object.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object.")]
+KeepTake = Annotated[
+    bool,
+    typer.Option(
+        "--take/--no-take",
+        help="Keep what the sound was made of in OUT.vab.json, for vab-rt regenerate.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors and warnings only.")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace OUT if it exists.")]

@@ -44,6 +44,8 @@ class Vab:
     config: ModelConfig
     engines: Engines
     defaults: TokenOptions = field(default_factory=TokenOptions)
+    codec_sha256: str = ""
+    """of the codec_decoder: tokens of another say other things"""
 
     stages = ("tokens", "codec")
 
@@ -196,11 +198,17 @@ def open_system(bundle: Bundle, engines: Engines) -> Vab:
     manifest = bundle.manifest
     assert isinstance(manifest, VabManifest), manifest.kind
     engines.warm_up("backbone", manifest.defaults)
+    sha256 = manifest.files[manifest.graphs["codec_decoder"].file].sha256
     if manifest.fine is None:
-        return Vab(manifest.model, engines, manifest.defaults)
+        return Vab(manifest.model, engines, manifest.defaults, sha256)
     engines.warm_up("fine_backbone", manifest.defaults)
-    fine = manifest.fine
-    return CoarseToFine(manifest.model, engines, defaults=manifest.defaults, fine_config=fine)
+    return CoarseToFine(
+        manifest.model,
+        engines,
+        defaults=manifest.defaults,
+        codec_sha256=sha256,
+        fine_config=manifest.fine,
+    )
 
 
 def facts_of(manifest: VabManifest) -> Iterator[tuple[str, str]]:

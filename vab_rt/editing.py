@@ -1,0 +1,307 @@
+"""A part of a sound made anew, or a sound that goes on: what of it is known to the model, and how
+the new is set into the old.
+
+The model sees the part of the video around what is to be made, one window where that is enough,
+and is given the tokens of all else there. Samples outside are never rendered again: a codec that
+accumulates phase would change them to the end of the sound.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from math import ceil
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from vab_rt.audio import Audio
+from vab_rt.config import ModelConfig, number
+from vab_rt.decoding import Tokens
+from vab_rt.engines import Engine
+from vab_rt.errors import OptionError
+from vab_rt.sounds import resample
+from vab_rt.systems import System
+from vab_rt.systems.vab import Vab
+from vab_rt.take import Take
+from vab_rt.video import Video
+from vab_rt.windows import Window, blend
+
+Samples = npt.NDArray[np.float32]
+Encode = Callable[[Samples], Tokens]
+"""sound [S] of a clip to tokens [K, T]"""
+
+SAME_LENGTH_S = 0.1
+"""Containers round the length of a video; a sound that differs by more is not of it."""
+CONTEXT_S = 1.0
+"""At least so much is heard on both sides of what is made anew."""
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """Hops `begin` to `end` of a sound are made anew. Hops count from where the model's tokens
+    begin, `lead` samples before the sound."""
+
+    config: ModelConfig
+    sound: Audio
+    video: Video
+    """what the sound is of"""
+    seen: Video
+    """the part of it that the model sees"""
+    first: int
+    """the hop where that begins"""
+    until: int | None
+    """the hop where it ends; None: with the video"""
+    begin: int
+    end: int | None
+    """None: the sound goes on to the end of the video"""
+    lead: int
+    known: Tokens
+    """[K, T] from `first` on, [MASK] where the sound is to be made"""
+
+    def given(self, window: Window) -> Tokens:
+        """Tokens [K, T] of a window, [MASK] where none are known."""
+        c = self.config
+        start = window.index * (c.num_hops - c.num_overlap_hops)
+        tokens = np.full((c.num_codebooks, c.num_token_steps), c.mask_id, np.int32)
+        known = self.known[:, start : start + c.num_token_steps]
+        tokens[:, : known.shape[1]] = known
+        return tokens
+
+    def splice(self, made: Samples, take: Take | None) -> Audio:
+        """The sound with its part out of `made` [S], all that the model heard, whose take it was.
+
+        The new is joined to the old within a hop at both ends.
+        """
+        c, rate_hz, old = self.config, self.sound.sample_rate_hz, self.sound.samples
+        gain_db = 0.0 if self.sound.take is None else self.sound.take.gain_db
+        made = resample(made, c.sample_rate_hz, rate_hz) * np.float32(10 ** (gain_db / 20))
+        at, begin = self._sample(self.first), self._sample(self.begin)
+        end = at + len(made) if self.end is None else min(self._sample(self.end), len(old))
+        new = made[begin - at : end - at].copy()
+        hop = min(round(c.hop_samples * rate_hz / c.sample_rate_hz), len(new) // 2)
+        if begin:
+            new[:hop] = blend(old[begin : begin + hop], new[:hop])
+        if end < len(old):
+            new[len(new) - hop :] = blend(new[len(new) - hop :], old[end - hop : end])
+        samples = np.concatenate([old[:begin], new, old[begin + len(new) :]])
+        return Audio(samples, rate_hz, take=take and self._take(take, len(samples), gain_db))
+
+    def _take(self, made: Take, num_samples: int, gain_db: float) -> Take | None:
+        """Of the whole sound, from that of what the model heard."""
+        c, old = self.config, self.sound.take
+        if old is None and self.first:
+            return None  # nobody has the tokens of what lies before
+        tokens = made.tokens
+        if old is not None and self.first:
+            tokens = np.concatenate([old.tokens[:, : self.first], tokens], 1)
+        if old is not None and self.until is not None:
+            tokens = np.concatenate([tokens[:, : self.until], old.tokens[:, self.until :]], 1)
+        return Take(
+            model=made.model,
+            codec_sha256=made.codec_sha256,
+            tokens=tokens,
+            start_s=self.video.start_s,
+            duration_s=self.video.duration_s,
+            video_s=self.video.expected_s,
+            sample_rate_hz=c.sample_rate_hz,
+            num_samples=round(num_samples * c.sample_rate_hz / self.sound.sample_rate_hz),
+            lead_samples=self.lead,
+            seed=made.seed,
+            gain_db=gain_db,
+        )
+
+    def _sample(self, hop: int) -> int:
+        """Of the sound, at its own rate, where a hop begins."""
+        at_s = (hop * self.config.hop_samples - self.lead) / self.config.sample_rate_hz
+        return max(0, round(at_s * self.sound.sample_rate_hz))
+
+
+@dataclass(frozen=True)
+class Editor:
+    """What a model changes sounds with. seen_s: seconds that it sees of a shorter selection."""
+
+    system: Vab
+    encode: Encode
+    seen_s: float
+
+    def plan_regeneration(self, video: Video, sound: Audio, part_s: tuple[float, float]) -> Edit:
+        """Of seconds `part_s` of a sound of this video. Raises OptionError."""
+        c = self.system.codec_config
+        video = selected(video, sound.take)
+        lead, sound = self._compared(video, sound)
+        start_s, end_s = _checked(part_s, sound, c)
+        _require_length(video, sound)
+        begin = int((start_s * c.sample_rate_hz + lead) // c.hop_samples)
+        total = ceil((sound.duration_s * c.sample_rate_hz + lead) / c.hop_samples)
+        end = min(ceil((end_s * c.sample_rate_hz + lead) / c.hop_samples), total)
+        first, until = (0, total) if lead else _surroundings(begin, end, total, c)
+        known = _known(sound, lead, first, until, c, self.encode)
+        known[:, begin - first : end - first] = c.mask_id
+        stop = None if until == total else until
+        seen = _part_of(video, first, stop, c)
+        return Edit(c, sound, video, seen, first, stop, begin, end, lead, known)
+
+    def plan_continuation(self, video: Video, sound: Audio) -> Edit:
+        """Of a sound that is the beginning of a video's. Raises OptionError."""
+        c, found_s = self.system.codec_config, sound.duration_s
+        lead, sound = self._compared(video, sound)
+        if video.expected_s is not None and found_s >= video.expected_s:
+            raise OptionError(
+                f"the sound to go on from is {found_s:g} s long, expected less than the "
+                f"{video.expected_s:g} s of {video.path}; choose a shorter one"
+            )
+        # The last whole hop is where old and new are joined.
+        begin = int((found_s * c.sample_rate_hz + lead) // c.hop_samples) - 1
+        if begin * c.hop_samples < max(lead, 1):
+            raise OptionError(
+                f"the sound to go on from is {found_s:g} s long, expected at least "
+                f"{2 / c.hop_rate_hz:g} s; choose a longer one"
+            )
+        first = 0 if lead else _aligned(max(0, begin - c.num_hops // 2), c)
+        known = _known(sound, lead, first, begin, c, self.encode)[:, : begin - first]
+        seen = _part_of(video, first, None, c)
+        return Edit(c, sound, video, seen, first, None, begin, None, lead, known)
+
+    def _compared(self, video: Video, sound: Audio) -> tuple[int, Audio]:
+        """Samples that the model sees before the selection; and the sound, without tokens that are
+        of other samples. Raises OptionError for those of another model."""
+        take, lead = sound.take, self.system.config.samples_in(video.lead_s(self.seen_s))
+        if take is not None and take.codec_sha256 != self.system.codec_sha256:
+            raise OptionError(
+                f"the sound has tokens of the model {take.model}, expected those of "
+                f"{self.system.config.name} as it is here; load that model, or take the file "
+                "beside the sound away, so that it is taken as any sound"
+            )
+        if take is not None and take.mix != "replace":
+            raise OptionError(
+                f"the sound was mixed with the video's own ({take.mix}), expected the generated "
+                "one alone; generate it without the mix, and mix the result"
+            )
+        if take is not None:
+            _require_tokens(take, self.system.codec_config)
+        if take is not None and take.lead_samples != lead:
+            sound = msgspec.structs.replace(sound, take=None)
+        return lead, sound
+
+
+def open_editor(
+    system: System[Any], open_graph: Callable[[str], Engine] | None, seen_s: float
+) -> Editor:
+    """Raises OptionError for a model that has no tokens."""
+    if not isinstance(system, Vab):
+        raise OptionError(
+            f"model {system.config.name} makes its sound without tokens, expected one that "
+            "decodes tokens to change a part of a sound; choose another model"
+        )
+
+    @cache
+    def encoder() -> Engine:
+        if open_graph is None:
+            raise OptionError("ready engines came without codec_encoder, expected one for sounds")
+        return open_graph("codec_encoder")
+
+    def encode(sound: Samples) -> Tokens:
+        tokens: Tokens = encoder()(audio=sound[None])[0]
+        return tokens
+
+    return Editor(system, encode, seen_s)
+
+
+def selected(video: Video, take: Take | None) -> Video:
+    """The part of the video that a sound is of. Raises OptionError for two of them."""
+    if take is None or (video.start_s, video.duration_s) == (take.start_s, take.duration_s):
+        return video
+    if video.start_s or video.duration_s is not None:
+        raise OptionError(
+            f"the video starts at {video.start_s:g} s for {video.duration_s} s, expected "
+            f"{take.start_s:g} s for {take.duration_s} s as the sound was made; give the path alone"
+        )
+    return Video(video.path, take.start_s, take.duration_s)
+
+
+def _checked(part_s: tuple[float, float], sound: Audio, config: ModelConfig) -> tuple[float, float]:
+    expected = f"0 to {sound.duration_s:g} s, the length of the sound"
+    start_s = number("from", part_s[0], float, 0, sound.duration_s, expected)
+    end_s = number("to", part_s[1], float, 0, sound.duration_s, expected)
+    hop_s = 1 / config.hop_rate_hz
+    if end_s - start_s < hop_s:
+        raise OptionError(
+            f"the part from {start_s:g} to {end_s:g} s is {end_s - start_s:g} s long, expected at "
+            f"least {hop_s:g} s, what one token says; choose a longer one"
+        )
+    return start_s, end_s
+
+
+def _require_tokens(take: Take, config: ModelConfig) -> None:
+    c, largest = config, int(take.tokens.max())
+    if len(take.tokens) != c.num_codebooks or not 0 <= take.tokens.min() <= largest < c.mask_id:
+        raise OptionError(
+            f"the file beside the sound has {len(take.tokens)} codebooks and holds the token "
+            f"{largest}, expected {c.num_codebooks} of 0 to {c.mask_id - 1}; take it away"
+        )
+
+
+def _require_length(video: Video, sound: Audio) -> None:
+    expected = video.expected_s
+    found: float | None = sound.duration_s
+    if sound.take is not None:  # which knows what the container said then, true or not
+        found = expected if sound.take.video_s is None else sound.take.video_s
+    if found is not None and expected is not None and abs(found - expected) > SAME_LENGTH_S:
+        raise OptionError(
+            f"the sound is of a video of {found:g} s, expected the {expected:g} s of {video.path}; "
+            "name the video that it was made for"
+        )
+
+
+def _surroundings(begin: int, end: int, total: int, config: ModelConfig) -> tuple[int, int]:
+    """The first hop that the model sees, and the one where it stops: one window around hops
+    `begin` to `end` where there is room for some context, else as many as it takes."""
+    c, context = config, round(CONTEXT_S * config.hop_rate_hz)
+    if total <= c.num_hops:
+        return 0, total
+    room = c.num_hops - (end - begin)
+    if room < 2 * context:
+        return _aligned(max(0, begin - context), c), min(end + context, total)
+    first = _aligned(max(0, begin - room // 2), c)
+    if first + c.num_hops < total:
+        return first, first + c.num_hops
+    return -_aligned(c.num_hops - total, c), total
+
+
+def _aligned(hop: int, config: ModelConfig) -> int:
+    """A hop at or before this one at which the model's images fall where they fell before."""
+    rate = Fraction(config.visual_rate_hz).limit_denominator(1000)
+    frames = rate * config.hop_samples / config.sample_rate_hz / config.image_stride  # in a hop
+    grid = frames.denominator if frames.denominator <= config.num_hops // 4 else 1
+    return hop // grid * grid
+
+
+def _part_of(video: Video, first: int, until: int | None, config: ModelConfig) -> Video:
+    at_s = first / config.hop_rate_hz
+    length_s = None if video.duration_s is None else video.duration_s - at_s
+    if until is not None:
+        length_s = (until - first) / config.hop_rate_hz
+    return Video(video.path, video.start_s + at_s, length_s) if at_s or until else video
+
+
+def _known(
+    sound: Audio, lead: int, first: int, until: int, config: ModelConfig, encode: Encode
+) -> Tokens:
+    """The sound's tokens [K, T] from a hop to a hop: its own, or else what the codec hears in it,
+    where that is whole hops."""
+    c = config
+    if sound.take is not None:
+        return sound.take.tokens[:, first : max(until, first + c.num_hops)].copy()
+    samples = resample(sound.samples, sound.sample_rate_hz, c.sample_rate_hz)
+    heard = np.concatenate([np.zeros(lead, np.float32), samples])[first * c.hop_samples :]
+    heard = heard[: (until - first) * c.hop_samples]
+    num_whole = len(heard) // c.hop_samples
+    clips = np.pad(heard, (0, -len(heard) % c.num_samples)).reshape(-1, c.num_samples)
+    tokens = np.concatenate([encode(clip) for clip in clips], 1)[:, : until - first]
+    tokens[:, num_whole:] = c.mask_id
+    if not first:
+        tokens[:, : ceil(lead / c.hop_samples)] = c.mask_id
+    return tokens

@@ -1,0 +1,165 @@
+"""From a video to its sound, window by window and step by step."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vab_rt.config import ClipConfig, GenerateOptions
+from vab_rt.decoding import Tokens
+from vab_rt.errors import BundleError
+from vab_rt.library import Library
+from vab_rt.loudness import Limiter
+from vab_rt.seeing import kinds_seen, see_all
+from vab_rt.stopwatch import Stopwatch
+from vab_rt.systems import State, System
+from vab_rt.systems.vab import Vab
+from vab_rt.take import Take
+from vab_rt.video import Video
+from vab_rt.windows import Window, cut_windows, join, num_windows
+
+SEEN_S = 4.0
+"""Seconds around a shorter selection that the model sees: alone, most would be silent."""
+STAGES = ("decode_video", "visual")
+"""Of every system; its own two follow."""
+
+
+@dataclass(frozen=True, eq=False)  # arrays have no one answer
+class Step:
+    """The state after one decoding step of one window."""
+
+    window: int
+    """counted from 0: a model makes so much sound at a time, of a longer video several windows"""
+    num_windows: int | None
+    """as far as is known: what the container declares, exact in the last window"""
+    step: int
+    """counted from 0, in this window"""
+    num_steps: int
+    """of every window"""
+    state: npt.NDArray[Any]
+    """what the system decodes: of VAB tokens [K, T], where V is [MASK]"""
+    audio: npt.NDArray[np.float32] | None
+    """[S] what this window adds to the sound, in -1 to 1, the last 44 ms of it with the next; on
+    its last step only"""
+    kinds: dict[str, float]
+    """the probability of each kind that this window shows, the likeliest first; empty of a model
+    that has no names for what it sees"""
+    timings_s: dict[str, float]
+    """seconds spent so far, by stage"""
+    candidate: int = 0
+    """counted from 0, of `candidate_steps` alone"""
+    score: float | None = None
+    """how well this window's sound fits what it shows, on the last step of a candidate's windows:
+    nats a token, more is better"""
+    take: Take | None = None
+    """what the sound was made of, on its very last step; None of a model without tokens"""
+
+
+def windows_of(
+    video: Video, system: System[Any], clock: Stopwatch, *, is_whole: bool = True
+) -> Iterator[Window]:
+    """What the model sees of a video, window by window. is_whole: with some of what is around a
+    short selection."""
+    c, around_s = system.config, seen_s(system.config) if is_whole else 0.0
+    with clock.time("decode_video"):
+        lead_s = video.lead_s(around_s)
+    frames = clock.each("decode_video", video.frames(c, around_s))
+    stream = clock.each("visual", see_all(frames, system.see))
+    yield from cut_windows(stream, c, lead_s)
+
+
+def seen_s(config: ClipConfig) -> float:
+    """Seconds that are seen at least, where the video has them."""
+    return min(SEEN_S, config.clip_s / 2)
+
+
+def decoded(
+    windows: Iterable[Window],
+    video: Video,
+    system: System[Any],
+    options: GenerateOptions,
+    clock: Stopwatch,
+    library: Library | None = None,
+    given: Callable[[Window], Tokens] | None = None,
+) -> Iterator[Step]:
+    """The sound of windows of a video, step by step. options: the system's own. given: the tokens
+    of a window that are known."""
+    c, (decoding, rendering) = system.config, system.stages
+    num_steps = system.num_steps(options) * (1 if library is None else 2)
+    state: State | None = None
+    tail, limiter = np.empty(0, np.float32), Limiter(c.sample_rate_hz)
+    finished: list[State] = []
+    num_samples, take = 0, None
+    for window in windows:
+        kinds = kinds_seen(window.features[: window.num_seen], c)
+        if library is not None:
+            steps = library.decode(window, state, options, kinds)
+        elif given is not None:
+            assert isinstance(system, Vab), "whose tokens are given"
+            steps = system.decode(window, state, options, given(window))  # type: ignore[arg-type]
+        else:
+            steps = system.decode(window, state, options)
+        for step, state in clock.each(decoding, steps):
+            audio = None
+            if step == num_steps - 1:
+                with clock.time(rendering):
+                    heard, tail = join(render(system, state)[0], tail, window, c)
+                    audio = limiter.add(heard, is_last=window.is_last)
+                finished.append(state[0])
+                num_samples += len(audio)
+                if window.is_last and isinstance(system, Vab):
+                    take = _take(video, system, finished, num_samples, options)
+            yield Step(
+                window=window.index,
+                num_windows=_expected_windows(video, window, c),
+                step=step,
+                num_steps=num_steps,
+                state=state[0],
+                audio=audio,
+                kinds=kinds,
+                timings_s=dict(clock.seconds),
+                take=take,
+            )
+
+
+def render(system: System[Any], state: State) -> npt.NDArray[np.float32]:
+    """Sound [B, S] of finished states [B, ...]. Raises BundleError when it is not finite."""
+    audio = system.render(state)
+    if not np.isfinite(audio).all():
+        raise BundleError(
+            f"the {system.stages[1]} of {system.config.name} returned samples that are NaN "
+            "or infinite, expected -1 to 1; export the model again"
+        )
+    return audio
+
+
+def _take(
+    video: Video, system: Vab, windows: list[Tokens], num_samples: int, options: GenerateOptions
+) -> Take:
+    """Of the tokens [K, T] of all windows."""
+    c, lead = system.codec_config, system.config.samples_in(video.lead_s(seen_s(system.config)))
+    parts = [tokens[:, c.num_overlap_hops * (i > 0) :] for i, tokens in enumerate(windows)]
+    num_hops = math.ceil((lead + num_samples) / c.hop_samples)
+    return Take(
+        model=c.name,
+        codec_sha256=system.codec_sha256,
+        tokens=np.concatenate(parts, 1)[:, :num_hops],
+        start_s=video.start_s,
+        duration_s=video.duration_s,
+        video_s=video.expected_s,
+        sample_rate_hz=c.sample_rate_hz,
+        num_samples=num_samples,
+        lead_samples=lead,
+        seed=options.seed,
+    )
+
+
+def _expected_windows(video: Video, window: Window, config: ClipConfig) -> int | None:
+    if window.is_last:
+        return window.index + 1
+    if video.expected_s is None:
+        return None
+    return max(window.index + 2, num_windows(video.expected_s, config))

@@ -1,0 +1,152 @@
+"""What a sound of ours was made of, kept in a file beside it: `out.wav` has `out.wav.vab.json`.
+
+With the tokens of a sound a part of it can be made anew as the model made the rest. docs/EDITING.md
+specifies the file.
+"""
+
+import hashlib
+import math
+import warnings
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import av
+import av.error
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from vab_rt.errors import MediaWarning
+from vab_rt.output import whole_file, writing
+
+if TYPE_CHECKING:
+    from vab_rt.decoding import Tokens
+
+SUFFIX = ".vab.json"
+FORMAT = 1
+_MOST_TOKENS = 1 << 28
+
+
+class Take(msgspec.Struct, frozen=True, eq=False, kw_only=True):
+    """The tokens of a sound, and what they belong to."""
+
+    model: str
+    """the name of the model"""
+    codec_sha256: str
+    """of the codec_decoder that the tokens are of"""
+    tokens: "npt.NDArray[np.int32]"
+    """[K, T], T from `lead_samples` before the sound on"""
+    start_s: float
+    """where the part of the video begins that the sound is of"""
+    duration_s: float | None
+    """how much of the video was asked for; None: to its end"""
+    video_s: float | None
+    """how long the container says that this part is"""
+    sample_rate_hz: int
+    """the model's"""
+    num_samples: int
+    """of the sound, at that rate"""
+    lead_samples: int
+    """what the model heard before the sound begins"""
+    seed: int
+    """that it was made with, or its latest part"""
+    gain_db: float = 0.0
+    """between the model's sound and the file"""
+    mix: str = "replace"
+    """whether the file holds the video's own sound as well"""
+
+    def save(self, sound: Path) -> None:
+        """Beside the file of its sound, which is finished. Raises OutputError."""
+        kept = {name: getattr(self, name) for name in self.__struct_fields__ if name != "tokens"}
+        content = _File(
+            **kept,
+            format_version=FORMAT,
+            sound_sha256=packets_sha256(sound),
+            shape=self.tokens.shape,
+            packed=zlib.compress(self.tokens.astype("<i2").tobytes()),
+        )
+        path = path_of(sound)
+        with whole_file(path, force=True) as part, writing(path):
+            part.write_bytes(msgspec.json.format(msgspec.json.encode(content)) + b"\n")
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The file as it is: a Take, its tokens as int16, and the sound that it belongs to."""
+
+    format_version: int
+    model: str
+    codec_sha256: str
+    start_s: float
+    duration_s: float | None
+    video_s: float | None
+    sample_rate_hz: int
+    num_samples: int
+    lead_samples: int
+    seed: int
+    gain_db: float
+    mix: str
+    sound_sha256: str
+    shape: tuple[int, int]
+    packed: bytes
+
+
+def path_of(sound: Path) -> Path:
+    """Of the take of a file of sound."""
+    return sound.with_name(sound.name + SUFFIX)
+
+
+def read_take(sound: Path) -> Take | None:
+    """The take of a file of sound; None where there is none.
+
+    Warns MediaWarning, and returns None, of one that is damaged, of a newer version, or of another
+    sound: of a file that was changed since it was made.
+    """
+    path = path_of(sound)
+    if not path.is_file():
+        return None
+    try:
+        content = msgspec.json.decode(path.read_bytes(), type=_File)
+        if content.format_version != FORMAT:
+            raise ValueError(f"version {content.format_version}, expected {FORMAT}")
+        if content.sample_rate_hz < 1 or content.num_samples < 1 or content.lead_samples < 0:
+            raise ValueError("its lengths are not those of a sound")
+        if content.sound_sha256 != packets_sha256(sound):
+            _tell_without(sound, f"it was changed since {path.name} was written")
+            return None
+        kept = msgspec.structs.asdict(content)
+        for name in ("format_version", "sound_sha256", "shape", "packed"):
+            del kept[name]
+        return Take(tokens=_unpacked(content), **kept)
+    except (OSError, ValueError, zlib.error) as error:  # msgspec's errors are ValueErrors
+        _tell_without(sound, f"{path.name} cannot be read ({error})")
+        return None
+
+
+def _tell_without(sound: Path, reason: str) -> None:
+    message = f"{sound} is taken as any sound, without its tokens: {reason}"
+    warnings.warn(message, MediaWarning, stacklevel=4)
+
+
+def _unpacked(content: _File) -> "Tokens":
+    size = 2 * math.prod(content.shape)
+    if min(content.shape) < 1 or size > _MOST_TOKENS:
+        raise ValueError(f"tokens have the shape {list(content.shape)}")
+    raw = zlib.decompressobj().decompress(content.packed, size + 1)
+    if len(raw) != size:
+        raise ValueError(f"tokens have {len(raw)} bytes, expected {size}")
+    return np.frombuffer(raw, "<i2").astype(np.int32).reshape(content.shape)
+
+
+def packets_sha256(sound: Path) -> str:
+    """Of the sound in a file, as it is encoded: what else is in the container does not count.
+
+    Raises OSError for a file without sound.
+    """
+    digest = hashlib.sha256()
+    with av.open(f"file:{sound}", metadata_errors="replace") as container:
+        if not container.streams.audio:
+            raise OSError(f"{sound} has no sound")
+        for packet in container.demux(container.streams.audio[0]):
+            digest.update(bytes(packet))
+    return digest.hexdigest()
