@@ -203,7 +203,7 @@ def test_sound_and_video_that_there_is_not(videos, tmp_path):
 
 
 def test_the_command_draws_what_python_draws(run, tiny_bundle, pipeline, videos, tmp_path):
-    words = ("--model", tiny_bundle, "--seed", 3, "--start", 0.2, "--picture")
+    words = ("--model", tiny_bundle, "--no-take", "--seed", 3, "--start", 0.2, "--picture")
     result = run("generate", videos(60), tmp_path / "out.wav", *words, tmp_path / "p.png")
     assert (result.code, result.err) == (0, "")
     part = Video(videos(60), 0.2)
