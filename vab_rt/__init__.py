@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from vab_rt.errors import MediaWarning, VabError
     from vab_rt.picture import save_picture
     from vab_rt.pipeline import Pipeline, load
+    from vab_rt.search import Found
     from vab_rt.steps import Step
     from vab_rt.video import Video
 
@@ -21,6 +22,7 @@ turn_off_telemetry()
 
 __all__ = [
     "Audio",
+    "Found",
     "GenerateOptions",
     "MediaWarning",
     "Pipeline",
@@ -35,6 +37,7 @@ __all__ = [
 # Imported when first used: onnxruntime and FFmpeg take longer to load than most hosts will wait.
 _HOMES = {
     "Audio": "vab_rt.audio",
+    "Found": "vab_rt.search",
     "GenerateOptions": "vab_rt.config",
     "MediaWarning": "vab_rt.errors",
     "Pipeline": "vab_rt.pipeline",

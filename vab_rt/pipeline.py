@@ -13,12 +13,14 @@ import numpy.typing as npt
 from vab_rt.audio import Audio
 from vab_rt.bundle import Bundle
 from vab_rt.candidates import SCORING, candidate_steps, check_count, ranked, require_score
-from vab_rt.config import ClipConfig, GenerateOptions, check_kinds
+from vab_rt.config import ClipConfig, GenerateOptions, check_kinds, number
 from vab_rt.editing import Edit, Editor, open_editor
 from vab_rt.engines import Engine, Engines, open_engines
 from vab_rt.errors import OptionError
 from vab_rt.hub import open_model
 from vab_rt.library import Library, open_library
+from vab_rt.search import Found, search
+from vab_rt.sound_index import Progress, SoundIndex, indexed
 from vab_rt.steps import STAGES, Step, decoded, render, seen_s, windows_of
 from vab_rt.stopwatch import Stopwatch
 from vab_rt.systems import State, System, open_system
@@ -200,6 +202,38 @@ class Pipeline:
         if path not in self._libraries:
             self._libraries[path] = open_library(path, self.system, self._open_graph)
         return self._libraries[path]
+
+    def search(
+        self, video: Video | str | Path, sounds: SoundIndex | str | Path, top: int = 10
+    ) -> list[Found]:
+        """Which sound files of a folder fit a video, the best first: each has its `path`, its
+        `score` and `start_s`, where in the video its beginning fits best.
+
+        - sounds: a folder; its index is made once and kept, and brought up to date by what changed.
+          Or the file of an index, or an index of `index_sounds`.
+        - top: how many, at most.
+
+        Raises MediaError for a video that cannot be read; OptionError for a folder without sound,
+        an index of another model, and a model that cannot tell.
+        """
+        count, system = int(number("top", top, int, 1, 10_000, "1 to 10000")), self.system
+        if not isinstance(sounds, SoundIndex):
+            *_, last = self.index_sounds(sounds)
+            assert last.index is not None, "with the last"
+            sounds = last.index
+        windows = windows_of(_as_video(video), system, self._clock())
+        return search(windows, sounds, require_score(system), count)
+
+    def index_sounds(
+        self, sounds: str | Path, file: str | Path | None = None
+    ) -> Iterator[Progress]:
+        """Brings the index of a folder up to date, or that of an index's file, and keeps it: yields
+        how many of the files that changed are read (`number` of `total`), at last with the `index`.
+
+        file: where it is kept; None is the user's cache folder. Raises OptionError, OutputError.
+        """
+        system, path = require_score(self.system), None if file is None else Path(file)
+        return indexed(Path(sounds), path, system, self._editor.encode)
 
     @cached_property
     def _editor(self) -> Editor:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vab_rt.cli import generate, models, regenerate
+from vab_rt.cli import generate, models, regenerate, search
 from vab_rt.cli.console import print_error, print_line, print_warning
 from vab_rt.errors import MediaWarning, VabError, is_out_of_memory
 from vab_rt.signals import unwound_by_signals
@@ -18,7 +18,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (generate.generate, regenerate.regenerate, models.kinds, models.info, models.doctor):
+for command in (
+    *(generate.generate, regenerate.regenerate, search.search),
+    *(models.kinds, models.info, models.doctor),
+):
     app.command()(command)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vab_rt.streams import harmless
 
 if TYPE_CHECKING:
+    from vab_rt.sound_index import Progress
     from vab_rt.steps import Step
 
 
@@ -60,4 +61,21 @@ def with_progress(steps: "Iterator[Step]", *, quiet: bool) -> "Iterator[Step]":
             total = None if num_windows is None else num_windows * step.num_steps
             done = step.window * step.num_steps + step.step + 1
             progress.update(task, description="sound", completed=done, total=total)
+            yield step
+
+
+def with_count(
+    steps: "Iterator[Progress]", description: str, *, quiet: bool
+) -> "Iterator[Progress]":
+    """The same; on a terminal a bar shows how many of them are done."""
+    if quiet or not sys.stderr.isatty():
+        yield from steps
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(description, total=None)
+        for step in steps:
+            progress.update(task, completed=step.number, total=step.total)
             yield step

@@ -69,12 +69,12 @@ def forget_engine(key: EngineKey, folder: Path | None = None) -> None:
     path.unlink(missing_ok=True)
 
 
-def cache_folder() -> Path:
+def cache_folder(kind: str = "engines") -> Path:
     """Where the system keeps what a user's programs can make again."""
     if os.name == "nt" and "LOCALAPPDATA" in os.environ:
-        return Path(os.environ["LOCALAPPDATA"]) / "vab-rt" / "engines"
+        return Path(os.environ["LOCALAPPDATA"]) / "vab-rt" / kind
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "vab-rt" / "engines"
+    return Path(home) / "vab-rt" / kind
 
 
 def _make_private(folder: Path) -> None:
