@@ -4,7 +4,7 @@ model says how well each fits."""
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import tee
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -73,19 +73,39 @@ def candidate_steps(
                     break
 
 
-def ranked(steps: "Iterable[Step]", options: GenerateOptions, rate_hz: int) -> list[Audio]:
-    """The sounds of `candidate_steps`, best first. A score is the mean of those of its windows,
-    each by how much of it is heard."""
+class Ranked(NamedTuple):
+    """A candidate, counted from 0, with its steps that have sound."""
+
+    candidate: int
+    score: float
+    steps: "list[Step]"
+
+
+def ranked_steps(steps: "Iterable[Step]") -> list[Ranked]:
+    """Of `candidate_steps`, best first. A score is the mean of those of its windows, each by how
+    much of it is heard."""
     finished: dict[int, list[Step]] = {}
     for step in steps:
         if step.audio is not None:
             finished.setdefault(step.candidate, []).append(step)
-    takes = [_joined(of, seed_of(options.seed, i), rate_hz) for i, of in finished.items()]
-    return sorted(takes, key=lambda take: -(take.score or 0.0))
+    takes = [Ranked(i, _mean_score(of), of) for i, of in finished.items()]
+    return sorted(takes, key=lambda take: -take.score)
 
 
-def _joined(steps: "list[Step]", seed: int, rate_hz: int) -> Audio:
-    parts = [step.audio for step in steps if step.audio is not None]
-    scores = [step.score or 0.0 for step in steps]
-    score = float(np.average(scores, weights=[len(part) for part in parts]))
-    return Audio(np.concatenate(parts), rate_hz, seed=seed, score=score, take=steps[-1].take)
+def ranked(steps: "Iterable[Step]", options: GenerateOptions, rate_hz: int) -> list[Audio]:
+    """Their sounds."""
+    return [
+        Audio(
+            np.concatenate([step.audio for step in take.steps if step.audio is not None]),
+            rate_hz,
+            seed=seed_of(options.seed, take.candidate),
+            score=take.score,
+            take=take.steps[-1].take,
+        )
+        for take in ranked_steps(steps)
+    ]
+
+
+def _mean_score(steps: "list[Step]") -> float:
+    heard = [0 if step.audio is None else len(step.audio) for step in steps]
+    return float(np.average([step.score or 0.0 for step in steps], weights=heard))

@@ -1,6 +1,7 @@
 """Several sounds of one video: each is what its seed gives, and the model says which fit best."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from tiny_bundle import fine_config, make_bundle, tiny_config
 
 import vab_rt
+from vab_rt.audio import Audio
 from vab_rt.errors import OptionError
 from vab_rt.pipeline import Pipeline
 from vab_rt.systems.vab import Said, mean_gains
@@ -101,6 +103,61 @@ def test_an_option_that_there_is_not(pipeline, videos):
 def test_a_model_without_tokens_has_no_score(v2a_bundle, videos):
     with pytest.raises(OptionError, match="cannot tell how well a sound fits"):
         vab_rt.load(v2a_bundle, threads=1).candidates(videos(25), num_candidates=1)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "mp4"])
+def test_the_command_writes_the_best_and_the_others(run, tiny_bundle, videos, tmp_path, suffix):
+    out, seeds = tmp_path / f"out.{suffix}", [5, 6, 7]
+    words = ("generate", videos(130), out, "--model", tiny_bundle, "--steps", "2", "--seed", "5")
+    told = run(*words, "--candidates", 3, "--json")
+    assert told.code == 0 and told.err == ""
+    report = json.loads(told.out.splitlines()[-1])
+    files = [tmp_path / f"out{number}.{suffix}" for number in ("", ".2", ".3")]
+    assert [Path(one["output"]) for one in report["candidates"]] == files
+    scores = [one["score"] for one in report["candidates"]]
+    assert scores == sorted(scores, reverse=True) and report["output"] == str(out)
+    assert sorted(one["seed"] for one in report["candidates"]) == seeds
+    assert report["seed"] == report["candidates"][0]["seed"] and report["timings_s"]["score"] > 0
+    for file, one in zip(files, report["candidates"], strict=True):
+        alone = tmp_path / f"alone.{suffix}"
+        assert run(*words[:2], alone, *words[3:7], "--seed", one["seed"], "--force").code == 0
+        assert alone.read_bytes() == file.read_bytes()
+
+
+def test_people_are_told_seeds_and_scores(run, tiny_bundle, videos, tmp_path):
+    words = ("generate", videos(25), tmp_path / "out.wav", "--model", tiny_bundle, "--steps", "1")
+    lines = run(*words, "--candidates", 2).out.splitlines()
+    assert len(lines) == 3 and "1.00 s of sound" in lines[0]
+    for line, name in zip(lines[1:], ("out.wav", "out.2.wav"), strict=True):
+        assert f"{name}: seed " in line and ", score " in line
+
+
+def test_where_one_of_the_files_is_there_none_is_written(run, tiny_bundle, videos, tmp_path):
+    (tmp_path / "out.3.wav").write_text("mine")
+    words = ("generate", videos(25), tmp_path / "out.wav", "--model", tiny_bundle, "--steps", "1")
+    said = run(*words, "--candidates", 4)
+    assert said.code == 1 and "out.3.wav exists already" in said.err and said.err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["out.3.wav"]
+    assert run(*words, "--candidates", 4, "--force").code == 0
+    assert (tmp_path / "out.3.wav").read_bytes() != b"mine"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--candidates", "0"), "num_candidates is 0, expected 1 to 32"),
+        (("--candidates", "1000"), "num_candidates is 1000, expected 1 to 32"),
+        (("--candidates", "2", "--continue", "begin.wav"), "expected no sound to go on with"),
+    ],
+)
+def test_a_command_that_cannot_be_meant(
+    run, tiny_bundle, videos, tmp_path, monkeypatch, more, message
+):
+    monkeypatch.chdir(tmp_path)
+    Audio(np.zeros(1600, np.float32), 16_000).save("begin.wav")
+    said = run("generate", videos(25), "out.wav", "--model", tiny_bundle, *more)
+    assert said.code == 1 and message in said.err and said.err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["begin.wav"]
 
 
 def test_the_shipped_model_knows_its_own_sounds_and_their_time():

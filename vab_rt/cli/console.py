@@ -46,7 +46,9 @@ def print_warning(message: Warning | str, *details: Any, **more: Any) -> None:
     print_error(f"warning: {message}")
 
 
-def with_progress(steps: "Iterator[Step]", *, quiet: bool) -> "Iterator[Step]":
+def with_progress(
+    steps: "Iterator[Step]", *, quiet: bool, num_candidates: int = 1
+) -> "Iterator[Step]":
     """The same steps; on a terminal a bar shows how far they are."""
     if quiet or not sys.stderr.isatty():
         yield from steps
@@ -57,9 +59,9 @@ def with_progress(steps: "Iterator[Step]", *, quiet: bool) -> "Iterator[Step]":
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("reading", total=None)
         for step in steps:
-            num_windows = step.num_windows
-            total = None if num_windows is None else num_windows * step.num_steps
-            done = step.window * step.num_steps + step.step + 1
+            num_windows, each = step.num_windows, num_candidates * step.num_steps
+            total = None if num_windows is None else num_windows * each
+            done = step.window * each + step.candidate * step.num_steps + step.step + 1
             progress.update(task, description="sound", completed=done, total=total)
             yield step
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vab_rt.cli.candidates import check_whole, tell_candidates, write_candidates
 from vab_rt.cli.console import print_line, readable, tell_progress, with_progress
 from vab_rt.cli.options import (
     DEFAULTS,
@@ -84,6 +85,15 @@ def generate(
         float | None,
         typer.Option(metavar="S", help="How many seconds.", show_default="to the end"),
     ] = None,
+    candidates: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="So many sounds, by as many seeds from --seed on: OUT is the one that the model "
+            "finds fits best, OUT.2.wav and so on are the others.",
+            show_default="one sound",
+        ),
+    ] = None,
     picture: Picture = None,
     device: Device = "auto",
     take: KeepTake = True,
@@ -119,10 +129,16 @@ def generate(
 
     load = loader(model, device, offline=offline)
     asked = Asked(out, picture, take, quiet=quiet or as_json, force=force)
-    report = write_sound(part, asked, load, make, given.sample_rate_hz if given else None)
+    rate_hz = given.sample_rate_hz if given else None
+    if candidates is None:
+        report = write_sound(part, asked, load, make, rate_hz) | {"seed": seed}
+    else:
+        check_whole(given)
+        report = write_candidates(
+            part, asked, load, options, candidates, lambda to, of: write_sound(part, to, load, of)
+        )
     if library is not None:
         report["library"] = load().library(library).report()
-    report["seed"] = seed
     report["timings_s"]["total"] = time.perf_counter() - begin
     tell(report, as_json=as_json, quiet=quiet)
 
@@ -212,6 +228,7 @@ def tell(report: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
         if report["kinds"]:
             print_line("seen: " + ", ".join(f"{kind} {p:.0%}" for kind, p in _likeliest(report)))
         print_line(f"{out}: {length_s:.2f} s of sound in {total_s:.1f} s on {device}")
+        tell_candidates(report.get("candidates", []))
 
 
 def _likeliest(report: dict[str, Any]) -> list[tuple[str, float]]:

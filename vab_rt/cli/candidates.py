@@ -1,0 +1,82 @@
+"""generate --candidates: several sounds of a video, each to a file, the best to OUT."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vab_rt.cli.console import print_line, readable, with_progress
+from vab_rt.errors import OptionError
+from vab_rt.signals import end_if_told
+
+if TYPE_CHECKING:  # imported where they are used, so that --help is quick
+    from vab_rt.audio import Audio
+    from vab_rt.cli.generate import Asked
+    from vab_rt.config import GenerateOptions
+    from vab_rt.pipeline import Pipeline
+    from vab_rt.steps import Step
+    from vab_rt.video import Video
+
+Write = Callable[["Asked", Callable[["Pipeline"], "Iterator[Step]"]], dict[str, Any]]
+"""Where a sound goes, and what makes it, to the report of it."""
+
+
+def write_candidates(
+    video: "Video",
+    asked: "Asked",
+    load: "Callable[[], Pipeline]",
+    options: "GenerateOptions",
+    count: int,
+    write: Write,
+) -> dict[str, Any]:
+    """The report of the best, with all under `candidates`, best first."""
+    from vab_rt.audio import plan_output
+    from vab_rt.candidates import check_count, ranked_steps, seed_of
+
+    outputs = [nth_output(asked.out, number) for number in range(1, check_count(count) + 1)]
+    for path in outputs:  # all or none
+        plan_output(path, video=video, force=asked.force)
+    steps = load().candidate_steps(video, options, num_candidates=count)
+    takes = ranked_steps(_told(with_progress(steps, quiet=asked.quiet, num_candidates=count)))
+    reports, candidates = [], []
+    for path, take in zip(outputs, takes, strict=True):
+        picture = asked.picture if path == asked.out else None
+        to = replace(asked, out=path, picture=picture)
+        reports.append(write(to, _made(take.steps)))
+        seed = seed_of(options.seed, take.candidate)
+        candidates.append({"output": readable(path), "seed": seed, "score": take.score})
+    timings_s = {
+        stage: max(report["timings_s"][stage] for report in reports)
+        for stage in reports[0]["timings_s"]
+    }
+    best = {"seed": candidates[0]["seed"], "timings_s": timings_s, "candidates": candidates}
+    return reports[0] | best
+
+
+def check_whole(given: "Audio | None") -> None:
+    """Raises OptionError where there is a sound to go on with."""
+    if given is not None:
+        raise OptionError(
+            "candidates are sounds made whole, expected no sound to go on with; leave out "
+            "--candidates, or --continue"
+        )
+
+
+def nth_output(out: Path, number: int) -> Path:
+    """OUT, and from 2 on OUT.2.wav ... for OUT.wav."""
+    return out if number == 1 else out.with_name(f"{out.stem}.{number}{out.suffix}")
+
+
+def tell_candidates(candidates: list[dict[str, Any]]) -> None:
+    for one in candidates:
+        print_line(f"{one['output']}: seed {one['seed']}, score {one['score']:.3f}")
+
+
+def _made(steps: "list[Step]") -> "Callable[[Pipeline], Iterator[Step]]":
+    return lambda pipeline: iter(steps)
+
+
+def _told(steps: "Iterator[Step]") -> "Iterator[Step]":
+    for step in steps:
+        end_if_told()
+        yield step
