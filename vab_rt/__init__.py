@@ -8,6 +8,7 @@ from vab_rt.telemetry import turn_off_telemetry
 if TYPE_CHECKING:
     from vab_rt.audio import Audio
     from vab_rt.config import GenerateOptions
+    from vab_rt.delivery import Delivery
     from vab_rt.errors import MediaWarning, VabError
     from vab_rt.picture import save_picture
     from vab_rt.pipeline import Pipeline, load
@@ -22,6 +23,7 @@ turn_off_telemetry()
 
 __all__ = [
     "Audio",
+    "Delivery",
     "Found",
     "GenerateOptions",
     "MediaWarning",
@@ -37,6 +39,7 @@ __all__ = [
 # Imported when first used: onnxruntime and FFmpeg take longer to load than most hosts will wait.
 _HOMES = {
     "Audio": "vab_rt.audio",
+    "Delivery": "vab_rt.delivery",
     "Found": "vab_rt.search",
     "GenerateOptions": "vab_rt.config",
     "MediaWarning": "vab_rt.errors",

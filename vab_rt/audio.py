@@ -1,11 +1,11 @@
-"""Sound, and the files it is written to: wav, flac, mp3, m4a, ogg, or beside a copied video."""
+"""Sound, and the files it is written to: alone, or beside a copied video."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 import av
 import msgspec
@@ -14,35 +14,20 @@ from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from numpy.typing import NDArray
 
-from vab_rt.containers import VIDEO_MUXERS
+from vab_rt.containers import BOXED, VIDEO_MUXERS
+from vab_rt.delivery import Delivery
 from vab_rt.edit_list import hide_after
 from vab_rt.errors import MediaError, OptionError, OutputError
+from vab_rt.formats import SOUND_SUFFIXES, Format, format_of, rate_in
+from vab_rt.mastering import Mastering
+from vab_rt.mixing import require_sound
 from vab_rt.muxing import CopyPlan, VideoCopy, copied_video, plan_copy
 from vab_rt.output import check_output, require_file_name, whole_file, writing
+from vab_rt.resampling import LAYOUTS, frame_of
 from vab_rt.sounds import read_sound
 from vab_rt.source import require_file
 from vab_rt.take import Take, read_take
 from vab_rt.video import Video
-
-
-class _Format(NamedTuple):
-    muxer: str
-    codec: str
-    bit_rate: int = 0  # 0: lossless
-
-
-_FORMATS = {
-    ".wav": _Format("wav", "pcm_s16le"),
-    ".flac": _Format("flac", "flac"),
-    ".mp3": _Format("mp3", "libmp3lame", 96_000),
-    ".m4a": _Format("ipod", "aac", 96_000),
-    ".ogg": _Format("ogg", "libopus", 64_000),
-    ".mp4": _Format(VIDEO_MUXERS[".mp4"], "aac", 96_000),
-    ".mov": _Format(VIDEO_MUXERS[".mov"], "aac", 96_000),
-    # Not AAC, which in matroska cannot say where the sound ends to the sample.
-    ".mkv": _Format(VIDEO_MUXERS[".mkv"], "libopus", 64_000),
-    ".webm": _Format(VIDEO_MUXERS[".webm"], "libopus", 64_000),
-}
 
 
 _SAME_CHANNELS = 2e-3  # two channels of one sound differ by no more once they were encoded
@@ -119,18 +104,21 @@ class Audio(msgspec.Struct, frozen=True, eq=False):
         video: Video | str | Path | None = None,
         force: bool = False,
         take: bool = True,
+        delivery: Delivery | None = None,
     ) -> None:
-        """Writes a file; its suffix chooses the format: wav, flac, mp3, m4a, ogg, or mp4, mkv, mov
-        and webm, which get a copy of the video stream.
+        """Writes a file; its suffix chooses the format: wav, flac, mp3, m4a, ogg, opus, aac, aiff,
+        mka, or mp4, mov, m4v, mkv, webm and avi, which get a copy of the video stream.
 
-        - video: the input, which no output may overwrite; mp4, mkv, mov and webm need it.
+        - video: the input, which no output may overwrite; the latter need it.
         - force: replace a file that exists.
+        - delivery: rate, channels, loudness and the like; None is as the format has it.
         - take: keep what it was made of beside it, in NAME.vab.json, so that a part can be made
           anew later.
 
-        Raises OutputError, MediaError.
+        Raises OutputError, MediaError, OptionError.
         """
-        with AudioWriter(plan_output(path, video=video, force=force), self.sample_rate_hz) as file:
+        plan = plan_output(path, video=video, force=force, delivery=delivery)
+        with AudioWriter(plan, self.sample_rate_hz) as file:
             file.write(self.samples)
         if take and self.take is not None:
             self.take.save(Path(path))
@@ -138,77 +126,115 @@ class Audio(msgspec.Struct, frozen=True, eq=False):
 
 @dataclass(frozen=True)
 class OutputPlan:
-    """A file that can be written, and how a video gets into it: None where it holds sound alone."""
+    """A file that can be written. copy: how a video gets into it; None where it holds sound alone.
+    mixed: the video whose own sound does, too."""
 
     path: Path
     force: bool
+    delivery: Delivery
+    form: Format
+    num_channels: int
     copy: CopyPlan | None
+    mixed: Video | None
 
 
 def plan_output(
-    path: str | Path, *, video: Video | str | Path | None = None, force: bool = False
+    path: str | Path,
+    *,
+    video: Video | str | Path | None = None,
+    force: bool = False,
+    delivery: Delivery | None = None,
 ) -> OutputPlan:
     """For one AudioWriter. video: what the sound belongs to, which no format may overwrite.
 
     Raises OutputError unless this file can be written: suffix, folder, and the video's codec;
-    MediaError when there is no video to begin with.
+    OptionError for a delivery that it cannot have; MediaError when there is no video to begin with.
     """
-    path = Path(path)
+    path, delivery = Path(path), delivery or Delivery()
     require_file_name(path)
-    suffix = path.suffix.lower()
-    if suffix not in _FORMATS:
-        known = ", ".join(name[1:] for name in _FORMATS)
-        raise OutputError(
-            f"{path} ends in {suffix or 'no suffix'}, expected one of {known}; rename the output"
-        )
+    form, suffix = format_of(path, delivery), path.suffix.lower()
     if suffix in VIDEO_MUXERS and video is None:
         raise OutputError(
             f"{path} is a video file, expected a video to copy into it; "
-            "name one, or write .wav, .flac, .mp3, .m4a or .ogg"
+            f"name one, or write {', '.join(SOUND_SUFFIXES[:-1])} or {SOUND_SUFFIXES[-1]}"
         )
     video = Video(video) if isinstance(video, str | Path) else video
     if video is not None:
         require_file(video.path)
     check_output(path, force=force, source=video.path if video else None)
-    copy = plan_copy(video, suffix) if suffix in VIDEO_MUXERS and video is not None else None
-    return OutputPlan(path, force, copy)
+    mixed = None if delivery.mix == "replace" else _with_sound(video, delivery)
+    num_channels = 1 if mixed is None else require_sound(mixed)
+    copy = None
+    if suffix in VIDEO_MUXERS and video is not None:
+        copy = plan_copy(video, suffix, keeps_sound=mixed is not None)
+    return OutputPlan(
+        path, force, delivery, form, delivery.num_channels or num_channels, copy, mixed
+    )
+
+
+def _with_sound(video: Video | None, delivery: Delivery) -> Video:
+    if video is None:
+        raise OptionError(
+            f"mix is {delivery.mix}, but no video is there, expected one whose sound is mixed in; "
+            "name it, or leave mix out"
+        )
+    return video
 
 
 class AudioWriter:
     """Writes sound as it arrives, into a file that appears when the `with` block ends well.
 
-    mp4, mkv, mov and webm get a copy of the video stream. Raises OutputError; on any exception,
-    Ctrl-C included, nothing is left behind.
+    Video files get a copy of the video stream. Raises OutputError; on any exception, Ctrl-C
+    included, nothing is left behind.
     """
 
     def __init__(self, plan: OutputPlan, sample_rate_hz: int) -> None:
         self.path = plan.path
         self.sample_rate_hz = sample_rate_hz
         self.num_samples = 0
+        """written so far, at `sample_rate_hz`"""
         self._plan = plan
+        self._rate_hz = rate_in(
+            plan.form, plan.delivery, sample_rate_hz, has_video=plan.copy is not None
+        )
+        self._num_encoded = 0  # at _rate_hz
         self._resources = ExitStack()
 
+    @property
+    def gain_db(self) -> float:
+        """What set the loudness, once the `with` block has ended; 0.0 where none was asked for."""
+        return self._mastering.gain_db
+
     def __enter__(self) -> Self:
+        plan = self._plan
         with ExitStack() as resources:
-            self._part = resources.enter_context(whole_file(self.path, force=self._plan.force))
-            self._open(self._plan.copy, resources)
+            self._part = resources.enter_context(whole_file(self.path, force=plan.force))
+            self._open(plan.copy, resources)
+            with writing(self.path):
+                self._mastering = Mastering(
+                    plan.delivery,
+                    plan.mixed,
+                    self._part.with_name(self.path.name),
+                    from_hz=self.sample_rate_hz,
+                    to_hz=self._rate_hz,
+                    num_channels=plan.num_channels,
+                )
             self._resources = resources.pop_all()
         return self
 
     def _open(self, plan: CopyPlan | None, resources: ExitStack) -> None:
-        suffix = self.path.suffix.lower()
-        chosen = _FORMATS[suffix]
+        suffix, form = self.path.suffix.lower(), self._plan.form
         more = {} if plan is None else plan.form.options
         with writing(self.path):
             # bitexact: no random serial numbers, so the same sound gives the same bytes.
-            options = {"fflags": "+bitexact", **_muxer_options(suffix, self.sample_rate_hz), **more}
-            container = av.open(f"file:{self._part}", "w", format=chosen.muxer, options=options)
+            options = {"fflags": "+bitexact", **_muxer_options(suffix, self._rate_hz), **more}
+            container = av.open(f"file:{self._part}", "w", format=form.muxer, options=options)
         self._container: OutputContainer = container
         self._copy: VideoCopy | None = None
         resources.callback(_close_quietly, container)
         if plan is not None:
             self._copy = resources.enter_context(copied_video(container, plan, self.path))
-        self._stream = _add_audio_stream(container, chosen, self.sample_rate_hz)
+        self._stream = _add_audio_stream(container, form, self._rate_hz, self._plan.num_channels)
 
     def write(self, samples: NDArray[np.float32]) -> None:
         """Appends samples [S], float32, -1 to 1. Raises OptionError for another shape."""
@@ -216,22 +242,24 @@ class AudioWriter:
         second = self.sample_rate_hz
         with writing(self.path):
             for begin in range(0, len(samples), second):
-                self._write_second(samples[begin : begin + second])
+                piece = np.asarray(samples[begin : begin + second], np.float32)
+                self.num_samples += len(piece)
+                self._encode(self._mastering.add(piece))
 
-    def _write_second(self, samples: NDArray[np.float32]) -> None:
-        frame = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(samples, np.float32)[None], format="flt", layout="mono"
-        )
-        frame.sample_rate = self.sample_rate_hz
-        frame.pts = self.num_samples
-        frame.time_base = Fraction(1, self.sample_rate_hz)
-        self.num_samples += len(samples)
+    def _encode(self, sound: NDArray[np.float32]) -> None:
+        """sound: [C, S], as the file has it."""
+        if not sound.shape[-1]:
+            return
+        frame = frame_of(sound, self._rate_hz, self._num_encoded)
+        self._num_encoded += sound.shape[-1]
         if self._copy is not None:
-            self._copy.advance(Fraction(self.num_samples, self.sample_rate_hz))
+            self._copy.advance(Fraction(self._num_encoded, self._rate_hz))
         self._container.mux(self._stream.encode(frame))
 
     def _finish(self) -> None:
         with writing(self.path):
+            for sound in self._mastering.rest():
+                self._encode(sound)
             if self._copy is not None:
                 self._copy.advance(None)
             self._container.mux(self._stream.encode(None))
@@ -261,21 +289,20 @@ def _check_shape(samples: NDArray[np.float32]) -> None:
         )
 
 
-def _add_audio_stream(container: OutputContainer, chosen: _Format, rate_hz: int) -> AudioStream:
-    """A mono stream at the sound's own rate, or 48 kHz where the codec does not know it."""
-    known = av.Codec(chosen.codec, "w").audio_rates
-    rate = rate_hz if known is None or rate_hz in known else 48_000
-    stream = container.add_stream(chosen.codec, rate=rate, layout="mono")
-    assert isinstance(stream, AudioStream), f"{chosen.codec} is not an audio codec"
-    if chosen.bit_rate:
-        stream.bit_rate = chosen.bit_rate
+def _add_audio_stream(
+    container: OutputContainer, form: Format, rate_hz: int, num_channels: int
+) -> AudioStream:
+    stream = container.add_stream(form.codec, rate=rate_hz, layout=LAYOUTS[num_channels])
+    assert isinstance(stream, AudioStream), f"{form.codec} is not an audio codec"
+    if form.bit_rate:
+        stream.bit_rate = form.bit_rate * num_channels
     return stream
 
 
 def _muxer_options(suffix: str, rate_hz: int) -> dict[str, str]:
     if suffix == ".wav":
         return {"rf64": "auto"}  # beyond 4 GiB
-    if suffix in (".m4a", ".mp4", ".mov"):
+    if suffix == ".m4a" or suffix in BOXED:
         return {"movie_timescale": str(rate_hz)}  # lengths to the sample, not the millisecond
     return {}
 

@@ -26,8 +26,17 @@ from vab_rt.packets import VideoPacket, frame_s
 if TYPE_CHECKING:
     from av.container.core import Chapter  # in PyAV's stubs alone
 
-VIDEO_MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
-_BOXED = (".mp4", ".mov")
+VIDEO_MUXERS = {
+    ".mp4": "mp4",
+    ".mov": "mov",
+    ".mkv": "matroska",
+    ".webm": "webm",
+    ".m4v": "ipod",
+    ".avi": "avi",
+}
+BOXED = (".mp4", ".mov", ".m4v")
+"""With an edit list (ISO/IEC 14496-12): these start playing at time 0 whatever comes before it, and
+end where they say, so a copy can begin and end between two key frames."""
 _DOLBY_RECORDS = (b"dvcC", b"dvvC", b"dvwC")
 _HEAD_BYTES = 1 << 20
 # Facts of a file and not of what it shows; written anew.
@@ -41,13 +50,14 @@ class Form(msgspec.Struct, frozen=True):
     """How a video stream goes into a container. tag: its four characters, None for the muxer's
     choice. is_strict: by the muxer's own rules, which leave out some tags and the Dolby Vision
     record. has_any_tags: in mp4 and mov also tags that these do not define, as phones write them.
-    has_timecode: if there is one. has_dolby: with the record. lost: names of tags that do not get
-    there."""
+    has_timecode, has_chapters: if there are any. has_dolby: with the record. lost: names of tags
+    that do not get there."""
 
     tag: str | None
     is_strict: bool
     has_any_tags: bool = False
     has_timecode: bool = True
+    has_chapters: bool = True
     has_dolby: bool = False
     lost: tuple[str, ...] = ()
 
@@ -89,8 +99,10 @@ def add_stream(copied: Copied, target: OutputContainer, suffix: str, form: Form)
 
 def form_for(copied: Copied, packet: VideoPacket, suffix: str, path: Path) -> Form | None:
     """How the stream fits into such a container, from its first packet; None if it does not."""
+    if suffix == ".avi" and copied.stream.codec_context.has_b_frames:
+        return None  # it stores no times of display
     shown = _decoded(copied.stream, packet)
-    has_any = suffix in _BOXED and any(
+    has_any = suffix in BOXED and any(
         key.lower().startswith("com.") for key in _tags(copied.source)
     )
     forms = list(_forms_to_try(copied, suffix, path))
@@ -100,18 +112,36 @@ def form_for(copied: Copied, packet: VideoPacket, suffix: str, path: Path) -> Fo
         if written is None or not _shows(written, shown):
             continue
         has_dolby = any(record in written for record in _DOLBY_RECORDS)
-        lost = _lost_tags(copied, written)
-        return msgspec.structs.replace(form, has_dolby=has_dolby, lost=lost)
+        return _as_read(msgspec.structs.replace(form, has_dolby=has_dolby), copied, written)
     return None
 
 
-def tell_dropped(copied: Copied, form: Form, path: Path, out: Path) -> None:
-    """Warns once, in one line, of what the input has and the copy has not."""
-    named = list(_dropped(copied))
+def _as_read(form: Form, copied: Copied, written: bytes) -> Form:
+    """The same without what the written file does not have, though its muxer took it."""
+    with av.open(io.BytesIO(written), "r") as container:
+        found = [container.metadata, *(stream.metadata for stream in container.streams)]
+        has_chapters = bool(container.chapters())
+    kept = {key.lower() for tags in found for key in tags}
+    return msgspec.structs.replace(
+        form,
+        has_timecode=form.has_timecode and "timecode" in kept,
+        has_chapters=has_chapters,
+        lost=tuple(sorted(key for key in _tags(copied.source) if key.lower() not in kept)),
+    )
+
+
+def tell_dropped(
+    copied: Copied, form: Form, path: Path, out: Path, *, keeps_sound: bool = False
+) -> None:
+    """Warns once, in one line, of what the input has and the copy has not. keeps_sound: one of its
+    sound tracks is heard."""
+    named = list(_dropped(copied, num_kept=int(keeps_sound)))
     if _has_dolby_record(path) and not form.has_dolby:
         named.append("its Dolby Vision record")
     if not form.has_timecode and _timecode(copied) is not None:
         named.append("its timecode")
+    if not form.has_chapters and any(_chapters(copied)):
+        named.append("its chapters")
     if form.lost:
         named.append(f"tags ({', '.join(form.lost)})")
     if named:
@@ -131,7 +161,7 @@ def _forms_to_try(copied: Copied, suffix: str, path: Path) -> Iterator[Form]:
             yield Form(own, is_strict=True)
         if "mov" in copied.source.format.name:  # elsewhere tags are not those of mp4 and mov
             yield Form(own, is_strict=False)
-    if suffix in _BOXED and copied.stream.codec_context.name == "hevc":
+    if suffix in BOXED and copied.stream.codec_context.name == "hevc":
         yield Form("hvc1", is_strict=not is_dolby)  # QuickTime does not open FFmpeg's choice, hev1
     yield Form(None, is_strict=not is_dolby)
     if is_dolby:
@@ -200,14 +230,6 @@ def _tags(source: InputContainer) -> dict[str, str]:
     return tags
 
 
-def _lost_tags(copied: Copied, written: bytes) -> tuple[str, ...]:
-    """Names that the written file does not have."""
-    with av.open(io.BytesIO(written), "r") as container:
-        found = [container.metadata, *(stream.metadata for stream in container.streams)]
-        kept = {key.lower() for tags in found for key in tags}
-    return tuple(sorted(key for key in _tags(copied.source) if key.lower() not in kept))
-
-
 def _chapters(copied: Copied) -> "Iterator[Chapter]":
     """Those of the selection, counted from its start."""
     begin = copied.zero + copied.start
@@ -258,9 +280,10 @@ def later_timecode(timecode: str, num_frames: int, rate: Fraction) -> str | None
     return f"{clock}{';' if drops else ':'}{frames:02}"
 
 
-def _dropped(copied: Copied) -> Iterator[str]:
-    """Other streams, by kind; not a timecode or chapters, which are written anew."""
-    kinds: Counter[str] = Counter()
+def _dropped(copied: Copied, num_kept: int) -> Iterator[str]:
+    """Other streams, by kind; not a timecode or chapters, which are written anew, and not so many
+    sound tracks that are kept."""
+    kinds = Counter({"sound track": -num_kept})
     has_chapters = bool(copied.source.chapters())
     for stream in copied.source.streams:
         if stream.index == copied.stream.index:
@@ -270,7 +293,8 @@ def _dropped(copied: Copied) -> Iterator[str]:
         is_cover = bool(stream.disposition & Disposition.attached_pic)
         kinds["cover picture" if is_cover else _KINDS.get(stream.type, stream.type)] += 1
     for kind, num in kinds.items():
-        yield f"{num} {kind}{'' if num == 1 else 's'}"
+        if num > 0:
+            yield f"{num} {kind}{'' if num == 1 else 's'}"
 
 
 _KINDS = {

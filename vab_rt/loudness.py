@@ -1,16 +1,27 @@
-"""Headroom: a limiter that looks ahead, over sound that arrives in pieces.
+"""Loudness and headroom of sound that arrives in pieces: a meter, and a limiter that looks ahead.
 
-The gain of a sample depends on what lies within `num_held` samples of it and on nothing else, so
-pieces of any length give the sound that the whole would give.
+The limiter's gain of a sample depends on what lies within `num_held` samples of it and on nothing
+else, so pieces of any length give the sound that the whole would give.
 """
+
+from fractions import Fraction
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
+from av.audio.frame import AudioFrame
+from av.filter.graph import Graph
+
+from vab_rt.resampling import LAYOUTS, frame_of
 
 Samples = npt.NDArray[np.float32]
 CEILING = 10 ** (-1.9 / 20)
 """Of estimated true peaks. The estimate misses up to 0.8 dB of noise that reaches Nyquist, so that
 true peaks stay below -1 dBTP, as EBU R 128 asks."""
+OVERSAMPLED_CEILING = 10 ** (-1.2 / 20)
+"""The same of sound that has nothing above half of Nyquist, of which the estimate misses at most
+0.17 dB."""
+_SILENT_LUFS = -70.0  # the absolute gate
 _REACH_S = (
     0.02  # gain falls before a peak and rises after it within this time: no click, no pumping
 )
@@ -21,35 +32,80 @@ _MOST_BETWEEN = 2.9  # the taps' magnitudes add up to 2.87: no peak between samp
 
 
 class Limiter:
-    """Sound [S] in, sound with true peaks below `CEILING` out, `num_held` samples later."""
+    """Sound [S] or [C, S] in, sound with true peaks below `ceiling` out, `num_held` samples later.
+    All channels get the same gain."""
 
-    def __init__(self, sample_rate_hz: int) -> None:
+    def __init__(self, sample_rate_hz: int, ceiling: float = CEILING) -> None:
         self._reach = round(_REACH_S * sample_rate_hz)
+        self._ceiling = ceiling
         self.num_held = 2 * (self._reach + _HALF_TAPS)
-        self._before: Samples = np.zeros(self.num_held, np.float32)
-        self._held: Samples = np.empty(0, np.float32)
+        self._kept: Samples | None = None
 
     def add(self, samples: Samples, *, is_last: bool) -> Samples:
         """What is ready of the sound so far; everything that is left where this is the last."""
-        after = np.zeros(self.num_held if is_last else 0, np.float32)
-        whole = np.concatenate([self._before, self._held, samples, after])
-        num_ready = max(0, len(whole) - 2 * self.num_held)
-        end = self.num_held + num_ready
-        ready = whole[self.num_held : end] * self._gain(whole)[self.num_held : end]
-        self._before, self._held = whole[end - self.num_held : end], whole[end:]
-        return ready
+        silence = np.zeros((*samples.shape[:-1], self.num_held), np.float32)
+        kept = silence if self._kept is None else self._kept
+        after = silence[..., : self.num_held if is_last else 0]
+        whole = np.concatenate([kept, samples, after], -1)
+        num_ready = max(0, whole.shape[-1] - 2 * self.num_held)
+        ready = slice(self.num_held, self.num_held + num_ready)
+        self._kept = whole[..., num_ready:]
+        out: Samples = whole[..., ready] * self._gain(whole)[ready]
+        return out
 
     def _gain(self, samples: Samples) -> Samples:
         """The gain [S] of each sample; right where num_held samples lie on both sides."""
-        if np.abs(samples).max(initial=0) < CEILING / _MOST_BETWEEN:
-            return np.ones(len(samples), np.float32)
-        needed = CEILING / np.maximum(true_peaks(samples), CEILING)
+        num, ceiling = samples.shape[-1], self._ceiling
+        if np.abs(samples).max(initial=0) < ceiling / _MOST_BETWEEN:
+            return np.ones(num, np.float32)
+        peaks = np.max([true_peaks(channel) for channel in np.atleast_2d(samples)], 0)
+        needed = ceiling / np.maximum(peaks, ceiling)
         if needed.min() == 1:
-            return np.ones(len(samples), np.float32)
+            return np.ones(num, np.float32)
         held = _moving_minimum(needed, self._reach + _HALF_TAPS)
         window = np.hanning(2 * self._reach + 3)[1:-1]
-        gain = 1 - np.convolve(1 - held, window / window.sum(), "same")[: len(samples)]
+        gain = 1 - np.convolve(1 - held, window / window.sum(), "same")[:num]
         return gain.astype(np.float32)
+
+
+class Meter:
+    """Integrated loudness of sound [C, S] that arrives in pieces, in LUFS, by FFmpeg's ebur128
+    filter (ITU-R BS.1770, EBU R 128)."""
+
+    def __init__(self, sample_rate_hz: int, num_channels: int) -> None:
+        self._rate_hz, self._num = sample_rate_hz, 0
+        self._graph = Graph()
+        self._into = self._graph.add_abuffer(
+            sample_rate=sample_rate_hz,
+            format="fltp",
+            layout=LAYOUTS[num_channels],
+            time_base=Fraction(1, sample_rate_hz),
+        )
+        meter = self._graph.add("ebur128", "metadata=1:framelog=quiet")
+        self._out = self._graph.add("abuffersink")
+        self._graph.link_nodes(self._into, meter, self._out).configure()
+        self._lufs = _SILENT_LUFS
+
+    def add(self, samples: Samples) -> None:
+        if not samples.shape[-1]:
+            return
+        self._into.push(frame_of(samples, self._rate_hz, self._num))
+        self._num += samples.shape[-1]
+        self._read()
+
+    def lufs(self) -> float | None:
+        """Of all that was added; None where no block of 0.4 s is above -70 LUFS. Ends the meter."""
+        self._into.push(None)
+        self._read()
+        return self._lufs if self._lufs > _SILENT_LUFS else None
+
+    def _read(self) -> None:
+        try:
+            while True:
+                told = cast(AudioFrame, self._out.pull()).metadata
+                self._lufs = float(told.get("lavfi.r128.I", _SILENT_LUFS))
+        except (BlockingIOError, EOFError):
+            return
 
 
 def true_peaks(samples: Samples) -> npt.NDArray[np.float64]:

@@ -12,16 +12,21 @@ import av.error
 from av.container import OutputContainer
 from av.video.stream import VideoStream
 
-from vab_rt.containers import VIDEO_MUXERS, Copied, Form, add_stream, form_for, tell_dropped
+from vab_rt.containers import (
+    BOXED,
+    VIDEO_MUXERS,
+    Copied,
+    Form,
+    add_stream,
+    form_for,
+    tell_dropped,
+)
 from vab_rt.errors import OutputError
 from vab_rt.media import VideoInfo
 from vab_rt.packets import DisplayTimes, VideoPacket, display_times, readable
 from vab_rt.source import Source
 from vab_rt.video import Video, start_beyond_end
 
-# These start playing at time 0 whatever comes before it, and end where they say (an edit list), so
-# a copy can begin and end between two key frames: the frames around are there, but not shown.
-HAS_EDIT_LIST = (".mp4", ".mov")
 _SAME_TIME = Fraction(1, 1000)  # matroska counts milliseconds
 _PACKED = re.compile(rb"DivX\d+(b|Build)\d+p")
 _WITHOUT_VIDEO = ".wav, .flac, .mp3, .m4a or .ogg"
@@ -33,6 +38,7 @@ class CopyPlan:
 
     source: the open input. begin, end: of what is displayed, in the input's seconds; end None is
     the last packet's. times: where the input does not tell in which order frames are displayed.
+    keeps_sound: its own is part of the new one.
     """
 
     source: Source
@@ -42,6 +48,7 @@ class CopyPlan:
     begin: Fraction
     end: Fraction | None
     times: DisplayTimes | None
+    keeps_sound: bool = False
 
     def copied(self) -> Copied:
         length = None if self.end is None else self.end - self.begin
@@ -90,8 +97,9 @@ class VideoCopy:
             self._next = next(self._packets, None)
 
 
-def plan_copy(video: Video, suffix: str) -> CopyPlan:
-    """How to copy this selection into such a container, unchanged.
+def plan_copy(video: Video, suffix: str, *, keeps_sound: bool = False) -> CopyPlan:
+    """How to copy this selection into such a container, unchanged. keeps_sound: the sound that goes
+    beside it has the video's own in it.
 
     Raises OutputError where that cannot be, and OptionError where the copy would have to begin
     beyond the video's end.
@@ -108,9 +116,16 @@ def plan_copy(video: Video, suffix: str) -> CopyPlan:
     begin = info.first_s + video.start
     end = _end(video, begin, _cut(source, suffix))
     plan = CopyPlan(
-        source=source, video=video, suffix=suffix, form=form, begin=begin, end=end, times=times
+        source=source,
+        video=video,
+        suffix=suffix,
+        form=form,
+        begin=begin,
+        end=end,
+        times=times,
+        keeps_sound=keeps_sound,
     )
-    if suffix not in HAS_EDIT_LIST:
+    if suffix not in BOXED:
         _check_key_frame(plan)
     return plan
 
@@ -131,9 +146,10 @@ def _form(source: Source, info: VideoInfo, suffix: str) -> Form:
         if form is not None:
             forms[each] = form
     choices = ("one of " if len(forms) > 1 else "") + (", ".join(forms) or ".wav")
+    other = "mpeg4 without B-frames" if suffix == ".avi" else "h264"
     raise OutputError(
         f"the video is {info.codec}, which {suffix} cannot hold unchanged; "
-        f"expected {choices} as the output, or a video of h264 as the input"
+        f"expected {choices} as the output, or a video of {other} as the input"
     )
 
 
@@ -168,7 +184,7 @@ def _cut(source: Source, suffix: str) -> Fraction | None:
     first = min(spans[number][1] for number in shown)
     last, length = max((at, length) for is_hidden, at, length in spans if not is_hidden)
     within = [at for is_hidden, at, _ in spans[: shown[-1]] if is_hidden and at >= first]
-    needed_later = any(at > last for at in within) and suffix not in HAS_EDIT_LIST
+    needed_later = any(at > last for at in within) and suffix not in BOXED
     if needed_later or any(at <= last for at in within):
         raise OutputError(
             f"the edit list of {source.path} hides frames that others need, which {suffix} cannot; "
@@ -214,13 +230,13 @@ def copied_video(container: OutputContainer, plan: CopyPlan, out: Path) -> Itera
     """
     with closing(plan.source):
         copied = plan.copied()
-        tell_dropped(copied, plan.form, plan.video.path, out)
+        tell_dropped(copied, plan.form, plan.video.path, out, keeps_sound=plan.keeps_sound)
         target = add_stream(copied, container, plan.suffix, plan.form)
         if plan.times is not None:
             base = copied.stream.time_base or Fraction(1)
             target.codec_context.framerate = 1 / (plan.times.step * base)
         packets, end_s = _up_to_end(plan.from_key_frame(), plan.end), None
-        if plan.suffix not in HAS_EDIT_LIST:
+        if plan.suffix not in BOXED:
             packets = (p for p in packets if _display_s(p) >= plan.begin - _SAME_TIME)
         elif plan.end is not None:
             end_s = plan.end - plan.begin
