@@ -119,7 +119,7 @@ def _read(path: Path) -> str | None:
 
 def _classes() -> list[str]:
     """In the order in which they are met."""
-    return ["Pipeline", "Video", "GenerateOptions", "Audio", "Step", "Found"]
+    return ["Pipeline", "Video", "GenerateOptions", "Audio", "Delivery", "Step", "Found"]
 
 
 def _described(name: str) -> Iterator[str]:

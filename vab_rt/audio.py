@@ -29,7 +29,6 @@ from vab_rt.source import require_file
 from vab_rt.take import Take, read_take
 from vab_rt.video import Video
 
-
 _SAME_CHANNELS = 2e-3  # two channels of one sound differ by no more once they were encoded
 
 
@@ -121,7 +120,9 @@ class Audio(msgspec.Struct, frozen=True, eq=False):
         with AudioWriter(plan, self.sample_rate_hz) as file:
             file.write(self.samples)
         if take and self.take is not None:
-            self.take.save(Path(path))
+            gain_db = self.take.gain_db + file.gain_db
+            mix = "replace" if delivery is None else delivery.mix
+            msgspec.structs.replace(self.take, gain_db=gain_db, mix=mix).save(Path(path))
 
 
 @dataclass(frozen=True)
@@ -194,15 +195,17 @@ class AudioWriter:
         self.num_samples = 0
         """written so far, at `sample_rate_hz`"""
         self._plan = plan
-        self._rate_hz = rate_in(
+        self.rate_hz = rate_in(
             plan.form, plan.delivery, sample_rate_hz, has_video=plan.copy is not None
         )
-        self._num_encoded = 0  # at _rate_hz
+        """samples a second of the file"""
+        self._num_encoded = 0  # at rate_hz
         self._resources = ExitStack()
 
     @property
     def gain_db(self) -> float:
-        """What set the loudness, once the `with` block has ended; 0.0 where none was asked for."""
+        """Between what was written and the file, once the `with` block has ended: the gain that was
+        asked for, and the one that set the loudness."""
         return self._mastering.gain_db
 
     def __enter__(self) -> Self:
@@ -216,7 +219,7 @@ class AudioWriter:
                     plan.mixed,
                     self._part.with_name(self.path.name),
                     from_hz=self.sample_rate_hz,
-                    to_hz=self._rate_hz,
+                    to_hz=self.rate_hz,
                     num_channels=plan.num_channels,
                 )
             self._resources = resources.pop_all()
@@ -227,14 +230,14 @@ class AudioWriter:
         more = {} if plan is None else plan.form.options
         with writing(self.path):
             # bitexact: no random serial numbers, so the same sound gives the same bytes.
-            options = {"fflags": "+bitexact", **_muxer_options(suffix, self._rate_hz), **more}
+            options = {"fflags": "+bitexact", **_muxer_options(suffix, self.rate_hz), **more}
             container = av.open(f"file:{self._part}", "w", format=form.muxer, options=options)
         self._container: OutputContainer = container
         self._copy: VideoCopy | None = None
         resources.callback(_close_quietly, container)
         if plan is not None:
             self._copy = resources.enter_context(copied_video(container, plan, self.path))
-        self._stream = _add_audio_stream(container, form, self._rate_hz, self._plan.num_channels)
+        self._stream = _add_audio_stream(container, form, self.rate_hz, self._plan.num_channels)
 
     def write(self, samples: NDArray[np.float32]) -> None:
         """Appends samples [S], float32, -1 to 1. Raises OptionError for another shape."""
@@ -250,10 +253,10 @@ class AudioWriter:
         """sound: [C, S], as the file has it."""
         if not sound.shape[-1]:
             return
-        frame = frame_of(sound, self._rate_hz, self._num_encoded)
+        frame = frame_of(sound, self.rate_hz, self._num_encoded)
         self._num_encoded += sound.shape[-1]
         if self._copy is not None:
-            self._copy.advance(Fraction(self._num_encoded, self._rate_hz))
+            self._copy.advance(Fraction(self._num_encoded, self.rate_hz))
         self._container.mux(self._stream.encode(frame))
 
     def _finish(self) -> None:

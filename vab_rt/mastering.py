@@ -41,8 +41,8 @@ class Mastering:
         to_hz: int,
         num_channels: int,
     ) -> None:
-        self.gain_db = 0.0
-        """of the loudness, once all sound is there"""
+        self.gain_db = delivery.gain_db
+        """of the model's sound; with the one of the loudness, once all sound is there"""
         self._path, self._delivery = path, delivery
         self._rate_hz, self._num_channels = to_hz, num_channels
         self._gain = np.float32(10 ** (delivery.gain_db / 20))
@@ -92,16 +92,18 @@ class Mastering:
         target, limiter = self._delivery.loudness_lufs, self._limiter
         assert target is not None and limiter is not None, "there is a spool for no other sound"
         spool.add(_wide(end, self._num_channels))
+        gain_db = 0.0
         for _ in range(2):  # how much of a quiet sound counts depends on its level
-            found = spool.lufs(self.gain_db)
+            found = spool.lufs(gain_db)
             if found is None:
                 raise OptionError(
                     f"loudness is {target:g} LUFS, but the sound is silent, or shorter than 0.4 s, "
                     "expected some that has a loudness; leave it out"
                 )
-            self.gain_db += target - found
+            gain_db += target - found
+        self.gain_db += gain_db
         after = Meter(self._rate_hz, self._num_channels)
-        for piece in spool.pieces(self.gain_db):
+        for piece in spool.pieces(gain_db):
             ready = limiter.add(piece, is_last=piece.shape[-1] == 0)
             after.add(ready)
             yield ready

@@ -34,8 +34,8 @@ def test_importing_is_light():
         "    assert name not in sys.modules, name\n"
         "print(sorted(vab_rt.__all__))\n"
     )
-    names = ["Audio", "Found", "GenerateOptions", "MediaWarning", "Pipeline", "Step", "VabError"]
-    names += ["Video", "__version__", "load", "save_picture"]
+    names = ["Audio", "Delivery", "Found", "GenerateOptions", "MediaWarning", "Pipeline"]
+    names += ["Step", "VabError", "Video", "__version__", "load", "save_picture"]
     assert run(code).strip() == str(sorted(names))
 
 

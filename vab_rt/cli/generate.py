@@ -12,9 +12,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from msgspec.structs import replace
 
 from vab_rt.cli.candidates import check_whole, tell_candidates, write_candidates
 from vab_rt.cli.console import print_line, readable, tell_progress, with_progress
+from vab_rt.cli.delivery import (
+    DELIVERY,
+    Bits,
+    Channels,
+    Codec,
+    Fade,
+    GainDb,
+    Loudness,
+    Mix,
+    Rate,
+    delivery_of,
+)
 from vab_rt.cli.options import (
     DEFAULTS,
     Device,
@@ -37,6 +50,7 @@ from vab_rt.cli.options import (
     VideoIn,
 )
 from vab_rt.config import GenerateOptions
+from vab_rt.delivery import Delivery
 from vab_rt.signals import end_if_told
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is quick
@@ -94,6 +108,14 @@ def generate(
             show_default="one sound",
         ),
     ] = None,
+    rate: Rate = DELIVERY.rate_hz,
+    channels: Channels = DELIVERY.num_channels,
+    bits: Bits = DELIVERY.bits,
+    loudness: Loudness = DELIVERY.loudness_lufs,
+    fade: Fade = DELIVERY.fade_s,
+    codec: Codec = DELIVERY.codec,
+    mix: Mix = DELIVERY.mix,
+    gain_db: GainDb = DELIVERY.gain_db,
     picture: Picture = None,
     device: Device = "auto",
     take: KeepTake = True,
@@ -115,6 +137,7 @@ def generate(
         library=None if library is None else str(library),
         library_strength=library_strength,
     )
+    delivery = delivery_of(rate, channels, bits, loudness, fade, codec, mix, gain_db)
     tell_progress(logging.WARNING if quiet or as_json else logging.INFO)
     from vab_rt.audio import Audio
     from vab_rt.video import Video
@@ -128,7 +151,7 @@ def generate(
         return pipeline.continue_steps(part, given, options)
 
     load = loader(model, device, offline=offline)
-    asked = Asked(out, picture, take, quiet=quiet or as_json, force=force)
+    asked = Asked(out, delivery, picture, take, quiet=quiet or as_json, force=force)
     rate_hz = given.sample_rate_hz if given else None
     if candidates is None:
         report = write_sound(part, asked, load, make, rate_hz) | {"seed": seed}
@@ -160,6 +183,7 @@ class Asked:
     """Where a sound goes, and what is told of it."""
 
     out: Path
+    delivery: Delivery
     picture: Path | None
     take: bool
     quiet: bool
@@ -179,7 +203,7 @@ def write_sound(
     from vab_rt.picture import PictureWriter, plan_picture
 
     out, picture, force = asked.out, asked.picture, asked.force
-    plan = plan_output(out, video=video, force=force)
+    plan = plan_output(out, video=video, force=force, delivery=asked.delivery)
     shown = picture and plan_picture(picture, video, out=out, force=force)
     pipeline = load()
     rate_hz = rate_hz or pipeline.config.sample_rate_hz
@@ -201,12 +225,14 @@ def write_sound(
                 write_s += time.perf_counter() - before
         before = time.perf_counter()
     if asked.take and step is not None and step.take is not None:
-        step.take.save(out)
+        gain_db = step.take.gain_db + writer.gain_db
+        replace(step.take, gain_db=gain_db, mix=asked.delivery.mix).save(out)
     write_s += time.perf_counter() - before
     return {
         "output": readable(out),
         "duration_s": writer.num_samples / writer.sample_rate_hz,
-        "sample_rate_hz": writer.sample_rate_hz,
+        "sample_rate_hz": writer.rate_hz,
+        "gain_db": writer.gain_db,
         "model": pipeline.config.name,
         "device": pipeline.device,
         "library": [],

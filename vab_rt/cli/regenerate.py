@@ -8,6 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vab_rt.cli.console import tell_progress
+from vab_rt.cli.delivery import (
+    DELIVERY,
+    Bits,
+    Channels,
+    Codec,
+    Fade,
+    GainDb,
+    Loudness,
+    Mix,
+    Rate,
+    delivery_of,
+)
 from vab_rt.cli.generate import Asked, loader, tell, write_sound
 from vab_rt.cli.options import (
     DEFAULTS,
@@ -72,6 +84,14 @@ def regenerate(
     temperature: Temperature = DEFAULTS.temperature,
     top_k: TopK = DEFAULTS.top_k,
     kind: Kind = None,
+    rate: Rate = DELIVERY.rate_hz,
+    channels: Channels = DELIVERY.num_channels,
+    bits: Bits = DELIVERY.bits,
+    loudness: Loudness = DELIVERY.loudness_lufs,
+    fade: Fade = DELIVERY.fade_s,
+    codec: Codec = DELIVERY.codec,
+    mix: Mix = DELIVERY.mix,
+    gain_db: GainDb = DELIVERY.gain_db,
     picture: Picture = None,
     device: Device = "auto",
     take: KeepTake = True,
@@ -81,6 +101,7 @@ def regenerate(
 ) -> None:
     """Make a part of a sound anew, and leave the rest as it is."""
     begin = time.perf_counter()
+    delivery = delivery_of(rate, channels, bits, loudness, fade, codec, mix, gain_db)
     tell_progress(logging.WARNING if quiet or as_json else logging.INFO)
     from vab_rt.audio import Audio
     from vab_rt.editing import selected
@@ -105,7 +126,7 @@ def regenerate(
         return pipeline.regenerate_steps(part, old, from_, end_s, options)
 
     load = loader(model, device, offline=offline)
-    asked = Asked(out, picture, take, quiet=quiet or as_json, force=force)
+    asked = Asked(out, delivery, picture, take, quiet=quiet or as_json, force=force)
     report = write_sound(part, asked, load, make, old.sample_rate_hz)
     report |= {"seed": seed, "start_s": from_, "end_s": end_s}
     report["timings_s"]["total"] = time.perf_counter() - begin
