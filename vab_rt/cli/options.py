@@ -20,8 +20,8 @@ Out = Annotated[
     Path,
     typer.Argument(
         metavar="OUT",
-        help="wav, flac, mp3, m4a, ogg, opus, aac, aiff or mka; or mp4, mov, m4v, mkv, webm or avi, "
-        "which get a copy of the video stream beside the sound.",
+        help="wav, flac, mp3, m4a, ogg, opus, aac, aiff or mka; or mp4, mov, m4v, mkv, webm or "
+        "avi, which get a copy of the video stream beside the sound.",
         readable=False,
     ),
 ]
