@@ -35,7 +35,7 @@ def write_candidates(
 
     outputs = [nth_output(asked.out, number) for number in range(1, check_count(count) + 1)]
     for path in outputs:  # all or none
-        plan_output(path, video=video, force=asked.force)
+        plan_output(path, video=video, force=asked.force, delivery=asked.delivery)
     steps = load().candidate_steps(video, options, num_candidates=count)
     takes = ranked_steps(_told(with_progress(steps, quiet=asked.quiet, num_candidates=count)))
     reports, candidates = [], []
