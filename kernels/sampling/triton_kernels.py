@@ -112,6 +112,30 @@ def kth_largest_key(key, k, low, high):
     return low
 
 
+@triton.jit
+def log_share(scaled, keep, top, v, token):
+    """log p of a token among those that are kept; top: the largest logit."""
+    weight = tl.where(keep, (exp_poly(scaled - top) * 16777216.0).to(tl.int32), 0)
+    total = tl.sum(weight.to(tl.int64)).to(tl.float32) * 5.9604644775390625e-08  # 2**-24
+    chosen = tl.max(tl.where(v == token, scaled, float("-inf")))
+    return (chosen - top) - log_poly(total)
+
+
+@triton.jit
+def schedule_entry(parameters, step, num_clips):
+    """Where the mask temperature of a step lies, followed by the num_remask of each clip."""
+    return parameters + HEADER_WORDS + 2 * num_clips + step * (1 + num_clips)
+
+
+@triton.jit
+def seed_of(parameters, b):
+    """uint64, of clip b."""
+    words = parameters + HEADER_WORDS + 2 * b
+    low = tl.load(words).to(tl.uint32, bitcast=True).to(tl.uint64)
+    high = tl.load(words + 1).to(tl.uint32, bitcast=True).to(tl.uint64)
+    return low | (high << 32)
+
+
 @triton.jit(do_not_specialize=["N", "V"])
 def sample(
     tokens,  # [B, N] int32; only positions that hold V are scored
@@ -158,28 +182,42 @@ def sample(
         low = kth_largest_key(key, top_k, low, high)
     keep = key >= low
 
-    seed = parameters + HEADER_WORDS + 2 * b
-    seed_low = tl.load(seed).to(tl.uint32, bitcast=True).to(tl.uint64)
-    seed_high = tl.load(seed + 1).to(tl.uint32, bitcast=True).to(tl.uint64)
-    seed = seed_low | (seed_high << 32)
+    seed = seed_of(parameters, b)
     step = (tl.load(parameters + 4) + schedule_step).to(tl.uint32, bitcast=True)
 
     c0 = (n.to(tl.int64) * V + v).to(tl.uint32)
     score = tl.where(keep, scaled + gumbel(seed, c0, step, TOKEN_STREAM), float("-inf"))
     token = tl.argmax(score, axis=0, tie_break_left=True)
 
-    top = key_float(high)
-    weight = tl.where(keep, (exp_poly(scaled - top) * 16777216.0).to(tl.int32), 0)
-    total = tl.sum(weight.to(tl.int64)).to(tl.float32) * 5.9604644775390625e-08  # 2**-24
-    chosen = tl.max(tl.where(v == token, scaled, float("-inf")))
-    log_p = (chosen - top) - log_poly(total)
-
-    schedule = parameters + HEADER_WORDS + 2 * tl.num_programs(1)
-    schedule += schedule_step * (1 + tl.num_programs(1))
-    mask_temperature = tl.load(schedule).to(tl.float32, bitcast=True)
+    log_p = log_share(scaled, keep, key_float(high), v, token)
+    entry = schedule_entry(parameters, schedule_step, tl.num_programs(1))
+    mask_temperature = tl.load(entry).to(tl.float32, bitcast=True)
     noise = gumbel(seed, n.to(tl.uint32), step, CONFIDENCE_STREAM)
     tl.store(sampled + position, token)
     tl.store(confidence + position, log_p + mask_temperature * noise)
+
+
+@triton.jit
+def threshold_of(tokens, confidence, k, N, V, BLOCK: tl.constexpr):
+    """The smallest key that at least k masked positions of a clip do not exceed, and how many lie
+    below it; 0 for k 0, where nothing is masked again."""
+    low = tl.full((), 0, tl.uint32)
+    high = tl.where(k == 0, 0, 0xFFFFFFFF).to(tl.uint32)
+    num_below = 0
+    while low < high:
+        middle = low + (high - low) // 2
+        count = 0
+        for start in range(0, N, BLOCK):
+            n = start + tl.arange(0, BLOCK)
+            masked = tl.load(tokens + n, mask=n < N, other=-1) == V
+            key = float_key(tl.load(confidence + n, mask=masked, other=0.0))
+            count += tl.sum((masked & (key <= middle)).to(tl.int32))
+        if count >= k:
+            high = middle
+        if count < k:
+            low = middle + 1
+            num_below = count
+    return low, num_below
 
 
 @triton.jit(do_not_specialize=["N", "V"])
@@ -202,8 +240,7 @@ def remask(
     if step >= tl.load(parameters + 3):
         tl.atomic_or(errors, SCHEDULE_OVER)
         return
-    schedule = parameters + HEADER_WORDS + 2 * tl.num_programs(0)
-    k = tl.load(schedule + step * (1 + tl.num_programs(0)) + 1 + b)
+    k = tl.load(schedule_entry(parameters, step, tl.num_programs(0)) + 1 + b)
     tokens += b * N
     sampled += b * N
     confidence += b * N
@@ -217,24 +254,7 @@ def remask(
         tl.atomic_or(errors, BAD_COUNT)
         return
 
-    # The smallest threshold that at least k keys do not exceed; nothing is masked again for k 0.
-    low = tl.full((), 0, tl.uint32)
-    high = tl.where(k == 0, 0, 0xFFFFFFFF).to(tl.uint32)
-    num_below = 0
-    while low < high:
-        middle = low + (high - low) // 2
-        count = 0
-        for start in range(0, N, BLOCK):
-            n = start + tl.arange(0, BLOCK)
-            masked = tl.load(tokens + n, mask=n < N, other=-1) == V
-            key = float_key(tl.load(confidence + n, mask=masked, other=0.0))
-            count += tl.sum((masked & (key <= middle)).to(tl.int32))
-        if count >= k:
-            high = middle
-        if count < k:
-            low = middle + 1
-            num_below = count
-
+    low, num_below = threshold_of(tokens, confidence, k, N, V, BLOCK)
     num_equal = 0  # seen at the threshold so far; the first k - num_below go by position
     for start in range(0, N, BLOCK):
         n = start + tl.arange(0, BLOCK)
