@@ -10,17 +10,11 @@ import msgspec
 import numpy as np
 
 from training import foleyworld
+from training.codecs.bands import FINE_BANDS, LEVEL_BANDS, fine_bands, level_bands
 from training.codecs.codebooks import fit_codebooks
 from training.codecs.codec import build_codec
 from training.codecs.spectra import NAMES, MultiScaleSpectra
-from training.codecs.spectral import (
-    ENVELOPE_POINTS,
-    FINE_BANDS,
-    LEVEL_BANDS,
-    Spectrum,
-    fine_bands,
-    level_bands,
-)
+from training.codecs.spectral import ENVELOPE_POINTS, Spectrum
 from training.codecs.transform import Transform
 from training.configs import read_recipe
 from vab_rt.errors import OptionError

@@ -17,16 +17,10 @@ import torch
 from encodec.quantization import ResidualVectorQuantizer
 from torch import Tensor, nn
 
+from training.codecs.bands import FINE_BANDS, LEVEL_BANDS
 from training.codecs.codebooks import fit_codebooks, quantise
-from training.codecs.spectral import (
-    CODE_DIM,
-    ENVELOPE_POINTS,
-    FINE_BANDS,
-    LEVEL_BANDS,
-    ConvNeXtBlock,
-    SpectralCodec,
-    Spectrum,
-)
+from training.codecs.networks import ConvNeXtBlock
+from training.codecs.spectral import CODE_DIM, ENVELOPE_POINTS, SpectralCodec, Spectrum
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
 

@@ -17,7 +17,9 @@ from encodec.quantization import ResidualVectorQuantizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.codecs.bands import FINE_BANDS, LEVEL_BANDS, fine_bands, level_bands, masked
 from training.codecs.codebooks import distances, fit_codebooks
+from training.codecs.networks import BandsOut, ConvNeXtBlock
 from training.codecs.transform import Transform
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
@@ -28,11 +30,9 @@ MAX_LOG_MAGNITUDE = 6.0
 ENVELOPE_POINTS = 8  # per hop
 GAINS, LEVEL_GAINS = (-2.0, 1.0), (-3.0, 2.0)  # in nepers, by which each may be mended
 HISS = 0.7  # of the power of the floor, that every band has
-FINE_BANDS, LEVEL_BANDS = 256, 24
 ENVELOPE_WEIGHT = 2.0
 LEVEL_WEIGHT = 4.0  # of a level beside a fine band when codes are chosen
 CODE_DIM = FINE_BANDS + LEVEL_BANDS + ENVELOPE_POINTS
-BAND_BINS, BAND_CHANNELS = 12, 48
 LEAST_FLOORS = {"floor": 5e-4, "energy_floor": 1.5e-4}
 NUM_TURNS = 4093  # a prime, so that rows of the table do not line up
 
@@ -346,74 +346,3 @@ def frame_hop(config: ModelConfig, settings: SpectralSettings) -> int:
             f"divides hop_samples, {config.hop_samples}"
         )
     return config.hop_samples // frames
-
-
-def masked(power: Tensor, floor: float, share: float) -> Tensor:
-    """Power [B, T, bands] over a floor of what cannot be heard beside the loudest band."""
-    return power + floor**2 + share * power.amax(2, keepdim=True)
-
-
-def fine_bands(bins: int) -> Tensor:
-    """Overlapping triangles [bins, FINE_BANDS]: a bin each to a quarter of the spectrum, wider and
-    wider above. They add up to 1 at every bin."""
-    single = bins // 4
-    rest = torch.linspace(0, 1, FINE_BANDS - single + 1, dtype=torch.float64)[1:]
-    growth = bins - 1 - (single - 1) - (FINE_BANDS - single)
-    centres = torch.arange(single, bins, dtype=torch.float64)[: FINE_BANDS - single]
-    centres = torch.cat([torch.arange(single, dtype=torch.float64), centres + growth * rest**2])
-    k = torch.arange(bins, dtype=torch.float64)[:, None]
-    gaps = centres.diff()
-    left = torch.cat([gaps.new_ones(1), gaps])
-    right = torch.cat([gaps, gaps.new_ones(1)])
-    rising, falling = 1 + (k - centres) / left, 1 - (k - centres) / right
-    return torch.minimum(rising, falling).clamp(min=0).float()
-
-
-def level_bands(bins: int) -> Tensor:
-    """Which bins share a level [bins, LEVEL_BANDS], 0 or 1: of equal width on the ERB scale
-    (Glasberg and Moore 1990), at 16 kHz, as ever wider as the ear's."""
-    low, high = (21.4 * math.log10(1 + 0.00437 * hz) for hz in (40.0, 8000.0))
-    erbs = torch.linspace(low, high, LEVEL_BANDS + 1, dtype=torch.float64)
-    edges = (10 ** (erbs / 21.4) - 1) / 0.00437 * (bins - 1) / 8000.0
-    band = torch.bucketize(torch.arange(bins, dtype=torch.float64), edges[1:-1])
-    return F.one_hot(band, LEVEL_BANDS).float()
-
-
-class BandsOut(nn.Module):
-    """[B, T, width] -> four values a bin [B, T, 4, bins]."""
-
-    def __init__(self, width: int, bins: int) -> None:
-        super().__init__()
-        self.num_bands = bins // BAND_BINS
-        self.bands = nn.Linear(width, BAND_CHANNELS * self.num_bands)
-        self.over_frequency = nn.Sequential(
-            nn.GELU(),
-            nn.ConvTranspose1d(BAND_CHANNELS, 32, 7, stride=3, padding=2),
-            nn.GELU(),
-            nn.ConvTranspose1d(32, 24, 6, stride=2, padding=2),
-            nn.GELU(),
-            nn.ConvTranspose1d(24, 16, 6, stride=2, padding=2),
-            nn.GELU(),
-            nn.Conv1d(16, 4, 5, padding=2),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        bands = self.bands(x).flatten(0, 1).unflatten(1, (BAND_CHANNELS, self.num_bands))
-        of_bins = self.over_frequency(bands)  # [B * T, 4, bins - 1]
-        return torch.cat([of_bins, of_bins[..., -1:]], -1).unflatten(0, x.shape[:2])
-
-
-class ConvNeXtBlock(nn.Module):
-    """Depthwise convolution over time, then a pointwise feed-forward (arXiv:2201.03545)."""
-
-    def __init__(self, width: int, expansion: int) -> None:
-        super().__init__()
-        self.depthwise = nn.Conv1d(width, width, 7, padding=3, groups=width)
-        self.norm = nn.LayerNorm(width)
-        self.expand = nn.Linear(width, expansion * width)
-        self.contract = nn.Linear(expansion * width, width)
-        self.scale = nn.Parameter(torch.full((width,), 0.1))
-
-    def forward(self, x: Tensor) -> Tensor:  # [B, T, width]
-        y = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
-        return x + self.scale * self.contract(F.gelu(self.expand(self.norm(y))))
