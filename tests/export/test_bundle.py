@@ -33,18 +33,6 @@ from vab_rt.errors import BundleError, ExportError
 from vab_rt.sampling import sample_step
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    options = {"guidance": 5.0, "mask_temperature": 25.5}
-    return saved_checkpoint(tmp_path_factory.mktemp("run"), tiny_config(), options=options)
-
-
-@pytest.fixture(scope="module")
-def bundle(checkpoint):
-    main([str(checkpoint.path)])
-    return checkpoint.path.with_suffix("")
-
-
 def test_the_runtime_accepts_the_bundle(bundle, checkpoint):
     opened = open_bundle(bundle)
     opened.verify()
@@ -59,9 +47,9 @@ def test_the_runtime_accepts_the_bundle(bundle, checkpoint):
     assert manifest.options == Tuning(guidance=5, mask_temperature=25.5)
     assert manifest.defaults == TokenOptions(guidance=5, mask_temperature=25.5)
     assert all(f"verified_{name}" in manifest.provenance for name in GRAPHS)
-    assert sorted(p.name for p in bundle.iterdir()) == sorted(
-        ["README.md", "vab.json", *(f"{name}.onnx" for name in GRAPHS)]
-    )
+    typed = [f"{name}.{p}" for p in ("fp16", "bf16") for name in ("visual_encoder", "backbone")]
+    graphs = {f"{name}.onnx" for name in (*GRAPHS, *typed)}
+    assert {p.name for p in bundle.iterdir()} == {"README.md", "vab.json", *graphs}
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -154,7 +142,7 @@ def test_a_graph_of_another_shape_is_refused(bundle, checkpoint, name):
 
 def test_an_existing_folder_is_kept(bundle, checkpoint, refused):
     before = (bundle / "vab.json").read_bytes()
-    assert "--force" in refused(main, checkpoint.path)
+    assert "--force" in refused(main, checkpoint.path, "--out", bundle)
     assert (bundle / "vab.json").read_bytes() == before
 
 

@@ -9,11 +9,11 @@ pytest.importorskip("transformers", reason="the codec dac needs transformers")
 
 import numpy as np
 import torch
-from checkpoints import tiny_checkpoint, tiny_config
+from checkpoints import saved_checkpoint, tiny_config
 
 from export.vab_bundle import build_graph
 from export.verify import check_tokens, fixed_inputs, open_session
-from training.checkpoint import Checkpoint, read_checkpoint
+from training.checkpoint import Checkpoint
 from vab_rt.contract import contract_of
 from vab_rt.engines.tensorrt import build_engine, tensorrt_rtx
 from vab_rt.errors import ExportError
@@ -23,9 +23,7 @@ CONFIG = tiny_config(codec="dac", codebook_size=32, code_dim=8)
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    path = tmp_path_factory.mktemp("checkpoint") / "ckpt.pt"
-    torch.save(tiny_checkpoint(CONFIG), path)
-    return read_checkpoint(path)
+    return saved_checkpoint(tmp_path_factory.mktemp("dac"), CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +35,7 @@ def graphs(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> 
     return folder
 
 
-def test_tokens_and_sound_of_the_graphs(checkpoint: Checkpoint, graphs: Path) -> None:
+def test_tokens_and_sound_of_the_graphs(checkpoint, graphs):
     audio = fixed_inputs("codec_encoder", CONFIG, 3)["audio"]
     codec = checkpoint.codec()
     with torch.no_grad():
@@ -52,7 +50,7 @@ def test_tokens_and_sound_of_the_graphs(checkpoint: Checkpoint, graphs: Path) ->
     np.testing.assert_allclose(sound, wanted, atol=1e-5)
 
 
-def test_another_token_is_told_from_an_equally_near_one(checkpoint: Checkpoint) -> None:
+def test_another_token_is_told_from_an_equally_near_one(checkpoint):
     audio = fixed_inputs("codec_encoder", CONFIG, 1)["audio"]
     codec = checkpoint.codec()
     with torch.no_grad():
@@ -63,7 +61,7 @@ def test_another_token_is_told_from_an_equally_near_one(checkpoint: Checkpoint) 
         check_tokens(codec, audio, expected, wrong)
 
 
-def test_tensorrt_rtx_builds_the_decoder(graphs: Path) -> None:
+def test_tensorrt_rtx_builds_the_decoder(graphs):
     pytest.importorskip("tensorrt_rtx", reason='not installed: pip install "vab-rt[rtx]"')
     library = tensorrt_rtx()
     graph = (graphs / "codec_decoder.onnx").read_bytes()

@@ -1,7 +1,6 @@
 """Backbones in 8-bit floats: what is rounded and how, what it loses, and an engine of one."""
 
 import logging
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +9,7 @@ pytest.importorskip("torch", reason="the exporter needs the extra `export`")
 
 import ml_dtypes
 import onnx_ir as ir
-import torch
-from checkpoints import tiny_checkpoint, tiny_config
+from checkpoints import tiny_config
 from shard_files import make_shards
 
 from export import onnx_graphs, verify
@@ -27,7 +25,7 @@ from export.fp8_graphs import (
     scale_of,
     write_fp8,
 )
-from training.checkpoint import Checkpoint, read_checkpoint
+from training.checkpoint import Checkpoint
 from vab_rt.bundle import open_bundle
 from vab_rt.engines.device_loop import gpu_precision
 from vab_rt.errors import DataError, ExportError
@@ -37,20 +35,13 @@ PRODUCTS = 3 * 4 + 2 * 2  # of three layers, and of the second experts of two
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    path = tmp_path_factory.mktemp("run") / "ckpt.pt"
-    torch.save(tiny_checkpoint(tiny_config()), path)
-    return read_checkpoint(path)
-
-
-@pytest.fixture(scope="module")
 def written(checkpoint: Checkpoint) -> tuple[ir.Graph, str]:
     path = checkpoint.path.with_name("backbone.fp8.onnx")
     measured = write_fp8(checkpoint, path)
     return ir.load(path).graph, measured["fp8_backbone"]
 
 
-def test_every_product_of_a_layer_has_rounded_sides(written: tuple[ir.Graph, str]) -> None:
+def test_every_product_of_a_layer_has_rounded_sides(written):
     graph, _ = written
     rounded = [node for node in graph if node.op_type == "MatMul" and is_rounded(node)]
     assert len(rounded) == PRODUCTS
@@ -69,14 +60,14 @@ def is_rounded(node: ir.Node) -> bool:
     return all(value.producer().op_type == "DequantizeLinear" for value in node.inputs)
 
 
-def test_the_loss_is_that_of_three_bits(written: tuple[ir.Graph, str]) -> None:
+def test_the_loss_is_that_of_three_bits(written):
     _, text = written
     assert f"{PRODUCTS} products in E4M3, scales from noise; relative error" in text
     error = float(text.split("relative error ")[1].split(",")[0])
     assert 2e-3 < error < 0.2
 
 
-def test_a_weight_is_rounded_to_the_nearest_of_its_channel() -> None:
+def test_a_weight_is_rounded_to_the_nearest_of_its_channel():
     random = np.random.default_rng(0)
     weight = random.standard_normal((64, 5)).astype(np.float16) * np.float16(0.02)
     weight[:, 3] = 0
@@ -91,7 +82,7 @@ def test_a_weight_is_rounded_to_the_nearest_of_its_channel() -> None:
 
 
 @pytest.mark.parametrize("peak", [1e-9, 0.0137, 1.0, 300.3, 65504.0])
-def test_nothing_lies_beyond_the_largest_number(peak: float) -> None:
+def test_nothing_lies_beyond_the_largest_number(peak):
     scale = float(scale_of(np.array(peak)))
     assert peak <= scale * MAX_E4M3
     assert scale * MAX_E4M3 < 1.002 * max(peak, 2**-14 * MAX_E4M3)
@@ -114,7 +105,7 @@ def one_product(weight: np.ndarray) -> ir.Model:
     return ir.Model(graph, ir_version=10)
 
 
-def test_the_graph_computes_what_its_rounding_says(tmp_path: Path) -> None:
+def test_the_graph_computes_what_its_rounding_says(tmp_path):
     random = np.random.default_rng(1)
     weight, x = random.standard_normal((8, 3)), random.standard_normal((2, 8))
     weight, x = weight.astype(np.float32), x.astype(np.float32)
@@ -132,13 +123,13 @@ def test_the_graph_computes_what_its_rounding_says(tmp_path: Path) -> None:
     assert 1e-3 < verify.relative_error(2 * x @ weight, found) < 0.1
 
 
-def test_what_is_not_finite_is_refused() -> None:
+def test_what_is_not_finite_is_refused():
     x = np.full((1, 8), np.nan, np.float32)
     with pytest.raises(ExportError, match="computes nan at doubled, expected finite values"):
         measure_peaks(one_product(np.ones((8, 3), np.float32)), {"x": x})
 
 
-def test_calibration_takes_clips_as_decoding_sees_them(tmp_path: Path) -> None:
+def test_calibration_takes_clips_as_decoding_sees_them(tmp_path):
     config = tiny_config()
     inputs = read_clips(str(make_shards(tmp_path / "shards")), config)
     contract = {t.name: t for t in verify.contract_of(config)["backbone"].inputs}
@@ -152,12 +143,8 @@ def test_calibration_takes_clips_as_decoding_sees_them(tmp_path: Path) -> None:
 
 
 def test_the_command_writes_the_graph_and_its_engine(
-    checkpoint: Checkpoint,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+    checkpoint, tmp_path, monkeypatch, capsys, caplog
+):
     pytest.importorskip("tensorrt_rtx", reason='not installed: pip install "vab-rt[rtx]"')
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     words = [str(checkpoint.path), "--out", str(tmp_path / "out"), "--backend", "tensorrt-rtx"]
@@ -174,11 +161,9 @@ def test_the_command_writes_the_graph_and_its_engine(
     assert gpu_precision(bundle, "backbone") == "fp32"
 
 
-def test_other_gpus_and_the_other_graphs_need_a_precision_too(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_other_gpus_and_the_other_graphs_need_a_precision_too(capsys):
     with pytest.raises(SystemExit):
         parse_arguments(["ckpt.pt", "--precision", "int8,fp8"])
     assert "fp8 is of the backbone alone, expected fp16 beside it" in capsys.readouterr().err
-    _, wanted = parse_arguments(["ckpt.pt", "--precision", "int8,fp16,fp8"])
-    assert wanted.typed == ("fp16", "fp8")
+    _, options = parse_arguments(["ckpt.pt", "--precision", "int8,fp16,fp8"])
+    assert options.typed == ("fp16", "fp8")

@@ -1,7 +1,5 @@
 """Graphs one by one: EnCodec, float16 storage, int8, and what is refused."""
 
-from pathlib import Path
-
 import pytest
 
 pytest.importorskip("torch", reason="the exporter needs the extra `export`")
@@ -9,7 +7,7 @@ pytest.importorskip("torch", reason="the exporter needs the extra `export`")
 import numpy as np
 import onnx_ir as ir
 import torch
-from checkpoints import tiny_checkpoint, tiny_config
+from checkpoints import saved_checkpoint, tiny_config
 
 from export import modules, onnx_graphs
 from export.tolerances import TOLERANCES
@@ -23,39 +21,31 @@ from export.verify import (
     relative_error,
     run_torch,
 )
-from training.checkpoint import Checkpoint, read_checkpoint
 from training.codecs.codec import build_codec
 from vab_rt.errors import ExportError, OptionError
 
 
 @pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checkpoint]:
-    found = {}
-    for codec in ("spectral", "encodec"):
-        path = tmp_path_factory.mktemp("checkpoint") / "ckpt.pt"
-        torch.save(tiny_checkpoint(tiny_config(codec=codec)), path)
-        found[codec] = read_checkpoint(path)
-    return found
+def encodec(tmp_path_factory):
+    return saved_checkpoint(tmp_path_factory.mktemp("encodec"), tiny_config(codec="encodec"))
 
 
-def test_encodec_decoder(checkpoints: dict[str, Checkpoint], tmp_path: Path) -> None:
-    checkpoint = checkpoints["encodec"]
-    build_graph("codec_decoder", checkpoint, tmp_path, "fp32", "fp32")
+def test_encodec_decoder(encodec, tmp_path):
+    build_graph("codec_decoder", encodec, tmp_path, "fp32", "fp32")
     path = tmp_path / "codec_decoder.onnx"
     assert not any(node.op_type == "Elu" for node in ir.load(path).graph.all_nodes())
-    inputs = fixed_inputs("codec_decoder", checkpoint.config, 3)
+    inputs = fixed_inputs("codec_decoder", encodec.config, 3)
     with torch.no_grad():
-        plain = checkpoint.codec().decode(torch.from_numpy(inputs["tokens"])).numpy()
+        plain = encodec.codec().decode(torch.from_numpy(inputs["tokens"])).numpy()
     found = open_session(path).run(None, inputs)[0]  # [3, S]
-    assert found.shape == (3, checkpoint.config.num_samples)
+    assert found.shape == (3, encodec.config.num_samples)
     assert relative_error(plain, found) < TOLERANCES["codec_decoder"].relative
 
 
-def test_encodec_encoder(checkpoints: dict[str, Checkpoint], tmp_path: Path) -> None:
-    checkpoint = checkpoints["encodec"]
-    build_graph("codec_encoder", checkpoint, tmp_path, "fp32", "fp32")
-    inputs = fixed_inputs("codec_encoder", checkpoint.config, 3)
-    codec = checkpoint.codec()
+def test_encodec_encoder(encodec, tmp_path):
+    build_graph("codec_encoder", encodec, tmp_path, "fp32", "fp32")
+    inputs = fixed_inputs("codec_encoder", encodec.config, 3)
+    codec = encodec.codec()
     expected = codec.encode(torch.from_numpy(inputs["audio"])).numpy()  # [3, K, T]
     found = open_session(tmp_path / "codec_encoder.onnx").run(None, inputs)[0]
     check_tokens(codec, inputs["audio"], expected, found)
@@ -63,15 +53,12 @@ def test_encodec_encoder(checkpoints: dict[str, Checkpoint], tmp_path: Path) -> 
     assert len(np.unique(found)) > 10
 
 
-def test_encodec_with_another_hop() -> None:
+def test_encodec_with_another_hop():
     with pytest.raises(OptionError, match=r"ratios \(8, 5, 4\) multiply to 160, expected the hop"):
         build_codec(tiny_config(codec="encodec"), {"ratios": [8, 5, 4]})
 
 
-def test_half_storage_halves_the_file_and_keeps_the_numbers(
-    checkpoints: dict[str, Checkpoint], tmp_path: Path
-) -> None:
-    checkpoint = checkpoints["spectral"]
+def test_half_storage_halves_the_file_and_keeps_the_numbers(checkpoint, tmp_path):
     build_graph("codec_decoder", checkpoint, tmp_path, "fp32", "fp16")
     inputs = fixed_inputs("codec_decoder", checkpoint.config, 2)
     exact = run_torch(modules.graph_module("codec_decoder", checkpoint, "fp32"), inputs)
@@ -85,10 +72,7 @@ def test_half_storage_halves_the_file_and_keeps_the_numbers(
     assert halves > 0.9 * weights
 
 
-def test_int8_keeps_the_contract_and_reports_its_loss(
-    checkpoints: dict[str, Checkpoint], tmp_path: Path
-) -> None:
-    checkpoint = checkpoints["spectral"]
+def test_int8_keeps_the_contract_and_reports_its_loss(checkpoint, tmp_path):
     graph = build_graph("backbone", checkpoint, tmp_path, "int8", "fp16")
     assert "relative error" in graph.measured["int8"]
     assert "same argmax" in graph.measured["fp16_storage"]
@@ -103,15 +87,15 @@ def test_int8_keeps_the_contract_and_reports_its_loss(
     assert loss.agreement > 0.7
 
 
-def test_weights_beyond_half_are_refused(checkpoints: dict[str, Checkpoint]) -> None:
-    vab = checkpoints["spectral"].vab()
+def test_weights_beyond_half_are_refused(checkpoint):
+    vab = checkpoint.vab()
     with torch.no_grad():
         vab.heads.weight[3, 3] = 1e6
     with pytest.raises(ExportError, match=r"heads.weight reaches 1e\+06, beyond float16"):
         modules.round_to_half(vab)
 
 
-def test_a_graph_beyond_protobuf_is_refused(tmp_path: Path) -> None:
+def test_a_graph_beyond_protobuf_is_refused(tmp_path):
     huge = ir.LazyTensor(
         lambda: pytest.fail("written"), dtype=ir.DataType.FLOAT, shape=ir.Shape([2**29])
     )
@@ -123,14 +107,13 @@ def test_a_graph_beyond_protobuf_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [2e-4, float("nan"), float("inf")])
-def test_errors_beyond_the_tolerance(error: float) -> None:
+def test_errors_beyond_the_tolerance(error):
     check_error("backbone", 1e-6)
     with pytest.raises(ExportError, match="backbone differs from torch by .*nothing was written"):
         check_error("backbone", error)
 
 
-def test_tokens_that_are_no_ties(checkpoints: dict[str, Checkpoint]) -> None:
-    checkpoint = checkpoints["spectral"]
+def test_tokens_that_are_no_ties(checkpoint):
     codec, audio = checkpoint.codec(), fixed_inputs("codec_encoder", checkpoint.config, 1)["audio"]
     expected = codec.encode(torch.from_numpy(audio)).numpy()  # [1, K, T]
     found = expected.copy()
@@ -139,9 +122,8 @@ def test_tokens_that_are_no_ties(checkpoints: dict[str, Checkpoint]) -> None:
         check_tokens(codec, audio, expected, found)
 
 
-def test_tokens_that_are_ties(checkpoints: dict[str, Checkpoint]) -> None:
+def test_tokens_that_are_ties(checkpoint):
     """Two equal codes: either is right, whatever follows."""
-    checkpoint = checkpoints["spectral"]
     codec, audio = checkpoint.codec(), fixed_inputs("codec_encoder", checkpoint.config, 1)["audio"]
     expected = codec.encode(torch.from_numpy(audio)).numpy()  # [1, K, T]
     token, other = int(expected[0, 0, 7]), int(expected[0, 0, 7] == 0)

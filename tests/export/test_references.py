@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the exporter needs torch")
 
 import numpy as np
-from checkpoints import tiny_checkpoint, tiny_config
+from checkpoints import saved_checkpoint, tiny_config
 from safetensors.torch import save_file
 
 from export.build_engines import build_graphs, main
@@ -15,7 +15,6 @@ from export.options import parse_arguments
 from export.references import own_references, reference_to
 from export.vab_bundle import build_graph
 from export.verify import fixed_inputs, run_torch
-from training.checkpoint import read_checkpoint
 from training.efficientnet import ENTRY
 from vab_rt.bundle import open_bundle
 from vab_rt.contract import contract_of
@@ -27,8 +26,7 @@ SIZES = {"visual_encoder": 0.5, "codec_decoder": 0.6}
 
 
 def make_checkpoint(folder, **changes):
-    torch.save(tiny_checkpoint(tiny_config(**changes)), folder / "ckpt.pt")
-    return read_checkpoint(folder / "ckpt.pt")
+    return saved_checkpoint(folder, tiny_config(**changes))
 
 
 def run_graph(folder, name, config, weights, inputs):
@@ -91,14 +89,12 @@ def test_a_bundle_names_a_file_and_looks_for_it(tmp_path):
         ("missing.pth", None, "No such file"),
     ],
 )
-def test_a_file_that_is_not_of_the_model_is_refused(tmp_path, capsys, name, content, message):
+def test_a_file_that_is_not_of_the_model_is_refused(tmp_path, refused, name, content, message):
     checkpoint = make_checkpoint(tmp_path)
     if content is not None:
         torch.save(content, tmp_path / name)
     out = tmp_path / "bundle"
-    with pytest.raises(SystemExit):
-        main([str(checkpoint.path), "--out", str(out), "--refer", str(tmp_path / name)])
-    assert message in capsys.readouterr().err
+    assert message in refused(main, checkpoint.path, "--out", out, "--refer", tmp_path / name)
     assert not out.exists()
 
 
