@@ -102,6 +102,7 @@ def equal_cases():
         "top-k of everything": make_case(top_k=37, **small),
         "top-k over V": make_case(top_k=38, **small),
         "no top-k": make_case(top_k=0, **small),
+        "all alike": plain(make_case(0, 2, 101, 9, masked=0.7, scale=0.0, top_k=0)),
         "wide logits": make_case(scale=1e4, **small),
         "tiny logits": make_case(scale=1e-39, **small),
         "last step": make_case(step=2**32 - 1, **small),

@@ -163,13 +163,3 @@ def write_tiny_audioldm(folder: Path) -> Path:
     index = {"_class_name": "AudioLDMPipeline", "_diffusers_version": "0.15.0"}
     (folder / "model_index.json").write_text(json.dumps(index))
     return folder
-
-
-def toml_of(facts: dict[str, Any], table: str = "") -> str:
-    """What is written in JSON, TOML reads too, but for tables and NaN."""
-    plain = {key: value for key, value in facts.items() if not isinstance(value, dict)}
-    lines = [f"[{table}]"] * bool(table)
-    lines += [f"{key} = {json.dumps(x).replace('NaN', 'nan')}" for key, x in plain.items()]
-    inner = (f"{table}.{key}".lstrip(".") for key in facts if key not in plain)
-    tables = (value for key, value in facts.items() if key not in plain)
-    return "\n".join([*lines, *(toml_of(x, t) for t, x in zip(inner, tables, strict=True))])

@@ -10,6 +10,7 @@ import msgspec
 import open_clip
 import torch
 from safetensors.torch import save_file
+from toml_files import toml_of
 from torch import Tensor, nn
 from torch.nn.utils import weight_norm
 
@@ -306,10 +307,8 @@ def sweep(config: ModelConfig, batch: int = 2) -> Tensor:
 
 
 def recipe_file(path: Path, config: ModelConfig) -> Path:
-    """A recipe of this model; JSON's values are TOML's too."""
-    facts = msgspec.to_builtins(config).items()
-    lines = (f"{key} = {json.dumps(value)}" for key, value in facts)
-    path.write_text("\n".join(["[model]", *lines]) + "\n")
+    """A recipe of this model."""
+    path.write_text(toml_of({"model": msgspec.to_builtins(config)}))
     return path
 
 

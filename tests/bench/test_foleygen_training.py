@@ -10,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the bench compares with PyTorch: pip install '.[dev]'")
 
 from checkpoints import tiny_checkpoint, tiny_config
+from toml_files import toml_of
 
 from bench import foleygen as command
 from bench.peers.autoregressive import Autoregressive, delay, undelay
@@ -144,10 +145,9 @@ def run(tmp_path_factory):
     torch.save({"spent_s": 3.0, "step": 5}, folder / "vab.pt")
     for split, count in (("train", 4), ("validation", 2), ("test", 2)):
         make_clips(config, count).save(folder / f"{split}.npz")
-    facts = msgspec.to_builtins(config).items()
-    lines = [f"{name} = {json.dumps(value)}" for name, value in facts]
     recipe = folder / "tiny.toml"
-    recipe.write_text("[pretrain]\nbatch = 2\nwarm_up = 0.03\n[model]\n" + "\n".join(lines) + "\n")
+    pretrain = {"batch": 2, "warm_up": 0.03}
+    recipe.write_text(toml_of({"pretrain": pretrain, "model": msgspec.to_builtins(config)}))
     return types.SimpleNamespace(folder=folder, recipe=recipe, config=config)
 
 

@@ -5,6 +5,7 @@ import re
 import msgspec
 import pytest
 import torch
+from toml_files import toml_of
 from v2a_checkpoints import (
     MAPPER,
     UNET,
@@ -12,7 +13,6 @@ from v2a_checkpoints import (
     VOCODER,
     tiny_parts,
     tiny_v2a_config,
-    toml_of,
     write_tiny_audioldm,
 )
 

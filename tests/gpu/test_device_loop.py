@@ -1,4 +1,4 @@
-"""The decoding loop on a GPU, against a driver library that records what it is told.
+"""The decoding loop on a GPU, against a driver library that records its calls.
 
 Nothing computes on a GPU here. The memory of that driver is the host's, so a backbone and a sampler
 of NumPy can stand in for the graph and the kernels, and the tokens can be compared.
@@ -150,7 +150,7 @@ sys.exit(pytest.main([*options, test_device_loop_cuda.__file__, test_sampling_cu
 def test_the_tests_for_a_gpu_run_but_for_the_gpu(launch):
     """Nobody has one most of the time, and a mistake in them would cost the time of who has."""
     out, _ = launch(f"GPU_TESTS = {str(Path(__file__).parent)!r}" + FOR_A_GPU)
-    assert "skipped" not in out and re.search(r"^65 passed", out, re.MULTILINE), out
+    assert "skipped" not in out and re.search(r"^66 passed", out, re.MULTILINE), out
 
 
 def test_the_schedule_is_that_of_decode_masked():

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 import msgspec
 import numpy as np
 from checkpoints import SETTINGS, tiny_checkpoint, tiny_config
+from toml_files import toml_of
 
 from recipes.ablations import __main__ as command
 from recipes.ablations.markdown import NOT_RUN, markdown, verdict
@@ -67,10 +68,7 @@ measures = ["classification"]
 def write_rows(folder, text=ROWS):
     """A file of rows for the recipe of the tiny model; both are written into `folder`."""
     sections = {"model": msgspec.to_builtins(CONFIG), "codec": SETTINGS["spectral"]}
-    lines = []
-    for name, values in sections.items():
-        lines += [f"[{name}]", *(f"{key} = {json.dumps(x)}" for key, x in values.items())]
-    (folder / "tiny.toml").write_text("\n".join(lines))
+    (folder / "tiny.toml").write_text(toml_of(sections))
     (folder / "rows.toml").write_text(f'recipe = "{folder / "tiny.toml"}"\n{text}')
     return folder / "rows.toml"
 

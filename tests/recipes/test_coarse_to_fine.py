@@ -203,7 +203,7 @@ def test_on_shards_a_fine_model_is_trained_and_waits_for_its_coarse_one(
         capsys.readouterr().out
     )
     provenance = read_checkpoint(checkpoint).header.provenance
-    assert provenance["transformer_data"] == "4 clips of 2 s of one's own"
+    assert provenance["transformer_data"] == "4 clips of 2 s of the user's own"
     before, after = (read_checkpoint(p).vab() for p in (tmp_path / "start.pt", checkpoint))
     assert not torch.equal(before.heads.weight, after.heads.weight)
 

@@ -1,4 +1,4 @@
-"""A model of one's own kinds: folders in, a bundle that generates out."""
+"""A model of your own kinds: folders in, a bundle that generates out."""
 
 import json
 import os
@@ -111,15 +111,10 @@ def test_the_same_command_goes_on_and_makes_nothing_again(trained):
         (["--image-encoder", "x.pt"], "--sounds makes all encoders itself"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(more, message, tmp_path, capsys):
+def test_options_that_do_not_go_together_are_refused(more, message, tmp_path, refused):
     write_folders(tmp_path, 1)
     (tmp_path / "mine.toml").write_text(TINY)
-    with pytest.raises(SystemExit):
-        main(command(tmp_path, *more))
-    assert message in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main(["real", "--sounds", str(tmp_path / "sounds"), "--out", str(tmp_path / "run")])
-    assert "--sounds and --pictures go together" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main(["default", *command(tmp_path)[1:]])
-    assert "expected efficientnet-lite0" in capsys.readouterr().err
+    assert message in refused(main, *command(tmp_path, *more))
+    words = "real", "--sounds", tmp_path / "sounds", "--out", tmp_path / "run"
+    assert "--sounds and --pictures go together" in refused(main, *words)
+    assert "expected efficientnet-lite0" in refused(main, "default", *command(tmp_path)[1:])

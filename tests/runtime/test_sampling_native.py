@@ -74,32 +74,6 @@ def test_tokens_equal_the_reference_over_ten_thousand_rows():
     assert_same_tokens(case)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_ties_of_confidence_go_by_position(share):
-    tokens = np.full((2, 101), 9, np.int32)
-    tokens[0, ::3] = 4
-    masked = (tokens == 9).sum(axis=1)
-    case = make_case(
-        tokens=tokens,
-        conditional=np.zeros((2, 101, 9), np.float32),
-        unconditional=None,
-        guidance=1.0,
-        mask_temperature=0.0,
-        top_k=0,
-        num_remask=(masked * share).astype(np.int32),
-    )
-    assert_same_tokens(case)
-
-
-def test_given_positions_are_neither_read_nor_written():
-    case = make_case()
-    expected = run(case)
-    is_given = case["tokens"] != 37
-    case["conditional"][is_given] = np.nan
-    case["unconditional"][is_given] = np.inf
-    np.testing.assert_array_equal(run(case, NativeSampler(2)), expected)
-
-
 def test_nothing_is_written_around_the_tokens():
     case = make_case()
     poison = np.full((4, 63), -7, np.int32)

@@ -9,7 +9,6 @@ import tarfile
 from fractions import Fraction
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 from media import damage, make_video
@@ -17,6 +16,7 @@ from media import damage, make_video
 torch = pytest.importorskip("torch", reason="training needs torch")
 
 from checkpoints import tiny_checkpoint, tiny_config
+from weight_files import recipe_file
 
 from training.datasets.encoders import load_encoders
 from training.datasets.shards import ShardedClips
@@ -320,10 +320,7 @@ def test_an_unknown_device_is_named(media, checkpoint, tmp_path):
 @pytest.fixture
 def command(checkpoint, tmp_path):
     """Arguments of the command for a media folder."""
-    config = tmp_path / "tiny.toml"
-    facts = msgspec.to_builtins(CONFIG)
-    values = "\n".join(f"{name} = {json.dumps(value)}" for name, value in facts.items())
-    config.write_text(f"[model]\n{values}\n")
+    config = recipe_file(tmp_path / "tiny.toml", CONFIG)
 
     def arguments(folder, *more):
         paths = {"--media": folder, "--config": config, "--ckpt": checkpoint, "--out": "out"}

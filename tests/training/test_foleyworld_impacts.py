@@ -65,11 +65,8 @@ def test_captions_name_the_impact_and_nothing_else(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", NEW)
-def test_materials_and_seeds_repeat(kind: str) -> None:
-    scenes = [make_scene(seed, kind) for seed in range(12)]
-    again = [make_scene(seed, kind) for seed in range(12)]
-    assert [scene.truth for scene in scenes] == [scene.truth for scene in again]
-    found = {scene.truth.attributes[kind]["material"] for scene in scenes}
+def test_every_material_is_drawn(kind: str) -> None:
+    found = {make_scene(seed, kind).truth.attributes[kind]["material"] for seed in range(12)}
     assert len(found) == {"footsteps": 4, "clock": 1, "knock": 3}[kind]
 
 

@@ -141,12 +141,3 @@ def test_the_six_sound_unlike_each_other_at_every_size() -> None:
     for i, (kind, one) in enumerate(voices):
         others = [(np.linalg.norm(one - v), k) for j, (k, v) in enumerate(voices) if j != i]
         assert min(others)[1] == kind
-
-
-@pytest.mark.parametrize("kind", NEW)
-def test_a_seed_is_a_source(kind: str) -> None:
-    one, two = make_scene(21, kind).sources[0], make_scene(21, kind).sources[0]
-    assert one == two
-    rngs = np.random.default_rng(5), np.random.default_rng(5)
-    np.testing.assert_array_equal(one.sound(rngs[0]), two.sound(rngs[1]))
-    assert one != make_scene(22, kind).sources[0]

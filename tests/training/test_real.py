@@ -1,4 +1,4 @@
-"""The evaluation on real pictures and recordings, of tiny synthetic ones by a stand-in judge."""
+"""The evaluation on real pictures and recordings: of synthetic ones, by a stand-in classifier."""
 
 import csv
 import io
@@ -94,7 +94,7 @@ def real_config(folder, **changes):
 def figures(folder, checkpoint):
     model = EvalConfig(checkpoint=checkpoint, options=GenerateOptions(steps=1))
     config = real_config(folder, model=model, clips=4, kept=folder / "kept")
-    return evaluate_real(config, open_judge=open_bands)
+    return evaluate_real(config, open_classifier=open_bands)
 
 
 def test_a_model_stands_beside_its_bounds(figures):
@@ -114,11 +114,11 @@ def test_a_model_stands_beside_its_bounds(figures):
     json.dumps(result)
 
 
-def test_what_was_judged_is_kept(folder, checkpoint, figures, monkeypatch):
+def test_what_was_scored_is_kept(folder, checkpoint, figures, monkeypatch):
     monkeypatch.setattr(real, "sounds_of_clip", None)
     model = EvalConfig(checkpoint=checkpoint, options=GenerateOptions(steps=1))
     config = real_config(folder, model=model, clips=4, kept=folder / "kept")
-    again = evaluate_real(config, open_judge=open_bands)
+    again = evaluate_real(config, open_classifier=open_bands)
     assert real_result(again) == real_result(figures)
 
 
@@ -164,8 +164,8 @@ def test_without_a_model_kinds_are_seen_by_the_table(folder, tmp_path, monkeypat
     table = tmp_path / "kinds.csv"
     table.write_text("imagenet_index,kind\n" + "".join(f"{i},hiss\n" for i in range(1000)))
     with pytest.raises(OptionError, match="expected --table"):
-        evaluate_real(real_config(folder, clips=1), open_judge=open_bands)
-    found = evaluate_real(real_config(folder, clips=1, table=table), open_judge=open_bands)
+        evaluate_real(real_config(folder, clips=1), open_classifier=open_bands)
+    found = evaluate_real(real_config(folder, clips=1, table=table), open_classifier=open_bands)
     result = real_result(found)
     assert list(result["bounds"]) == ["ground_truth", "retrieved"] and "right_kind" not in result
     assert result["by_kind"]["hiss"]["seen_right"] == 1
@@ -227,10 +227,8 @@ def test_rows_that_do_not_fit_are_refused(tmp_path, changes, found):
         ("--sounds s --pictures p --classifier other", "expected yamnet:FILE"),
     ],
 )
-def test_a_wrong_call_is_one_line(words, message, capsys):
-    with pytest.raises(SystemExit):
-        main(["real", *words.split()])
-    assert message in capsys.readouterr().err
+def test_a_wrong_call_is_one_line(words, message, refused):
+    assert message in refused(main, "real", *words.split())
 
 
 def test_a_model_without_kinds_is_refused(folder):
