@@ -16,7 +16,8 @@ from torch import nn
 from training import distributed
 from training.curves import Curves
 from training.saving import DAMAGE, save_whole
-from vab_rt.errors import DataError, OptionError, OutputError
+from vab_rt.errors import DataError, OptionError
+from vab_rt.output import writing
 
 SAVE_EVERY_S = 120.0
 REPORT_EVERY = 50
@@ -41,7 +42,8 @@ def fit(
     """
     if steps is None and not minutes > 0:
         raise OptionError(f"minutes is {minutes:g}, expected more than 0; give the stage some")
-    _make_folder(checkpoint.parent)  # a place that cannot be written is told before any work
+    with writing(checkpoint.parent):  # before any work
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
     first, spent_s = _resume(checkpoint, parts)
     i, curves = first, Curves(checkpoint)
     started = saved = time.monotonic()
@@ -218,16 +220,6 @@ def _resume(checkpoint: Path, parts: dict[str, Any]) -> tuple[int, float]:
         raise DataError(
             f"{checkpoint} is of another model or stage ({_first_line(error)}); give this run "
             "another folder, or delete the file to begin again"
-        ) from error
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{folder} cannot be made ({error.strerror}), expected a folder that can be written; "
-            "choose another"
         ) from error
 
 

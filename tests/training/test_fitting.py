@@ -81,7 +81,7 @@ def test_minutes_of_no_length_are_refused(minutes, tmp_path):
 def test_a_place_that_cannot_be_written_is_told_before_any_step(tmp_path):
     (tmp_path / "file").write_text("in the way")
     seen = []
-    with pytest.raises(OutputError, match=r"file/run cannot be made .*choose another"):
+    with pytest.raises(OutputError, match=r"file/run could not be written .*choose another"):
         list(fit(tmp_path / "file" / "run" / "a.pt", make_parts(), lambda i, p: seen.append(i), 1))
     assert not seen
 

@@ -5,11 +5,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.foleyworld.rendering import make_folder, write_clip
+from training.foleyworld.rendering import write_clip
 from training.foleyworld.scenes import CLASSES, SPLITS, Scene, clip_seeds, make_scene
 from training.foleyworld.sheets import write_sheet
 from training.names import print_any_name
 from vab_rt.errors import VabError
+from vab_rt.output import writing
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -32,7 +33,8 @@ def main(arguments: list[str] | None = None) -> None:
 def rendered(options: argparse.Namespace) -> Iterator[Path]:
     """Write the clips; yields the path of each."""
     scenes = _scenes(options)
-    make_folder(options.out)
+    with writing(options.out):
+        options.out.mkdir(parents=True, exist_ok=True)
     for scene in scenes:
         path = options.out / f"{'-'.join(scene.classes)}-{scene.seed:09d}.mp4"
         write_clip(path, scene, options.width, options.height, options.fps, options.silent)

@@ -23,16 +23,6 @@ def frame_times(rate_hz: float) -> np.ndarray:
     return (np.arange(round(CLIP_S * rate_hz)) + 0.5) / rate_hz
 
 
-def make_folder(folder: Path) -> None:
-    """Raises OutputError if it is not there and cannot be made."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{folder} cannot be made: {error.strerror}; choose a folder that can be written"
-        ) from error
-
-
 def write_clip(path: Path, scene: Scene, width: int, height: int, fps: int, silent: bool) -> None:
     """Write `path` (mp4) and its truth beside it as .json; no mp4 is left incomplete.
 
