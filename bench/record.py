@@ -44,8 +44,8 @@ def main(arguments: list[str] | None = None) -> None:
     facts = print_facts()
     make_folder(options.out)
     record: dict[str, Any] = {"parts": {}} | facts
-    wanted = parts(first_gpu(), has_cuda_provider())
-    for name, found in run_parts(wanted, options.out, 60.0 * options.minutes):
+    chosen = parts(first_gpu(), has_cuda_provider())
+    for name, found in run_parts(chosen, options.out, 60.0 * options.minutes):
         record["parts"][name] = found
         (options.out / "record.json").write_text(json.dumps(record, indent=1))
         last = found["last_lines"][-1:] if found["figures"] is None else []
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def parts(gpu: FoundGpu | None, has_provider: bool) -> list[Part]:
-    """What a machine can measure, the surest and most wanted first.
+    """What a machine can measure, the surest and most useful first.
 
     has_provider: whether onnxruntime runs on the GPU; without, our loop goes around torch's
     backbone. Without a GPU the commands say so themselves, and measure on the CPU.
@@ -107,12 +107,12 @@ def has_cuda_provider() -> bool:
 
 
 def run_parts(
-    wanted: list[Part], folder: Path, seconds: float
+    chosen: list[Part], folder: Path, seconds: float
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Name and outcome of each part, in turn, until the seconds are over."""
     end = time.monotonic() + seconds
-    for index, part in enumerate(wanted):
-        reserved = sum(each.reserve_s for each in wanted[index + 1 :])
+    for index, part in enumerate(chosen):
+        reserved = sum(each.reserve_s for each in chosen[index + 1 :])
         limit_s = max(part.reserve_s, end - time.monotonic() - reserved)
         limit_s = min(limit_s, end - time.monotonic())
         yield part.name, run_part(part, folder / f"{part.name}.log", limit_s)

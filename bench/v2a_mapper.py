@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
         config, own = header.config, header.options
     else:
         config, own = recipe.model, recipe.options
-    chosen = chosen_options(config, own, args.steps)  # mistakes are told first
+    chosen = chosen_options(config, own, args.steps)  # mistakes are reported first
     facts = print_facts()
     with tempfile.TemporaryDirectory() as folder:
         path = args.checkpoint or Path(folder, "ckpt.pt")

@@ -140,7 +140,7 @@ def products_of_weights(model: ir.Model) -> list[str]:
 def widen(model: ir.Model) -> ir.Model:
     """The same graph with the same weights, computing in float32: `model` is changed.
 
-    It tells a wrong graph from rounding, and runs where a processor has no 16-bit arithmetic. What
+    It tells a wrong graph from rounding, and runs where a CPU has no 16-bit arithmetic. What
     the graph itself casts to 16 bits is still rounded, as folded tables are.
     """
     graph = model.graph

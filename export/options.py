@@ -25,7 +25,7 @@ class BuildOptions(NamedTuple):
 def read_options(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> BuildOptions:
     precisions, backends = arguments.precision, arguments.backend
     if not {"fp32", "int8"} & {*precisions}:
-        parser.error("argument --precision: has no fp32 or int8, expected one, for processors")
+        parser.error("argument --precision: has no fp32 or int8, expected one, for CPUs")
     precision: Precision = "int8" if "int8" in precisions else "fp32"
     typed = tuple(p for p in get_args(Variant) if p in precisions and p != precision)
     libraries = [backend for backend in backends if backend != "onnx"]
@@ -65,8 +65,7 @@ def parse_arguments(words: list[str] | None) -> tuple[argparse.Namespace, BuildO
         "--precision",
         type=listed(PRECISIONS),
         default=["fp32"],
-        help="some of fp32, int8 (processors), fp16, bf16, fp8 (GPUs), such as fp32,fp16 "
-        "(default: fp32)",
+        help="some of fp32, int8 (CPUs), fp16, bf16, fp8 (GPUs), such as fp32,fp16 (default: fp32)",
     )
     parser.add_argument(
         "--calibrate",

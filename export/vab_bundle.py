@@ -107,7 +107,7 @@ def build_bundle(
 ) -> Iterator[BuiltGraph]:
     """Export, verify and write every graph of `models`, one at a time, to the folder `out`.
 
-    precision: of the backbones that processors run. typed: of further graphs, for GPUs.
+    precision: of the backbones that CPUs run. typed: of further graphs, for GPUs.
     calibration: see `write_fp8`. referred: files whose weights the bundle names instead of holding
     them. `out` appears when all of it is there. Raises ExportError, and BundleError for models that
     do not belong together.
@@ -180,7 +180,7 @@ def build_variant(
     store: Store,
     calibration: verify.Arrays | None = None,
 ) -> BuiltGraph:
-    """Export one graph to `folder`/NAME.PRECISION.onnx, beside the one that processors run."""
+    """Export one graph to `folder`/NAME.PRECISION.onnx, beside the one that CPUs run."""
     path = folder / f"{name}.{precision}.onnx"
     if precision == "fp32":
         module = graph_module(name, checkpoint, store)

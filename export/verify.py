@@ -90,7 +90,7 @@ def check_error(name: str, error: float, tolerance: str | None = None) -> None:
 def check_tokens(codec: nn.Module, audio: NDArray, expected: NDArray, found: NDArray) -> None:
     """Tokens [B, K, T] are equal, but where two codes lie equally near. Raises ExportError.
 
-    Past the first difference along K the residuals differ, so only the first is judged.
+    Past the first difference along K the residuals differ, so only the first is checked.
     """
     differs, limit = expected != found, TOLERANCES["codec_encoder"].relative
     if not differs.any():

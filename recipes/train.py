@@ -3,7 +3,7 @@
 world -> codec -> CLIP -> motion encoder, where the model has one -> tokens and features ->
 pre-training -> ckpt.pt -> retrieval and classes -> bundle -> evaluation. Each stage leaves a file
 in the run's folder; run the command again to go on where it stopped. With --start and --shards it
-begins at the tokens of one's own clips. A recipe with a `fine` model trains two transformers and
+begins at the tokens of your own clips. A recipe with a `fine` model trains two transformers and
 leaves retrieval and classes out. With --sounds and --pictures it learns the kinds of these folders,
 see `recipes/real.py`; v2a-mapper is the other system, see `recipes/v2a_mapper.py`.
 """
@@ -45,7 +45,7 @@ def main(words: list[str] | None = None) -> None:
     )
     parser.add_argument("--shards", help="clips that training.extract made with START")
     parser.add_argument("--held-out", default="", help="shards to validate and evaluate on")
-    parser.add_argument("--sounds", type=Path, help="recordings of one's own, a folder a kind")
+    parser.add_argument("--sounds", type=Path, help="your recordings, a folder a kind")
     parser.add_argument("--pictures", type=Path, help="pictures of the same kinds, and of others")
     parser.add_argument(
         "--kinds", type=Path, help="a CSV from ImageNet's classes to these kinds, if there is one"

@@ -1,4 +1,4 @@
-"""The chain of a recipe of VAB, on FoleyWorld or, from the tokens on, on clips of one's own."""
+"""The chain of a recipe of VAB, on FoleyWorld or, from the tokens on, on your own clips."""
 
 from functools import partial
 from pathlib import Path
@@ -63,7 +63,7 @@ def run_on_shards(recipe: Recipe, folder: Path, start: Path, shards: str, held_o
         )
     clips = open_shards(shards, given)
     validation = open_shards(held_out, given).in_memory() if held_out else None
-    own = {"transformer_data": f"{len(clips)} clips of {given.config.clip_s:g} s of one's own"}
+    own = {"transformer_data": f"{len(clips)} clips of {given.config.clip_s:g} s of the user's own"}
     given = msgspec.structs.replace(given, header=given.header.with_provenance(own))
     options = recipe.options_of(recipe.model)
     checkpoint = train_model(

@@ -1,4 +1,4 @@
-"""What onnxruntime's CUDA provider has kernels for; what it has none for runs on the processor.
+"""What onnxruntime's CUDA provider has kernels for; what it has none for runs on the CPU.
 
 A kernel serves the versions of an operator that it is registered for and no others, so that a graph
 of a newer opset can lose the GPU. The table is that of onnxruntime-gpu 1.31.1, read from the calls

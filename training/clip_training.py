@@ -121,5 +121,5 @@ def matching_loss(images: Tensor, texts: Tensor, scale: Tensor, ids: np.ndarray)
     """Symmetric InfoNCE; frames with the same caption are all right answers for it."""
     logits = scale * images @ texts.T  # [B, B]
     same = torch.from_numpy(ids[:, None] == ids[None]).float().to(logits.device)
-    wanted = same / same.sum(1, keepdim=True)
-    return (F.cross_entropy(logits, wanted) + F.cross_entropy(logits.T, wanted)) / 2
+    targets = same / same.sum(1, keepdim=True)
+    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2

@@ -83,10 +83,10 @@ def train_motion(
         set_lr(optimizer, cosine_lr(progress, s.peak_rate))
         random = np.random.default_rng((seed, i))
         frames, audio = training_crops(clips, config, s, random, rises)
-        wanted = ((spectra(audio)[:, 1:-1] - mean) / std).to(device)  # [B, steps, mels + 1]
+        targets = ((spectra(audio)[:, 1:-1] - mean) / std).to(device)  # [B, steps, mels + 1]
         with torch.autocast(device.type, torch.bfloat16, half):
             heard = listener(frames.to(device))
-        errors = (heard.float() - wanted).square().mean((0, 1))  # [mels + 1]
+        errors = (heard.float() - targets).square().mean((0, 1))  # [mels + 1]
         loss = errors[:-1].mean() + s.rise_weight * errors[-1]
         optimizer.zero_grad()
         loss.backward()

@@ -40,7 +40,7 @@ class PretrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     crop_s: until `crop_share` of the run, batches of as many seconds in clips this long.
     in_order: the share of clips whose last codebooks are masked first, see `mask_tokens`.
     muon_rate: above 0 the layers' matrices are trained by Muon (torch.optim.Muon), the rest by
-    AdamW. precision auto: bfloat16 where the processor computes it faster.
+    AdamW. precision auto: bfloat16 where the CPU computes it faster.
     """
 
     batch: int = 60
@@ -232,9 +232,9 @@ def masked_loss(
         logits = model(batch.tokens, batch.features, batch.conditional, batch.first_frame)
     clip, codebook, step = batch.places  # given codebooks are never hidden; a mask waits for a GPU
     logits = logits[clip, codebook - config.given_codebooks, step].float()  # [masked, V]
-    wanted = batch.targets[batch.places]
-    loss = F.cross_entropy(logits, wanted, label_smoothing=s.label_smoothing)
-    return loss, (logits.argmax(-1) == wanted).float().mean()
+    targets = batch.targets[batch.places]
+    loss = F.cross_entropy(logits, targets, label_smoothing=s.label_smoothing)
+    return loss, (logits.argmax(-1) == targets).float().mean()
 
 
 @torch.no_grad()

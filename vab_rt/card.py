@@ -1,4 +1,4 @@
-"""What people are told of a model: lines from its manifest, and its card, README.md of the bundle.
+"""What people read of a model: lines from its manifest, and its card, README.md of the bundle.
 
 A card says what the model was trained on, its license and its measures. It is Markdown with YAML in
 front, as hubs show it. The manifest lists it like any other file.

@@ -1,4 +1,4 @@
-"""The two kinds of settings: facts of a model, and wishes of a caller. Never mixed."""
+"""The two kinds of settings: fields of a model, and overrides of a caller. Never mixed."""
 
 import difflib
 import numbers
@@ -345,12 +345,12 @@ def check_kinds(kinds: tuple[str, ...], config: ClipConfig) -> None:
 Options = TypeVar("Options", bound=GenerateOptions)
 
 
-def fill_in(wishes: Tuning, defaults: Options, system: str) -> Options:
-    """The defaults, but for what the wishes name.
+def fill_in(overrides: Tuning, defaults: Options, system: str) -> Options:
+    """The defaults, but for what the overrides name.
 
-    Raises OptionError for a wish that the system does not know: it has no default for it.
+    Raises OptionError for an override that the system does not know: it has no default for it.
     """
-    named = wishes.named()
+    named = overrides.named()
     known = [key for key in Tuning.__struct_fields__ if getattr(defaults, key) is not None]
     for key in Tuning.__struct_fields__:
         if key in named and key not in known:

@@ -49,7 +49,7 @@ def _vab_rt() -> Finding:
 
 def _python() -> Finding:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    where = f"{platform.system()} {platform.machine()}, {cores} processors"
+    where = f"{platform.system()} {platform.machine()}, {cores} CPUs"
     return Finding("python", f"{platform.python_version()} ({where})", sys.version_info >= (3, 11))
 
 

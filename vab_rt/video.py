@@ -28,7 +28,7 @@ from vab_rt.source import Source, decode
 
 Image: TypeAlias = NDArray[np.uint8]
 
-# Every flag that makes swscale give the same bytes on every processor.
+# Every flag that makes swscale give the same bytes on every CPU.
 SCALING = (
     Interpolation.BICUBIC
     | Interpolation.ACCURATE_RND

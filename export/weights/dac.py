@@ -176,7 +176,7 @@ def first_levels(weights: dict[str, Tensor], count: int) -> dict[str, Tensor]:
 def folded(found: dict[str, Tensor]) -> dict[str, Tensor]:
     """Each weight_g and weight_v (or torch's newer names of them) as the weight they make.
 
-    A pair that does not fit together stays, and is then told as unexpected.
+    A pair that does not fit together stays, and is then reported as unexpected.
     """
     named = renamed(found)
     made = {}

@@ -37,7 +37,7 @@ class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 def run_rows(run: Run, names: list[str]) -> list[str]:
-    """Train and measure what is not finished yet; one that fails is told of and left out.
+    """Train and measure what is not finished yet; one that fails is reported and left out.
 
     Returns the names of those that failed.
     """

@@ -16,7 +16,7 @@ from training.stage import sha256, stage
 from vab_rt.config import ModelConfig
 from vab_rt.errors import DataError, OptionError
 
-HELD_OUT_SPLIT = "validation"  # what is chosen by these figures is judged on the test split
+HELD_OUT_SPLIT = "validation"  # what is chosen by these figures is evaluated on the test split
 OF_THE_TOKENS = (
     "codec",
     *OF_IMAGES,

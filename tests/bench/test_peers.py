@@ -279,7 +279,7 @@ def test_all_see_one_frame_a_second(size):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_without_a_gpu_the_processor_is_the_device():
+def test_without_a_gpu_the_cpu_is_the_device():
     found = find_device("fp16")
     assert (found.kind, found.precision, found.number_bytes) == ("cpu", "fp32", 4)
     assert found.elapsed_ms(lambda: None) >= 0

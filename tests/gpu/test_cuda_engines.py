@@ -170,7 +170,7 @@ def test_what_runs_step_after_step_has_a_graph_of_its_own(tiny_bundle, monkeypat
     assert engines.device_graphs == {name: name for name in own}
 
 
-def test_a_session_that_fell_back_to_the_processor_is_refused(tiny_bundle):
+def test_a_session_that_fell_back_to_the_cpu_is_refused(tiny_bundle):
     """A real one: onnxruntime goes on without the provider that it could not start."""
     graph = open_bundle(tiny_bundle).read_graph("backbone")
     session = SessionEngine("backbone", graph, CONTRACT, 1, "here")._session
@@ -203,12 +203,12 @@ def test_a_library_that_is_missing_is_named_and_nothing_is_printed(tmp_path, mon
         ((CUDA, "CPUExecutionProvider Attention", "CPUExecutionProvider Shape"), "Attention"),
     ],
 )
-def test_no_node_is_left_on_the_processor(placed, refused):
+def test_no_node_is_left_on_the_cpu(placed, refused):
     session = RecordingSession(placed)
     if refused is None:
         check_placement(session, "backbone")
         return
-    with pytest.raises(BackendError, match=f"backbone has {refused} on the processor, expected"):
+    with pytest.raises(BackendError, match=f"backbone has {refused} on the CPU, expected"):
         check_placement(session, "backbone")
 
 

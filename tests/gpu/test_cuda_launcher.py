@@ -1,4 +1,4 @@
-"""The launcher of the sampling kernels against a driver library that records what it is told.
+"""The launcher of the sampling kernels against a driver library that records its calls.
 
 No GPU is needed: the library is built here with a C compiler. `launch` runs the launcher in a
 process of its own, because the driver library is found when the process starts.

@@ -1,6 +1,6 @@
 """What goes wrong on a GPU is one line that says what to do, and gives back what it took.
 
-Against the driver library that records what it is told, as in test_device_loop.py.
+Against the driver library that records its calls, as in test_device_loop.py.
 """
 
 import re

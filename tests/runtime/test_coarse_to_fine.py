@@ -91,8 +91,8 @@ def test_the_stages_do_not_draw_the_same_numbers():
 
 
 def test_defaults_are_the_papers_steps(pair):
-    for wishes, expected in ((GenerateOptions(), 36), (GenerateOptions(fine_steps=24), 24)):
-        options = pair.system.options(wishes)
+    for overrides, expected in ((GenerateOptions(), 36), (GenerateOptions(fine_steps=24), 24)):
+        options = pair.system.options(overrides)
         assert options == TokenOptions(fine_steps=expected)
         assert pair.system.num_steps(options) == 16 + expected
 
@@ -231,7 +231,7 @@ def test_an_unknown_key_of_the_fine_model_is_named(bundle, tmp_path):
 
 
 def test_on_a_gpu_both_stages_stay_there(launch, bundle, videos):
-    """The last step of each is seen, and the sound is the processor's."""
+    """The last step of each is seen, and the sound is the CPU's."""
     options = "vab_rt.GenerateOptions(steps=3, fine_steps=4, seed=5)"
     found = through_buffers(launch, bundle, videos(200), options)
     length, difference, device, steps, _ = found

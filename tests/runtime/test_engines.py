@@ -121,7 +121,7 @@ def test_auto_says_why_it_did_not_choose_cuda(tiny_bundle, caplog, monkeypatch):
         open_engines(open_bundle(tiny_bundle), "cuda")
 
 
-def test_auto_takes_graphs_for_processors_to_the_processor(bundle_copy, caplog, monkeypatch):
+def test_auto_takes_graphs_for_cpus_to_the_cpu(bundle_copy, caplog, monkeypatch):
     write_manifest(bundle_copy, CONFIG, "int8")
     monkeypatch.setattr("vab_rt.engines.cpu.has_cuda_provider", lambda: True)
     monkeypatch.setattr("vab_rt.engines.cuda.has_cuda_provider", lambda: True)

@@ -1,4 +1,4 @@
-"""Models from a hub: pinned, only what the manifest lists, verified; told in one line otherwise."""
+"""Models from a hub: pinned, only what the manifest lists, verified; else one line says why."""
 
 import errno
 import os

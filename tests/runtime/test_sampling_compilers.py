@@ -1,6 +1,6 @@
-"""The native kernel from every compiler and on every processor there is, and under sanitizers.
+"""The native kernel from every compiler and on every CPU there is, and under sanitizers.
 
-`native_step.cpp` is built with the flags of CMakeLists.txt. Processors that this machine is not are
+`native_step.cpp` is built with the flags of CMakeLists.txt. CPUs that this machine is not are
 emulated by qemu; what is not installed is skipped. Older thread sanitizers run in some address
 layouts alone, so the layout is not random for them, where that is allowed.
 """

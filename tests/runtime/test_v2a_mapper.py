@@ -145,8 +145,8 @@ def test_without_a_mapper_the_embedding_is_the_mean_feature(tmp_path, videos):
     np.testing.assert_allclose(found, unit(features.mean(0)[None])[0], atol=1e-6)
 
 
-def test_a_short_video_is_not_its_last_picture_again_and_again(pipeline, videos):
-    """1.2 s at 2 pictures a second: the mean is of what was seen, not of all four places."""
+def test_a_short_video_is_not_its_last_frame_again_and_again(pipeline, videos):
+    """1.2 s at 2 frames a second: the mean is of what was seen, not of all four places."""
     calls, seen = [], []
     recorded = recording(recording(pipeline, "mapper", calls), "visual_encoder", seen)
     recorded.generate(videos(30), FAST)
@@ -164,7 +164,7 @@ def test_the_prior_is_guided_as_the_config_says(pipeline, videos, tmp_path):
         assert calls[0]["timestep"].tolist() == [833] * len(branches)
 
 
-def test_aggregators_choose_among_the_pictures():
+def test_aggregators_choose_among_the_frames():
     features = RNG.standard_normal((7, 6)).astype(np.float32)
     mean, middle, random = (
         tiny_v2a_config(aggregator=name) for name in ("mean", "middle", "random")
@@ -201,15 +201,15 @@ def test_sound_that_is_not_finite_is_refused(pipeline, videos):
 
 
 @pytest.mark.parametrize(
-    ("wish", "message"),
+    ("override", "message"),
     [
         ({"top_k": 5}, "top_k is 5, which model tiny-v2a has no use for, .* steps, guidance"),
         ({"steps": 1000}, "steps is 1000, expected 1 to 999 for model tiny-v2a"),
     ],
 )
-def test_options_that_the_model_cannot_use_are_refused(pipeline, videos, wish, message):
+def test_options_that_the_model_cannot_use_are_refused(pipeline, videos, override, message):
     with pytest.raises(OptionError, match=message):
-        pipeline.generate(videos(25), GenerateOptions(**wish))
+        pipeline.generate(videos(25), GenerateOptions(**override))
 
 
 def test_a_bundle_recommends_its_options(tmp_path, videos):
@@ -228,7 +228,7 @@ def test_the_command_line_runs_it_like_any_other(run, v2a_bundle, videos, tmp_pa
     assert {"latents", "vocoder"} <= report["timings_s"].keys()
     shown = run("info", v2a_bundle).out
     assert "3 x 50 x 2 of 8 mels (25 Hz, hop 640), 10 steps of 1000" in shown
-    assert "prior, 6 to 6, mean of the pictures, 6 steps" in shown
+    assert "prior, 6 to 6, mean of the frames, 6 steps" in shown
 
 
 def test_a_video_sounds_the_same_through_device_buffers(launch, v2a_bundle, videos):

@@ -1,4 +1,4 @@
-"""Recordings of one's own become rows of sound; what cannot be read is left out and named."""
+"""Your recordings become rows of sound; what cannot be read is left out and named."""
 
 import numpy as np
 import pytest

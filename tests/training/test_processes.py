@@ -1,4 +1,4 @@
-"""Jobs over processes: all results arrive, errors are those of the job, a dead process is told."""
+"""Jobs over processes: all results arrive, errors are those of the job, a dead process is named."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""Folders of one's own: kinds, splits that stay, files that cannot be used."""
+"""Your own folders: kinds, splits that stay, files that cannot be used."""
 
 import numpy as np
 import pytest

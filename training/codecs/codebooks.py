@@ -109,7 +109,7 @@ def means_of(points: Tensor, owner: Tensor, count: int) -> Tensor:
 def kmeans(points: Tensor, count: int, rounds: int) -> Tensor:
     """Centres [count, D] of points [N, D]. A centre that lost its points takes a random one.
 
-    While centres still move, distances are of bfloat16 about the mean: processors made for it are
+    While centres still move, distances are of bfloat16 about the mean: CPUs made for it are
     several times faster, and what falls to the wrong one of two near centres moves neither.
     """
     middle = points.mean(0)

@@ -1,4 +1,4 @@
-"""Sound from files of one's own or of FoleyWorld, once made plain arrays: codec training's data.
+"""Sound from your files or of FoleyWorld, once made plain arrays: codec training's data.
 
 Rows of equal length in `sounds.s16`, raw int16; every 20th file goes to `held_out.s16` instead.
 """

@@ -23,7 +23,7 @@ class CodecTraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     discriminator_from: the progress, 0 to 1, from which it takes part; 1 leaves it out.
     discriminator_share: of the steps in which it learns too. max_norm: of the gradient, 0 for any.
     fit_clips: whose frames the codebooks begin with. dead_below: see `codebooks.follow`.
-    precision: of the networks; auto is bfloat16 where the processor computes it faster.
+    precision: of the networks; auto is bfloat16 where the CPU computes it faster.
     """
 
     waveform: float = 0.1

@@ -217,8 +217,8 @@ class SpectralCodec(nn.Module):
         where blows are short; from hop to hop by lines [B, T, ENVELOPE_POINTS], as gains that
         follow each point would spread low tones over all bands."""
         found = self._energy(audio).mean(2, keepdim=True) + self.settings.energy_floor**2
-        wanted = (2 * envelope).exp().mean(2, keepdim=True)
-        gain = ((wanted / found).log() / 4).clamp(*GAINS)  # [B, T, 1]
+        target = (2 * envelope).exp().mean(2, keepdim=True)
+        gain = ((target / found).log() / 4).clamp(*GAINS)  # [B, T, 1]
         before = torch.cat([gain[:, :1], gain[:, :-1]], 1)
         after = torch.cat([gain[:, 1:], gain[:, -1:]], 1)
         points = torch.arange(ENVELOPE_POINTS, device=audio.device)
@@ -231,11 +231,11 @@ class SpectralCodec(nn.Module):
         floor = self.settings.floor
         real, imaginary = self.transform.analyse(audio)  # [B, T, bins]
         found = (real.square() + imaginary.square()) @ self.level
-        wanted = (2 * level).exp()
-        masked = self.settings.masked * wanted.amax(2, keepdim=True)
+        target = (2 * level).exp()
+        masked = self.settings.masked * target.amax(2, keepdim=True)
         unheard = floor**2 + 3 * masked  # codes err: 3, not 1
-        wanted = (wanted - unheard).clamp(min=HISS * floor**2)
-        ratio = (wanted + floor**2 / 16) / (found + floor**2 / 16)
+        target = (target - unheard).clamp(min=HISS * floor**2)
+        ratio = (target + floor**2 / 16) / (found + floor**2 / 16)
         gain = (ratio.log() / 2).clamp(*LEVEL_GAINS).exp() @ self.member
         return self.transform.synthesise(real * gain, imaginary * gain)
 

@@ -134,6 +134,6 @@ def active_db(samples: Samples, rate_hz: int) -> float:
 
 def at_usual_level(samples: Samples, rate_hz: int, random: np.random.Generator) -> Samples:
     """Halfway, in dB, from its own level to USUAL_DB, a few dB around that."""
-    wanted = 0.5 * (active_db(samples, rate_hz) + USUAL_DB) + random.uniform(-3, 3)
-    gain = 10 ** ((wanted - active_db(samples, rate_hz)) / 20)
+    target_db = 0.5 * (active_db(samples, rate_hz) + USUAL_DB) + random.uniform(-3, 3)
+    gain = 10 ** ((target_db - active_db(samples, rate_hz)) / 20)
     return samples * np.float32(gain)

@@ -84,9 +84,9 @@ def clip_facts(config: ModelConfig) -> dict[str, Any]:
 
 def check_facts(where: str, found: dict[str, Any], config: ModelConfig) -> None:
     """Raises DataError naming the first fact in which clips and model differ."""
-    wanted = clip_facts(config)
-    for name in wanted | found:
-        present, expected = (facts.get(name, STREAMS.get(name)) for facts in (found, wanted))
+    of_model = clip_facts(config)
+    for name in of_model | found:
+        present, expected = (facts.get(name, STREAMS.get(name)) for facts in (found, of_model))
         if present != expected:
             raise DataError(
                 f"{where} has {name} {present!r}, expected {expected!r} as in the model "

@@ -1,4 +1,4 @@
-"""Sounds and pictures of one's own, a folder a kind: `sounds/KIND/*` and `pictures/KIND/*`.
+"""Your sounds and pictures, a folder a kind: `sounds/KIND/*` and `pictures/KIND/*`.
 
 `sounds.csv` and `pictures.csv`, in the folder or beside it, say of which split a file is and whose;
 of a file that they do not name its own name decides.

@@ -117,11 +117,11 @@ def fit_last_layer(classifier: AudioClassifier, seed: int = 0) -> None:
         classifier.head.bias.copy_(bias)
 
 
-def logistic_regression(inputs: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights [C, D] and biases [C] of a question for each column of wanted [N, C], of inputs
+def logistic_regression(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights [C, D] and biases [C] of a question for each column of targets [N, C], of inputs
     [N, D]."""
     mean, spread = inputs.mean(0), inputs.std(0) + 1e-4
-    layer = nn.Linear(inputs.shape[1], wanted.shape[1])
+    layer = nn.Linear(inputs.shape[1], targets.shape[1])
     nn.init.zeros_(layer.weight)
     nn.init.constant_(layer.bias, -2.0)
     optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=60, line_search_fn="strong_wolfe")
@@ -129,7 +129,7 @@ def logistic_regression(inputs: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]
     def loss() -> Tensor:
         optimizer.zero_grad()
         logits = layer((inputs - mean) / spread)
-        found = F.binary_cross_entropy_with_logits(logits, wanted)
+        found = F.binary_cross_entropy_with_logits(logits, targets)
         found = found + RIDGE * (layer.weight**2).sum()
         found.backward()
         return found

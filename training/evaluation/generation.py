@@ -63,7 +63,7 @@ def sounds_of_scene(
     number: int, seeds: tuple[int, int], config: EvalConfig
 ) -> tuple[dict[str, Sound], Arrays]:
     """generated, ground_truth, reconstruction, FLOOR, OTHER and, of the first, AGAIN (generated
-    with another seed); unconditional where it is wanted; and what a system has beside these."""
+    with another seed); unconditional where it is asked for; and what a system has beside these."""
     model, (seed, other) = open_model(config), seeds
     pipeline, scene = model.pipeline, foleyworld.make_scene(seed)
     true, options = scene.audio(), config.options_of(number)

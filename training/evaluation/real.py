@@ -51,8 +51,8 @@ from training.evaluation.real_figures import (
     RETRIEVED,
     TRUE,
     UNCONDITIONAL,
-    Judged,
     RealFigures,
+    ScoredClip,
 )
 from training.evaluation.spectrograms import thumbnail
 from training.evaluation.yamnet import RATE_HZ, at_16_khz, mean_scores, open_yamnet
@@ -70,7 +70,7 @@ Shares = dict[str, float]
 Row = NDArray[np.float32] | None
 
 
-class Judge(Protocol):
+class Classifier(Protocol):
     """See `yamnet.Scores`; names: of the classes that it scores."""
 
     @property
@@ -79,7 +79,7 @@ class Judge(Protocol):
     def __call__(self, sound: Sound) -> NDArray[np.float32]: ...
 
 
-OpenJudge = Callable[[str], Judge]
+OpenClassifier = Callable[[str], Classifier]
 
 
 class RealConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,7 +115,7 @@ class RealJob(msgspec.Struct, frozen=True):
     config: RealConfig
     kinds: tuple[str, ...]
     known: dict[str, list[Listed]]
-    open_judge: OpenJudge
+    open_classifier: OpenClassifier
 
     @property
     def is_drawn(self) -> bool:
@@ -132,27 +132,27 @@ class Given(NamedTuple):
 
 
 def evaluate_real(
-    config: RealConfig, workers: int = 1, open_judge: OpenJudge = open_yamnet
+    config: RealConfig, workers: int = 1, open_classifier: OpenClassifier = open_yamnet
 ) -> RealFigures:
-    """open_judge: of the config's classifier, once a process. Raises VabError for a model, a
+    """open_classifier: of the config's classifier, once a process. Raises VabError for a model, a
     classifier or files that cannot be opened."""
-    judge, model = open_judge(config.classifier), clip_config(config)
+    classifier, model = open_classifier(config.classifier), clip_config(config)
     sounds, pictures = list_sounds(config.sounds), list_pictures(config.pictures)
     kinds = model.kinds if config.model else model_kinds(sounds)
     given = given_rows(config)
     read = read_sounds(sounds, model.sample_rate_hz, workers)
-    scores = recording_scores(config, read.listed, workers, open_judge)
+    scores = recording_scores(config, read.listed, workers, open_classifier)
     material = gather(read, pictures, "test", kinds, model.sample_rate_hz)
     known = by_kind(of_split(read.listed, "train"), kinds)
     jobs = (
-        RealJob(number, *rest, config, material.kinds, known, open_judge)
+        RealJob(number, *rest, config, material.kinds, known, open_classifier)
         for number, rest in enumerate(clips_to_judge(config, material, model, given))
     )
     count = config.clips * len(material.sounding)
-    found = shown("clips evaluated", in_parallel(judge_clip, jobs, workers), count)
+    found = shown("clips evaluated", in_parallel(score_clip, jobs, workers), count)
     clips = sorted(found, key=lambda clip: clip.number)
     return RealFigures(
-        clips, read.listed, scores, [p for p in pictures if p.kind in kinds], judge.names
+        clips, read.listed, scores, [p for p in pictures if p.kind in kinds], classifier.names
     )
 
 
@@ -194,12 +194,12 @@ def by_kind(listed: Sequence[Listed], kinds: Sequence[str]) -> dict[str, list[Li
 
 
 def recording_scores(
-    config: RealConfig, listed: Sequence[Listed], workers: int, open_judge: OpenJudge
+    config: RealConfig, listed: Sequence[Listed], workers: int, open_classifier: OpenClassifier
 ) -> NDArray[np.float32]:
     """The mean scores [N, classes] of recordings."""
 
     def make() -> Arrays:
-        score = functools.partial(score_recording, config.classifier, open_judge)
+        score = functools.partial(score_recording, config.classifier, open_classifier)
         found = in_order(score, [one.path for one in listed], workers)
         return {"scores": np.stack(list(shown("recordings heard", found, len(listed))))}
 
@@ -207,9 +207,11 @@ def recording_scores(
     return arrays_once(path, make)["scores"]
 
 
-def score_recording(classifier: str, open_judge: OpenJudge, path: Path) -> NDArray[np.float32]:
+def score_recording(
+    classifier: str, open_classifier: OpenClassifier, path: Path
+) -> NDArray[np.float32]:
     one_thread_in_a_worker()
-    return mean_scores(open_judge(classifier), decode_sound(path, RATE_HZ)).astype(np.float32)
+    return mean_scores(open_classifier(classifier), decode_sound(path, RATE_HZ)).astype(np.float32)
 
 
 def clips_to_judge(
@@ -224,23 +226,24 @@ def clips_to_judge(
             yield clip, row, given.rows.logits[clip.row][None]
 
 
-def judge_clip(job: RealJob) -> Judged:
+def score_clip(job: RealJob) -> ScoredClip:
     one_thread_in_a_worker()
     path = job.config.kept and job.config.kept / f"{job.clip.kind}-{job.clip.seed % MOST}.npz"
     arrays = arrays_once(path, lambda: arrays_of_clip(job))
     pair = job.clip.pair
-    return Judged(job.number, job.clip.kind, job.clip.seen, pair.events_s, arrays)
+    return ScoredClip(job.number, job.clip.kind, job.clip.seen, pair.events_s, arrays)
 
 
 def arrays_of_clip(job: RealJob) -> Arrays:
-    """See `Judged`."""
-    judge, rate_hz = job.open_judge(job.config.classifier), clip_config(job.config).sample_rate_hz
+    """See `ScoredClip`."""
+    classifier = job.open_classifier(job.config.classifier)
+    rate_hz = clip_config(job.config).sample_rate_hz
     sounds, shares = sounds_of_clip(job)
     first = likeliest(shares, job.known)
     arrays: Arrays = {"seen_kind": np.array(first), "seen_share": np.array(shares[first])}
     for name, sound in sounds.items():
         heard = at_16_khz(sound, rate_hz)
-        arrays[f"scores/{name}"] = mean_scores(judge, heard).astype(np.float32)
+        arrays[f"scores/{name}"] = mean_scores(classifier, heard).astype(np.float32)
         arrays[f"onsets/{name}"] = onset_times(heard, RATE_HZ)
         if job.is_drawn:
             arrays[f"spectrogram/{name}"] = spectrogram_db(heard).astype(np.float16)

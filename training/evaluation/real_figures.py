@@ -24,7 +24,7 @@ ONSET_MS = 100
 THREE_IN_FOUR = 0.75
 
 
-class Judged(NamedTuple):
+class ScoredClip(NamedTuple):
     """A clip, as it was seen and heard.
 
     events_s: its strokes. arrays: seen_kind and seen_share, the likeliest kind; and of each sound
@@ -45,7 +45,7 @@ class RealFigures(NamedTuple):
     """Clips in their order, kind by kind; recordings with their scores [N, classes]; pictures of
     the model's kinds; names of the classes."""
 
-    clips: list[Judged]
+    clips: list[ScoredClip]
     recordings: list[Listed]
     scores: NDArray[np.float32]
     pictures: list[Listed]
@@ -93,7 +93,7 @@ def trained_probe(figures: RealFigures, kinds: Sequence[str]) -> tuple[Probe, di
     return probe, shares_right(probe.names(inputs), true)
 
 
-def sounds_of(clips: Sequence[Judged]) -> list[str]:
+def sounds_of(clips: Sequence[ScoredClip]) -> list[str]:
     names = (TRUE, CODEC, RETRIEVED, MADE, UNCONDITIONAL)
     return [name for name in names if f"scores/{name}" in clips[0].arrays]
 

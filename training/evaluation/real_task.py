@@ -34,7 +34,7 @@ def add_real(parser: argparse.ArgumentParser) -> None:
 
 
 def real_task(arguments: argparse.Namespace, model: EvalConfig) -> dict:
-    """The figures, and the sheet where it is wanted. Raises VabError."""
+    """The figures, and the sheet where it is asked for. Raises VabError."""
     config = real_config(arguments, model)
     figures, facts = evaluate_real(config, arguments.workers), clip_config(config)
     if arguments.sheet is not None:

@@ -120,7 +120,7 @@ class Reference:
 
     def metronomes(self) -> dict[str, dict]:
         """What a metronome scores that looks at nothing: at 0.2 s, and at the best of several
-        rates, which is told under period_s."""
+        rates, which is reported under period_s."""
         best_s = best_metronome(self.onsets, foleyworld.CLIP_S, MATCHED_S)
         return {
             name: self.onsets_of([metronome(period_s, foleyworld.CLIP_S)] * len(self.onsets))

@@ -11,7 +11,7 @@ from training.evaluation.real_figures import (
     MADE,
     RETRIEVED,
     TRUE,
-    Judged,
+    ScoredClip,
 )
 from training.foleyworld.sheets import BANDS_HZ, RANGE_DB, TICKS_HZ
 
@@ -26,14 +26,14 @@ def thumbnail(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return image[::stride, ::stride]
 
 
-def drawn_clips(clips: Sequence[Judged]) -> list[Judged]:
+def drawn_clips(clips: Sequence[ScoredClip]) -> list[ScoredClip]:
     """At most MOST_ROWS of those whose sounds were kept to be drawn, spread over the kinds."""
     kept = [clip for clip in clips if "picture" in clip.arrays]
     step = max(1, -(-len(kept) // MOST_ROWS))
     return kept[::step]
 
 
-def sheet(clips: Sequence[Judged], clip_s: float) -> bytes:
+def sheet(clips: Sequence[ScoredClip], clip_s: float) -> bytes:
     """PNG of `drawn_clips`."""
     from matplotlib.figure import Figure  # no pyplot: it looks for a display
 

@@ -145,10 +145,10 @@ def contrast(sound: Tensor, text: Tensor, clap: TinyClap, same: Tensor) -> tuple
     """Symmetric InfoNCE of unit vectors [B, dim] under two scales, and the share of sounds whose
     text is found; clips with the same text are right answers for it."""
     scale_a, scale_t = (x.exp().clamp(max=MAX_SCALE) for x in (clap.log_scale_a, clap.log_scale_t))
-    wanted = same.float() / same.sum(1, keepdim=True)
+    targets = same.float() / same.sum(1, keepdim=True)
     likeness = sound @ text.T  # [B, B]
-    loss = F.cross_entropy(scale_a * likeness, wanted)
-    loss = loss + F.cross_entropy(scale_t * likeness.T, wanted)
+    loss = F.cross_entropy(scale_a * likeness, targets)
+    loss = loss + F.cross_entropy(scale_t * likeness.T, targets)
     best = likeness.argmax(1, keepdim=True)
     return loss / 2, same.gather(1, best).float().mean()
 

@@ -1,4 +1,4 @@
-"""What a mapper learns from, of clips of one's own: `python -m training.v2a_mapper.extract --help`.
+"""What a mapper learns from, of your own clips: `python -m training.v2a_mapper.extract --help`.
 
 Pictures by the CLIP that an import has put in a checkpoint, sound by CLAP in the layout of
 transformers. `python -m training.v2a_mapper.mapping --pairs OUT` trains on the folder. Run the same
@@ -173,10 +173,10 @@ def heard_and_seen(
     return audio[: config.samples_in(notes.end_s - job.segment.start_s)], frames
 
 
-def spread_places(seen: int, wanted: int) -> NDArray[np.int64]:
-    """Places [wanted] among as many frames as were seen: each about equally often, in order, so
+def spread_places(seen: int, count: int) -> NDArray[np.int64]:
+    """Places [count] among as many frames as were seen: each about equally often, in order, so
     that the mean and the middle are those of a short clip too."""
-    return np.arange(wanted) * seen // wanted
+    return np.arange(count) * seen // count
 
 
 def main(words: list[str] | None = None) -> None:

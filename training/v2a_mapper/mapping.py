@@ -2,7 +2,7 @@
 
 Mean square error on frozen vectors (arXiv:2308.09300): of the vector itself for the regression, of
 the one that is left when the noise is taken out for the prior, which is DALLE2-pytorch's loss.
-`recipes.train v2a-mapper` does it on FoleyWorld; on vectors of one's own, such as those that
+`recipes.train v2a-mapper` does it on FoleyWorld; on your own vectors, such as those that
 `training.v2a_mapper.extract` makes with the real CLIP and CLAP: `python -m
 training.v2a_mapper.mapping --pairs PAIRS --out DIR`.
 """

@@ -41,7 +41,7 @@ def _open_best(bundle: Bundle, threads: int | None) -> Engines:
     if has_cuda_provider():
         try:
             return _open(bundle, "cuda", 0, threads)
-        except (BackendError, BundleError) as error:  # such as graphs for processors alone
+        except (BackendError, BundleError) as error:  # such as graphs for CPUs alone
             log.warning("device auto chose cpu, as cuda cannot be used: %s", error)
     return _open(bundle, "cpu", 0, threads)
 

@@ -27,7 +27,7 @@ except ImportError as error:
         "install it with: pip install onnxruntime"
     ) from error
 
-_NOTHING = 4  # what fails raises, and is told in one line
+_NOTHING = 4  # what fails raises, and is reported in one line
 
 
 def open_cpu(bundle: Bundle, threads: int | None = None) -> Engines:

@@ -38,7 +38,7 @@ _NO_GRAPH = -1
 _SIZES = frozenset(
     ("Shape", "Size", "Gather", "Slice", "Concat", "Squeeze", "Unsqueeze", "Cast", "Add", "Mul")
 )
-"""Arithmetic on shapes, which onnxruntime keeps on the processor on purpose, and which a CUDA graph
+"""Arithmetic on shapes, which onnxruntime keeps on the CPU on purpose, and which a CUDA graph
 does without: its shapes are fixed. It refuses to capture what would be copied."""
 
 
@@ -138,12 +138,12 @@ class OrtGraph:
 
 
 def check_placement(session: Any, name: str) -> None:
-    """Raises BackendError for a node that runs on the processor: it would copy back and forth."""
+    """Raises BackendError for a node that runs on the CPU: it would copy back and forth."""
     if PROVIDER not in session.get_providers():
         reason = why_not_loaded() or "the GPU or its driver is too old"
         raise BackendError(
             f"onnxruntime could not start CUDA for graph {name} ({reason}) and would use the "
-            f"processor, expected the GPU; install what is missing with: {INSTALL}"
+            f"CPU, expected the GPU; install what is missing with: {INSTALL}"
         )
     elsewhere = {
         node.op_type
@@ -153,7 +153,7 @@ def check_placement(session: Any, name: str) -> None:
     }
     if elsewhere := elsewhere - _SIZES:
         raise BackendError(
-            f"graph {name} has {', '.join(sorted(elsewhere))} on the processor, expected every "
+            f"graph {name} has {', '.join(sorted(elsewhere))} on the CPU, expected every "
             "node on the GPU; upgrade with: pip install --upgrade --no-deps onnxruntime-gpu"
         )
 

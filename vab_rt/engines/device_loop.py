@@ -267,7 +267,7 @@ def gpu_precision(bundle: Bundle, name: str, *, has_fp8: bool = False) -> str:
     """What a GPU computes this graph of a bundle in: fp8 where it can and the graph is there, or
     else the first that the bundle has of fp16, bf16 and fp32.
 
-    Raises BundleError where there is none, as of int8 graphs, which are for processors.
+    Raises BundleError where there is none, as of int8 graphs, which are for CPUs.
     """
     variants = bundle.manifest.variants
     if has_fp8 and name in variants.get("fp8", {}):

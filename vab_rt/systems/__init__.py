@@ -37,9 +37,9 @@ class System(Protocol[Options]):
         """Features [visual_dim] of a video's frames, one each."""
         ...
 
-    def options(self, wishes: GenerateOptions) -> Options:
-        """The caller's wishes, and the model's own where there are none: what all else here takes.
-        Raises OptionError for a wish that the system has no use for."""
+    def options(self, overrides: GenerateOptions) -> Options:
+        """The caller's overrides, and the model's own where there are none: what `decode` takes.
+        Raises OptionError for an override that the system has no use for."""
         ...
 
     def num_steps(self, options: Options) -> int:

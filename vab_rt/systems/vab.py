@@ -65,9 +65,9 @@ class Vab:
         """Of the model that has all the codec's codebooks."""
         return self.config
 
-    def options(self, wishes: GenerateOptions) -> TokenOptions:
-        """The caller's wishes, and the model's own where there are none."""
-        return fill_in(wishes, self.defaults, f"model {self.config.name}")
+    def options(self, overrides: GenerateOptions) -> TokenOptions:
+        """The caller's overrides, and the model's own where there are none."""
+        return fill_in(overrides, self.defaults, f"model {self.config.name}")
 
     def num_steps(self, options: TokenOptions) -> int:
         return options.steps + (options.fine_steps or 0)

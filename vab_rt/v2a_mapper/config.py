@@ -10,7 +10,7 @@ class V2AConfig(ClipConfig, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """Facts of one exported V2A-Mapper (arXiv:2308.09300) with its AudioLDM (arXiv:2301.12503).
 
     Letters beside those of every system: T latent columns of a clip, one a hop, M latent rows over
-    frequency, C latent channels. aggregator: how the features of a clip's pictures become one
+    frequency, C latent channels. aggregator: how the features of a clip's frames become one
     vector; unit_frames: each is of unit length before. mapper none hands that vector over as it is.
     audio_dim: size of the CLAP embedding that the latents are conditioned on. mapper_* are of a
     prior's diffusion (steps, share of fresh noise, guidance, times it was trained with); timesteps,

@@ -1,4 +1,4 @@
-"""V2A-Mapper (arXiv:2308.09300): the pictures' embedding is mapped to one of sound, which a latent
+"""V2A-Mapper (arXiv:2308.09300): the frames' embedding is mapped to one of sound, which a latent
 diffusion model, AudioLDM, makes sound of.
 
 One embedding stands for a whole window: the sound fits what is seen, not when it is seen.
@@ -55,9 +55,9 @@ class V2AMapper:
         """Features [visual_dim] of a video's frames, one each."""
         return encode_images(frames, self.engines["visual_encoder"])
 
-    def options(self, wishes: GenerateOptions) -> LatentOptions:
-        """The caller's wishes, and the model's own where there are none."""
-        options = fill_in(wishes, self.defaults, f"model {self.config.name}")
+    def options(self, overrides: GenerateOptions) -> LatentOptions:
+        """The caller's overrides, and the model's own where there are none."""
+        options = fill_in(overrides, self.defaults, f"model {self.config.name}")
         if options.steps >= self.config.timesteps:
             raise OptionError(
                 f"steps is {options.steps}, expected 1 to {self.config.timesteps - 1} for model "
@@ -74,7 +74,7 @@ class V2AMapper:
         """Latents [1, C, T, M] of one window, step by step.
 
         The columns that it shares with the window before are that one's: they are known, and what
-        follows is denoised to go on from them, under the embedding of this window's own pictures.
+        follows is denoised to go on from them, under the embedding of this window's own frames.
         """
         seed = window.seed(options.seed)
         embedding = self.embedding_of(window.features[: window.num_seen], seed)
@@ -137,12 +137,12 @@ def facts_of(manifest: V2AManifest) -> Iterator[tuple[str, str]]:
     rates = f"{c.hop_rate_hz:g} Hz, hop {c.hop_samples}"
     yield "latents", f"{latents} ({rates}), {steps} steps of {c.timesteps}"
     how = f", {c.mapper_steps} steps" if c.mapper == "prior" else ""
-    sizes = f"{c.visual_dim} to {c.audio_dim}, {c.aggregator} of the pictures"
+    sizes = f"{c.visual_dim} to {c.audio_dim}, {c.aggregator} of the frames"
     yield "mapper", f"{c.mapper}, {sizes}{how}"
 
 
 def aggregate(features: Vector, config: V2AConfig, seed: int) -> Vector:
-    """One vector [visual_dim] of those of a window's pictures, [n, visual_dim]."""
+    """One vector [visual_dim] of those of a window's frames, [n, visual_dim]."""
     if config.aggregator == "random":
         share = uniform(seed, 0, FRAME_STREAM, np.zeros(1, np.uint32))[0]
         features = features[int(share * len(features))][None]
