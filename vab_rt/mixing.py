@@ -26,8 +26,8 @@ _BEFORE_S = 1  # what is decoded before the selection: the first frames after a 
 _GAP_S = Fraction(1, 20)  # times that differ by less are rounded ones
 _OTHER_CLOCK_S = 10  # by more: another clock, as are all that go back
 _MOST_DAMAGED = 1000  # packets, before the rest is given up
-# Ours above -34 dBFS turns the old sound down, by at most 7/8 of the decibels that it is above.
-_DUCKING = "threshold=0.02:ratio=8:attack=20:release=400"
+# Ours above -30 dBFS turns the old sound down, by 3/4 of the decibels that it is above.
+_DUCKING = "threshold=0.03:ratio=4:attack=20:release=400"
 
 
 def require_sound(video: Video) -> int:
@@ -72,18 +72,23 @@ class Mixture:
     def _link(self, kind: str) -> None:
         ours, theirs = self._into
         mix = self._graph.add("amix", "inputs=2:normalize=0:duration=first")
+        form = f"sample_fmts=fltp:channel_layouts={LAYOUTS[self._num_channels]}"
         if kind == "duck":
             twice = self._graph.add("asplit")
             duck = self._graph.add("sidechaincompress", _DUCKING)
+            lowered = self._graph.add("aformat", form)
             ours.link_to(twice)
             twice.link_to(mix, 0, 0)
             theirs.link_to(duck, 0, 0)
             twice.link_to(duck, 1, 1)
-            duck.link_to(mix, 0, 1)
+            duck.link_to(lowered)
+            lowered.link_to(mix, 0, 1)
         else:
             ours.link_to(mix, 0, 0)
             theirs.link_to(mix, 0, 1)
-        mix.link_to(self._out)
+        mixed = self._graph.add("aformat", form)
+        mix.link_to(mixed)
+        mixed.link_to(self._out)
         self._graph.configure()
 
     def add(self, samples: Samples, *, is_last: bool) -> Samples:
