@@ -8,6 +8,7 @@ from vab_rt.errors import VabError
 
 BENCHES = {
     "generate": "bench.generate",
+    "editing": "bench.editing",
     "full_size": "bench.full_size",
     "sampling": "bench.sampling",
     "peers": "bench.peers.comparison",

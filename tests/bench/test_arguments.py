@@ -26,6 +26,7 @@ from vab_rt.errors import BackendError, OptionError
     ("name", "words", "reason"),
     [
         ("generate", ["--runs", "0"], "'0', expected a whole number from 1 on"),
+        ("editing", ["--files", "0"], "'0', expected a whole number from 1 on"),
         ("full_size", ["--repeats", "-1"], "expected a whole number from 1 on"),
         ("full_size", ["--system", "vab"], "invalid choice: 'vab'"),
         ("sampling", ["--threads", "0"], "expected a whole number from 1 on"),
