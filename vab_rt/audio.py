@@ -75,7 +75,7 @@ class Audio(msgspec.Struct, frozen=True, eq=False):
         of a sound of ours that was changed since it was made.
         """
         path = Path(path)
-        require_file(path)
+        require_file(path, "a sound file")
         channels, rate_hz = read_sound(path)
         samples = channels.mean(0, dtype=np.float32)
         if np.abs(channels - samples).max(initial=0) > _SAME_CHANNELS:
@@ -85,6 +85,10 @@ class Audio(msgspec.Struct, frozen=True, eq=False):
             )
         if not len(samples):
             raise MediaError(f"{path} has no samples, expected some sound; choose another file")
+        if not np.isfinite(samples).all():
+            raise MediaError(
+                f"{path} has samples that are NaN or infinite, expected -1 to 1; save it again"
+            )
         take = read_take(path)
         seed, end = None, None
         if take is not None:  # a codec may pad the end

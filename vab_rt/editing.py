@@ -26,7 +26,7 @@ from vab_rt.sounds import resample
 from vab_rt.systems import System
 from vab_rt.systems.vab import Vab
 from vab_rt.take import Take
-from vab_rt.video import Video
+from vab_rt.video import Video, exact_seconds
 from vab_rt.windows import Window, blend
 
 Samples = npt.NDArray[np.float32]
@@ -227,7 +227,7 @@ def _checked(part_s: tuple[float, float], sound: Audio, config: ModelConfig) -> 
     start_s = number("from", part_s[0], float, 0, sound.duration_s, expected)
     end_s = number("to", part_s[1], float, 0, sound.duration_s, expected)
     hop_s = 1 / config.hop_rate_hz
-    if end_s - start_s < hop_s:
+    if exact_seconds(end_s) - exact_seconds(start_s) < exact_seconds(hop_s):
         raise OptionError(
             f"the part from {start_s:g} to {end_s:g} s is {end_s - start_s:g} s long, expected at "
             f"least {hop_s:g} s, what one token says; choose a longer one"

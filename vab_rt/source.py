@@ -156,33 +156,33 @@ def _open_input(path: Path) -> tuple[InputContainer, VideoStream]:
     return container, stream
 
 
-def require_file(path: Path) -> None:
+def require_file(path: Path, expected: str = "a video file") -> None:
     """Raises MediaError unless the path is a regular file with something in it."""
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise MediaError(_why_missing(path)) from error
+        raise MediaError(_why_missing(path, expected)) from error
     except (OSError, ValueError) as error:  # ValueError: for a name with a null character
         if address_of(path) is not None:  # signed ones are longer than names may be
-            raise MediaError(_why_missing(path)) from error
+            raise MediaError(_why_missing(path, expected)) from error
         reason = _reason(error)
-        message = f"{path} cannot be read ({reason}), expected a video file; check the path"
+        message = f"{path} cannot be read ({reason}), expected {expected}; check the path"
         raise MediaError(message) from error
     if not stat.S_ISREG(status.st_mode):
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-        raise MediaError(f"{path} is {kind}, expected a video file; name the file itself")
+        raise MediaError(f"{path} is {kind}, expected {expected}; name the file itself")
     if status.st_size == 0:
-        raise MediaError(f"{path} is empty (0 bytes), expected a video file; copy it again")
+        raise MediaError(f"{path} is empty (0 bytes), expected {expected}; copy it again")
 
 
-def _why_missing(path: Path) -> str:
+def _why_missing(path: Path, expected: str) -> str:
     if str(path) == "-":
-        return "- would be standard input, expected a video file; save it in one, and name that"
+        return f"- would be standard input, expected {expected}; save it in one, and name that"
     address = address_of(path)
     if address is None:
-        return f"{path} does not exist, expected a video file; check the path"
+        return f"{path} does not exist, expected {expected}; check the path"
     advice = "name it without file:" if address.startswith("file:") else "download it first"
-    return f"{address} is an address, expected a video file on this machine; {advice}"
+    return f"{address} is an address, expected {expected} on this machine; {advice}"
 
 
 def _video_stream(container: InputContainer, path: Path) -> VideoStream:

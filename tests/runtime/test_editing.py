@@ -12,7 +12,7 @@ from media import make_video
 
 import vab_rt
 from vab_rt.audio import Audio
-from vab_rt.errors import MediaWarning, OptionError
+from vab_rt.errors import MediaError, MediaWarning, OptionError
 from vab_rt.take import Take, packets_sha256, path_of, read_take
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -157,6 +157,25 @@ def test_a_sound_goes_on(shipped, takes, rate_hz, run, tmp_path):
     assert (out.samples[:kept] == given.samples[:kept]).all()
     rest = out.samples[len(given.samples) :]
     assert abs(level_db(rest) - level_db(given.samples)) < 10
+
+
+def test_one_token_is_long_enough(shipped, takes):
+    old = takes[HAMMER]
+    new = shipped.regenerate(HAMMER, old, 9.98, 10)  # whose difference is less than 0.02
+    assert (new.samples[:159_360] == old.samples[:159_360]).all()
+
+
+def test_a_sound_that_is_none(tmp_path):
+    with pytest.raises(MediaError, match="none.wav does not exist, expected a sound file"):
+        Audio.load(tmp_path / "none.wav")
+    with av.open(str(tmp_path / "nan.wav"), "w") as container:
+        stream = container.add_stream("pcm_f32le", rate=RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.full((1, 99), np.nan, np.float32), "flt", "mono")
+        frame.sample_rate = RATE
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with pytest.raises(MediaError, match="nan.wav has samples that are NaN"):
+        Audio.load(tmp_path / "nan.wav")
 
 
 @pytest.mark.parametrize(
