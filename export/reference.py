@@ -205,14 +205,15 @@ def _command(command: CommandInfo) -> Iterator[str]:
         for name, (hint, default) in found.items()
         if isinstance(hint.__metadata__[0], ArgumentInfo)
     ]
+    command_name = function.__name__.replace("_", "-")
     words = [n if d is inspect.Parameter.empty else f"[{n}]" for n, _, d in arguments]
     options = [
         (_flags(name, hint.__metadata__[0]), hint, default)
         for name, (hint, default) in found.items()
         if isinstance(hint.__metadata__[0], OptionInfo)
     ]
-    line = " ".join(["vab-rt", function.__name__, *words, *(["[OPTIONS]"] if options else [])])
-    yield f"## vab-rt {function.__name__}\n\n    {line}\n\n{_text(function.__doc__)}\n"
+    line = " ".join(["vab-rt", command_name, *words, *(["[OPTIONS]"] if options else [])])
+    yield f"## vab-rt {command_name}\n\n    {line}\n\n{_text(function.__doc__)}\n"
     if arguments or options:
         rows = [_row(*each) for each in (*arguments, *options)]
         yield "\n".join(["| | | default |", "|---|---|---|", *rows, ""])
@@ -227,7 +228,9 @@ def _flags(name: str, info: OptionInfo) -> str:
 def _row(name: str, hint: Any, default: Any) -> str:
     info, kind = hint.__metadata__[0], hint.__origin__
     kinds = [k for k in typing.get_args(kind) or (kind,) if k is not types.NoneType]
-    value = "" if kind is bool or isinstance(info, ArgumentInfo) else kinds[0].__name__.upper()
+    is_choice = typing.get_origin(kind) is typing.Literal
+    words = "|".join(kinds) if is_choice else kinds[0].__name__.upper()
+    value = "" if kind is bool or isinstance(info, ArgumentInfo) else words
     shown = (info.metavar or value) if isinstance(info, OptionInfo) else ""
     told = info.show_default if isinstance(info.show_default, str) else default
     is_empty = told is inspect.Parameter.empty or told is False

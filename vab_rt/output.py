@@ -106,6 +106,34 @@ def whole_file(path: Path, *, force: bool = False) -> Iterator[Path]:
             os.close(lock)
 
 
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Whether this process alone may make `path` for now: of several, the first that asks.
+
+    A claim ends with its process, however that ends. Where there are no locks all may.
+    """
+    if fcntl is None:
+        yield True
+        return
+    claim = path.with_name(f".vab-rt-{path.name}.claim")
+    with writing(path):
+        file = os.open(claim, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o666)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:  # no locks on this file system
+            pass
+        try:
+            yield True
+        finally:
+            claim.unlink(missing_ok=True)
+    finally:
+        os.close(file)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Removes unfinished files of this user whose process has ended, however it did.
 

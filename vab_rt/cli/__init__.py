@@ -1,12 +1,13 @@
 """The command line: thin over the API; only this package prints or exits."""
 
+import json
 import sys
 import warnings
 from typing import Annotated
 
 import typer
 
-from vab_rt.cli import generate, models, regenerate, search
+from vab_rt.cli import generate, generate_all, models, regenerate, search
 from vab_rt.cli.console import print_error, print_line, print_warning
 from vab_rt.errors import MediaWarning, VabError, is_out_of_memory
 from vab_rt.signals import unwound_by_signals
@@ -19,7 +20,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    *(generate.generate, regenerate.regenerate, search.search),
+    *(generate.generate, generate_all.generate_all, regenerate.regenerate, search.search),
     *(models.kinds, models.info, models.doctor),
 ):
     app.command()(command)
@@ -53,6 +54,8 @@ def _run() -> int | str | None:
         return 130
     except VabError as error:
         print_error(f"error: {error}")
+        if "--json" in sys.argv:
+            print_line(json.dumps({"error": str(error), "kind": type(error).__name__}))
     except Exception as error:
         if not is_out_of_memory(error):
             raise

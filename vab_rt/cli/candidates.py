@@ -37,11 +37,12 @@ def write_candidates(
     for path in outputs:  # all or none
         plan_output(path, video=video, force=asked.force, delivery=asked.delivery)
     steps = load().candidate_steps(video, options, num_candidates=count)
-    takes = ranked_steps(_told(with_progress(steps, quiet=asked.quiet, num_candidates=count)))
+    told = with_progress(steps, quiet=asked.quiet, as_lines=asked.as_lines, num_candidates=count)
+    takes = ranked_steps(_told(told))
     reports, candidates = [], []
     for path, take in zip(outputs, takes, strict=True):
         picture = asked.picture if path == asked.out else None
-        to = replace(asked, out=path, picture=picture)
+        to = replace(asked, out=path, picture=picture, as_lines=False)
         reports.append(write(to, _made(take.steps)))
         seed = seed_of(options.seed, take.candidate)
         candidates.append({"output": readable(path), "seed": seed, "score": take.score})

@@ -47,9 +47,13 @@ def print_warning(message: Warning | str, *details: Any, **more: Any) -> None:
 
 
 def with_progress(
-    steps: "Iterator[Step]", *, quiet: bool, num_candidates: int = 1
+    steps: "Iterator[Step]", *, quiet: bool, as_lines: bool = False, num_candidates: int = 1
 ) -> "Iterator[Step]":
-    """The same steps; on a terminal a bar shows how far they are."""
+    """The same steps; on a terminal a bar shows how far they are. as_lines: `percentage: N` on
+    stderr, whatever else is quiet, as Kdenlive's clip jobs read it."""
+    if as_lines:
+        yield from _with_lines(steps, num_candidates)
+        return
     if quiet or not sys.stderr.isatty():
         yield from steps
         return
@@ -59,9 +63,7 @@ def with_progress(
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("reading", total=None)
         for step in steps:
-            num_windows, each = step.num_windows, num_candidates * step.num_steps
-            total = None if num_windows is None else num_windows * each
-            done = step.window * each + step.candidate * step.num_steps + step.step + 1
+            done, total = _progress_of(step, num_candidates)
             progress.update(task, description="sound", completed=done, total=total)
             yield step
 
@@ -81,3 +83,21 @@ def with_count(
         for step in steps:
             progress.update(task, completed=step.number, total=step.total)
             yield step
+
+
+def _with_lines(steps: "Iterator[Step]", num_candidates: int) -> "Iterator[Step]":
+    told = -1
+    for step in steps:
+        done, total = _progress_of(step, num_candidates)
+        percentage = told if total is None else 100 * done // total
+        if percentage > told:
+            told = percentage
+            print_error(f"percentage: {told}")
+        yield step
+
+
+def _progress_of(step: "Step", num_candidates: int) -> tuple[int, int | None]:
+    """Steps made, and those of the whole as far as that is known."""
+    each = num_candidates * step.num_steps
+    total = None if step.num_windows is None else step.num_windows * each
+    return step.window * each + step.candidate * step.num_steps + step.step + 1, total

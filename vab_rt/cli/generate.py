@@ -31,6 +31,7 @@ from vab_rt.cli.delivery import (
 from vab_rt.cli.options import (
     DEFAULTS,
     Device,
+    Duration,
     FineSteps,
     Force,
     Guidance,
@@ -42,10 +43,13 @@ from vab_rt.cli.options import (
     Offline,
     Out,
     Picture,
+    Progress,
     Quiet,
     Seed,
+    Start,
     Steps,
     Temperature,
+    Threads,
     TopK,
     VideoIn,
 )
@@ -92,13 +96,8 @@ def generate(
             show_default="none",
         ),
     ] = None,
-    start: Annotated[
-        float, typer.Option(metavar="S", help="Where to begin in the video, in seconds.")
-    ] = 0.0,
-    duration: Annotated[
-        float | None,
-        typer.Option(metavar="S", help="How many seconds.", show_default="to the end"),
-    ] = None,
+    start: Start = 0.0,
+    duration: Duration = None,
     candidates: Annotated[
         int | None,
         typer.Option(
@@ -118,8 +117,10 @@ def generate(
     gain_db: GainDb = DELIVERY.gain_db,
     picture: Picture = None,
     device: Device = "auto",
+    threads: Threads = None,
     take: KeepTake = True,
     as_json: JsonLine = False,
+    progress: Progress = "bar",
     quiet: Quiet = False,
     force: Force = False,
 ) -> None:
@@ -150,8 +151,9 @@ def generate(
             return pipeline.generate_steps(part, options)
         return pipeline.continue_steps(part, given, options)
 
-    load = loader(model, device, offline=offline)
-    asked = Asked(out, delivery, picture, take, quiet=quiet or as_json, force=force)
+    load = loader(model, device, offline=offline, threads=threads)
+    lines = progress == "lines"
+    asked = Asked(out, delivery, picture, take, quiet or as_json, force, as_lines=lines)
     rate_hz = given.sample_rate_hz if given else None
     if candidates is None:
         report = write_sound(part, asked, load, make, rate_hz) | {"seed": seed}
@@ -166,14 +168,16 @@ def generate(
     tell(report, as_json=as_json, quiet=quiet)
 
 
-def loader(model: str | None, device: str, *, offline: bool) -> "Callable[[], Pipeline]":
+def loader(
+    model: str | None, device: str, *, offline: bool, threads: int | None
+) -> "Callable[[], Pipeline]":
     """Loads a pipeline when it is first asked for."""
 
     @cache
     def load() -> "Pipeline":
         from vab_rt.pipeline import load
 
-        return load(model, device, offline=offline)
+        return load(model, device, offline=offline, threads=threads)
 
     return load
 
@@ -188,6 +192,7 @@ class Asked:
     take: bool
     quiet: bool
     force: bool
+    as_lines: bool = False
 
 
 def write_sound(
@@ -213,7 +218,7 @@ def write_sound(
     seen: Counter[str] = Counter()
     steps, step = make(pipeline), None  # what is wrong with the call shows before any file is made
     with drawn or nullcontext(), AudioWriter(plan, rate_hz) as writer:
-        for step in with_progress(steps, quiet=asked.quiet):
+        for step in with_progress(steps, quiet=asked.quiet, as_lines=asked.as_lines):
             end_if_told()
             timings_s = step.timings_s
             if step.audio is not None:
@@ -247,13 +252,14 @@ def tell(report: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
         print_line(json.dumps(report))
     elif not quiet:
         out, length_s = report["output"], report["duration_s"]
-        total_s, device = report["timings_s"]["total"], report["device"]
+        total_s = report["timings_s"]["total"]
+        device, seed = report["device"], report["seed"]
         for recording in report["library"]:
             license = recording["license_file"]
             print_line(f"played: {recording['file']}" + (f" (see {license})" if license else ""))
         if report["kinds"]:
             print_line("seen: " + ", ".join(f"{kind} {p:.0%}" for kind, p in _likeliest(report)))
-        print_line(f"{out}: {length_s:.2f} s of sound in {total_s:.1f} s on {device}")
+        print_line(f"{out}: {length_s:.2f} s of sound in {total_s:.1f} s on {device}, seed {seed}")
         tell_candidates(report.get("candidates", []))
 
 

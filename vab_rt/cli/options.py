@@ -1,7 +1,8 @@
 """Options that several commands have, with their help."""
 
+import secrets
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,6 +12,28 @@ DEFAULTS = GenerateOptions()
 _MODEL = "Folder of a bundle, name of a shipped model, or hf:ORG/NAME@REVISION on a hub."
 _SHIPPED = "the shipped one"
 _OWN = "the model's own"
+
+
+def seconds(text: str | float) -> float:
+    """90, 1:30 and 00:01:30.5 are the same but for half a second."""
+    total = 0.0
+    try:
+        for part in str(text).split(":"):
+            total = 60 * total + float(part)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is no time, such as 90, 1:30 or 00:01:30.5") from error
+    return total
+
+
+def seed_of(text: str | int) -> int:
+    """A whole number, or one that is drawn."""
+    if text == "random":
+        return secrets.randbits(32)
+    try:
+        return int(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is no whole number, nor random") from error
+
 
 VideoIn = Annotated[
     Path,  # checked by us, with an error that says more
@@ -31,7 +54,24 @@ Model = Annotated[
     typer.Option(metavar="NAME|DIR|hf:NAME", help=_MODEL, show_default=_SHIPPED),
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Of a hub, only what was fetched before.")]
-Seed = Annotated[int, typer.Option(help="The same seed and video give the same sound.")]
+Seed = Annotated[
+    int,
+    typer.Option(
+        parser=seed_of,
+        metavar="N|random",
+        help="The same seed and video give the same sound.",
+    ),
+]
+Start = Annotated[
+    float,
+    typer.Option(
+        parser=seconds, metavar="TIME", help="Where to begin in the video: seconds, or 1:30.5."
+    ),
+]
+Duration = Annotated[
+    float | None,
+    typer.Option(parser=seconds, metavar="TIME", help="How long.", show_default="to the end"),
+]
 Steps = Annotated[
     int | None, typer.Option(help="Decoding steps: more is slower.", show_default=_OWN)
 ]
@@ -74,6 +114,10 @@ Device = Annotated[
         "never another than asked for."
     ),
 ]
+Threads = Annotated[
+    int | None,
+    typer.Option(help="Of the CPU.", show_default="one a physical core that it may use"),
+]
 JsonLine = Annotated[
     bool, typer.Option("--json", help="The last line of output is one JSON object.")
 ]
@@ -84,6 +128,10 @@ KeepTake = Annotated[
         "--take/--no-take",
         help="Keep what the sound was made of in OUT.vab.json, for vab-rt regenerate.",
     ),
+]
+Progress = Annotated[
+    Literal["bar", "lines"],
+    typer.Option(help="A bar on terminals, or lines of `percentage: N` on standard error."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors and warnings only.")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace OUT if it exists.")]

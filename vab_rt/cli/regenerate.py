@@ -35,11 +35,15 @@ from vab_rt.cli.options import (
     Offline,
     Out,
     Picture,
+    Progress,
     Quiet,
     Steps,
     Temperature,
+    Threads,
     TopK,
     VideoIn,
+    seconds,
+    seed_of,
 )
 from vab_rt.config import GenerateOptions
 
@@ -62,17 +66,24 @@ def regenerate(
     ],
     out: Out,
     from_: Annotated[
-        float, typer.Option("--from", metavar="S", help="Where the part begins in the sound.")
+        float,
+        typer.Option(
+            "--from", parser=seconds, metavar="TIME", help="Where the part begins in the sound."
+        ),
     ] = 0.0,
     to: Annotated[
         float | None,
-        typer.Option("--to", metavar="S", help="Where it ends.", show_default="its end"),
+        typer.Option(
+            "--to", parser=seconds, metavar="TIME", help="Where it ends.", show_default="its end"
+        ),
     ] = None,
     model: Model = None,
     offline: Offline = False,
     seed: Annotated[
         int | None,
         typer.Option(
+            parser=seed_of,
+            metavar="N|random",
             help="The same seed, video and sound give the same part.",
             show_default="the sound's and 1, or 0",
         ),
@@ -94,8 +105,10 @@ def regenerate(
     gain_db: GainDb = DELIVERY.gain_db,
     picture: Picture = None,
     device: Device = "auto",
+    threads: Threads = None,
     take: KeepTake = True,
     as_json: JsonLine = False,
+    progress: Progress = "bar",
     quiet: Quiet = False,
     force: Force = False,
 ) -> None:
@@ -125,8 +138,9 @@ def regenerate(
     def make(pipeline: "Pipeline") -> "Iterator[Step]":
         return pipeline.regenerate_steps(part, old, from_, end_s, options)
 
-    load = loader(model, device, offline=offline)
-    asked = Asked(out, delivery, picture, take, quiet=quiet or as_json, force=force)
+    load = loader(model, device, offline=offline, threads=threads)
+    lines = progress == "lines"
+    asked = Asked(out, delivery, picture, take, quiet or as_json, force, as_lines=lines)
     report = write_sound(part, asked, load, make, old.sample_rate_hz)
     report |= {"seed": seed, "start_s": from_, "end_s": end_s}
     report["timings_s"]["total"] = time.perf_counter() - begin

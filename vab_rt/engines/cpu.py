@@ -1,5 +1,6 @@
 """onnxruntime on the CPU."""
 
+import math
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -196,7 +197,21 @@ def _session_options(threads: int) -> ort.SessionOptions:
 
 
 def num_physical_cores() -> int:
-    """Physical cores that this process may run on; logical ones where the system tells no more."""
+    """Physical cores that this process may use, all of a container's share of them; logical ones
+    where the system tells no more."""
+    return max(1, min(_num_allowed_cores(), quota_of(Path("/sys/fs/cgroup/cpu.max"))))
+
+
+def quota_of(cpu_max: Path) -> int:
+    """Cores' worth of time that a container has (cgroup v2), rounded up; many where none is set."""
+    try:
+        quota, period = map(int, cpu_max.read_text().split())
+    except (OSError, ValueError):  # no such file, or "max"
+        return 1 << 16
+    return max(1, math.ceil(quota / max(1, period)))
+
+
+def _num_allowed_cores() -> int:
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
     allowed = os.sched_getaffinity(0)

@@ -1,0 +1,229 @@
+"""vab-rt generate-all: sounds for many videos, on one machine or on a share of them."""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vab_rt.cli.console import print_error, print_line, readable, tell_progress
+from vab_rt.cli.delivery import (
+    DELIVERY,
+    Bits,
+    Channels,
+    Codec,
+    Fade,
+    GainDb,
+    Loudness,
+    Mix,
+    Rate,
+    delivery_of,
+)
+from vab_rt.cli.generate import Asked, loader, write_sound
+from vab_rt.cli.options import (
+    DEFAULTS,
+    Device,
+    Guidance,
+    Kind,
+    Model,
+    Offline,
+    Quiet,
+    Seed,
+    Steps,
+    Temperature,
+    Threads,
+)
+from vab_rt.config import GenerateOptions
+from vab_rt.delivery import Delivery
+from vab_rt.errors import OptionError, VabError
+from vab_rt.many import Job, Report, find_jobs, make_folders, run_jobs, share_of
+from vab_rt.signals import end_if_told
+
+if TYPE_CHECKING:
+    from vab_rt.pipeline import Pipeline
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Opens a model, and makes the sound of one video after another with it."""
+
+    model: str | None
+    device: str
+    offline: bool
+    threads: int | None
+    options: GenerateOptions
+    delivery: Delivery
+    force: bool
+
+    def __call__(self) -> Callable[[Job], Report]:
+        load = loader(self.model, self.device, offline=self.offline, threads=self.threads)
+
+        def make(job: Job) -> Report:
+            end_if_told()
+            report = {"video": readable(job.video), "output": readable(job.out)}
+            try:
+                return report | self._made(job, load)
+            except VabError as error:
+                return report | {"error": str(error)}
+            except Exception as error:  # noqa: BLE001  # one clip's bug is no end of a night's work
+                return report | {"error": f"{type(error).__name__}: {error}", "is_bug": True}
+
+        return make
+
+    def _made(self, job: Job, load: "Callable[[], Pipeline]") -> Report:
+        from vab_rt.output import claimed
+        from vab_rt.video import Video
+
+        with claimed(job.out) as is_ours:
+            if not is_ours or (job.out.exists() and not self.force):
+                return {"skipped": "it exists" if is_ours else "another run makes it"}
+            begin, video = time.perf_counter(), Video(job.video)
+            asked = Asked(job.out, self.delivery, None, take=True, quiet=True, force=self.force)
+            report = write_sound(
+                video, asked, load, lambda pipeline: pipeline.generate_steps(video, self.options)
+            )
+            report["timings_s"]["total"] = time.perf_counter() - begin
+            return report | {"seed": self.options.seed}
+
+
+def generate_all(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER|LIST",
+            help="A folder, with all below it; or a text file of paths, one a line.",
+            readable=False,
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The folder of the sounds.", readable=False)
+    ],
+    format_: Annotated[
+        str, typer.Option("--format", metavar="SUFFIX", help="Of the sounds, as generate has it.")
+    ] = "wav",
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="The Ith of N shares, counted from 0: one for each machine.",
+            show_default="all",
+        ),
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option(help="Processes side by side, each with a model and its threads.")
+    ] = 1,
+    model: Model = None,
+    offline: Offline = False,
+    seed: Seed = DEFAULTS.seed,
+    steps: Steps = DEFAULTS.steps,
+    guidance: Guidance = DEFAULTS.guidance,
+    temperature: Temperature = DEFAULTS.temperature,
+    kind: Kind = None,
+    rate: Rate = DELIVERY.rate_hz,
+    channels: Channels = DELIVERY.num_channels,
+    bits: Bits = DELIVERY.bits,
+    loudness: Loudness = DELIVERY.loudness_lufs,
+    fade: Fade = DELIVERY.fade_s,
+    codec: Codec = DELIVERY.codec,
+    mix: Mix = DELIVERY.mix,
+    gain_db: GainDb = DELIVERY.gain_db,
+    device: Device = "auto",
+    threads: Threads = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a video.")] = False,
+    quiet: Quiet = False,
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Make sounds that exist once more.")
+    ] = False,
+) -> None:
+    """Put sound on many videos; those that have theirs are skipped."""
+    begin = time.perf_counter()
+    tell_progress(logging.WARNING if quiet or as_json else logging.INFO)
+    delivery = delivery_of(rate, channels, bits, loudness, fade, codec, mix, gain_db)
+    todo = share_of(find_jobs(source, out, _suffix(format_, delivery)), shard)
+    if not 1 <= jobs <= 256:
+        raise OptionError(f"jobs is {jobs}, expected 1 to 256")
+    maker = Maker(
+        model=model,
+        device=device,
+        offline=offline,
+        threads=_threads_each(threads, jobs),
+        options=GenerateOptions(
+            seed=seed,
+            steps=steps,
+            guidance=guidance,
+            temperature=temperature,
+            kinds=tuple(kind or ()),
+        ),
+        delivery=delivery,
+        force=force,
+    )
+    if jobs > 1:
+        _require_model(model, offline=offline)
+    make_folders(todo)
+    failed: list[Report] = []
+    num_made = num_skipped = 0
+    with _bar(len(todo), is_shown=not (quiet or as_json)) as advance:
+        for job, report in run_jobs(todo, maker, jobs):
+            report = {"video": readable(job.video), "output": readable(job.out), **report}
+            num_skipped += "skipped" in report
+            num_made += not {"skipped", "error"} & report.keys()
+            if "error" in report:
+                failed.append(report)
+            if as_json:
+                print_line(json.dumps(report))
+            elif "error" in report:
+                print_error(f"error: {report['video']}: {report['error']}")
+            advance()
+    total_s = time.perf_counter() - begin
+    if not (quiet or as_json):
+        counts = f"{num_made} made, {num_skipped} skipped, {len(failed)} failed"
+        print_line(f"{out}: {counts} in {total_s:.1f} s")
+        for report in failed:
+            print_line(f"failed: {report['video']}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _suffix(name: str, delivery: Delivery) -> str:
+    """Raises OutputError for none that there is, OptionError for what it cannot hold."""
+    from vab_rt.formats import format_of
+
+    suffix = "." + name.lower().removeprefix(".")
+    format_of(Path(f"sound{suffix}"), delivery)
+    return suffix
+
+
+def _require_model(model: str | None, *, offline: bool) -> None:
+    """What is wrong with it is told once, not by each process."""
+    from vab_rt.hub import open_model
+
+    open_model(model, offline=offline)
+
+
+def _threads_each(threads: int | None, jobs: int) -> int | None:
+    if threads is not None or jobs == 1:
+        return threads
+    from vab_rt.engines.cpu import num_physical_cores
+
+    return max(1, num_physical_cores() // jobs)
+
+
+@contextmanager
+def _bar(total: int, *, is_shown: bool) -> Iterator[Callable[[], None]]:
+    """On a terminal: files and the time that is left."""
+    if not is_shown or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("sounds", total=total)
+        yield lambda: progress.advance(task)

@@ -1,0 +1,213 @@
+"""Many videos: which there are, where their sounds go, and the processes that make them."""
+
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vab_rt.errors import OptionError, OutputError
+
+SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
+    *(".wmv", ".flv", ".ogv", ".3gp", ".mxf", ".gif"),
+)
+
+Report = dict[str, Any]
+"""What is told of a clip: has "error" where it failed."""
+
+_DIED = "its process died, as it may on a file that crashes a decoder; try it alone"
+
+
+class Job(NamedTuple):
+    """A video, and the file that its sound is to be in."""
+
+    video: Path
+    out: Path
+
+
+def find_jobs(source: Path, out: Path, suffix: str) -> list[Job]:
+    """Of all videos below a folder, or in a list of one path a line, in order. Sounds lie in `out`
+    as videos do in the folder.
+
+    Two videos of one name, such as a.mp4 and a.mov, keep their suffixes: a.mp4.wav and a.mov.wav.
+    Raises OptionError for a source that is neither or holds none.
+    """
+    videos = list(_videos_below(source, out) if source.is_dir() else _videos_listed(source))
+    if not videos:
+        known = ", ".join(name[1:] for name in SUFFIXES)
+        raise OptionError(
+            f"{source} holds no videos, expected files that end in one of {known}, or a list of "
+            "paths, one a line"
+        )
+    places = [place for _, place in videos]
+    shared = Counter(place.with_suffix("") for place in places)
+    return [
+        Job(video, out / _named(place, suffix, is_alone=shared[place.with_suffix("")] == 1))
+        for video, place in videos
+    ]
+
+
+def _named(place: Path, suffix: str, *, is_alone: bool) -> Path:
+    return place.with_suffix(suffix) if is_alone else place.with_name(place.name + suffix)
+
+
+def _videos_below(folder: Path, out: Path) -> Iterator[tuple[Path, Path]]:
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and (Path(root) / name).resolve() != out.resolve()
+        )
+        for name in sorted(names):
+            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                path = Path(root) / name
+                yield path, path.relative_to(folder)
+
+
+def _videos_listed(path: Path) -> Iterator[tuple[Path, Path]]:
+    try:
+        lines = path.read_text("utf-8", "surrogateescape").splitlines()
+    except FileNotFoundError as error:
+        raise OptionError(
+            f"{path} does not exist, expected a folder of videos or a list of them; check the name"
+        ) from error
+    except OSError as error:
+        raise OptionError(f"{path} cannot be read ({error.strerror}), expected a list") from error
+    if any("\0" in line for line in lines[:1]):
+        raise OptionError(
+            f"{path} is no text, expected a folder of videos or a list of paths, one a line; for "
+            "one video use vab-rt generate"
+        )
+    seen: set[Path] = set()
+    for line in map(str.strip, lines):
+        if line and not line.startswith("#") and Path(line) not in seen:
+            seen.add(Path(line))
+            place = Path(line)
+            inside = not place.is_absolute() and ".." not in place.parts
+            yield path.parent / line, place if inside else Path(place.name)
+
+
+def share_of(jobs: list[Job], shard: str | None) -> list[Job]:
+    """Every Nth job from the Ith on, of shard I/N, counted from 0. Raises OptionError."""
+    if shard is None:
+        return jobs
+    index, _, count = shard.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise OptionError(
+            f"shard is {shard}, expected I/N with I from 0 to N - 1, such as 0/4 for the first of "
+            "four"
+        )
+    return jobs[int(index) :: int(count)]
+
+
+def make_folders(jobs: list[Job]) -> None:
+    """Raises OutputError."""
+    for folder in sorted({job.out.parent for job in jobs}):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"{folder} cannot be made ({error.strerror}), expected a folder; choose another"
+            ) from error
+
+
+def run_jobs(
+    jobs: list[Job], open_worker: Callable[[], Callable[[Job], Report]], num_processes: int
+) -> Iterator[tuple[Job, Report]]:
+    """Each job's report, as they are finished. open_worker: makes what makes sounds, once a
+    process; it is pickled where there are several.
+
+    Of a job that kills its process the report has an error, and another process goes on.
+    """
+    if num_processes == 1:
+        work = open_worker()
+        for job in jobs:
+            yield job, work(job)
+        return
+    todo: queue.SimpleQueue[Job] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[Job, Report] | BaseException] = queue.SimpleQueue()
+    for job in jobs:
+        todo.put(job)
+    stop = threading.Event()
+    threads = [
+        threading.Thread(target=_feed, args=(todo, done, open_worker, stop), daemon=True)
+        for _ in range(min(num_processes, len(jobs)))
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in jobs:
+            found = done.get()
+            if isinstance(found, BaseException):
+                raise found
+            yield found
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def _feed(
+    todo: "queue.SimpleQueue[Job]",
+    done: "queue.SimpleQueue[tuple[Job, Report] | BaseException]",
+    open_worker: Callable[[], Callable[[Job], Report]],
+    stop: threading.Event,
+) -> None:
+    """One process after another, until there is nothing left to do."""
+    context = multiprocessing.get_context("spawn")
+    while not stop.is_set() and not todo.empty():
+        pool = ProcessPoolExecutor(1, context, _open, (open_worker,))
+        error: BaseException | None = None
+        try:
+            while error is None and not stop.is_set():
+                job = todo.get_nowait()
+                future = pool.submit(_work, job)
+                while not stop.is_set() and not wait([future], 0.1).done:
+                    pass
+                if not future.done():
+                    return
+                error = future.exception()
+                if isinstance(error, BrokenProcessPool):
+                    done.put((job, {"error": _DIED}))
+                else:
+                    done.put((job, future.result()) if error is None else error)
+        except queue.Empty:
+            return
+        finally:
+            _end(pool, stop)
+
+
+def _end(pool: ProcessPoolExecutor, stop: threading.Event) -> None:
+    """The process ends its work, or is told to leave it."""
+    if stop.is_set():
+        for process in list(pool._processes.values()):
+            process.terminate()
+    pool.shutdown(cancel_futures=True)
+
+
+_worker: Callable[[Job], Report] | None = None
+
+
+def _open(open_worker: Callable[[], Callable[[Job], Report]]) -> None:
+    """In a process of its own, which Ctrl-C reaches as well as the first."""
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _unwind)
+    _worker = open_worker()
+
+
+def _work(job: Job) -> Report:
+    assert _worker is not None, "opened with the process"
+    return _worker(job)
+
+
+def _unwind(number: int, frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise SystemExit(128 + number)
