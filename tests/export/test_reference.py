@@ -30,7 +30,7 @@ def test_every_public_name_and_every_option_is_there():
     found = pages()
     for name in vab_rt.__all__:
         assert name == "__version__" or name in found["API.md"], name
-    for flag in ("--seed", "--json", "--quiet, -q", "--force, -f", "--start S"):
+    for flag in ("--seed", "--json", "--quiet, -q", "--force, -f", "--start TIME"):
         assert f"`{flag}" in found["CLI.md"], flag
     rows = [line for page in found.values() for line in page.splitlines() if line[:1] == "|"]
     assert len(rows) > 40 and all(len(re.split(r"(?<!\\)\|", row)) in (5, 6) for row in rows)

@@ -53,17 +53,23 @@ def _run() -> int | str | None:
     except KeyboardInterrupt:
         return 130
     except VabError as error:
-        print_error(f"error: {error}")
-        if "--json" in sys.argv:
-            print_line(json.dumps({"error": str(error), "kind": type(error).__name__}))
+        _tell(type(error).__name__, str(error))
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        print_error(
-            "error: memory ran out, expected about 400 MB for the default model; close other "
-            "programs, or raise the limit that ulimit -v shows"
+        _tell(
+            "MemoryError",
+            "memory ran out, expected about 400 MB for the default model; close other programs, or "
+            "raise the limit that ulimit -v shows",
         )
     return 1
+
+
+def _tell(kind: str, error: str) -> None:
+    """One line; and one JSON object for programs that asked for that."""
+    print_error(f"error: {error}")
+    if "--json" in sys.argv:
+        print_line(json.dumps({"error": error, "kind": kind}))
 
 
 def _tell_version(is_asked: bool) -> None:
