@@ -29,8 +29,9 @@ from training.command import report, shown
 from training.configs import Recipe, read_recipe
 from training.datasets.clips import TokenisedClips
 from training.evaluation.evaluator import EvalConfig, open_evaluator
+from training.evaluation.intervals import means_of
 from training.evaluation.models import generate, open_model
-from training.evaluation.reference import Reference, means_of
+from training.evaluation.reference import Reference
 from training.evaluation.table import comparison
 from training.fitting import minutes_spent, steps_made
 from training.saving import write_whole

@@ -22,7 +22,8 @@ from training.command import add_finetuning, report, run_command, settings_of
 from training.contrastive import start_from
 from training.datasets.clips import Batch, ClipSource, TokenisedClips
 from training.datasets.shards import open_shards
-from training.evaluation.measures import agreement, mean_average_precision, wilson
+from training.evaluation.intervals import share
+from training.evaluation.measures import agreement, mean_average_precision
 from training.fitting import (
     EMA,
     averaged_weights,
@@ -226,10 +227,8 @@ def classification_result(classifier: Classifier, clips: TokenisedClips) -> dict
         )
     truth = clips.labels > 0
     logits = predict(classifier, clips)
-    hits = agreement(logits, truth)
     return {
-        "accuracy": round(float(hits.mean()), 4),
-        "accuracy_95": [round(x, 4) for x in wilson(int(hits.sum()), len(hits))],
+        **share("accuracy", agreement(logits, truth)),
         "map": round(mean_average_precision(logits, truth), 4),
     }
 

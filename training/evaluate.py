@@ -31,7 +31,8 @@ from training.evaluation.classifier import (
     load_classifier,
     train_classifier,
 )
-from training.evaluation.decoding import DEFAULT_SETTINGS, chosen, compare_settings
+from training.evaluation.decoding import chosen, compare_settings
+from training.evaluation.decoding_settings import DEFAULT_SETTINGS
 from training.evaluation.embeddings import OWN, check_embedding
 from training.evaluation.evaluator import EvalConfig, evaluate_clips, open_evaluator
 from training.evaluation.generation import generation_result, scene_pairs, sounds_of_scene

@@ -10,13 +10,14 @@ from media import make_video
 torch = pytest.importorskip("torch", reason="the runtime is tested without PyTorch")
 open_clip = pytest.importorskip("open_clip", reason="open_clip is an extra of export")
 
+from checkpoints import tiny_config
 from PIL import Image
 
 from training.image_encoder import ImageEncoder
-from vab_rt.config import ModelConfig
 from vab_rt.video import Video
 
 SIZE = 64
+CONFIG = tiny_config(image_size=SIZE, visual_dim=64, clip_s=10.0)
 Picture = Callable[[int, int], np.ndarray]  # width, height -> [height, width, 3]
 
 
@@ -76,23 +77,7 @@ def read_picture(path: Path, image: np.ndarray) -> np.ndarray:
         pix_fmt="rgb24",
         options={"crf": "0"},
     )
-    return next(Video(video).frames(config())).image
-
-
-def config() -> ModelConfig:
-    return ModelConfig(
-        name="test",
-        codec="spectral",
-        image_encoder="resnet-tiny-64",
-        image_size=SIZE,
-        visual_dim=64,
-        codebook_size=8,
-        code_dim=4,
-        width=8,
-        layers=1,
-        expert_layers=0,
-        heads=1,
-    )
+    return next(Video(video).frames(CONFIG)).image
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
@@ -118,7 +103,7 @@ def test_a_crop_one_pixel_off_would_be_seen(tmp_path: Path) -> None:
 def test_features(tmp_path: Path, picture: Picture) -> None:
     """Cosine of the features of both pictures, by an encoder with random weights."""
     torch.manual_seed(0)
-    encoder = ImageEncoder(config()).eval()
+    encoder = ImageEncoder(CONFIG).eval()
     image = picture(320, 240)
     pictures = np.stack([read_picture(tmp_path / "in.mp4", image), open_clip_picture(image)])
     with torch.no_grad():

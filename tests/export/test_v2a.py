@@ -12,7 +12,7 @@ import pytest
 import torch
 from cuda_kernels import off_the_gpu
 from torch import nn
-from v2a_checkpoints import LICENSE, LOUDER, VOCODER, tiny_v2a_config, write_tiny_v2a
+from v2a_checkpoints import LICENSE, LOUDER, SCHEDULER, VOCODER, tiny_v2a_config, write_tiny_v2a
 
 import vab_rt
 from export import onnx_graphs
@@ -152,14 +152,7 @@ def audioldm(checkpoint):
         text_encoder=transformers.ClapTextModelWithProjection(text),
         tokenizer=None,
         unet=checkpoint.unet(),
-        scheduler=diffusers.DDIMScheduler(
-            beta_schedule="scaled_linear",
-            beta_start=0.0015,
-            beta_end=0.0195,
-            steps_offset=1,
-            clip_sample=False,
-            set_alpha_to_one=False,
-        ),
+        scheduler=diffusers.DDIMScheduler(**SCHEDULER),
         vocoder=checkpoint.vocoder(),
     )
     pipeline.set_progress_bar_config(disable=True)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from v2a_checkpoints import tiny_v2a_config, write_tiny_v2a
+from v2a_checkpoints import SCHEDULER, tiny_v2a_config, write_tiny_v2a
 
 from training.v2a_mapper.checkpoint import read_v2a_checkpoint
 from training.v2a_mapper.engines import open_system
@@ -29,14 +29,7 @@ def assert_near(found, expected):
 
 @pytest.mark.parametrize("steps", [2, 7, 10, 200])
 def test_latents_are_those_of_the_scheduler_of_diffusers(steps):
-    scheduler = DDIMScheduler(
-        beta_schedule="scaled_linear",
-        beta_start=0.0015,
-        beta_end=0.0195,
-        steps_offset=1,
-        clip_sample=False,
-        set_alpha_to_one=False,
-    )
+    scheduler = DDIMScheduler(**SCHEDULER)
     np.testing.assert_allclose(LINEAR, scheduler.alphas_cumprod, rtol=1e-4)
     scheduler.set_timesteps(steps)
     predict, latent = network(0.7), torch.from_numpy(START)

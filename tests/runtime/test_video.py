@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from av.packet import Packet
 from media import damage, frame_number, grey_level, make_picture, make_video, trim
+from tiny_bundle import tiny_config
 
 from vab_rt.config import ModelConfig
 from vab_rt.errors import MediaError, MediaWarning, OptionError
@@ -25,21 +26,8 @@ from vab_rt.video import Image, Video, read_frames
 SIZE = 32
 
 
-def config(visual_rate_hz: float = 2.0, image_size: int = SIZE) -> ModelConfig:
-    return ModelConfig(
-        name="test",
-        codec="spectral",
-        image_encoder="none",
-        image_size=image_size,
-        visual_dim=4,
-        visual_rate_hz=visual_rate_hz,
-        codebook_size=8,
-        code_dim=4,
-        width=8,
-        layers=1,
-        expert_layers=0,
-        heads=1,
-    )
+def config(visual_rate_hz: float = 2.0) -> ModelConfig:
+    return tiny_config(clip_s=10.0, image_size=SIZE, visual_rate_hz=visual_rate_hz)
 
 
 def read(path: Path, rate_hz: float = 2.0, **selection: float) -> tuple[list[int], float]:

@@ -9,21 +9,20 @@ from training.evaluation import decoding
 from training.evaluation.decoding import (
     MEASURES,
     OVERALL,
-    Setting,
     chosen,
     compare,
     compare_settings,
-    decode,
     gain_of,
-    read_setting,
 )
 from training.evaluation.decoding_report import document, picture
+from training.evaluation.decoding_settings import Setting, decode, read_setting
 from training.evaluation.evaluator import EvalConfig
 from training.foleyworld import clip_seeds
 from vab_rt.bundle import shipped_models
 from vab_rt.config import TokenOptions
 from vab_rt.errors import OptionError
 from vab_rt.pipeline import load
+from vab_rt.systems.vab import carry_over
 
 DEFAULTS = TokenOptions(steps=3, guidance=2.0, temperature=0.7)
 
@@ -67,7 +66,7 @@ def test_what_stays_the_same_decodes_as_in_the_runtime(tiny_bundle, guidance):
     shape = (1, system.config.num_frames, system.config.visual_dim)
     features = np.random.default_rng(0).standard_normal(shape, np.float32)
     options = TokenOptions(steps=4, guidance=guidance, top_k=3, mask_temperature=2.0)
-    masked = decoding.carry_over(None, system.config)
+    masked = carry_over(None, system.config)
     seeds = np.array([5], np.uint64)
     *_, (_, expected) = system.decode_tokens(features, masked, seeds, options)
     pipeline = load(tiny_bundle, threads=1)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from foleyworld_scenes import steady, with_place
 
 from training.foleyworld import (
     CLASSES,
@@ -13,34 +14,16 @@ from training.foleyworld import (
     NUM_SAMPLES,
     SAMPLE_RATE_HZ,
     SPLITS,
-    Scene,
     clip_seeds,
     make_scene,
 )
 from training.foleyworld.pictures import Canvas, View
 from training.foleyworld.rendering import frame_times
 from training.foleyworld.sounds import active_rms
-from training.foleyworld.stage import Camera, Curve
 from training.foleyworld.truth import LEVEL_RATE_HZ
 from vab_rt.errors import OptionError
 
 TIMES = np.array([0.3, 2.5, 7.1])
-
-
-def with_place(scene: Scene, **changes: float) -> Scene:
-    """The same scene with its source elsewhere or of another size."""
-    (source,) = scene.sources
-    return replace(scene, sources=(replace(source, place=replace(source.place, **changes)),))
-
-
-def steady(scene: Scene) -> Scene:
-    """The same scene before a camera that stands still, with nothing else that moves."""
-
-    def still(value: float) -> Curve:
-        return Curve((0.0, CLIP_S), (value, value))
-
-    camera = Camera(x=still(0.0), y=still(0.0), zoom=still(0.96), light=still(1.0))
-    return replace(scene, camera=camera, distractors=())
 
 
 def centroid_hz(audio: np.ndarray) -> float:

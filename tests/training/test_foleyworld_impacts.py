@@ -1,24 +1,15 @@
 """Impacts: sparse and uneven in time, heard at the events, named by the captions."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
+from foleyworld_scenes import with_place
 
-from training.foleyworld import CLIP_S, FAMILIES, Scene, make_scene
+from training.foleyworld import CLIP_S, FAMILIES, make_scene
 from training.foleyworld.rhythms import draw_rhythm, irregular, phase, raised, sparse
 
 IMPACTS = [kind for kind, family in FAMILIES.items() if family == "impact"]
 NEW = ("footsteps", "clock", "knock")
 SEEDS = range(30)
-
-
-def plain_scene(seed: int, kind: str) -> Scene:
-    """The impact alone, of middle size at middle distance."""
-    scene = make_scene(seed, kind)
-    source = scene.sources[0]
-    place = replace(source.place, size=0.5, distance=2.0)
-    return replace(scene, sources=(replace(source, place=place),))
 
 
 def loudest_near(audio: np.ndarray, time_s: float) -> float:
@@ -46,7 +37,7 @@ def test_events_are_few_and_uneven(kind: str) -> None:
 @pytest.mark.parametrize("kind", IMPACTS)
 def test_sound_starts_at_the_events(kind: str) -> None:
     for seed in range(5):
-        scene = plain_scene(seed, kind)
+        scene = with_place(make_scene(seed, kind), size=0.5, distance=2.0)
         audio = scene.audio()
         for time_s in scene.truth.events[kind]:
             assert abs(loudest_near(audio, time_s) - time_s) < 0.012

@@ -1,37 +1,19 @@
 """FoleyWorld's tonal classes: what is seen is what is heard, and none is taken for another."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
+from foleyworld_scenes import loudness, spectra, steady, with_place
 
 from training.foleyworld import CLIP_S, NUM_SAMPLES, SAMPLE_RATE_HZ, Scene, make_scene
-from training.foleyworld.stage import Camera, Curve
 
 KINDS = ("siren", "bird", "bell", "alarm")
 BLOCK = 320  # samples: 20 ms
+NUM_BLOCKS = NUM_SAMPLES // BLOCK
 
 
 def alone(seed: int, kind: str, size: float = 0.5) -> Scene:
     """The source near and in the middle, before a camera and in a light that stay as they are."""
-    scene = make_scene(seed, kind)
-    (source,) = scene.sources
-    source = replace(source, place=replace(source.place, size=size, distance=1.2, side=0.0))
-    x, zoom = (Curve((0.0, CLIP_S), (value, value)) for value in (0.0, 0.96))
-    light = Curve((0.0, CLIP_S), (1.0, 1.0))
-    camera = Camera(x=x, y=x, zoom=zoom, light=light)
-    return replace(scene, sources=(source,), camera=camera, distractors=())
-
-
-def loudness(audio: np.ndarray) -> np.ndarray:
-    """RMS of blocks of 20 ms."""
-    return np.sqrt((audio.reshape(-1, BLOCK) ** 2).mean(axis=1))
-
-
-def spectra(audio: np.ndarray) -> np.ndarray:
-    """Power of blocks of 0.1 s [100, bins of 10 Hz]."""
-    blocks = audio.reshape(100, -1)
-    return np.abs(np.fft.rfft(blocks * np.hanning(blocks.shape[1]), axis=1)) ** 2
+    return with_place(steady(make_scene(seed, kind)), size=size, distance=1.2, side=0.0)
 
 
 def rise_db(audio: np.ndarray, time_s: float) -> float:
@@ -58,10 +40,10 @@ def test_silence_is_between(kind: str) -> None:
     for seed in range(3):
         scene = alone(seed, kind)
         (source,) = scene.sources
-        middles = (np.arange(NUM_SAMPLES // BLOCK) + 0.5) * BLOCK / SAMPLE_RATE_HZ
+        middles = (np.arange(NUM_BLOCKS) + 0.5) * BLOCK / SAMPLE_RATE_HZ
         levels = np.array([source.level(time_s) for time_s in middles])
         edges = np.convolve(levels > 0, np.ones(5), "same")
-        heard = loudness(scene.audio())
+        heard = loudness(scene.audio(), NUM_BLOCKS)
         assert heard[edges == 0].max() < 0.005
         assert (edges == 0).sum() > 20
         assert np.median(heard[edges == 5]) > 0.05
@@ -91,7 +73,7 @@ def test_a_bell_rings_inharmonically_and_fades() -> None:
         events = scene.truth.events["bell"]
         assert 3 <= len(events) <= 6
         assert np.diff(events).min() >= 1.3
-        heard = loudness(scene.audio())
+        heard = loudness(scene.audio(), NUM_BLOCKS)
         for time_s in events:
             block = round(time_s * SAMPLE_RATE_HZ) // BLOCK
             assert heard[block + 1] > 1.5 * heard[min(block + 40, len(heard) - 1)]

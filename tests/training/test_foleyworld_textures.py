@@ -1,10 +1,10 @@
 """FoleyWorld's continuous classes: sound follows the picture, and none sounds like another."""
 
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from foleyworld_scenes import loudness, spectra, with_place
 
 from training.foleyworld import SAMPLE_RATE_HZ, Scene, make_scene
 from training.foleyworld.sounds import NUM_SAMPLES
@@ -16,21 +16,7 @@ EDGES_HZ = np.geomspace(60, 7500, 19)
 
 
 def at_place(kind: str, seed: int, size: float, distance: float) -> Scene:
-    scene = make_scene(seed, kind)
-    (source, *_) = scene.sources
-    place = replace(source.place, size=size, distance=distance, side=0.0)
-    return replace(scene, sources=(replace(source, place=place),))
-
-
-def loudness(audio: np.ndarray, count: int) -> np.ndarray:
-    """RMS of `count` equal blocks."""
-    return np.sqrt((audio.reshape(count, -1) ** 2).mean(axis=1))
-
-
-def spectra(audio: np.ndarray) -> np.ndarray:
-    """Short-time spectra [blocks of 0.1 s, hertz bins of 10 Hz]."""
-    blocks = audio.reshape(-1, SAMPLE_RATE_HZ // 10)
-    return np.abs(np.fft.rfft(blocks * np.hanning(blocks.shape[1]), axis=1)) ** 2
+    return with_place(make_scene(seed, kind), size=size, distance=distance, side=0.0)
 
 
 def centroids_hz(audio: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ pytest.importorskip("diffusers", reason="pip install diffusers")
 transformers = pytest.importorskip("transformers", reason="pip install transformers")
 
 from torch.nn import functional as F
-from v2a_checkpoints import MAPPER, tiny_v2a_config
+from v2a_checkpoints import MAPPER, TEXT, tiny_v2a_config
 
 from training.datasets.media_sets import Segment, list_folder
 from training.v2a_mapper import mapping
@@ -26,14 +26,6 @@ from vab_rt.audio import Audio
 from vab_rt.errors import DataError, ExportError, MediaError
 
 CONFIG = tiny_v2a_config()  # clips of 1 s, 2 pictures
-TEXT = {
-    "vocab_size": 20,
-    "hidden_size": 8,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 8,
-    "max_position_embeddings": 40,
-}
 AUDIO = {
     "patch_embeds_hidden_size": 8,
     "hidden_size": 16,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.evaluation.measures import wilson
+from training.evaluation.intervals import share
 from vab_rt.errors import DataError
 
 Floats = NDArray[np.float64]
@@ -87,28 +87,17 @@ def shares_right(found: Sequence[str], true: Sequence[str]) -> dict:
     by_kind = {}
     for kind in sorted(set(true)):
         own = [name for name, truth in zip(found, true, strict=True) if truth == kind]
-        by_kind[kind] = share("right_kind", [name == kind for name in own])
+        right = share("right_kind", [name == kind for name in own])
+        by_kind[kind] = right | {"clips": len(own)}
         wrong = [name for name in own if name != kind]
         if wrong:
             by_kind[kind]["taken_for"] = max(sorted(set(wrong)), key=wrong.count)
     each = [row["right_kind"] for row in by_kind.values()]
     return {
         **share("right_kind", [a == b for a, b in zip(found, true, strict=True)]),
+        "clips": len(true),
         "right_kind_mean": round(float(np.mean(each)), 4),
         "kinds": len(each),
         "kinds_above_half": sum(x > 0.5 for x in each),
         "by_kind": by_kind,
-    }
-
-
-def share(name: str, hits: Sequence[bool]) -> dict:
-    """A share of clips under `name`, None of none; its interval and the clips."""
-    right = sum(map(bool, hits))
-    if not len(hits):
-        return {name: None, f"{name}_95": None, "clips": 0}
-    low, high = wilson(right, len(hits))
-    return {
-        name: round(right / len(hits), 4),
-        f"{name}_95": [round(low, 4), round(high, 4)],
-        "clips": len(hits),
     }

@@ -146,7 +146,7 @@ def evaluate_real(
     known = by_kind(of_split(read.listed, "train"), kinds)
     jobs = (
         RealJob(number, *rest, config, material.kinds, known, open_classifier)
-        for number, rest in enumerate(clips_to_judge(config, material, model, given))
+        for number, rest in enumerate(clips_to_score(config, material, model, given))
     )
     count = config.clips * len(material.sounding)
     found = shown("clips evaluated", in_parallel(score_clip, jobs, workers), count)
@@ -214,7 +214,7 @@ def score_recording(
     return mean_scores(open_classifier(classifier), decode_sound(path, RATE_HZ)).astype(np.float32)
 
 
-def clips_to_judge(
+def clips_to_score(
     config: RealConfig, material: Material, model: ModelConfig, given: Given
 ) -> Iterator[tuple[RealClip, Row, Row]]:
     """Each clip, and of what is seen instead of its images the feature and the logits."""

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from training.datasets.sound_folders import Listed
 from training.evaluation.evaluator import Arrays
-from training.evaluation.kind_probe import Probe, logs, share, shares_right, train_probe
-from training.evaluation.measures import bootstrap_mean
+from training.evaluation.intervals import mean_of, share
+from training.evaluation.kind_probe import Probe, logs, shares_right, train_probe
 from training.evaluation.reference import onset_figures
 from training.evaluation.yamnet import divergence, heard_alike
 
@@ -107,17 +107,16 @@ def measure(figures: RealFigures, probe: Probe, sound: str, moved: bool = False)
     scores = np.stack([clip.scores(sound) for clip in others])  # [N, classes]
     found = probe.names(logs(scores))
     pairs = [(clip.scores(TRUE), row) for clip, row in zip(clips, scores, strict=True)]
-    kld = np.array([divergence(a, b) for a, b in pairs])
+    kld = [divergence(a, b) for a, b in pairs]
     alike = [heard_alike(a, b, figures.names) for a, b in pairs]
     sure = [i for i, clip in enumerate(clips) if clip.arrays["seen_share"] > SURE]
     struck = [i for i, clip in enumerate(clips) if clip.events_s]
-    low, high = bootstrap_mean(kld, np.random.default_rng(0))
     return {
         **shares_right(found, true),
-        **renamed(share("where_sure", [found[i] == true[i] for i in sure]), "sure_clips"),
-        **renamed(share("heard_alike", alike), None),
-        "kld": round(float(kld.mean()), 4),
-        "kld_95": [round(low, 4), round(high, 4)],
+        **share("where_sure", [found[i] == true[i] for i in sure]),
+        "sure_clips": len(sure),
+        **share("heard_alike", alike),
+        **mean_of("kld", kld),
         **onset_figures(
             [others[i].arrays[f"onsets/{sound}"] for i in struck],
             [np.array(clips[i].events_s) for i in struck],
@@ -125,11 +124,6 @@ def measure(figures: RealFigures, probe: Probe, sound: str, moved: bool = False)
         ),
         "struck_clips": len(struck),
     }
-
-
-def renamed(figures: dict, clips: str | None) -> dict:
-    count = figures.pop("clips")
-    return figures if clips is None else figures | {clips: count}
 
 
 def kinds_of_data(figures: RealFigures, measured: dict) -> dict:

@@ -18,7 +18,7 @@ def add_real(parser: argparse.ArgumentParser) -> None:
     real = parser.add_argument_group("real, kinds", "of real recordings")
     real.add_argument("--sounds", type=Path, help="recordings, KIND/FILE, and sounds.csv")
     real.add_argument("--pictures", type=Path, help="pictures, KIND/FILE, and pictures.csv")
-    real.add_argument("--classifier", help="yamnet:FILE, whose judgement counts")
+    real.add_argument("--classifier", help="yamnet:FILE, whose scores count")
     real.add_argument(
         "--features",
         type=Path,

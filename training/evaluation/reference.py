@@ -6,7 +6,7 @@ has what it is about. Each stands with its 95 % interval over clips under NAME_9
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +14,8 @@ from numpy.typing import NDArray
 from training import foleyworld
 from training.evaluation.classifier import present_classes
 from training.evaluation.evaluator import SoundFeatures
-from training.evaluation.measures import (
-    Interval,
-    agreement,
-    bootstrap,
-    bootstrap_mean,
-    frechet_distance,
-    kl_divergences,
-    wilson,
-)
+from training.evaluation.intervals import mean_of, means_of, ratio, share
+from training.evaluation.measures import Floats, agreement, frechet_distance, kl_divergences
 from training.evaluation.onsets import (
     ONSET_MEASURES,
     best_metronome,
@@ -33,8 +26,6 @@ from training.evaluation.onsets import (
 )
 from training.evaluation.spectra import correlation, distance_db, semitones, steadiness_db
 from training.foleyworld.holdouts import KINDS
-
-Floats = NDArray[np.float64]
 
 RIVALS = 6
 """Own truth is to be the nearest of seven of its class: as hard for any number of clips."""
@@ -276,37 +267,3 @@ def none_drawn(num_nearer: int, count: int, drawn: int) -> float:
     drawn = min(drawn, count)
     factors = [(count - num_nearer - i) / (count - i) for i in range(drawn)]
     return float(np.prod(np.maximum(factors, 0)))
-
-
-def means_of(values: dict[str, Floats]) -> dict:
-    """Of what `Reference.per_clip` returns."""
-    return {key: x for name, each in values.items() for key, x in mean_of(name, each).items()}
-
-
-def mean_of(name: str, values: Floats | Sequence[float]) -> dict:
-    """The mean of what clips have, without NaN."""
-    found = np.asarray(values, float)
-    found = found[~np.isnan(found)]
-    if not len(found):
-        return {name: None, f"{name}_95": None}
-    interval = bootstrap_mean(found, np.random.default_rng(0))
-    return {name: round(float(found.mean()), 4), f"{name}_95": rounded(interval)}
-
-
-def share(name: str, hits: NDArray[np.bool_]) -> dict:
-    if not len(hits):
-        return {name: None, f"{name}_95": None}
-    interval = wilson(int(hits.sum()), len(hits))
-    return {name: round(float(hits.mean()), 4), f"{name}_95": rounded(interval)}
-
-
-def ratio(name: str, measure: Callable[[NDArray], float], counts: NDArray[np.int64]) -> dict:
-    """Of the counts of all clips together [N, 3]."""
-    if not len(counts):
-        return {name: None, f"{name}_95": None}
-    interval = bootstrap(measure, counts, np.random.default_rng(0))
-    return {name: round(measure(counts), 4), f"{name}_95": rounded(interval)}
-
-
-def rounded(interval: Interval) -> list[float]:
-    return [round(x, 4) for x in interval]

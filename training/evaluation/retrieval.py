@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from training.contrastive import Retriever
 from training.datasets.clips import TokenisedClips
-from training.evaluation.measures import ranks, wilson
+from training.evaluation.intervals import share
+from training.evaluation.measures import ranks
 from vab_rt.errors import DataError
 
 RANKS = (1, 5, 10)
@@ -35,9 +36,7 @@ def recalls(similarity: NDArray[np.float64]) -> dict:
     found = ranks(similarity)
     result: dict = {}
     for rank in RANKS:
-        hits = int((found <= rank).sum())
-        result[f"r{rank}"] = round(hits / len(found), 4)
-        result[f"r{rank}_95"] = [round(x, 4) for x in wilson(hits, len(found))]
+        result |= share(f"r{rank}", found <= rank)
     return result
 
 

@@ -26,14 +26,13 @@ from training.evaluation.evaluator import (
     by_sound,
 )
 from training.evaluation.generation import FLOOR, OTHER, from_true_coarse, median_generate_s
+from training.evaluation.intervals import mean_of, means_of
 from training.evaluation.models import generate, open_model
 from training.evaluation.reference import (
     chance,
     distances,
     fad,
     level_errors,
-    mean_of,
-    means_of,
     onset_figures,
     own_nearest,
 )

@@ -20,8 +20,9 @@ from training import foleyworld
 from training.command import run_command
 from training.documents import PAPER, write_between
 from training.evaluation.evaluator import ClipFeatures, by_sound, evaluate_clips, open_evaluator
+from training.evaluation.intervals import mean_of
 from training.evaluation.measures import frechet_distance
-from training.evaluation.reference import Reference, mean_of
+from training.evaluation.reference import Reference
 from training.saving import write_whole
 from training.v2a_mapper.checkpoint import V2ACheckpoint, read_v2a_checkpoint
 from training.v2a_mapper.clap import load_clap, text_vectors
