@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import av
+import msgspec
 
 from vab_rt.containers import VIDEO_MUXERS
 from vab_rt.delivery import Delivery
@@ -91,3 +92,17 @@ def rate_in(chosen: Format, delivery: Delivery, own_rate_hz: int, *, has_video: 
     if has_video or (rates is not None and own_rate_hz not in rates):
         return VIDEO_RATE_HZ
     return own_rate_hz
+
+
+def as_in(sound: Path, out: Path, delivery: Delivery) -> Delivery:
+    """The same, and what is left open as a file of sound has it: its channels, and the bits of a
+    wav where `out` is one. So what is copied from it stays as it was."""
+    with av.open(f"file:{sound}", metadata_errors="replace") as container:
+        context = container.streams.audio[0].codec_context
+        codec, channels = context.name, context.channels
+    bits = next((bits for bits, name in _WAV_CODECS.items() if name == codec), None)
+    if delivery.bits is None and out.suffix.lower() == ".wav":
+        delivery = msgspec.structs.replace(delivery, bits=bits)
+    if delivery.num_channels is None and delivery.mix == "replace":
+        delivery = msgspec.structs.replace(delivery, num_channels=min(2, channels))
+    return delivery

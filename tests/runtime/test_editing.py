@@ -79,6 +79,31 @@ def test_the_command_changes_the_part_alone(run, takes, suffix, tmp_path):
             ]
 
 
+@pytest.mark.parametrize("bits", ["24", "32f"])
+def test_what_was_delivered_otherwise_stays_bit_for_bit(run, tmp_path, bits):
+    """At the rate, loudness, channels and bits that the sound has."""
+    old, new = tmp_path / "old.wav", tmp_path / "new.wav"
+    words = ("--rate", 48_000, "--channels", 2, "--bits", bits, "--loudness", -20)
+    assert run("generate", WAVES, old, *words).code == 0
+    assert run("regenerate", WAVES, old, new, "--from", 3, "--to", 5).code == 0
+    before, after = (raw_samples(path) for path in (old, new))
+    assert before.shape == after.shape == (480_000, 2) and before.dtype == after.dtype
+    kept = np.ones(480_000, bool)
+    kept[round(2.98 * 48_000) : round(5.02 * 48_000)] = False
+    assert (before[kept] == after[kept]).all() and (before[~kept] != after[~kept]).mean() > 0.9
+    part = slice(3 * 48_000, 5 * 48_000)
+    assert abs(level_db(after[part]) - level_db(before[part])) < 6
+    take = Audio.load(new).take
+    assert take.gain_db == Audio.load(old).take.gain_db != 0
+
+
+def raw_samples(path: Path) -> np.ndarray:
+    """[S, channels] as they are stored."""
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray() for frame in container.decode(audio=0)]
+    return np.concatenate(frames, 1).reshape(-1, 2)
+
+
 def test_the_same_seed_gives_the_same_part(shipped, takes):
     old = takes[HAMMER]
     again = [shipped.regenerate(HAMMER, old, 2, 4, seed=seed) for seed in (3, 3, 4)]

@@ -141,10 +141,13 @@ def generate(
     delivery = delivery_of(rate, channels, bits, loudness, fade, codec, mix, gain_db)
     tell_progress(logging.WARNING if quiet or as_json else logging.INFO)
     from vab_rt.audio import Audio
+    from vab_rt.formats import as_in
     from vab_rt.video import Video
 
     part = Video(video, start, duration)
     given = None if continue_ is None else Audio.load(continue_)
+    if continue_ is not None:
+        delivery = as_in(continue_, out, delivery)
 
     def make(pipeline: "Pipeline") -> "Iterator[Step]":
         if given is None:

@@ -118,9 +118,11 @@ def regenerate(
     tell_progress(logging.WARNING if quiet or as_json else logging.INFO)
     from vab_rt.audio import Audio
     from vab_rt.editing import selected
+    from vab_rt.formats import as_in
     from vab_rt.video import Video
 
     old = Audio.load(sound)
+    delivery = as_in(sound, out, delivery)
     seed = (0 if old.seed is None else (old.seed + 1) % 2**64) if seed is None else seed
     end_s = old.duration_s if to is None else to
     options = GenerateOptions(
