@@ -30,8 +30,12 @@ from bench.report import (
 from bench.roofline import measure_roofline
 from bench.runs import at_least_one
 from vab_rt.bundle import open_bundle
+from vab_rt.candidates import require_score
 from vab_rt.config import ClipConfig
 from vab_rt.pipeline import Pipeline
+from vab_rt.search import search
+from vab_rt.steps import STAGES, windows_of
+from vab_rt.stopwatch import Stopwatch
 
 LONG = 6  # clips
 PART = 0.2  # of a clip: 2 s of 10 s
@@ -53,6 +57,7 @@ TARGETS = (
     Target("candidates_ratio", "4 sounds / one, the model loaded before", 3.3),
     Target("candidates_with_load_ratio", "4 sounds / one, with the time it takes to load", 3.3),
     Target("search_s", "seconds to search the files, once indexed", 0.5),
+    Target("search_seen_s", "the same of a clip that was seen before", 0.5),
 )
 
 
@@ -152,12 +157,19 @@ def measure(pipeline: Pipeline, material: Material, num_runs: int) -> dict[str, 
 
 def calls(pipeline: Pipeline, m: Material) -> dict[str, Call]:
     part, long_part = part_of_clip(pipeline.config), part_of_long(pipeline.config)
+    windows = list(windows_of(m.clip, pipeline.system, Stopwatch(*STAGES)))
+
+    def search_seen() -> None:
+        *_, checked = pipeline.index_sounds(m.index)
+        search(windows, checked.index, require_score(pipeline.system), 10)
+
     return {
         "generate_s": lambda: pipeline.generate(m.clip, seed=1),
         "regenerate_s": lambda: pipeline.regenerate(m.clip, m.sound, *part, seed=2),
         "regenerate_long_s": lambda: pipeline.regenerate(m.long, m.long_sound, *long_part, seed=2),
         "candidates_s": lambda: pipeline.candidates(m.clip, seed=1, num_candidates=NUM_CANDIDATES),
         "search_s": lambda: pipeline.search(m.clip, m.index),
+        "search_seen_s": search_seen,
     }
 
 

@@ -31,7 +31,8 @@ class Found(msgspec.Struct, frozen=True):
     score: float
     """how much likelier what is seen makes it: nats a token, more is better"""
     start_s: float
-    """where in the video its beginning fits best, in seconds"""
+    """where in the video its beginning fits best, in seconds; below 0 where the video begins
+    within it"""
 
 
 def search(windows: Iterable[Window], index: SoundIndex, system: Vab, top: int) -> list[Found]:
@@ -66,18 +67,29 @@ def in_time(
     gains: Floats, tokens: npt.NDArray[np.int16], config: ModelConfig
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.intp]]:
     """How well tokens [N, K, T] fit gains [K, H, V] when they begin at the hop where they fit best
-    [N], and that hop [N]. What would be heard before its beginning is its end."""
+    [N], and that hop [N]: below 0 where the gains begin within the sound. What would be heard
+    before its beginning is its end."""
     steps, hops = tokens.shape[2], gains.shape[1]
-    twice = np.concatenate([tokens, tokens], 2)
     starts = np.arange(0, steps, max(1, round(_APART_S * config.hop_rate_hz)))
-    scores = np.stack(
-        [
-            mean_gains(gains, twice[:, :, (begin := -start % steps) : begin + hops])
-            for start in starts
-        ]
-    )  # [starts, N]
-    chosen = scores.argmax(0)
-    return scores.max(0), starts[chosen]
+    of_token = np.ascontiguousarray(gains.transpose(0, 2, 1))  # [K, V, H]
+    scores = np.empty((len(tokens), len(starts)))
+    for number, one in enumerate(tokens):
+        scores[number] = _from_each(starts, of_token, one)
+    begun = starts[scores.argmax(1)]
+    return scores.max(1), np.where(begun < hops, begun, begun - steps)
+
+
+def _from_each(
+    starts: npt.NDArray[np.intp], gains: Floats, tokens: npt.NDArray[np.int16]
+) -> npt.NDArray[np.float64]:
+    """How well tokens [K, T] fit gains [K, V, H] when they begin at each of these hops [starts]."""
+    (num_codebooks, _, hops), steps = gains.shape, tokens.shape[1]
+    fit = sum(gains[k, tokens[k]] for k in range(num_codebooks))  # [T, H]
+    twice = np.concatenate([fit, fit])
+    row, item = twice.strides
+    begun = np.lib.stride_tricks.as_strided(twice[steps:], (steps, hops), (-row, row + item))
+    mean: npt.NDArray[np.float64] = begun[starts].mean(1, dtype=np.float64) / num_codebooks
+    return mean
 
 
 def _log_mean(logarithms: Floats) -> Floats:

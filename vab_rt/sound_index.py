@@ -251,8 +251,8 @@ def read_index(path: Path, system: Vab) -> SoundIndex:
             arrays = (kept["stamps"], kept["tokens"], kept["is_usable"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, msgspec.DecodeError) as e:
         raise OptionError(
-            f"{path} is no index of sounds that can be read ({str(e).splitlines()[0]}), expected "
-            "one that vab-rt search has made; name the folder to make another"
+            f"{path} is no index of sounds that can be read ({_reason(e)}), expected one that "
+            "vab-rt search has made; name the folder to make another"
         ) from e
     index = SoundIndex(origin, names, *arrays)
     expected = origin_of(index.folder, system)
@@ -263,6 +263,11 @@ def read_index(path: Path, system: Vab) -> SoundIndex:
         )
     _check(index, path, system)
     return index
+
+
+def _reason(error: Exception) -> str:
+    line = str(error).splitlines()[0]
+    return "it is another file" if "pickle" in line else line  # which is what NumPy takes it for
 
 
 def _check(index: SoundIndex, path: Path, system: Vab) -> None:

@@ -202,7 +202,8 @@ def test_where_tokens_fit_is_found(start):
     placed = np.roll(tokens[3], start, 1)[:, :60]  # [K, H]
     gains = np.eye(16, dtype=np.float32)[placed]
     scores, starts = in_time(gains, tokens, c)
-    assert scores.argmax() == 3 and scores[3] == 1 and starts[3] == start
+    assert scores.argmax() == 3 and scores[3] == 1
+    assert starts[3] == (start if start < 60 else start - 100)
 
 
 def test_the_shipped_model_finds_its_own_sounds(tmp_path):
