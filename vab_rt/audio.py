@@ -225,7 +225,9 @@ class AudioWriter:
                     from_hz=self.sample_rate_hz,
                     to_hz=self.rate_hz,
                     num_channels=plan.num_channels,
+                    is_lossless=not plan.form.bit_rate,
                 )
+            resources.callback(self._mastering.close)
             self._resources = resources.pop_all()
         return self
 

@@ -3,6 +3,7 @@
 import tempfile
 import warnings
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -18,6 +19,7 @@ from vab_rt.video import Video
 
 Samples = NDArray[np.float32]
 _TOLD_LU = 0.5
+_MOST_GIVEN_BACK_DB = 1.0  # of what the limiter takes; more would be heard
 
 
 class _Stage(Protocol):
@@ -40,27 +42,33 @@ class Mastering:
         from_hz: int,
         to_hz: int,
         num_channels: int,
+        is_lossless: bool,
     ) -> None:
         self.gain_db = delivery.gain_db
         """of the model's sound; with the one of the loudness, once all sound is there"""
         self._path, self._delivery = path, delivery
         self._rate_hz, self._num_channels = to_hz, num_channels
         self._gain = np.float32(10 ** (delivery.gain_db / 20))
-        is_mixed = delivery.mix != "replace" and video is not None
+        mixed = None if delivery.mix == "replace" else video
         self._stages: list[_Stage] = []
+        self._resources = ExitStack()
         if from_hz != to_hz:
             self._stages.append(Resampling(from_hz, to_hz, 1))
-        if is_mixed and video is not None:
-            self._stages.append(Mixture(video, delivery.mix, to_hz, num_channels))
+        if mixed is not None:
+            mixture = Mixture(mixed, delivery.mix, to_hz, num_channels)
+            self._stages.append(self._resources.enter_context(closing(mixture)))
         if delivery.fade_s:
             self._stages.append(_Fades(round(delivery.fade_s * to_hz)))
         self._spool: _Spool | None = None
         if delivery.loudness_lufs is not None:
-            self._spool = _Spool(path.parent, to_hz, num_channels)
-        is_smooth = to_hz >= 2 * from_hz and not is_mixed
-        is_louder = from_hz != to_hz or delivery.gain_db or is_mixed or self._spool is not None
-        ceiling = OVERSAMPLED_CEILING if is_smooth else CEILING
-        self._limiter = Limiter(to_hz, ceiling) if is_louder else None
+            file = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115  # closed below
+            self._resources.callback(file.close)
+            self._spool = _Spool(file, to_hz, num_channels)
+        # What is encoded with losses may overshoot.
+        is_smooth = to_hz >= 2 * from_hz and mixed is None and is_lossless
+        is_louder = from_hz != to_hz or delivery.gain_db or mixed is not None
+        self._ceiling = OVERSAMPLED_CEILING if is_smooth else CEILING
+        self._limiter = Limiter(to_hz, self._ceiling) if is_louder else None
 
     def add(self, samples: Samples) -> Samples:
         """What is ready of the sound so far."""
@@ -73,6 +81,9 @@ class Mastering:
             yield self._limited(end, is_last=True)
         else:
             yield from self._levelled(self._spool, end)
+
+    def close(self) -> None:
+        self._resources.close()
 
     def _staged(self, sound: Samples, *, is_last: bool = False) -> Samples:
         sound = sound if self._gain == 1 else sound * self._gain
@@ -89,28 +100,40 @@ class Mastering:
         return _wide(sound, self._num_channels)
 
     def _levelled(self, spool: "_Spool", end: Samples) -> Iterator[Samples]:
-        target, limiter = self._delivery.loudness_lufs, self._limiter
-        assert target is not None and limiter is not None, "there is a spool for no other sound"
+        target, gain_db = self._delivery.loudness_lufs, 0.0
+        assert target is not None, "there is a spool for no other sound"
         spool.add(_wide(end, self._num_channels))
-        gain_db = 0.0
         for _ in range(2):  # how much of a quiet sound counts depends on its level
-            found = spool.lufs(gain_db)
+            found = self._lufs(spool.pieces(gain_db))
             if found is None:
                 raise OptionError(
                     f"loudness is {target:g} LUFS, but the sound is silent, or shorter than 0.4 s, "
                     "expected some that has a loudness; leave it out"
                 )
             gain_db += target - found
+        taken_db = target - (self._lufs(self._with_headroom(spool.pieces(gain_db))) or target)
+        if taken_db <= _MOST_GIVEN_BACK_DB:
+            gain_db += taken_db
         self.gain_db += gain_db
         after = Meter(self._rate_hz, self._num_channels)
-        for piece in spool.pieces(gain_db):
-            ready = limiter.add(piece, is_last=piece.shape[-1] == 0)
+        for ready in self._with_headroom(spool.pieces(gain_db)):
             after.add(ready)
             yield ready
         heard = after.lufs()
         if heard is not None and abs(heard - target) > _TOLD_LU:
             message = f"{self._path.name} has {heard:.1f} LUFS and not {target:g}"
             warnings.warn(f"{message}: its peaks leave no more room", MediaWarning, stacklevel=2)
+
+    def _with_headroom(self, pieces: Iterator[Samples]) -> Iterator[Samples]:
+        limiter = Limiter(self._rate_hz, self._ceiling)
+        for piece in pieces:
+            yield limiter.add(piece, is_last=piece.shape[-1] == 0)
+
+    def _lufs(self, pieces: Iterator[Samples]) -> float | None:
+        meter = Meter(self._rate_hz, self._num_channels)
+        for piece in pieces:
+            meter.add(piece)
+        return meter.lufs()
 
 
 class _Fades:
@@ -137,10 +160,10 @@ class _Fades:
 
 
 class _Spool:
-    """Sound [C, S] on disk, in a file that is gone with the process."""
+    """Sound [C, S] in a file."""
 
-    def __init__(self, folder: Path, rate_hz: int, num_channels: int) -> None:
-        self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # as long as this
+    def __init__(self, file: IO[bytes], rate_hz: int, num_channels: int) -> None:
+        self._file = file
         self._form = (rate_hz, num_channels)
 
     def add(self, sound: Samples) -> None:
@@ -154,13 +177,6 @@ class _Spool:
         while data := self._file.read(4 * rate_hz * num_channels):
             yield np.frombuffer(data, np.float32).reshape(-1, num_channels).T * gain
         yield np.zeros((num_channels, 0), np.float32)
-
-    def lufs(self, gain_db: float) -> float | None:
-        """None of silence."""
-        meter = Meter(*self._form)
-        for piece in self.pieces(gain_db):
-            meter.add(piece)
-        return meter.lufs()
 
 
 def _wide(sound: Samples, num_channels: int) -> Samples:

@@ -1,7 +1,7 @@
 """A video's own sound beside ours, by FFmpeg's filters: amix, and sidechaincompress for ducking."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from fractions import Fraction
 from itertools import chain
@@ -60,6 +60,9 @@ class Mixture:
         self._into = [self._buffer() for _ in range(2)]
         self._out = self._graph.add("abuffersink")
         self._link(kind)
+
+    def close(self) -> None:
+        self._theirs.close()
 
     def _buffer(self) -> av.filter.context.FilterContext:
         return self._graph.add_abuffer(
@@ -124,7 +127,7 @@ class Mixture:
         return taken
 
 
-def _own_sound(video: Video, rate_hz: int, num_channels: int) -> Iterator[Samples]:
+def _own_sound(video: Video, rate_hz: int, num_channels: int) -> Generator[Samples, None, None]:
     """The sound of the selection in pieces [C, S], from its first sample on."""
     resampling: Resampling | None = None
     with closing(_open(video)) as container:

@@ -211,6 +211,7 @@ HEADROOM = [
     ("wav", {"gain_db": 20}),
     ("wav", {"gain_db": 6, "rate_hz": 48_000, "fade_s": 0.1}),
     ("mov", {"codec": "pcm"}),
+    ("mp4", {}),
 ]
 
 
