@@ -11,9 +11,9 @@ import pytest
 from media import frame_number, make_picture, make_video, packets_of, patch_box, trim
 
 from vab_rt.audio import Audio
-from vab_rt.containers import later_timecode
 from vab_rt.errors import MediaWarning, OutputError
 from vab_rt.packets import starts_again
+from vab_rt.timecode import later_timecode
 from vab_rt.video import Video
 
 RATE = 16_000
