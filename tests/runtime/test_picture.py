@@ -215,6 +215,19 @@ def test_the_command_draws_what_python_draws(run, tiny_bundle, pipeline, videos,
     assert not (tmp_path / "new.wav").exists()
 
 
+def test_of_candidates_the_best_is_drawn(run, tiny_bundle, pipeline, videos, tmp_path):
+    words = ("generate", videos(60), tmp_path / "out.wav", "--candidates", 3, "--steps", 2)
+    words += ("--no-take", "--picture", tmp_path / "p.png")
+    assert run(*words, "--model", tiny_bundle).code == 0
+    best = pipeline.candidates(videos(60), num_candidates=3, steps=2)[0]
+    save_picture(tmp_path / "q.png", best, videos(60))
+    assert (tmp_path / "p.png").read_bytes() == (tmp_path / "q.png").read_bytes()
+    for sound in tmp_path.glob("*.wav"):
+        sound.unlink()
+    again = run(*words, "--model", tmp_path / "none")  # before any model is loaded
+    assert again.code == 1 and "p.png exists already" in again.err
+
+
 def test_without_pillow_nothing_is_begun(run, tiny_bundle, videos, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(BackendError, match=r"pip install 'vab-rt\[picture\]'"):

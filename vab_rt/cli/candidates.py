@@ -32,10 +32,13 @@ def write_candidates(
     """The report of the best, with all under `candidates`, best first."""
     from vab_rt.audio import plan_output
     from vab_rt.candidates import check_count, ranked_steps, seed_of
+    from vab_rt.picture import plan_picture
 
     outputs = [nth_output(asked.out, number) for number in range(1, check_count(count) + 1)]
     for path in outputs:  # all or none
         plan_output(path, video=video, force=asked.force, delivery=asked.delivery)
+    if asked.picture is not None:
+        plan_picture(asked.picture, video, out=asked.out, force=asked.force)
     steps = load().candidate_steps(video, options, num_candidates=count)
     told = with_progress(steps, quiet=asked.quiet, as_lines=asked.as_lines, num_candidates=count)
     takes = ranked_steps(_told(told))
