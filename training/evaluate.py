@@ -1,9 +1,10 @@
 """Figures beside their bounds: `python -m training.evaluate generation|real|retrieval|...`.
 
 On held-out clips of FoleyWorld, or on your own shards; `real`: on pictures and recordings that were
-held out. `decoding` compares options of decoding; `classifier` trains the network that names sounds
-anew, `kinds` the small one that names real ones. Progress goes to stderr; the last line is one JSON
-object.
+held out. `fit`: which sound fits, by the model's own score, with --sounds and --pictures of
+recordings. `decoding` compares options of
+decoding; `classifier` trains the network that names sounds anew, `kinds` the small one that names
+real ones. Progress goes to stderr; the last line is one JSON object.
 """
 
 import argparse
@@ -35,8 +36,10 @@ from training.evaluation.decoding import chosen, compare_settings
 from training.evaluation.decoding_settings import DEFAULT_SETTINGS
 from training.evaluation.embeddings import OWN, check_embedding
 from training.evaluation.evaluator import EvalConfig, evaluate_clips, open_evaluator
+from training.evaluation.fit import evaluate_fit
 from training.evaluation.generation import generation_result, scene_pairs, sounds_of_scene
 from training.evaluation.held_out import encoded_clips, in_memory
+from training.evaluation.kind_search import evaluate_kind_search
 from training.evaluation.models import on_device, open_model
 from training.evaluation.real_task import add_real, kinds_task, real_task
 from training.evaluation.retrieval import retrieval_result, spread_over_classes
@@ -46,7 +49,16 @@ from training.representation import MODALITIES
 from vab_rt.config import COARSE_TO_FINE, GenerateOptions, ModelConfig
 from vab_rt.errors import DataError, OptionError
 
-TASKS = ("generation", "real", "kinds", "decoding", "retrieval", "classification", "classifier")
+TASKS = (
+    "generation",
+    "fit",
+    "real",
+    "kinds",
+    "decoding",
+    "retrieval",
+    "classification",
+    "classifier",
+)
 SAMPLING = ("guidance", "temperature", "top_k", "mask_temperature", "steps", "fine_steps")
 
 
@@ -199,6 +211,7 @@ def _run(arguments: argparse.Namespace) -> None:
         )
     task = {
         "generation": _generation,
+        "fit": _fit,
         "real": lambda given: real_task(given, _eval_config(given)),
         "kinds": lambda given: kinds_task(given, _eval_config(given)),
         "decoding": _decoding,
@@ -232,6 +245,15 @@ def _generation(arguments: argparse.Namespace) -> dict:
         shards = _shards_of(arguments.shards, config, model.pipeline.system.codec_config)
         return evaluate_shards(config, shards, arguments.clips, arguments.media, arguments.workers)
     return evaluate_generation(config, _seeds(arguments), arguments.workers)
+
+
+def _fit(arguments: argparse.Namespace) -> dict:
+    config, sounds, pictures = _eval_config(arguments), arguments.sounds, arguments.pictures
+    if (sounds is None) != (pictures is None):
+        raise OptionError("fit of recordings needs --sounds DIR and --pictures DIR, expected both")
+    if sounds is not None:
+        return evaluate_kind_search(config, sounds, pictures, arguments.per_kind, arguments.workers)
+    return evaluate_fit(config, _seeds(arguments), arguments.workers)
 
 
 def _eval_config(arguments: argparse.Namespace) -> EvalConfig:

@@ -32,7 +32,7 @@ class Found(msgspec.Struct, frozen=True):
     """how much likelier what is seen makes it: nats a token, more is better"""
     start_s: float
     """where in the video its beginning fits best, in seconds; below 0 where the video begins
-    within it"""
+    within it; of a sound shorter than a clip without the silence before it"""
 
 
 def search(windows: Iterable[Window], index: SoundIndex, system: Vab, top: int) -> list[Found]:

@@ -1,8 +1,5 @@
 """An index of a folder of sounds: the tokens of each file, kept, and brought up to date by what
-changed.
-
-A file's sound is cut to the length of a clip, or goes again and again until it is as long.
-"""
+changed."""
 
 import hashlib
 import logging
@@ -17,10 +14,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from vab_rt.config import ModelConfig
 from vab_rt.decoding import Tokens
 from vab_rt.engines.engine_cache import cache_folder
 from vab_rt.errors import MediaError, OptionError, OutputError
-from vab_rt.library import Samples, find_sounds, trimmed
+from vab_rt.library import LONGEST_S, Samples, find_sounds, trimmed
 from vab_rt.output import check_output, whole_file, writing
 from vab_rt.sounds import decode_sound
 from vab_rt.systems.vab import Vab
@@ -196,14 +194,22 @@ def _tokens_of(
     path: Path, system: Vab, encode: Callable[[Samples], Tokens]
 ) -> npt.NDArray[np.int16] | None:
     """Tokens [K, T] of a file; None of one that cannot be read or is silent."""
-    c = system.codec_config
     try:
-        samples = decode_sound(path, c.sample_rate_hz, c.clip_s)
+        samples = decode_sound(path, system.config.sample_rate_hz, LONGEST_S)
     except MediaError:
         return None
-    if not len(trimmed(samples, c.sample_rate_hz)):
-        return None
-    return encode(np.resize(samples, c.num_samples)).astype(np.int16)
+    clip = as_clip(samples, system.codec_config)
+    return None if clip is None else encode(clip).astype(np.int16)
+
+
+def as_clip(samples: Samples, config: ModelConfig) -> Samples | None:
+    """A sound as long as a clip [S]: of a longer one the beginning; a shorter one, without the
+    silence around it, again and again. None of silence."""
+    beginning, rate_hz = samples[: config.num_samples], config.sample_rate_hz
+    sound = trimmed(samples, rate_hz)
+    if len(beginning) == config.num_samples and len(trimmed(beginning, rate_hz)):
+        sound = beginning
+    return np.resize(sound, config.num_samples) if len(sound) else None
 
 
 def _warn_of_unusable(index: SoundIndex) -> None:

@@ -17,7 +17,7 @@ from vab_rt.cli import app
 from vab_rt.errors import OptionError, OutputError
 from vab_rt.pipeline import Pipeline
 from vab_rt.search import at_any_time, in_time
-from vab_rt.sound_index import indexed, kept_file, origin_of, read_index, write_index
+from vab_rt.sound_index import as_clip, indexed, kept_file, origin_of, read_index, write_index
 from vab_rt.systems.vab import Said
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -352,3 +352,25 @@ def test_the_command_tells_files_scores_and_times(tmp_path):
     again = run(app, [*words, str(index), "--top", "1"])
     lines = again.stdout.splitlines()
     assert again.exit_code == 0 and len(lines) == 1 and lines[0].endswith("ball.wav")
+
+
+@pytest.mark.parametrize(
+    ("sound", "silent"),
+    [
+        ([*[0] * 3, 1, 1, *[0] * 3], []),  # short: without the silence around it
+        ([0, 0, *[1] * 14], [0, 1]),  # long: as it begins
+        ([*[0] * 12, 1, 1], []),  # long, and silent as far as that
+        ([0] * 3, None),
+        ([0] * 30, None),
+    ],
+)
+def test_a_sound_becomes_as_long_as_a_clip(sound, silent):
+    """Levels, a tenth of a second each; which tenths of a clip of 1 s are silent."""
+    wave = 0.1 * np.sin(np.arange(1600) / 3).astype(np.float32)
+    samples = np.concatenate([level * wave for level in sound]).astype(np.float32)
+    clip = as_clip(samples, tiny_config(clip_s=1.0))
+    if silent is None:
+        assert clip is None
+    else:
+        assert clip.shape == (RATE,)
+        assert np.flatnonzero(np.abs(clip.reshape(10, 1600)).max(1) < 0.01).tolist() == silent

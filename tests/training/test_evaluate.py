@@ -424,6 +424,21 @@ def test_retrieval_of_held_out_clips(run, capsys):
         assert found[way]["r5"] == 1, "there are only three clips"
 
 
+def test_what_fits_by_the_score_of_a_model_that_knows_nothing(run, tmp_path, capsys):
+    """Shares and their intervals, whatever they are."""
+    words = ("--ckpt", str(run / "ckpt.pt"), "--run", str(tmp_path), "--steps", "1")
+    found = command(capsys, "fit", *words)
+    assert found["clips"] == 3 and found["search_in_time"]["r10"] == 1
+    assert set(found["shifted"]) == {"0.1s", "0.2s", "0.5s"}
+    for part, name in (
+        (found, "best_of_2"),
+        (found, "best_of_3"),
+        (found["shifted"]["0.2s"], "all"),
+    ):
+        low, high = part[f"{name}_95"]
+        assert 0 <= low <= part[name] <= high <= 1
+
+
 def test_classification_of_held_out_clips(run, capsys):
     found = command(capsys, "classification", "--ckpt", str(run / "ckpt.pt"))
     for modality in ("a", "v", "av"):
@@ -441,6 +456,7 @@ def test_classification_of_held_out_clips(run, capsys):
         (["generation", "--device", "cuda"], "--device cuda is of a checkpoint, expected --ckpt"),
         (["generation", "--embedding", "vggish"], "expected classifier, vggish:FILE"),
         (["generation", "--embedding", "vggish:none.pth"], "none.pth is not there"),
+        (["fit", "--sounds", "x"], "needs --sounds DIR and --pictures DIR, expected both"),
         (["generation", "--seed", "-1"], "first seed is -1"),
         (["retrieval", "--bundle", "default"], "a bundle only generates, expected --ckpt"),
         (["retrieval", "--weights", "empty"], "python -m training.contrastive"),

@@ -18,6 +18,7 @@ from training.evaluate import main
 from training.evaluation import real
 from training.evaluation.evaluator import EvalConfig
 from training.evaluation.kind_ear import load_ear, made_ear, told_share, told_sound
+from training.evaluation.kind_search import evaluate_kind_search
 from training.evaluation.kinds_document import document
 from training.evaluation.models import open_any_model
 from training.evaluation.real import RealConfig, clip_config, evaluate_real, given_rows
@@ -158,6 +159,17 @@ def test_an_ear_is_trained_kept_and_measures_what_it_is_told(folder, checkpoint,
         made_ear(path, folder / "sounds", open_any_model(EvalConfig()).pipeline)
 
 
+def test_a_search_among_recordings_of_what_is_seen(folder, checkpoint, capsys):
+    """Shares of the clips with a picture, and as many files as are held out."""
+    words = ["--sounds", str(folder / "sounds"), "--pictures", str(folder / "pictures")]
+    words += ["--ckpt", str(checkpoint), "--per-kind", "2", "--workers", "1", "--json"]
+    main(["fit", *words])
+    found = json.loads(capsys.readouterr().out)
+    assert found["files"] == 3 and found["clips"] == 2 * found["kinds"] > 0
+    assert found["ten_hold_kind"] == found["ten_hold_kind_chance"] == 1, "all are among ten"
+    assert 0 <= found["first_of_kind"] <= 1 and found["own_sound"]["r10"] == 1
+
+
 def test_without_a_model_kinds_are_seen_by_the_table(folder, tmp_path, monkeypatch):
     recipe = small_config(clip_s=4.0, image_size=224)
     monkeypatch.setattr(real, "clip_config", lambda config: recipe)
@@ -232,5 +244,7 @@ def test_a_wrong_call_is_one_line(words, message, refused):
 
 
 def test_a_model_without_kinds_is_refused(folder):
+    with pytest.raises(OptionError, match="has no names for what it sees"):
+        evaluate_kind_search(EvalConfig(), folder / "sounds", folder / "pictures", 2)
     with pytest.raises(OptionError, match="has no names for what it sees"):
         clip_config(real_config(folder, model=EvalConfig(bundle="default")))

@@ -42,6 +42,7 @@ from training.evaluation.real_clips import (
     images_of,
     likeliest,
     read_rows,
+    require_kinds,
     retrieved,
     table_shares,
 )
@@ -160,13 +161,7 @@ def clip_config(config: RealConfig) -> ModelConfig:
     """Of the model, or else of the recipe. Raises OptionError for a model that knows no kinds."""
     if config.model is None:
         return read_recipe(config.recipe).model
-    found = open_any_model(config.model).pipeline.config
-    if not isinstance(found, ModelConfig) or not found.kinds:
-        raise OptionError(
-            f"model {found.name} has no names for what it sees, expected one that was trained on "
-            "kinds, as `vab-rt kinds` lists them"
-        )
-    return found
+    return require_kinds(open_any_model(config.model).pipeline.config)
 
 
 def given_rows(config: RealConfig) -> Given:

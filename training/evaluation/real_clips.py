@@ -18,7 +18,7 @@ from training.datasets.material import AMBIENCE, Material
 from training.datasets.one_shots import stretch, trimmed
 from training.datasets.pairs import Pair, draw_pair
 from training.datasets.sound_folders import Listed
-from vab_rt.config import ModelConfig
+from vab_rt.config import ClipConfig, ModelConfig
 from vab_rt.errors import DataError, OptionError
 from vab_rt.pipeline import Pipeline
 from vab_rt.seeing import as_frames, given_kinds
@@ -49,6 +49,16 @@ class RealClip(msgspec.Struct, frozen=True):
     pair: Pair
     seen: Seen
     row: int | None = None
+
+
+def require_kinds(config: ClipConfig) -> ModelConfig:
+    """Raises OptionError for a model that knows no kinds."""
+    if not isinstance(config, ModelConfig) or not config.kinds:
+        raise OptionError(
+            f"model {config.name} has no names for what it sees, expected one that was trained on "
+            "kinds, as `vab-rt kinds` lists them"
+        )
+    return config
 
 
 def read_rows(path: Path) -> ImageRows:
