@@ -10,10 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from media import make_video
 from module_help import helps_of
 
+import vab_rt
 from vab_rt.bundle import shipped_models
 
 ROOT = Path(__file__).parents[2]
@@ -52,6 +54,11 @@ def folder(tmp_path_factory):
     """A folder with in.mp4 and, as if it had been exported, the model of the last example."""
     folder = tmp_path_factory.mktemp("readme")
     make_video(folder / "in.mp4", num_frames=100)  # 4 s
+    for name in ("SOUNDS", "FILMS"):
+        (folder / name).mkdir()
+    sound = vab_rt.Audio(np.random.default_rng(0).normal(0, 0.1, 16_000).astype("f4"), 16_000)
+    sound.save(folder / "SOUNDS" / "noise.wav")
+    make_video(folder / "FILMS" / "short.mp4", num_frames=25)
     (folder / "runs/default").mkdir(parents=True)
     (folder / "runs/default/ckpt").symlink_to(ROOT / "vab_rt/bundles/default")
     return folder
