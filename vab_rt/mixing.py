@@ -35,11 +35,12 @@ def require_sound(video: Video) -> int:
     none, MediaError where it cannot be read."""
     with closing(_open(video)) as container:
         stream = _stream(container, video)
-        first = next(_decoded(container, stream, video), None)
+        first = next(_decoded(container, stream, video, warn=False), None)
         if first is None:
+            codec = getattr(stream.codec_context, "name", "an unknown codec")
             raise MediaError(
-                f"the sound of {video.path} cannot be read ({stream.codec_context.name}), expected "
-                "some to mix with; leave --mix out"
+                f"the sound of {video.path} cannot be read ({codec}), expected some to mix with; "
+                "leave --mix out, or convert the video"
             )
         return min(2, len(first.layout.channels))
 
@@ -186,7 +187,9 @@ def _planes(frames: Iterator[AudioFrame]) -> Iterator[tuple[Samples, int, Fracti
             at = None
 
 
-def _decoded(container: InputContainer, stream: AudioStream, video: Video) -> Iterator[AudioFrame]:
+def _decoded(
+    container: InputContainer, stream: AudioStream, video: Video, *, warn: bool = True
+) -> Iterator[AudioFrame]:
     """Frames in order; damaged ones are left out, and told once."""
     num_damaged = 0
     packets = container.demux(stream)
@@ -204,7 +207,7 @@ def _decoded(container: InputContainer, stream: AudioStream, video: Video) -> It
             num_damaged += 1
             if num_damaged > _MOST_DAMAGED:
                 break
-    if num_damaged:
+    if num_damaged and warn:
         message = f"the sound of {video.path} is damaged: {num_damaged} of its packets"
         warnings.warn(f"{message} could not be used", MediaWarning, stacklevel=2)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 import vab_rt
 from vab_rt.audio import Audio, AudioWriter, plan_output
-from vab_rt.errors import MediaWarning, OptionError
+from vab_rt.errors import MediaError, MediaWarning, OptionError
 
 RATE, FILE_RATE = 16_000, 48_000
 Sound = NDArray[np.float32]
@@ -274,6 +274,43 @@ def test_mixing_needs_a_video_with_sound(tmp_path: Path) -> None:
         with pytest.raises(OptionError, match=message):
             ours.save(tmp_path / "out.wav", video=video, delivery=vab_rt.Delivery(mix="keep"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "in.png"]
+
+
+@pytest.mark.parametrize("damage", ["another codec", "zeros"])
+def test_sound_that_cannot_be_read_is_refused_in_one_line(tmp_path: Path, damage: str) -> None:
+    video = with_sound(tmp_path / "in.mov", noise(1, 2.0), codec="aac")
+    data = bytearray(video.read_bytes())
+    with av.open(str(video)) as container:
+        packets = [(p.pos, p.size) for p in container.demux(audio=0) if p.size]
+    if damage == "zeros":
+        for at, size in packets:
+            data[at : at + size] = bytes(size)
+    else:
+        data = data.replace(b"mp4a", b"xxxx").replace(b"esds", b"xxxx")
+    video.write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(MediaError, match=r"the sound of .*in\.mov cannot be read \(") as caught:
+            plan_output(tmp_path / "o.wav", video=video, delivery=vab_rt.Delivery(mix="duck"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_clock_that_starts_again_goes_on(tmp_path: Path) -> None:
+    theirs = noise(1, 2.0)
+    part = with_sound(tmp_path / "part.ts", theirs, codec="aac", first_s=3)
+    video = tmp_path / "in.ts"
+    video.write_bytes(2 * part.read_bytes())
+    ours = Audio(noise(2, 3.0, rate=RATE)[0], RATE)
+    delivery = vab_rt.Delivery(mix="keep", rate_hz=FILE_RATE)
+    ours.save(tmp_path / "out.wav", video=vab_rt.Video(video, 0.5, 3.0), delivery=delivery)
+    mixed = heard(tmp_path / "out.wav")[0]
+    first, second = round(1.5 * FILE_RATE), 3 * FILE_RATE
+    for own, piece in (
+        (theirs[0][-first:], mixed[:first]),
+        (theirs[0][:first], mixed[first:second]),
+    ):
+        gain, at = share_of(own, piece)
+        assert gain == pytest.approx(1, abs=0.1) and abs(at) < 0.05 * FILE_RATE
 
 
 COMMANDS = [
