@@ -150,7 +150,7 @@ def test_sound_in_pieces_is_the_same_sound(duration_s):
     assert np.abs(begins - at_s).max() <= 0.05 + column_s
 
 
-def test_what_is_kept_does_not_grow(monkeypatch):
+def test_what_is_kept_does_not_grow():
     sound, second = Spectrogram(RATE), np.zeros(RATE, np.float32)
     sizes = []
     for _ in range(300):
