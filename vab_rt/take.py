@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 SUFFIX = ".vab.json"
 FORMAT = 1
 _MOST_TOKENS = 1 << 28
+_MOST_GAIN_DB = 200
 
 
 class Take(msgspec.Struct, frozen=True, eq=False, kw_only=True):
@@ -111,6 +112,8 @@ def read_take(sound: Path) -> Take | None:
             raise ValueError(f"version {content.format_version}, expected {FORMAT}")
         if content.sample_rate_hz < 1 or content.num_samples < 1 or content.lead_samples < 0:
             raise ValueError("its lengths are not those of a sound")
+        if abs(content.gain_db) > _MOST_GAIN_DB:
+            raise ValueError(f"its gain is {content.gain_db:g} dB")
         if content.sound_sha256 != packets_sha256(sound):
             _tell_without(sound, f"it was changed since {path.name} was written")
             return None

@@ -277,6 +277,7 @@ def test_a_take_comes_back_as_it_was(takes, tmp_path):
         (lambda take: take | {"shape": [1 << 20, 1 << 20]}, "tokens have the shape"),
         (lambda take: take | {"packed": "AAAA"}, "cannot be read"),
         (lambda take: take | {"num_samples": 0}, "its lengths are not those of a sound"),
+        (lambda take: take | {"gain_db": 1e9}, "its gain is 1e[+]09 dB"),
         (lambda take: take | {"more": 1}, "unknown field"),
         (lambda take: [take], "cannot be read"),
         (lambda take: take | {"sound_sha256": "0"}, "it was changed since"),
