@@ -89,7 +89,8 @@ def rate_in(chosen: Format, delivery: Delivery, own_rate_hz: int, *, has_video: 
     if delivery.rate_hz is not None:
         return delivery.rate_hz
     rates = chosen.rates_hz
-    if has_video or (rates is not None and own_rate_hz not in rates):
+    is_late = chosen.muxer == "adts"  # by the encoder's 1024 samples, of which it cannot tell
+    if has_video or is_late or (rates is not None and own_rate_hz not in rates):
         return VIDEO_RATE_HZ
     return own_rate_hz
 

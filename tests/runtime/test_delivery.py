@@ -147,6 +147,15 @@ def test_a_file_holds_what_was_asked_for(
         np.testing.assert_allclose(samples_of(out)[0], audio.samples, atol=1.01 * off)
 
 
+def test_aac_alone_is_late_by_no_more_than_its_encoder(tmp_path: Path) -> None:
+    audio, out = bursts(2.0), tmp_path / "out.aac"
+    audio.save(out)
+    samples, rate, _ = samples_of(out)
+    assert rate == 48_000 and 96_000 <= len(samples) <= 96_000 + 2 * 1024
+    assert np.argmax(np.abs(samples) > 0.05) == pytest.approx(1024, abs=96)
+    assert np.abs(audio.samples[0]) > 0.01
+
+
 @pytest.mark.parametrize("suffix", ["wav", "flac", "mp4", "opus"])
 def test_two_channels_are_the_same_sound_twice(tmp_path: Path, suffix: str) -> None:
     video = make_video(tmp_path / "in.mp4")
