@@ -13,6 +13,7 @@ from checkpoints import tiny_config
 from bench import editing
 from vab_rt import Audio
 from vab_rt.bundle import open_bundle
+from vab_rt.errors import DataError
 from vab_rt.pipeline import Pipeline
 
 
@@ -40,11 +41,26 @@ def test_ratios_are_to_one_sound():
 
 
 def test_each_figure_stands_beside_its_target(capsys):
-    figures = {target.figure: target.most for target in editing.TARGETS}
-    editing.print_targets(figures | {"search_s": 0.6})
-    rows = [line for line in capsys.readouterr().out.splitlines() if "at most" in line]
+    figures = {target.figure: target.limit for target in editing.TARGETS}
+    del figures["unshifted"]
+    editing.print_targets(figures | {"search_s": 0.6, "right_of_2": 0.94})
+    rows = [line for line in capsys.readouterr().out.splitlines() if " at " in line]
     assert len(rows) == len(editing.TARGETS)
-    assert ["NO" in row for row in rows] == ["search the" in row for row in rows]
+    missed = ["search the" in row or "of 2" in row for row in rows]
+    assert ["NO" in row for row in rows] == missed
+    assert ["give --fit" in row for row in rows] == [False] * (len(rows) - 1) + [True]
+
+
+def test_what_the_score_is_worth_is_read(tmp_path):
+    path = tmp_path / "fit.out"
+    shifted = {"0.2s": {"all": 0.5, "impact": 0.9}}
+    found = {"clips": 500, "best_of_2": 0.99, "shifted": shifted}
+    path.write_text(f"clips seen\n{json.dumps(found)}\n")
+    assert editing.read_fit(path) == {"right_of_2": 0.99, "unshifted": 0.9, "clips": 500}
+    path.write_text("{}")
+    for file in (path, tmp_path / "none"):
+        with pytest.raises(DataError, match="expected what `python -m training.evaluate fit"):
+            editing.read_fit(file)
 
 
 @pytest.mark.parametrize(
@@ -80,4 +96,5 @@ def test_a_whole_run(tiny_bundle, pipeline, capsys, monkeypatch):
     found = json.loads(capsys.readouterr().out.strip().rpartition("\n")[2])
     assert (found["files"], found["runs"], found["load_s"]) == (3, 1, 0.1)
     assert found["targets"].keys() == {target.figure for target in editing.TARGETS}
-    assert all(found[name] > 0 for name in (*found["targets"], "generate_s", "index_s"))
+    timed = found["targets"].keys() - {"right_of_2", "unshifted"}
+    assert all(found[name] > 0 for name in (*timed, "generate_s", "index_s"))
