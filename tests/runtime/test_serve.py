@@ -1,0 +1,567 @@
+"""vab-rt serve: each client gets its own sound; who leaves, lies or kills leaves nothing behind."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from command import command, small_disk, wait_for
+from media import make_video
+
+httpx = pytest.importorskip("httpx", reason="the extra `test` is not installed")
+testclient = pytest.importorskip("starlette.testclient", reason="the extra `serve` is missing")
+
+from starlette.requests import Request
+
+from vab_rt.errors import MediaError
+from vab_rt.serve import uploads
+from vab_rt.serve.app import Limits, open_app
+from vab_rt.serve.jobs import Jobs, Refused
+from vab_rt.serve.making import refuse_lists
+from vab_rt.serve.scratch import scratch_folder
+
+OVER = ("completed", "failed", "cancelled")
+
+
+class Opened:
+    """A server in this process, without a socket."""
+
+    def __init__(self, client, jobs: Jobs, worker: ThreadPoolExecutor) -> None:
+        self.client, self.jobs, self.worker = client, jobs, worker
+
+    def ask(self, video: Path, query: str = "") -> str:
+        """The address of a sound that was asked for."""
+        answer = self.client.post(f"/v1/sounds?{query}", content=video.read_bytes())
+        assert answer.status_code == 202, answer.text
+        return answer.headers["location"]
+
+    def over(self, where: str) -> dict:
+        return over(self.client, where)
+
+    def hold(self) -> threading.Event:
+        """The worker does nothing until this is set."""
+        gate = threading.Event()
+        self.worker.submit(gate.wait)
+        return gate
+
+    def left(self) -> list[Path]:
+        return list(self.jobs.folder.iterdir())
+
+
+def over(client, where: str) -> dict:
+    """Its report, once it is over."""
+    found: dict = {}
+    assert wait_for(lambda: found.update(client.get(where).json()) or found["status"] in OVER)
+    return found
+
+
+@pytest.fixture
+def opened(pipeline, tmp_path) -> Iterator[Callable[..., Opened]]:
+    """Opens a server: Limits and the fields of Jobs by name."""
+    closing = []
+
+    def open_one(max_waiting: int = 32, keep_s: float = 600, **limits: object) -> Opened:
+        folder = tmp_path / f"server{len(closing)}"
+        folder.mkdir()
+        worker = ThreadPoolExecutor(1)
+        jobs = Jobs(pipeline, worker, folder, max_waiting=max_waiting, keep_s=keep_s)
+        app = open_app(jobs, Limits(**limits))
+        client = testclient.TestClient(app, base_url="http://localhost:8000")
+        client.__enter__()
+        closing.append((client, worker))
+        return Opened(client, jobs, worker)
+
+    yield open_one
+    for client, worker in closing:
+        client.__exit__(None, None, None)
+        worker.shutdown()
+
+
+@contextmanager
+def running(bundle: Path, home: Path, *words: object) -> Iterator[tuple[str, subprocess.Popen]]:
+    """`vab-rt serve` as a process of its own, whose temporary files lie in `home`."""
+    home.mkdir(exist_ok=True)
+    whole = command("serve", "--port", 0, "--model", bundle, "--threads", 1, *words)
+    process = subprocess.Popen(
+        whole, stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(home)}
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("http://127.0.0.1:"), line
+        yield line.split(": ")[0], process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def server(tiny_bundle, tmp_path_factory) -> Iterator[tuple[str, Path]]:
+    home = tmp_path_factory.mktemp("served")
+    with running(tiny_bundle, home) as (address, _):
+        yield address, home
+
+
+def test_each_client_gets_the_sound_of_its_own_video(run, server, tiny_bundle, tmp_path):
+    def ask(number: int) -> bytes:
+        path = make_video(tmp_path / f"{number}.mp4", num_frames=20 + 5 * number)
+        with httpx.Client(base_url=server[0], timeout=60) as client:
+            made = client.post(f"/v1/sounds?seed={number}&steps=4", content=path.read_bytes())
+            where = made.headers["location"]
+            with client.stream("GET", f"{where}/events") as events:
+                last = list(events.iter_lines())[-2]
+            assert json.loads(last.removeprefix("data: "))["status"] == "completed"
+            return client.get(f"{where}/content").content
+
+    with ThreadPoolExecutor(8) as clients:
+        sounds = list(clients.map(ask, range(8)))
+    for number, sound in enumerate(sounds):
+        out = tmp_path / f"{number}.wav"
+        words = (tmp_path / f"{number}.mp4", out, "--seed", number, "--steps", 4)
+        assert run("generate", *words, "--model", tiny_bundle).code == 0
+        assert sound == out.read_bytes()
+    assert len(set(sounds)) == 8
+
+
+def test_from_a_video_to_takes_to_a_part_made_anew(opened, videos):
+    server = opened()
+    client, where = server.client, server.ask(videos(50), "num_candidates=3&seed=5&steps=4")
+    first, *more, last = client.get(f"{where}/events").text.split("\n\n")[:-1]
+    assert first.startswith("event: ") and last.startswith("event: completed\ndata: ") and more
+    done = json.loads(last.partition("data: ")[2])
+    assert done == client.get(where).json() and done["progress"] == 100
+    assert done["duration_s"] == 2.0 and done["warnings"] == []
+    assert sorted(take["seed"] for take in done["candidates"]) == [5, 6, 7]
+    scores = [take["score"] for take in done["candidates"]]
+    assert scores == sorted(scores, reverse=True)
+    takes = [client.get(take["content"]) for take in done["candidates"]]
+    assert len({take.content for take in takes}) == 3
+    assert takes[0].content == client.get(f"{where}/content").content
+    assert takes[0].headers["content-type"] == "audio/wav"
+    assert client.get(f"{where}/content?candidate=4").status_code == 404
+
+    part = client.post(f"{where}/regenerate?start_s=1&end_s=1.5&seed=9&candidate=2")
+    assert client.delete(where).status_code == 200  # the new one outlives it
+    assert client.get(where).status_code == 404
+    again = server.over(part.headers["location"])
+    told = {"of": done["id"], "candidate": 2, "start_s": 1.0, "end_s": 1.5}
+    assert again["status"] == "completed" and again["regenerated"] == told and again["seed"] == 9
+    new = client.get(f"{part.headers['location']}/content").content
+    assert len(new) == len(takes[1].content) and new != takes[1].content
+    assert new[:30_000] == takes[1].content[:30_000]  # the first second has 32,000 bytes
+    client.delete(part.headers["location"])
+    assert not server.left()
+
+
+def test_a_part_of_a_video_in_a_file_of_another_kind(opened, videos):
+    server = opened()
+    done = server.over(where := server.ask(videos(50), "start_s=0.5&duration_s=1&format=mp4"))
+    assert done["duration_s"] == 1.0
+    film = server.client.get(f"{where}/content")
+    assert film.headers["content-type"] == "video/mp4" and film.content[4:8] == b"ftyp"
+    part = server.client.post(f"{where}/regenerate?start_s=0.2&end_s=0.6")
+    assert server.over(part.headers["location"])["status"] == "completed"
+
+
+def test_cancelled_at_the_next_step(opened, videos):
+    server = opened()
+    where, behind = server.ask(videos(50), "steps=1024"), server.ask(videos(50), "steps=2")
+    assert wait_for(lambda: server.client.get(where).json()["progress"] > 0)
+    assert server.client.get(f"{where}/content").status_code == 409
+    assert server.client.delete(where).status_code == 202
+    report = server.over(where)
+    assert report["status"] == "cancelled" and report["progress"] < 100
+    assert server.over(behind)["status"] == "completed"
+    assert server.left() == [server.jobs.folder / behind.rpartition("/")[2]]
+    assert server.client.get(f"{where}/content").status_code == 409
+
+
+def test_a_full_queue_refuses_and_one_that_waits_costs_no_thread(opened, videos):
+    server = opened(max_waiting=20)
+    gate = server.hold()
+    first = server.ask(videos(50), "steps=2")
+    assert wait_for(lambda: server.jobs.running is not None)
+    before = threading.active_count()
+    waiting = [server.ask(videos(50), "steps=2") for _ in range(20)]
+    assert threading.active_count() <= before + 1  # starlette's, which writes the files
+    full = server.client.post("/v1/sounds", content=videos(50).read_bytes())
+    assert full.status_code == 429 and int(full.headers["retry-after"]) >= 1
+    assert server.client.post(f"{first}/regenerate").status_code == 409
+    assert server.client.delete(waiting[3]).json()["status"] == "cancelled"
+    server.ask(videos(50), "steps=2")
+    gate.set()
+    assert server.over(waiting[-1])["status"] == "completed"
+    text = server.client.get("/metrics").text
+    assert "vab_rt_refused_total 1\n" in text and "vab_rt_waiting_most 20\n" in text
+    assert 'vab_rt_sounds_total{status="cancelled"} 1\n' in text
+
+
+@pytest.mark.parametrize("is_counted", [False, True])
+def test_too_large_by_header_and_by_count_also_where_the_queue_is_full(opened, videos, is_counted):
+    server = opened(max_waiting=1, max_bytes=100_000)
+    gate = server.hold()
+    server.ask(videos(50))
+    assert wait_for(lambda: server.jobs.running is not None)
+    server.ask(videos(50))
+    body = bytes(100_001)
+    content = iter([body[:50_000], body[50_000:]]) if is_counted else body
+    answer = server.client.post("/v1/sounds", content=content)
+    assert answer.status_code == 413 and "0.1 MB" in answer.json()["error"]
+    small = iter([videos(50).read_bytes()]) if is_counted else videos(50).read_bytes()
+    assert server.client.post("/v1/sounds", content=small).status_code == 429
+    gate.set()
+    assert len(server.left()) == 2 and server.jobs.num_arriving == 0
+
+
+def test_a_body_of_unknown_length(opened, videos):
+    server = opened()
+    answer = server.client.post("/v1/sounds?steps=2", content=iter([videos(50).read_bytes()]))
+    assert server.over(answer.headers["location"])["status"] == "completed"
+    assert server.jobs.num_arriving == 0
+
+
+@pytest.mark.parametrize(
+    ("headers", "limits", "status"),
+    [
+        ({}, {}, 200),
+        ({"host": "127.0.0.1:9"}, {}, 200),
+        ({"host": "[::1]:9"}, {}, 200),
+        ({"host": "evil.example"}, {}, 400),
+        ({"host": "localhost.evil.example:8000"}, {}, 400),
+        ({"host": "192.0.2.1"}, {}, 400),
+        ({"host": "["}, {}, 400),
+        ({"host": ""}, {}, 400),
+        ({"host": "192.0.2.1"}, {"host": "0.0.0.0"}, 200),
+        ({"host": "evil.example"}, {"host": "0.0.0.0"}, 400),
+        ({"host": "studio.example"}, {"names": ("Studio.example",)}, 200),
+        ({"origin": "http://localhost:8000"}, {}, 200),
+        ({"origin": "http://localhost:9000"}, {}, 403),
+        ({"origin": "https://evil.example"}, {}, 403),
+        ({"origin": "null"}, {}, 403),
+        ({"sec-fetch-site": "cross-site"}, {}, 403),
+        ({}, {"token": "secret"}, 401),
+        ({"authorization": "Bearer wrong"}, {"token": "secret"}, 401),
+        ({"authorization": "Bearer s\u00e9cret".encode("latin-1")}, {"token": "secret"}, 401),
+        ({"authorization": "Bearer secret"}, {"token": "secret"}, 200),
+    ],
+)
+def test_who_may_ask(opened, headers, limits, status):
+    client = opened(**limits).client
+    answer = client.get("/v1/models", headers=headers)
+    assert answer.status_code == status, answer.text
+    assert status == 200 or answer.json()["error"]
+    if status == 401:
+        assert client.get("/health").status_code == 200
+
+
+def test_other_machines_need_a_token(run, tiny_bundle):
+    told = run("serve", "--host", "0.0.0.0", "--port", 0, "--model", tiny_bundle)
+    assert told.code == 1 and "expected a token" in told.err and told.err.count("\n") == 1
+
+
+def test_a_port_that_is_taken(run, tiny_bundle):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        told = run("serve", "--port", taken.getsockname()[1], "--model", tiny_bundle)
+    assert told.code == 1 and "cannot be had" in told.err and told.err.count("\n") == 1
+
+
+def test_without_the_extra_one_line_says_what_to_install(run, monkeypatch):
+    monkeypatch.delitem(sys.modules, "vab_rt.serve.server", raising=False)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    told = run("serve")
+    assert told.code == 1 and "pip install 'vab-rt[serve]'" in told.err
+    assert told.err.count("\n") == 1
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    folder = tmp_path / "root"
+    (folder / "deep").mkdir(parents=True)
+    make_video(folder / "deep" / "a.mp4", num_frames=25)
+    make_video(tmp_path / "secret.mp4", num_frames=25)
+    (folder / "link.mp4").symlink_to(tmp_path / "secret.mp4")
+    (folder / "circle.mp4").symlink_to(folder / "circle.mp4")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("../secret.mp4", "deep/../../secret.mp4", "/etc/passwd", "link.mp4", "circle.mp4"),
+        *("deep", "", ".", "nothing.mp4", "deep/a.mp4%00", "a" * 5000, "file:deep/a.mp4"),
+    ],
+)
+def test_no_path_leaves_the_root(opened, root, path):
+    server = opened(root=root)
+    answer = server.client.post(f"/v1/sounds?path={path}")
+    assert answer.status_code == 404 and str(root.parent) not in answer.text
+    assert not server.left()
+
+
+def test_a_video_below_the_root(opened, root):
+    server = opened(root=root)
+    both = server.client.post("/v1/sounds?path=deep/a.mp4", content=b"x")
+    assert both.status_code == 400
+    where = server.client.post("/v1/sounds?path=deep/a.mp4").headers["location"]
+    done = server.over(where)
+    assert done["status"] == "completed" and done["duration_s"] == 1.0
+    part = server.client.post(f"{where}/regenerate?start_s=0.5").headers["location"]
+    assert server.over(part)["regenerated"]["end_s"] == 1.0
+    server.client.delete(where)
+    server.client.delete(part)
+    assert not server.left() and (root / "deep" / "a.mp4").exists()
+    assert opened().client.post("/v1/sounds?path=deep/a.mp4").status_code == 403
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("sede=1", "seed=1&seed=2", "seed=-1", "seed=1.5", "seed=", "steps=0", "guidance=nan"),
+        *("start_s=-1", "start_s=nan", "duration_s=0", "num_candidates=0", "num_candidates=33"),
+        *("format=exe", "format=../../a.wav", "format=wav/../x", "kinds=dog", "library=/etc"),
+    ],
+)
+def test_a_wrong_query_is_told_before_the_video_is_taken(opened, videos, query):
+    server = opened()
+    answer = server.client.post(f"/v1/sounds?{query}", content=videos(50).read_bytes())
+    assert answer.status_code == 400 and "expected" in answer.json()["error"].lower()
+    assert not server.left() and server.jobs.num_arriving == 0
+
+
+@pytest.mark.parametrize("query", ["start_s=2", "start_s=1&end_s=1", "end_s=9", "end_s=nan"])
+def test_a_part_that_is_not_in_the_sound(opened, videos, query):
+    server = opened()
+    where = server.ask(videos(25), "steps=2")
+    server.over(where)
+    answer = server.client.post(f"{where}/regenerate?{query}")
+    assert answer.status_code == 400 and "within the sound" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"no video at all" * 100, "cannot be read as video"),
+        (b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:2,\n{0}\n#EXT-X-ENDLIST\n", ""),
+        (b"ffconcat version 1.0\nfile {0}\n", ""),
+    ],
+)
+def test_what_is_no_video_fails_without_our_paths(opened, tmp_path, body, words):
+    secret = make_video(tmp_path / "secret.ts", num_frames=50)
+    server = opened()
+    path = tmp_path / "sent"
+    path.write_bytes(body.replace(b"{0}", str(secret).encode()))
+    report = server.over(where := server.ask(path))
+    assert report["status"] == "failed" and words in report["error"]
+    assert report["error"].startswith("the video ") and str(tmp_path) not in report["error"]
+    assert server.client.get(f"{where}/content").status_code == 409
+    assert not server.left()
+
+
+def test_a_list_of_other_files_is_refused(tmp_path):
+    make_video(tmp_path / "secret.mp4", num_frames=5)
+    (tmp_path / "video").write_text("ffconcat version 1.0\nfile secret.mp4\n")
+    with pytest.raises(MediaError, match="a list of other files"):
+        refuse_lists(tmp_path / "video")
+    refuse_lists(tmp_path / "secret.mp4")
+
+
+def test_no_video_in_the_body_and_no_room_for_one(opened):
+    server = opened()
+    assert server.client.post("/v1/sounds").status_code == 400
+    with small_disk():
+        answer = server.client.post("/v1/sounds", content=bytes(3_000_000))
+    assert answer.status_code == 507 and "no room" in answer.json()["error"]
+    assert not server.left() and server.jobs.num_arriving == 0
+
+
+def test_a_video_that_comes_too_slowly(tmp_path, monkeypatch):
+    monkeypatch.setattr(uploads, "PATIENCE_S", 0.1)
+
+    async def receive() -> dict:
+        await asyncio.sleep(0.03)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    request = Request({"type": "http", "headers": []}, receive)
+    with pytest.raises(Refused, match="too slowly"):
+        asyncio.run(uploads.save_body(request, tmp_path / "video", 1000))
+
+
+def test_a_client_that_leaves_or_lies_leaves_nothing(server, videos):
+    address, home = server
+    host, port = address.removeprefix("http://").split(":")
+    (folder,) = home.iterdir()
+    before = set(folder.iterdir())
+
+    def send(length: int, body: bytes) -> bytes:
+        with socket.create_connection((host, int(port)), 60) as sock:
+            head = f"POST /v1/sounds?steps=2 HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}"
+            sock.sendall(head.encode() + b"\r\n\r\n" + body)
+            if len(body) < length:
+                assert wait_for(lambda: set(folder.iterdir()) > before)
+                return b""
+            return b"".join(iter(lambda: sock.recv(65536), b""))
+
+    assert send(100_000, bytes(50_000)) == b""
+    assert wait_for(lambda: set(folder.iterdir()) == before)
+    video = videos(50).read_bytes()
+    answer = send(len(video) - 100, video)  # what is left over is no request
+    assert answer.startswith(b"HTTP/1.1 202 ") and b"HTTP/1.1 400 " in answer
+    assert send(-1, video).startswith(b"HTTP/1.1 400 ")
+    assert httpx.get(f"{address}/health").json()["status"] == "ok"
+
+
+def test_many_small_requests(server):
+    address, _ = server
+    with httpx.Client(base_url=address) as client:
+        for number in range(500):
+            assert client.get(f"/v1/sounds/{number}").status_code == 404
+        for name in ("..", "%2e%2e%2f%2e%2e", "a" * 2000, "%00"):
+            assert client.get(f"/v1/sounds/{name}/content").status_code == 404
+        assert client.get("/health").json()["status"] == "ok"
+
+
+def test_killed_with_sounds_waiting_nothing_is_left_after_the_next_start(
+    tiny_bundle, videos, tmp_path
+):
+    home = tmp_path / "home"
+    with running(tiny_bundle, home) as (address, process):
+        with httpx.Client(base_url=address) as client:
+            for _ in range(3):
+                client.post("/v1/sounds?steps=1024", content=videos(50).read_bytes())
+        (killed,) = home.iterdir()
+        assert len(list(killed.iterdir())) == 3
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert killed.exists()
+    with running(tiny_bundle, home, "--drain", 0) as (address, process):
+        (folder,) = home.iterdir()
+        assert folder != killed
+        with httpx.Client(base_url=address) as client:
+            where = client.post("/v1/sounds?steps=1024", content=videos(50).read_bytes())
+            with client.stream("GET", f"{where.headers['location']}/events") as events:
+                lines = events.iter_lines()
+                next(lines)
+                process.send_signal(signal.SIGTERM)
+                *_, last = [line for line in lines if line.startswith("event: ")]
+        assert last == "event: cancelled"
+        assert process.wait() == 143
+    assert not list(home.iterdir())
+
+
+def test_told_to_end_it_finishes_what_it_may(opened, videos):
+    server = opened()
+    wheres = [server.ask(videos(50), "steps=2") for _ in range(3)]
+    portal = server.client.portal
+    portal.call(server.jobs.drain, 60)
+    for where in wheres:
+        assert server.client.get(where).json()["status"] == "completed"
+    assert server.client.get("/health").status_code == 503
+    assert server.client.post("/v1/sounds", content=b"x").status_code == 503
+
+
+def test_two_servers_in_one_folder_of_temporary_files(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with scratch_folder() as one, scratch_folder() as other:
+        assert one.is_dir() and other.is_dir() and one != other
+    assert not list(tmp_path.iterdir())
+
+
+def test_sounds_expire(opened, videos):
+    server = opened(keep_s=0.2)
+    where = server.ask(videos(25), "steps=2")
+    assert wait_for(lambda: server.client.get(where).status_code == 404)
+    assert not server.left()
+
+
+def test_a_bug_of_ours_in_one_sound_is_no_end_of_the_others(opened, videos, monkeypatch, caplog):
+    server = opened()
+    with monkeypatch.context() as broken:
+        broken.setattr("vab_rt.serve.making.AudioWriter", None)
+        report = server.over(server.ask(videos(25), "steps=2"))
+    assert report["status"] == "failed" and "TypeError" in report["error"]
+    assert "Traceback" in caplog.text
+    assert server.over(server.ask(videos(25), "steps=2"))["status"] == "completed"
+
+
+def test_each_documented_request_is_answered_as_documented(opened, videos):
+    server = opened()
+    client = server.client
+    found = client.get("/openapi.json").json()
+    routes = {
+        (route.path, method.lower())
+        for route in client.app.routes
+        for method in route.methods - {"HEAD"}
+    }
+    methods = ("get", "post", "delete")
+    documented = {(p, m) for p, item in found["paths"].items() for m in item if m in methods}
+    assert routes == documented
+    where = server.ask(videos(25), "steps=2")
+    server.over(where)
+    for path, method in sorted(documented, key=lambda each: each[1] == "delete"):
+        operation = found["paths"][path][method]
+        real = path.replace("{id}", where.rpartition("/")[2])
+        body = {"content": videos(25).read_bytes()} if "requestBody" in operation else {}
+        answer = client.request(method, real, **body)
+        described = operation["responses"][str(answer.status_code)]
+        (media,) = described["content"]
+        assert media in ("*/*", answer.headers["content-type"].partition(";")[0])
+        schema = described["content"][media]["schema"]
+        if "$ref" in schema:
+            kind = found["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+            assert set(answer.json()) == set(kind["required"]) == set(kind["properties"])
+        if "{id}" in path:
+            missing = client.request(method, path.replace("{id}", "none"))
+            assert missing.status_code == 404 and "404" in operation["responses"]
+
+
+def test_the_documented_options_are_those_that_are_taken(opened, videos):
+    server = opened()
+    create = server.client.get("/openapi.json").json()["paths"]["/v1/sounds"]["post"]
+    options = {option["name"]: option for option in create["parameters"]}
+    assert {"seed", "steps", "guidance", "kinds", "start_s", "duration_s"} <= set(options)
+    assert {"num_candidates", "format", "path"} <= set(options) and "library" not in options
+    assert all(option["description"] for option in options.values())
+    values = {"steps": 3, "seed": 2**64 - 1, "guidance": 1.25, "temperature": 0.9, "top_k": 4}
+    query = "&".join(f"{name}={value}" for name, value in values.items())
+    assert set(values) <= set(options)
+    assert server.over(server.ask(videos(25), query))["status"] == "completed"
+
+
+def test_part_of_a_file_and_its_length(opened, videos):
+    server = opened()
+    server.over(where := server.ask(videos(25), "steps=2"))
+    whole = server.client.get(f"{where}/content").content
+    part = server.client.get(f"{where}/content", headers={"range": "bytes=100-199"})
+    assert part.status_code == 206 and part.content == whole[100:200]
+
+
+def test_a_video_cut_short_is_told(opened, videos, tmp_path):
+    cut = tmp_path / "cut.mkv"
+    make_video(cut, num_frames=100, options={"crf": "0"})
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 2 // 3])
+    server = opened()
+    report = server.over(server.ask(cut, "steps=2"))
+    assert report["status"] == "completed" and len(report["warnings"]) == 1
+    assert report["warnings"][0].startswith("the video is cut short")
+
+
+def test_events_begin_at_once_however_busy_the_worker_is(server, videos):
+    with httpx.Client(base_url=server[0]) as client:
+        busy = client.post("/v1/sounds?steps=300", content=videos(50).read_bytes())
+        where = client.post("/v1/sounds?steps=2", content=videos(50).read_bytes())
+        begin = time.monotonic()
+        with client.stream("GET", f"{where.headers['location']}/events") as events:
+            assert next(events.iter_lines()) == "event: queued"
+        assert time.monotonic() - begin < 5
+        for each in (where, busy):
+            client.delete(each.headers["location"])

@@ -1,0 +1,98 @@
+"""vab-rt serve: sounds over HTTP."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vab_rt.cli.console import print_line, tell_progress
+from vab_rt.cli.generate import loader
+from vab_rt.cli.options import Device, Model, Offline, Threads
+from vab_rt.errors import BackendError
+
+if TYPE_CHECKING:
+    from vab_rt.pipeline import Pipeline
+
+
+def serve(
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; other than this machine's wants a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8000,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="VAB_RT_TOKEN",
+            show_envvar=False,
+            help="What requests must bring as Authorization: Bearer TOKEN; better in VAB_RT_TOKEN, "
+            "which other users do not see.",
+            show_default="none",
+        ),
+    ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST",
+            help="Another name that the server is reached by; as often as wanted.",
+            show_default="none",
+        ),
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="A folder whose videos may be asked for by path.",
+            show_default="none",
+        ),
+    ] = None,
+    model: Model = None,
+    offline: Offline = False,
+    device: Device = "auto",
+    threads: Threads = None,
+    queue: Annotated[int, typer.Option(min=1, help="Sounds that may wait; more are refused.")] = 32,
+    max_mb: Annotated[float, typer.Option(min=0.001, help="The largest video.")] = 2000.0,
+    keep: Annotated[
+        float, typer.Option(min=0, metavar="S", help="How long a finished sound is kept.")
+    ] = 3600.0,
+    drain: Annotated[
+        float,
+        typer.Option(
+            min=0, metavar="S", help="Told to end, how long sounds that were asked for are made."
+        ),
+    ] = 10.0,
+) -> None:
+    """Make sounds for other programs, over HTTP; docs/SERVER.md has the requests."""
+    tell_progress(logging.INFO)
+    try:
+        from vab_rt.serve.app import Limits
+        from vab_rt.serve.server import serve
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn"):
+            raise
+        raise BackendError(
+            f"vab-rt serve needs starlette and uvicorn, expected them to be installed ({error}); "
+            "install them with: pip install 'vab-rt[serve]'"
+        ) from error
+    limits = Limits(
+        host=host,
+        names=tuple(name or ()),
+        token=token or None,
+        root=root,
+        max_bytes=round(max_mb * 1e6),
+    )
+    serve(
+        loader(model, device, offline=offline, threads=threads),
+        limits,
+        port=port,
+        max_waiting=queue,
+        keep_s=keep,
+        drain_s=drain,
+        tell=_tell,
+    )
+
+
+def _tell(address: str, pipeline: "Pipeline") -> None:
+    print_line(f"{address}: {pipeline.config.name} on {pipeline.device}; Ctrl-C ends it")
+    sys.stdout.flush()  # for those who wait for it

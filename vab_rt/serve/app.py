@@ -1,0 +1,295 @@
+"""The routes."""
+
+import asyncio
+import json
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+import vab_rt
+from vab_rt.errors import OptionError, VabError
+from vab_rt.serve.guard import Guard
+from vab_rt.serve.jobs import Job, Jobs, Refused
+from vab_rt.serve.making import Edit, Order
+from vab_rt.serve.metrics import MEDIA_TYPE, metrics_text
+from vab_rt.serve.openapi import document
+from vab_rt.serve.uploads import declared_bytes, file_below, save_body, too_large
+from vab_rt.serve.wishes import RegenerateWish, SoundWish, options_of, parse
+from vab_rt.take import path_of
+
+HEARTBEAT_S = 15.0
+MEDIA_TYPES = {
+    "wav": "audio/wav",
+    "flac": "audio/flac",
+    "mp3": "audio/mpeg",
+    "m4a": "audio/mp4",
+    "ogg": "audio/ogg",
+    "opus": "audio/ogg",
+    "aac": "audio/aac",
+    "aiff": "audio/aiff",
+    "mka": "audio/x-matroska",
+    "mp4": "video/mp4",
+    "m4v": "video/mp4",
+    "mov": "video/quicktime",
+    "mkv": "video/x-matroska",
+    "webm": "video/webm",
+    "avi": "video/x-msvideo",
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a server takes, and from whom."""
+
+    host: str = "127.0.0.1"
+    names: tuple[str, ...] = ()
+    token: str | None = None
+    root: Path | None = None
+    max_bytes: int = 2_000_000_000
+
+
+class Routes:
+    """What they have in common: the jobs of one server."""
+
+    def __init__(self, jobs: Jobs, limits: Limits) -> None:
+        self.jobs, self.limits = jobs, limits
+
+    async def create(self, request: Request) -> Response:
+        wish = parse(request.query_params, SoundWish, self.jobs.pipeline.config)
+        num_bytes = declared_bytes(request, self.limits.max_bytes)
+        if wish.path is not None:
+            return self._create_of_path(wish, wish.path, num_bytes)
+        if num_bytes is not None:
+            self.jobs.reserve()  # before the body is read; of an unknown size that comes first
+        name, folder = self.jobs.new_folder()
+        try:
+            await save_body(request, folder / "video", self.limits.max_bytes)
+            if num_bytes is None:
+                self.jobs.reserve()
+                num_bytes = 0
+        except BaseException as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            if num_bytes is not None:
+                self.jobs.give_back()
+            if isinstance(error, ClientDisconnect):
+                return Response(status_code=499)  # nobody reads it
+            raise
+        return _accepted(self.jobs.add(name, _order(wish, folder, folder / "video")))
+
+    def _create_of_path(self, wish: SoundWish, path: str, num_bytes: int | None) -> Response:
+        if num_bytes:
+            raise Refused(400, "there are a path and a body, expected one of them")
+        video = file_below(self.limits.root, path)
+        if video.stat().st_size > self.limits.max_bytes:
+            raise too_large(self.limits.max_bytes)
+        self.jobs.reserve()
+        name, folder = self.jobs.new_folder()
+        return _accepted(self.jobs.add(name, _order(wish, folder, video, path)))
+
+    async def show(self, request: Request) -> Response:
+        return JSONResponse(self._job(request).report())
+
+    async def events(self, request: Request) -> Response:
+        job = self._job(request)
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(_events(job), media_type="text/event-stream", headers=headers)
+
+    async def content(self, request: Request) -> Response:
+        job = self._job(request)
+        take = job.take(_number(request))
+        name = f"{job.id}.{take.path.name.removeprefix('sound.')}"
+        headers = {"X-Content-Type-Options": "nosniff"}
+        kind = MEDIA_TYPES.get(job.order.format, "application/octet-stream")
+        return FileResponse(take.path, media_type=kind, filename=name, headers=headers)
+
+    async def delete(self, request: Request) -> Response:
+        job = self._job(request)
+        self.jobs.cancel(job)
+        return JSONResponse(job.report(), 200 if job.is_over else 202)
+
+    async def regenerate(self, request: Request) -> Response:
+        old = self._job(request)
+        defaults = msgspec.structs.asdict(old.order.options)
+        del defaults["library"], defaults["library_strength"]
+        defaults["seed"] = (defaults["seed"] + 1) % 2**64
+        wish = parse(request.query_params, RegenerateWish, self.jobs.pipeline.config, **defaults)
+        take, made = old.take(wish.candidate), old.made
+        assert made is not None, "with a take"
+        end_s = made.duration_s if wish.end_s is None else wish.end_s
+        if not 0 <= wish.start_s < end_s <= made.duration_s:
+            raise OptionError(
+                f"the part is {wish.start_s:g} to {end_s:g} s, expected one within the sound's "
+                f"{made.duration_s:g} s"
+            )
+        self.jobs.reserve()
+        name, folder = self.jobs.new_folder()
+        try:
+            sound = folder / f"before.{old.order.format}"
+            video = old.order.video
+            if video.is_relative_to(old.order.folder):
+                video = await run_in_threadpool(_linked, video, folder / "video")
+            await run_in_threadpool(_linked, take.path, sound)
+            if path_of(take.path).exists():
+                await run_in_threadpool(_linked, path_of(take.path), path_of(sound))
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            self.jobs.give_back()
+            raise Refused(404, f"the sound {old.id} is gone") from error
+        edit = Edit(old.id, wish.candidate, wish.start_s, end_s, sound)
+        order = Order(
+            folder=folder,
+            video=video,
+            options=options_of(wish),
+            start_s=old.order.start_s,
+            duration_s=old.order.duration_s,
+            num_candidates=1,
+            format=old.order.format,
+            shown=old.order.shown,
+            edit=edit,
+        )
+        return _accepted(self.jobs.add(name, order))
+
+    async def models(self, request: Request) -> Response:
+        pipeline = self.jobs.pipeline
+        c = pipeline.config
+        model = {
+            "id": c.name,
+            "object": "model",
+            "device": pipeline.device,
+            "sample_rate_hz": c.sample_rate_hz,
+            "clip_s": c.clip_s,
+            "kinds": list(c.kind_names),
+        }
+        return JSONResponse({"object": "list", "data": [model]})
+
+    async def health(self, request: Request) -> Response:
+        status = "ending" if self.jobs.is_ending else "ok"
+        told = {"status": status, "version": vab_rt.__version__, "waiting": len(self.jobs.waiting)}
+        return JSONResponse(told, 503 if self.jobs.is_ending else 200)
+
+    async def metrics(self, request: Request) -> Response:
+        return Response(metrics_text(self.jobs), media_type=MEDIA_TYPE)
+
+    async def openapi(self, request: Request) -> Response:
+        return JSONResponse(document())
+
+    def _job(self, request: Request) -> Job:
+        job = self.jobs.known.get(request.path_params["id"])
+        if job is None:
+            raise Refused(404, "there is no such sound, or no longer; ask for it again")
+        return job
+
+
+def open_app(jobs: Jobs, limits: Limits) -> Starlette:
+    """The server's application: its jobs are worked through as long as its lifespan is."""
+    routes = Routes(jobs, limits)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        work = asyncio.create_task(jobs.work())
+        try:
+            yield
+        finally:
+            await jobs.drain(0)
+            work.cancel()
+            with suppress(asyncio.CancelledError):
+                await work
+
+    guard = Middleware(
+        Guard, host=limits.host, names=limits.names, token=limits.token, open_paths=("/health",)
+    )
+    return Starlette(
+        routes=[
+            Route("/v1/sounds", routes.create, methods=["POST"]),
+            Route("/v1/sounds/{id}", routes.show),
+            Route("/v1/sounds/{id}", routes.delete, methods=["DELETE"]),
+            Route("/v1/sounds/{id}/events", routes.events),
+            Route("/v1/sounds/{id}/content", routes.content),
+            Route("/v1/sounds/{id}/regenerate", routes.regenerate, methods=["POST"]),
+            Route("/v1/models", routes.models),
+            Route("/health", routes.health),
+            Route("/metrics", routes.metrics),
+            Route("/openapi.json", routes.openapi),
+        ],
+        middleware=[guard],
+        exception_handlers={Refused: _refused, VabError: _wrong},
+        lifespan=lifespan,
+    )
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return JSONResponse({"error": error.message}, error.status, error.headers)
+
+
+async def _wrong(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, 400)
+
+
+def _accepted(job: Job) -> Response:
+    return JSONResponse(job.report(), 202, {"Location": f"/v1/sounds/{job.id}"})
+
+
+def _order(wish: SoundWish, folder: Path, video: Path, shown: str = "the video") -> Order:
+    return Order(
+        folder=folder,
+        video=video,
+        options=wish.options(),
+        start_s=wish.start_s,
+        duration_s=wish.duration_s,
+        num_candidates=wish.num_candidates,
+        format=wish.format,
+        shown=shown,
+    )
+
+
+def _number(request: Request) -> int:
+    text = request.query_params.get("candidate", "1")
+    if not (text.isascii() and text.isdecimal() and len(text) < 9):
+        raise OptionError(f"candidate is {text}, expected a number from 1 on")
+    return int(text)
+
+
+def _linked(file: Path, link: Path) -> Path:
+    """The same file by another name, so that it outlives the first."""
+    try:
+        os.link(file, link)
+    except FileNotFoundError:
+        raise
+    except OSError:  # a file system without links
+        shutil.copyfile(file, link)
+    return link
+
+
+async def _events(job: Job) -> AsyncIterator[str]:
+    """Server-sent events: the job's report, now and whenever it has changed."""
+    reports = job.reports()
+    waiting: asyncio.Future[dict[str, Any]] | None = None
+    try:
+        while True:
+            waiting = waiting or asyncio.ensure_future(anext(reports))
+            done, _ = await asyncio.wait([waiting], timeout=HEARTBEAT_S)
+            if not done:
+                yield ": still here\n\n"
+                continue
+            try:
+                report = waiting.result()
+            except StopAsyncIteration:
+                return
+            waiting = None
+            yield f"event: {report['status']}\ndata: {json.dumps(report)}\n\n"
+    finally:
+        if waiting is not None:
+            waiting.cancel()

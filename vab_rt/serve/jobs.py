@@ -1,0 +1,254 @@
+"""Jobs and their queue. All of it lives in the event loop; one thread beside it makes sounds."""
+
+import asyncio
+import logging
+import math
+import secrets
+import shutil
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from vab_rt.errors import VabError, is_out_of_memory
+from vab_rt.pipeline import Pipeline
+from vab_rt.serve.making import Cancelled, Made, Order, TakeFile, make
+
+Status = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
+OVER: tuple[Status, ...] = ("completed", "failed", "cancelled")
+_LOG = logging.getLogger(__name__)
+
+
+class Refused(Exception):
+    """A request that is answered with an HTTP status and a line of text."""
+
+    def __init__(self, status: int, message: str, **headers: str) -> None:
+        super().__init__(message)
+        self.status, self.message = status, message
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+@dataclass(eq=False)
+class Job:
+    """A sound that was asked for, and what became of it."""
+
+    id: str
+    order: Order
+    status: Status = "queued"
+    progress: int = 0
+    """percent"""
+    error: str | None = None
+    made: Made | None = None
+    created_at: float = field(default_factory=time.time)
+    """seconds since 1970, as the other times that are told"""
+    finished_at: float | None = None
+    begun_s: float = 0.0
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def is_over(self) -> bool:
+        return self.status in OVER
+
+    def tell(self) -> None:
+        """Wakes all that watch it."""
+        changed, self.changed = self.changed, asyncio.Event()
+        changed.set()
+
+    async def reports(self) -> AsyncIterator[dict[str, Any]]:
+        """What is to be told of it: now, and after each change until it is over."""
+        while True:
+            changed = self.changed
+            yield self.report()
+            if self.is_over:
+                return
+            await changed.wait()
+
+    def take(self, number: int) -> TakeFile:
+        """A finished file, counted from 1. Raises Refused where there is none."""
+        if self.made is None:
+            raise Refused(
+                409, f"the sound is {self.status}, expected it completed; ask again later"
+            )
+        if not 1 <= number <= len(self.made.takes):
+            count = len(self.made.takes)
+            raise Refused(404, f"candidate is {number}, expected one of 1 to {count}")
+        return self.made.takes[number - 1]
+
+    def report(self) -> dict[str, Any]:
+        order, made = self.order, self.made
+        told: dict[str, Any] = {
+            "id": self.id,
+            "object": "sound",
+            "status": self.status,
+            "progress": self.progress,
+            "error": self.error,
+            "created_at": self.created_at,
+            "finished_at": self.finished_at,
+            "seed": order.options.seed,
+            "format": order.format,
+            "num_candidates": order.num_candidates,
+            "regenerated": None if order.edit is None else order.edit.report(),
+            "duration_s": made and made.duration_s,
+            "sample_rate_hz": made and made.sample_rate_hz,
+            "kinds": made.kinds if made else {},
+            "warnings": made.warnings if made else [],
+            "timings_s": made.timings_s if made else {},
+            "candidates": [],
+        }
+        for number, take in enumerate(made.takes if made else (), 1):
+            content = f"/v1/sounds/{self.id}/content?candidate={number}"
+            one = {"candidate": number, "seed": take.seed, "score": take.score, "content": content}
+            told["candidates"].append(one)
+        return told
+
+
+class Jobs:
+    """The jobs of a server, and the thread that works through them, first come, first served."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        worker: ThreadPoolExecutor,
+        folder: Path,
+        *,
+        max_waiting: int,
+        keep_s: float,
+    ) -> None:
+        """worker: of one thread, the one that loaded the pipeline."""
+        self.pipeline, self.folder = pipeline, folder
+        self.max_waiting, self.keep_s = max_waiting, keep_s
+        self.known: dict[str, Job] = {}
+        self.waiting: deque[Job] = deque()
+        self.running: Job | None = None
+        self.num_arriving = 0
+        """places of the queue that are kept for videos on their way"""
+        self.ended: Counter[Status] = Counter()
+        self.num_refused = 0
+        self.busy_s = self.made_s = 0.0
+        """seconds that it worked, and seconds of sound that came of it"""
+        self.is_ending = False
+        self._worker, self._arrived = worker, asyncio.Event()
+
+    def reserve(self) -> None:
+        """Keeps a place of the queue, for `add` or `give_back`. Raises Refused where it is full."""
+        if self.is_ending:
+            raise Refused(503, "the server is ending; ask again when it is back", retry_after="30")
+        taken = len(self.waiting) + self.num_arriving
+        if taken >= self.max_waiting:
+            self.num_refused += 1
+            raise Refused(
+                429, f"{taken} sounds wait already; ask again later", retry_after=str(self._wait_s)
+            )
+        self.num_arriving += 1
+
+    @property
+    def _wait_s(self) -> int:
+        """Until there may be a place again: about as long as a sound takes."""
+        return max(1, math.ceil(self.busy_s / max(1, self.ended.total())))
+
+    def give_back(self) -> None:
+        self.num_arriving -= 1
+
+    def new_folder(self) -> tuple[str, Path]:
+        """An id that nobody can guess, and a folder for it."""
+        name = secrets.token_hex(12)
+        folder = self.folder / name
+        folder.mkdir()
+        return name, folder
+
+    def add(self, name: str, order: Order) -> Job:
+        """In a place that was reserved."""
+        self.give_back()
+        job = self.known[name] = Job(name, order)
+        self.waiting.append(job)
+        self._arrived.set()
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """One that waits is over at once, one in progress after its next step; of one that is over
+        nothing stays."""
+        if job.is_over:
+            self.forget(job)
+        elif job is self.running:
+            job.order.stop.set()
+        else:
+            self.waiting.remove(job)
+            self._end(job, "cancelled")
+
+    def forget(self, job: Job) -> None:
+        self.known.pop(job.id, None)
+        shutil.rmtree(job.order.folder, ignore_errors=True)
+
+    async def work(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            while not self.waiting:
+                self._arrived.clear()
+                await self._arrived.wait()
+            self.running = self.waiting.popleft()
+            try:
+                await self._work_on(self.running)
+            finally:
+                self.running = None
+
+    async def _work_on(self, job: Job) -> None:
+        loop = asyncio.get_running_loop()
+        job.status, begin = "in_progress", time.perf_counter()
+        job.tell()
+
+        def tell(percent: int) -> None:
+            loop.call_soon_threadsafe(self._advance, job, percent)
+
+        try:
+            job.made = await loop.run_in_executor(
+                self._worker, make, job.order, self.pipeline, tell
+            )
+        except Cancelled:
+            self._end(job, "cancelled")
+        except VabError as error:
+            self._end(job, "failed", job.order.without_paths(str(error)))
+        except Exception as error:  # noqa: BLE001  # a bug of one job is no end of the others
+            if is_out_of_memory(error):
+                self._end(job, "failed", "memory ran out; choose a shorter part of the video")
+            else:
+                _LOG.exception("sound %s failed", job.id)
+                self._end(job, "failed", f"an error of the server's own, {type(error).__name__}")
+        else:
+            self.made_s += job.made.duration_s
+            self._end(job, "completed")
+        self.busy_s += time.perf_counter() - begin
+
+    def _advance(self, job: Job, percent: int) -> None:
+        if job.status == "in_progress" and percent > job.progress:
+            job.progress = percent
+            job.tell()
+
+    def _end(self, job: Job, status: Status, error: str | None = None) -> None:
+        job.status, job.error, job.finished_at = status, error, time.time()
+        if status == "completed":
+            job.progress = 100
+        else:
+            shutil.rmtree(job.order.folder, ignore_errors=True)
+        self.ended[status] += 1
+        job.tell()
+        asyncio.get_running_loop().call_later(self.keep_s, self.forget, job)
+
+    async def drain(self, seconds: float) -> None:
+        """Takes no more; what is left after these seconds is cancelled."""
+        self.is_ending = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle()
+        for job in list(self.waiting):
+            self.cancel(job)
+        if self.running is not None:
+            self.cancel(self.running)
+        await self._idle()
+
+    async def _idle(self) -> None:
+        while self.waiting or self.running is not None:
+            await asyncio.sleep(0.02)

@@ -1,0 +1,99 @@
+"""A server that runs: model, folder, socket, and an end in order."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import uvicorn
+
+from vab_rt.errors import OptionError
+from vab_rt.pipeline import Pipeline
+from vab_rt.serve.app import Limits, open_app
+from vab_rt.serve.guard import is_loopback
+from vab_rt.serve.jobs import Jobs
+from vab_rt.serve.scratch import scratch_folder
+
+_MOST_CONNECTIONS = 1000
+_CLOSING_S = 3
+
+
+def serve(
+    load: Callable[[], Pipeline],
+    limits: Limits,
+    *,
+    port: int,
+    max_waiting: int,
+    keep_s: float,
+    drain_s: float,
+    tell: Callable[[str, Pipeline], None],
+) -> None:
+    """Until a signal ends it. tell: the address, and the model that was loaded.
+
+    Raises OptionError for an address that cannot be had, and one that others reach without a token;
+    what `load` raises.
+    """
+    if limits.token is None and not is_loopback(limits.host):
+        raise OptionError(
+            f"host is {limits.host}, which other machines reach, expected a token with it; set "
+            "VAB_RT_TOKEN, or leave --host out"
+        )
+    with (
+        _listening(limits.host, port) as sock,
+        scratch_folder() as folder,
+        ThreadPoolExecutor(1, "vab-rt") as worker,
+    ):
+        pipeline = worker.submit(load).result()
+        jobs = Jobs(pipeline, worker, folder, max_waiting=max_waiting, keep_s=keep_s)
+        server = _Server(jobs, limits, drain_s)
+        tell(_address(limits.host, sock), pipeline)
+        server.run([sock])
+
+
+class _Server(uvicorn.Server):
+    """Told to end, it first does what is left, or cancels it, and answers meanwhile."""
+
+    def __init__(self, jobs: Jobs, limits: Limits, drain_s: float) -> None:
+        super().__init__(
+            uvicorn.Config(
+                open_app(jobs, limits),
+                access_log=False,
+                log_config=None,
+                log_level=logging.WARNING,
+                server_header=False,
+                limit_concurrency=_MOST_CONNECTIONS,
+                timeout_graceful_shutdown=_CLOSING_S,
+            )
+        )
+        self._jobs, self._drain_s = jobs, drain_s
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        drained = asyncio.create_task(self._jobs.drain(self._drain_s))
+        while not drained.done() and not self.force_exit:
+            await asyncio.sleep(0.02)
+        await self._jobs.drain(0)
+        await super().shutdown(sockets)
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Named TCP, or asyncio leaves Nagle's algorithm on: 40 ms more for each answer.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(1024)
+    except (OSError, OverflowError) as error:
+        sock.close()
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OptionError(
+            f"port {port} of {host} cannot be had ({reason}), expected one that is free; choose "
+            "another with --port, or 0 for any"
+        ) from error
+    return sock
+
+
+def _address(host: str, sock: socket.socket) -> str:
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{sock.getsockname()[1]}"
