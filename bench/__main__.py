@@ -9,6 +9,7 @@ from vab_rt.errors import VabError
 BENCHES = {
     "generate": "bench.generate",
     "editing": "bench.editing",
+    "serve": "bench.serve",
     "full_size": "bench.full_size",
     "sampling": "bench.sampling",
     "peers": "bench.peers.comparison",
