@@ -70,3 +70,4 @@ def test_the_command_lists_takes_and_tells_them(bundle, videos, tmp_path):
     report = json.loads(told.output)
     assert sorted(report["kinds"]) == sorted(KINDS)
     assert run(app, [*given, "--force"]).output.startswith("seen: ")
+    assert "seen" not in run(app, [*given, "--force", "--kind", "dog"]).output

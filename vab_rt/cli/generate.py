@@ -168,7 +168,7 @@ def generate(
     if library is not None:
         report["library"] = load().library(library).report()
     report["timings_s"]["total"] = time.perf_counter() - begin
-    tell(report, as_json=as_json, quiet=quiet)
+    tell(report, as_json=as_json, quiet=quiet, kinds=kind)
 
 
 def loader(
@@ -249,8 +249,11 @@ def write_sound(
     }
 
 
-def tell(report: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
-    """What was written, for people or as one JSON object."""
+def tell(
+    report: dict[str, Any], *, as_json: bool, quiet: bool, kinds: list[str] | None = None
+) -> None:
+    """What was written, for people or as one JSON object. kinds: what was asked for instead of
+    what is seen."""
     if as_json:
         print_line(json.dumps(report))
     elif not quiet:
@@ -260,7 +263,7 @@ def tell(report: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
         for recording in report["library"]:
             license = recording["license_file"]
             print_line(f"played: {recording['file']}" + (f" (see {license})" if license else ""))
-        if report["kinds"]:
+        if report["kinds"] and not kinds:
             print_line("seen: " + ", ".join(f"{kind} {p:.0%}" for kind, p in _likeliest(report)))
         print_line(f"{out}: {length_s:.2f} s of sound in {total_s:.1f} s on {device}, seed {seed}")
         tell_candidates(report.get("candidates", []))

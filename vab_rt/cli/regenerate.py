@@ -146,4 +146,4 @@ def regenerate(
     report = write_sound(part, asked, load, make, old.sample_rate_hz)
     report |= {"seed": seed, "start_s": from_, "end_s": end_s}
     report["timings_s"]["total"] = time.perf_counter() - begin
-    tell(report, as_json=as_json, quiet=quiet)
+    tell(report, as_json=as_json, quiet=quiet, kinds=kind)
