@@ -91,24 +91,29 @@ class Library:
             yield step, own
         assert own is not None, "a decoding has at least one step"
         named = {kind: 1.0 for kind in options.kinds} or kinds
-        given = self.given(window, self.system.render(own)[0], named, options)
+        given = self.given(window, own[0], named, options)
         for more, tokens in self.system.decode(window, previous, options, given):
             yield step + 1 + more, tokens
 
     def given(
-        self, window: Window, sound: Samples, kinds: dict[str, float], options: TokenOptions
+        self, window: Window, own: Tokens, kinds: dict[str, float], options: TokenOptions
     ) -> Tokens:
-        """Tokens [K, T] of recordings where a window's own sound [S] is, of the first codebooks as
-        far as options.library_strength says; else [MASK]."""
-        c = self.system.codec_config
+        """Tokens [K, T] of recordings where a window's own sound, of tokens `own` [K, T], is: of
+        the first codebooks as far as options.library_strength says, the others [MASK]. Between
+        them the own stay, so that nothing else strikes there."""
+        c, sound = self.system.codec_config, self.system.render(own[None])[0]
         random = np.random.default_rng(window.seed(options.seed))
         recordings = self._choose(window, kinds, random)
-        track, is_covered = lay(recordings, sound, c.sample_rate_hz, random)
+        track, plays, is_mute = lay(recordings, sound, c.sample_rate_hz, random)
         tokens = self.encode(track)
-        kept = math.ceil(options.library_strength * c.num_codebooks)
-        covered = is_covered.reshape(c.num_token_steps, c.hop_samples).mean(1) > 0.5  # [T]
-        given = np.full_like(tokens, c.mask_id)
-        given[:kept, covered] = tokens[:kept, covered]
+        played, muted = (
+            where.reshape(c.num_token_steps, c.hop_samples).mean(1) > 0.5  # [T]
+            for where in (plays, is_mute)
+        )
+        kept, given = math.ceil(options.library_strength * c.num_codebooks), own.copy()
+        if kept:
+            given[:kept, played], given[kept:, played] = tokens[:kept, played], c.mask_id
+            given[:, muted] = tokens[:, muted]
         return given
 
     def _choose(
@@ -227,27 +232,29 @@ def license_of(path: Path, folder: Path) -> Path | None:
 
 def lay(
     recordings: list[Recording], sound: Samples, rate_hz: int, random: np.random.Generator
-) -> tuple[Samples, npt.NDArray[np.bool_]]:
-    """Recordings where a sound [S] is, at its level [S], and where that is [S].
+) -> tuple[Samples, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Recordings where a sound [S] is, at its level [S]; where they play [S]; and where it is
+    quiet after them [S], as what still rings of the sound itself would be heard as a stroke.
 
     Struck ones at its strokes, one of their own each; others all along. What is silent stays so.
     """
+    level = np.repeat(levels_of(sound, rate_hz), rate_hz // 100)[: len(sound)]
+    is_loud = level > level.max() - _SOUNDING_DB
     struck = [one.samples for one in recordings if is_struck(one.samples, rate_hz)]
     strokes = strokes_of(sound, rate_hz)
-    track = np.zeros_like(sound)
-    if struck and len(strokes):
-        shots = [shot for samples in struck for shot in _shots(samples, rate_hz)]
-        ends = [*strokes[1:], len(sound)]
-        for begin, end in zip(strokes, ends, strict=True):
-            shot = shots[int(random.integers(len(shots)))][: end - begin]
-            part = slice(begin, begin + len(shot))
-            track[part] = _at_level_of(sound[part], _faded(shot, rate_hz))
-        return track, track != 0
-    stretch = np.concatenate([_faded(one.samples, rate_hz) for one in recordings])
-    track = _at_level_of(sound, _filled(stretch, len(sound)))
-    level = np.repeat(levels_of(sound, rate_hz), rate_hz // 100)
-    level = np.pad(level, (0, len(sound) - len(level)), "edge")
-    return track, level > level.max() - _SOUNDING_DB
+    if not struck or not len(strokes):
+        stretch = np.concatenate([_faded(one.samples, rate_hz) for one in recordings])
+        track = _at_level_of(sound, _filled(stretch, len(sound)))
+        return track, is_loud, np.zeros_like(is_loud)
+    track, plays = np.zeros_like(sound), np.zeros_like(is_loud)
+    shots = [shot for samples in struck for shot in _shots(samples, rate_hz)]
+    for begin, end in zip(strokes, [*strokes[1:], len(sound)], strict=True):
+        shot = shots[int(random.integers(len(shots)))][: end - begin]
+        part = slice(begin, begin + len(shot))
+        track[part] = _at_level_of(sound[part], _faded(shot, rate_hz))
+        plays[part] = True
+    after = np.arange(len(sound)) >= strokes[0]
+    return track, plays, after & ~plays
 
 
 def _shots(samples: Samples, rate_hz: int) -> list[Samples]:

@@ -51,15 +51,16 @@ def test_strokes_are_where_a_sound_rises():
 def test_struck_recordings_are_laid_at_the_strokes_and_at_their_level():
     own = 0.2 * struck(pitch=300.0)
     other = struck(at=[1600], length=8000)
-    track, is_covered = lay([recording(other)], own, RATE, np.random.default_rng(0))
+    track, is_covered, is_mute = lay([recording(other)], own, RATE, np.random.default_rng(0))
     assert np.abs(strokes_of(track, RATE) - AT).max() <= RATE // 100
     assert 0.15 < np.abs(track).max() < 0.3
     assert not is_covered[:3000].any() and is_covered[4100:5000].all()
+    assert not (is_covered & is_mute).any()
 
 
 def test_what_goes_on_is_laid_where_the_own_sound_is():
     own = np.concatenate([noise(16_000), np.zeros(16_000, np.float32), noise(16_000)])
-    track, is_covered = lay([recording(noise(5000) * 3)], own, RATE, np.random.default_rng(0))
+    track, is_covered, _ = lay([recording(noise(5000) * 3)], own, RATE, np.random.default_rng(0))
     assert is_covered[:15_000].all() and not is_covered[17_000:31_000].any()
     assert track[:16_000].std() == pytest.approx(0.1, rel=0.2)
 
@@ -175,3 +176,12 @@ def test_a_library_that_is_no_path(pipeline, videos):
 def test_a_strength_that_there_is_not(pipeline, videos, strength):
     with pytest.raises(OptionError, match="library_strength is .*, expected .*0 to 1"):
         pipeline.generate_steps(videos(25), library_strength=strength)
+
+
+def test_nothing_else_strikes_than_without_it(library):
+    """Between recordings that strike it is quiet, whatever still rings of the model's own."""
+    pipeline = vab_rt.load(threads=1)
+    own, played = pipeline.generate(HAMMER), pipeline.generate(HAMMER, library=library)
+    first, second = (strokes_of(sound.samples, RATE) / RATE for sound in (own, played))
+    assert len(first) > 3 and np.abs(first[:, None] - second).min(1).max() < 0.1
+    assert len(second) <= len(first) + 2
