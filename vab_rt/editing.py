@@ -25,7 +25,7 @@ from vab_rt.errors import OptionError
 from vab_rt.sounds import resample
 from vab_rt.systems import System
 from vab_rt.systems.vab import Vab
-from vab_rt.take import Take
+from vab_rt.take import Take, name_of
 from vab_rt.video import Video, exact_seconds
 from vab_rt.windows import Window, blend
 
@@ -103,6 +103,8 @@ class Edit:
             model=made.model,
             codec_sha256=made.codec_sha256,
             tokens=tokens,
+            video=made.video,
+            video_bytes=made.video_bytes,
             start_s=self.video.start_s,
             duration_s=self.video.duration_s,
             video_s=self.video.expected_s,
@@ -131,9 +133,11 @@ class Editor:
         """Of seconds `part_s` of a sound of this video. Raises OptionError."""
         c = self.system.codec_config
         video = selected(video, sound.take)
+        _require_length(video, sound)
+        if sound.take is not None:
+            _require_same_file(video, sound.take)
         lead, sound = self._compared(video, sound)
         start_s, end_s = _checked(part_s, sound, c)
-        _require_length(video, sound)
         begin = int((start_s * c.sample_rate_hz + lead) // c.hop_samples)
         total = ceil((sound.duration_s * c.sample_rate_hz + lead) / c.hop_samples)
         end = min(ceil((end_s * c.sample_rate_hz + lead) / c.hop_samples), total)
@@ -241,6 +245,15 @@ def _require_tokens(take: Take, config: ModelConfig) -> None:
         raise OptionError(
             f"the file beside the sound has {len(take.tokens)} codebooks and holds the token "
             f"{largest}, expected {c.num_codebooks} of 0 to {c.mask_id - 1}; take it away"
+        )
+
+
+def _require_same_file(video: Video, take: Take) -> None:
+    """By name or size: a file may be renamed, and a film be encoded again."""
+    if name_of(video.path) != take.video and video.path.stat().st_size != take.video_bytes:
+        raise OptionError(
+            f"the sound was made for {take.video}, expected one of {video.path}; name the video "
+            "that it was made for, or take the file beside the sound away"
         )
 
 

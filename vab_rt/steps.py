@@ -17,7 +17,7 @@ from vab_rt.seeing import kinds_seen, see_all
 from vab_rt.stopwatch import Stopwatch
 from vab_rt.systems import State, System
 from vab_rt.systems.vab import Vab
-from vab_rt.take import Take
+from vab_rt.take import Take, name_of
 from vab_rt.video import Video
 from vab_rt.windows import Window, cut_windows, join, num_windows
 
@@ -147,6 +147,8 @@ def _take(
         model=c.name,
         codec_sha256=system.codec_sha256,
         tokens=np.concatenate(parts, 1)[:, :num_hops],
+        video=name_of(video.path),
+        video_bytes=video.path.stat().st_size,
         start_s=video.start_s,
         duration_s=video.duration_s,
         video_s=video.expected_s,

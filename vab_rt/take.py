@@ -38,6 +38,10 @@ class Take(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """of the codec_decoder that the tokens are of"""
     tokens: "npt.NDArray[np.int32]"
     """[K, T], T from `lead_samples` before the sound on"""
+    video: str
+    """the name of the video's file"""
+    video_bytes: int
+    """and its size"""
     start_s: float
     """where the part of the video begins that the sound is of"""
     duration_s: float | None
@@ -78,6 +82,8 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     format_version: int
     model: str
     codec_sha256: str
+    video: str
+    video_bytes: int
     start_s: float
     duration_s: float | None
     video_s: float | None
@@ -90,6 +96,11 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     sound_sha256: str
     shape: tuple[int, int]
     packed: bytes
+
+
+def name_of(video: Path) -> str:
+    """That of a video's file, as text."""
+    return video.name.encode(errors="replace").decode()
 
 
 def path_of(sound: Path) -> Path:

@@ -1,6 +1,7 @@
 """A part of a sound made anew, and sounds that go on: what stays, what changes, what is refused."""
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 
@@ -227,6 +228,11 @@ def test_sounds_that_do_not_fit(shipped, takes, minute, pipeline, tmp_path):
         shipped.regenerate(minute, old, 1, 2)
     with pytest.raises(OptionError, match="of a video of 10 s, expected the 60 s"):
         shipped.regenerate(minute, Audio(old.samples, RATE), 1, 2)
+    with pytest.raises(OptionError, match=r"was made for hammer.mp4, expected one of .*waves.mp4"):
+        shipped.regenerate(WAVES, old, 1, 2)
+    renamed = tmp_path / "renamed.mp4"
+    shutil.copy(HAMMER, renamed)
+    assert shipped.regenerate(renamed, old, 1, 2).duration_s == 10
     with pytest.raises(OptionError, match="expected less than the 10 s"):
         shipped.continue_sound(HAMMER, old)
     with pytest.raises(OptionError, match="expected at least 0.04 s"):
