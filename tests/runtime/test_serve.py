@@ -2,21 +2,20 @@
 
 import asyncio
 import json
-import os
+import re
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from command import command, small_disk, wait_for
+from command import small_disk, wait_for
 from media import make_video
+from serving import running
 
 httpx = pytest.importorskip("httpx", reason="the extra `test` is not installed")
 testclient = pytest.importorskip("starlette.testclient", reason="the extra `serve` is missing")
@@ -28,6 +27,7 @@ from vab_rt.serve import uploads
 from vab_rt.serve.app import Limits, open_app
 from vab_rt.serve.jobs import Jobs, Refused
 from vab_rt.serve.making import refuse_lists
+from vab_rt.serve.pages import PATHS
 from vab_rt.serve.scratch import scratch_folder
 
 OVER = ("completed", "failed", "cancelled")
@@ -85,24 +85,6 @@ def opened(pipeline, tmp_path) -> Iterator[Callable[..., Opened]]:
     for client, worker in closing:
         client.__exit__(None, None, None)
         worker.shutdown()
-
-
-@contextmanager
-def running(bundle: Path, home: Path, *words: object) -> Iterator[tuple[str, subprocess.Popen]]:
-    """`vab-rt serve` as a process of its own, whose temporary files lie in `home`."""
-    home.mkdir(exist_ok=True)
-    whole = command("serve", "--port", 0, "--model", bundle, "--threads", 1, *words)
-    process = subprocess.Popen(
-        whole, stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(home)}
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line.startswith("http://127.0.0.1:"), line
-        yield line.split(": ")[0], process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +153,10 @@ def test_a_part_of_a_video_in_a_file_of_another_kind(opened, videos):
     assert film.headers["content-type"] == "video/mp4" and film.content[4:8] == b"ftyp"
     part = server.client.post(f"{where}/regenerate?start_s=0.2&end_s=0.6")
     assert server.over(part.headers["location"])["status"] == "completed"
+    sound = server.client.get(f"{part.headers['location']}/content?format=flac")
+    assert sound.content[:4] == b"fLaC" and sound.headers["content-type"] == "audio/flac"
+    wrong = server.client.get(f"{where}/content?format=../../x.wav")
+    assert wrong.status_code == 400 and "expected one of wav" in wrong.json()["error"]
 
 
 def test_cancelled_at_the_next_step(opened, videos):
@@ -501,6 +487,7 @@ def test_each_documented_request_is_answered_as_documented(opened, videos):
         (route.path, method.lower())
         for route in client.app.routes
         for method in route.methods - {"HEAD"}
+        if route.include_in_schema
     }
     methods = ("get", "post", "delete")
     documented = {(p, m) for p, item in found["paths"].items() for m in item if m in methods}
@@ -535,6 +522,26 @@ def test_the_documented_options_are_those_that_are_taken(opened, videos):
     query = "&".join(f"{name}={value}" for name, value in values.items())
     assert set(values) <= set(options)
     assert server.over(server.ask(videos(25), query))["status"] == "completed"
+
+
+def test_the_page_is_all_that_it_asks_for(opened):
+    client = opened(token="secret").client
+    todo, seen = ["/"], {}
+    while todo:
+        path = todo.pop()
+        answer = client.get(path)  # without the token
+        assert answer.status_code == 200 and "default-src 'none'" in str(answer.headers)
+        seen[path] = answer.text
+        found = re.findall(r"""(?:src|href)="(/[^"]*)"|from "([^"]*)";""", answer.text)
+        todo += [name for name in map("".join, found) if name not in seen]
+        elsewhere = set(re.findall(r"(?:https?:)?//[a-z0-9-]+\.[a-z0-9.]+", answer.text))
+        assert elsewhere <= {"http://www.w3.org"}, path  # the name of a kind, asked of nobody
+    assert set(seen) == set(PATHS) - {"/page/wavesurfer/LICENSE"}
+    assert "Redistribution" in client.get("/page/wavesurfer/LICENSE").text
+    assert client.get("/page/../pages.py").status_code in (401, 404)
+    assert set(re.findall(r'\$\("([a-z-]+)"\)', seen["/page/app.js"])) <= set(
+        re.findall(r'id="([a-z-]+)"', seen["/"])
+    )
 
 
 def test_part_of_a_file_and_its_length(opened, videos):

@@ -22,9 +22,10 @@ import vab_rt
 from vab_rt.errors import OptionError, VabError
 from vab_rt.serve.guard import Guard
 from vab_rt.serve.jobs import Job, Jobs, Refused
-from vab_rt.serve.making import Edit, Order
+from vab_rt.serve.making import Edit, Order, converted
 from vab_rt.serve.metrics import MEDIA_TYPE, metrics_text
 from vab_rt.serve.openapi import document
+from vab_rt.serve.pages import PATHS, page_routes
 from vab_rt.serve.uploads import declared_bytes, file_below, save_body, too_large
 from vab_rt.serve.wishes import RegenerateWish, SoundWish, options_of, parse
 from vab_rt.take import path_of
@@ -108,11 +109,14 @@ class Routes:
 
     async def content(self, request: Request) -> Response:
         job = self._job(request)
-        take = job.take(_number(request))
-        name = f"{job.id}.{take.path.name.removeprefix('sound.')}"
+        path = job.take(_number(request)).path
+        wanted = request.query_params.get("format", job.order.format)
+        if wanted != job.order.format:
+            path = await run_in_threadpool(converted, job.order, path, wanted)
+        name = f"{job.id}.{path.name.removeprefix('sound.')}"
         headers = {"X-Content-Type-Options": "nosniff"}
-        kind = MEDIA_TYPES.get(job.order.format, "application/octet-stream")
-        return FileResponse(take.path, media_type=kind, filename=name, headers=headers)
+        kind = MEDIA_TYPES.get(wanted, "application/octet-stream")
+        return FileResponse(path, media_type=kind, filename=name, headers=headers)
 
     async def delete(self, request: Request) -> Response:
         job = self._job(request)
@@ -208,10 +212,15 @@ def open_app(jobs: Jobs, limits: Limits) -> Starlette:
                 await work
 
     guard = Middleware(
-        Guard, host=limits.host, names=limits.names, token=limits.token, open_paths=("/health",)
+        Guard,
+        host=limits.host,
+        names=limits.names,
+        token=limits.token,
+        open_paths=("/health", *PATHS),
     )
     return Starlette(
         routes=[
+            *page_routes(),
             Route("/v1/sounds", routes.create, methods=["POST"]),
             Route("/v1/sounds/{id}", routes.show),
             Route("/v1/sounds/{id}", routes.delete, methods=["DELETE"]),

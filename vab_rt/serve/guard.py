@@ -55,10 +55,11 @@ class Guard:
         if not self._is_known(host):
             return _refuse(400, f"the host is {host!r}, which this server does not go by")
         origin = headers.get("origin")
+        is_open = scope["path"] in self.open_paths
         is_foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
-        if is_foreign or headers.get("sec-fetch-site") == "cross-site":
+        if is_foreign or (headers.get("sec-fetch-site") == "cross-site" and not is_open):
             return _refuse(403, "another page asks, expected this server's own or no page at all")
-        if self.token is None or scope["path"] in self.open_paths:
+        if self.token is None or is_open:
             return None
         given = headers.get("authorization", "").encode("latin-1")
         if hmac.compare_digest(given, b"Bearer " + self.token.encode()):

@@ -15,7 +15,8 @@ from msgspec.structs import replace
 from vab_rt.audio import Audio, AudioWriter, plan_output
 from vab_rt.candidates import Ranked, ranked_steps, seed_of
 from vab_rt.config import GenerateOptions
-from vab_rt.errors import MediaError, MediaWarning
+from vab_rt.errors import MediaError, MediaWarning, OptionError, VabError
+from vab_rt.formats import FORMATS
 from vab_rt.pipeline import Pipeline
 from vab_rt.steps import Step
 from vab_rt.video import Video
@@ -144,6 +145,20 @@ def _write(path: Path, video: Video, steps: Iterable[Step], rate_hz: int) -> int
     if take is not None:
         replace(take, gain_db=take.gain_db + file.gain_db, mix="replace").save(path)
     return file.num_samples
+
+
+def converted(order: Order, sound: Path, name: str) -> Path:
+    """A finished sound in a file of another format, beside it: made once. Raises OptionError."""
+    if f".{name}" not in FORMATS:
+        raise OptionError(f"format is {name}, expected one of {', '.join(s[1:] for s in FORMATS)}")
+    out = sound.with_suffix(f".{name}")
+    if not out.exists():
+        video = Video(order.video, order.start_s, order.duration_s)
+        try:
+            Audio.load(sound).save(out, video=video, force=True, take=False)
+        except VabError as error:
+            raise OptionError(order.without_paths(str(error))) from error
+    return out
 
 
 def _told(steps: Iterator[Step], order: Order, tell: Callable[[int], None]) -> Iterator[Step]:

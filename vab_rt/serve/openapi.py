@@ -61,6 +61,7 @@ def document() -> Json:
 
 def _paths() -> Json:
     one, candidate = _path_parameter(), _parameter("candidate", {"type": "integer", "default": 1})
+    other = _parameter("format", {"type": "string"}, "another than it was made in")
     body = {
         "description": "The video's bytes; none with `path`.",
         "content": {"application/octet-stream": {"schema": {"type": "string"}}},
@@ -92,7 +93,7 @@ def _paths() -> Json:
         "/v1/sounds/{id}/content": {
             "parameters": [one],
             "get": _operation("Its file.", {200: text}, 400, 404, 409, media="*/*")
-            | {"parameters": [candidate]},
+            | {"parameters": [candidate, other]},
         },
         "/v1/sounds/{id}/regenerate": {
             "parameters": [one],

@@ -1,0 +1,43 @@
+"""The page in front of the server: files as they are, and nothing from elsewhere."""
+
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Route
+
+_FOLDER = Path(__file__).with_name("page")
+_KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", "": "text/plain"}
+_FILES = {
+    "/": "index.html",
+    **{
+        f"/page/{name}": name
+        for name in (
+            *("app.js", "player.js", "server.js", "style.css", "wavesurfer/LICENSE"),
+            *("wavesurfer/wavesurfer.esm.js", "wavesurfer/regions.esm.js"),
+        )
+    },
+}
+PATHS = tuple(_FILES)
+# wavesurfer sets styles of its own; films and sounds of the user are blobs.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "connect-src 'self' blob:; media-src blob:; img-src data: blob:; form-action 'none'; "
+    "base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+def page_routes() -> list[Route]:
+    """One a file."""
+    return [Route(path, _show, include_in_schema=False) for path in PATHS]
+
+
+async def _show(request: Request) -> Response:
+    path = _FOLDER / _FILES[request.url.path]
+    headers = {
+        "Content-Security-Policy": _POLICY,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-cache",
+    }
+    return FileResponse(path, media_type=_KINDS[path.suffix], headers=headers)
