@@ -406,6 +406,27 @@ def test_a_client_that_leaves_or_lies_leaves_nothing(server, videos):
     assert httpx.get(f"{address}/health").json()["status"] == "ok"
 
 
+def test_a_client_that_leaves_amid_events_and_amid_its_file_finds_both_again(server, videos):
+    with httpx.Client(base_url=server[0], timeout=60) as client:
+        video = videos(500).read_bytes()  # 640,000 bytes of sound: more than a socket holds
+        where = client.post("/v1/sounds?steps=4", content=video).headers["location"]
+        with client.stream("GET", f"{where}/events") as events:
+            assert next(events.iter_lines()).startswith("event: ")
+        report = over(client, where)
+        assert report["status"] == "completed" and report["duration_s"] == 20
+        with client.stream("GET", f"{where}/content") as sound:
+            next(sound.iter_bytes(1000))
+        assert len(client.get(f"{where}/content").content) > 640_000
+
+
+def test_a_full_disk_amid_a_job_is_told(opened, videos):
+    server = opened()
+    with small_disk():
+        report = server.over(server.ask(videos(50), "steps=2"))
+    assert report["status"] == "failed" and "could not be written" in report["error"]
+    assert str(server.jobs.folder) not in report["error"] and not server.left()
+
+
 def test_many_small_requests(server):
     address, _ = server
     with httpx.Client(base_url=address) as client:

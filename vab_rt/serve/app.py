@@ -4,9 +4,10 @@ import asyncio
 import json
 import os
 import shutil
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,22 +73,17 @@ class Routes:
         num_bytes = declared_bytes(request, self.limits.max_bytes)
         if wish.path is not None:
             return self._create_of_path(wish, wish.path, num_bytes)
-        if num_bytes is not None:
-            self.jobs.reserve()  # before the body is read; of an unknown size that comes first
-        name, folder = self.jobs.new_folder()
         try:
-            await save_body(request, folder / "video", self.limits.max_bytes)
-            if num_bytes is None:
-                self.jobs.reserve()
-                num_bytes = 0
-        except BaseException as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            if num_bytes is not None:
-                self.jobs.give_back()
-            if isinstance(error, ClientDisconnect):
-                return Response(status_code=499)  # nobody reads it
-            raise
-        return _accepted(self.jobs.add(name, _order(wish, folder, folder / "video")))
+            with self.jobs.new_folder() as folder:
+                order = _order(wish, folder, folder / "video")
+                if num_bytes is None:  # how large it is comes before whether there is a place
+                    await save_body(request, order.video, self.limits.max_bytes)
+                with self.jobs.place():
+                    if num_bytes is not None:
+                        await save_body(request, order.video, self.limits.max_bytes)
+                    return _accepted(self.jobs.add(order))
+        except ClientDisconnect:
+            return Response(status_code=499)  # nobody reads it
 
     def _create_of_path(self, wish: SoundWish, path: str, num_bytes: int | None) -> Response:
         if num_bytes:
@@ -95,9 +91,8 @@ class Routes:
         video = file_below(self.limits.root, path)
         if video.stat().st_size > self.limits.max_bytes:
             raise too_large(self.limits.max_bytes)
-        self.jobs.reserve()
-        name, folder = self.jobs.new_folder()
-        return _accepted(self.jobs.add(name, _order(wish, folder, video, path)))
+        with self.jobs.place(), self.jobs.new_folder() as folder:
+            return _accepted(self.jobs.add(_order(wish, folder, video, path)))
 
     async def show(self, request: Request) -> Response:
         return JSONResponse(self._job(request).report())
@@ -137,33 +132,22 @@ class Routes:
                 f"the part is {wish.start_s:g} to {end_s:g} s, expected one within the sound's "
                 f"{made.duration_s:g} s"
             )
-        self.jobs.reserve()
-        name, folder = self.jobs.new_folder()
-        try:
-            sound = folder / f"before.{old.order.format}"
-            video = old.order.video
-            if video.is_relative_to(old.order.folder):
-                video = await run_in_threadpool(_linked, video, folder / "video")
-            await run_in_threadpool(_linked, take.path, sound)
-            if path_of(take.path).exists():
-                await run_in_threadpool(_linked, path_of(take.path), path_of(sound))
-        except OSError as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            self.jobs.give_back()
-            raise Refused(404, f"the sound {old.id} is gone") from error
-        edit = Edit(old.id, wish.candidate, wish.start_s, end_s, sound)
-        order = Order(
-            folder=folder,
-            video=video,
-            options=options_of(wish),
-            start_s=old.order.start_s,
-            duration_s=old.order.duration_s,
-            num_candidates=1,
-            format=old.order.format,
-            shown=old.order.shown,
-            edit=edit,
-        )
-        return _accepted(self.jobs.add(name, order))
+        with self.jobs.place(), self.jobs.new_folder() as folder:
+            try:
+                video, sound = await run_in_threadpool(_borrowed, old.order, take.path, folder)
+            except OSError as error:
+                raise Refused(404, f"the sound {old.id} is gone") from error
+            edit = Edit(old.id, wish.candidate, wish.start_s, end_s, sound)
+            order = replace(
+                old.order,
+                folder=folder,
+                video=video,
+                options=options_of(wish),
+                num_candidates=1,
+                edit=edit,
+                stop=threading.Event(),
+            )
+            return _accepted(self.jobs.add(order))
 
     async def models(self, request: Request) -> Response:
         pipeline = self.jobs.pipeline
@@ -269,6 +253,17 @@ def _number(request: Request) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 9):
         raise OptionError(f"candidate is {text}, expected a number from 1 on")
     return int(text)
+
+
+def _borrowed(old: Order, sound: Path, folder: Path) -> tuple[Path, Path]:
+    """The video of an order and a sound of it, in the folder of another. Raises OSError."""
+    own, video = folder / f"before.{old.format}", old.video
+    if video.is_relative_to(old.folder):
+        video = _linked(video, folder / "video")
+    _linked(sound, own)
+    if path_of(sound).exists():
+        _linked(path_of(sound), path_of(own))
+    return video, own
 
 
 def _linked(file: Path, link: Path) -> Path:

@@ -7,9 +7,9 @@ import secrets
 import shutil
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -133,8 +133,9 @@ class Jobs:
         self.is_ending = False
         self._worker, self._arrived = worker, asyncio.Event()
 
-    def reserve(self) -> None:
-        """Keeps a place of the queue, for `add` or `give_back`. Raises Refused where it is full."""
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Keeps a place of the queue, for `add`. Raises Refused where it is full."""
         if self.is_ending:
             raise Refused(503, "the server is ending; ask again when it is back", retry_after="30")
         taken = len(self.waiting) + self.num_arriving
@@ -144,26 +145,35 @@ class Jobs:
                 429, f"{taken} sounds wait already; ask again later", retry_after=str(self._wait_s)
             )
         self.num_arriving += 1
+        try:
+            yield
+        finally:
+            self.num_arriving -= 1
 
     @property
     def _wait_s(self) -> int:
         """Until there may be a place again: about as long as a sound takes."""
         return max(1, math.ceil(self.busy_s / max(1, self.ended.total())))
 
-    def give_back(self) -> None:
-        self.num_arriving -= 1
+    @contextmanager
+    def new_folder(self) -> Iterator[Path]:
+        """Named by an id that nobody can guess; it stays if the `with` block ends well. Raises
+        Refused where the disk is full."""
+        folder = self.folder / secrets.token_hex(12)
+        try:
+            folder.mkdir()
+        except OSError as error:
+            raise Refused(507, f"the server has no room ({error.strerror})") from error
+        try:
+            yield folder
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
-    def new_folder(self) -> tuple[str, Path]:
-        """An id that nobody can guess, and a folder for it."""
-        name = secrets.token_hex(12)
-        folder = self.folder / name
-        folder.mkdir()
-        return name, folder
-
-    def add(self, name: str, order: Order) -> Job:
-        """In a place that was reserved."""
-        self.give_back()
-        job = self.known[name] = Job(name, order)
+    def add(self, order: Order) -> Job:
+        """In a place that was kept, named as its folder is."""
+        job = Job(order.folder.name, order)
+        self.known[job.id] = job
         self.waiting.append(job)
         self._arrived.set()
         return job
