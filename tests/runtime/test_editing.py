@@ -46,6 +46,11 @@ def minute(tmp_path_factory) -> Path:
     return make_video(path, num_frames=1500, picture=picture)
 
 
+@pytest.fixture(scope="module")
+def long_take(shipped, minute) -> Audio:
+    return shipped.generate(minute, seed=1)
+
+
 def changed(first: Audio, second: Audio) -> tuple[float, float]:
     """Between which seconds two sounds differ."""
     assert len(first.samples) == len(second.samples)
@@ -128,9 +133,8 @@ def test_seams_are_not_heard(shipped, takes):
         assert around <= np.abs(np.diff(old.samples)).max()
 
 
-def test_a_part_of_a_long_video_takes_one_window(shipped, minute, tmp_path):
-    sound = shipped.generate(minute, seed=1)
-    sound.save(tmp_path / "long.wav")
+def test_a_part_of_a_long_video_takes_one_window(shipped, minute, long_take, tmp_path):
+    long_take.save(tmp_path / "long.wav")
     old = Audio.load(tmp_path / "long.wav")
     for start_s, end_s in ((6, 8), (0, 2), (58, 60), (33.3, 35.1)):
         steps = list(shipped.regenerate_steps(minute, old, start_s, end_s, seed=2))
@@ -141,8 +145,8 @@ def test_a_part_of_a_long_video_takes_one_window(shipped, minute, tmp_path):
         assert start_s * 50 - 1 <= tokens[0] and tokens[-1] <= end_s * 50
 
 
-def test_a_long_part_takes_as_many_windows_as_it_needs(shipped, minute):
-    old = shipped.generate(minute, seed=1)
+def test_a_long_part_takes_as_many_windows_as_it_needs(shipped, minute, long_take):
+    old = long_take
     steps = list(shipped.regenerate_steps(minute, old, 20, 40, seed=2))
     assert steps[-1].window == 2
     begin, end = changed(old, Audio(steps[-1].audio, RATE))
