@@ -6,6 +6,7 @@ First one client alone, in turn with the same work in this process; then all of 
 import argparse
 import http.client
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -102,7 +103,7 @@ def main(arguments: list[str] | None = None) -> None:
         sounds = [sound_of(pipeline, video, i, 4) for i, video in enumerate(videos)]
         words = ["--queue", options.clients, "--threads", options.threads or 0]
         with running(options.model, words if options.threads else words[:2]) as server:
-            figures = measure_overhead(server.address, pipeline, folder, options.runs)
+            figures = measure_overhead(server, pipeline, folder, options.runs)
             figures |= measure_load(server, videos, sounds, options.seconds)
     print_targets(figures)
     if options.json:
@@ -143,6 +144,11 @@ class Server(NamedTuple):
         (line,) = (line for line in lines if line.startswith("VmRSS:"))
         return int(line.split()[1]) * 1024 / 1e6
 
+    def cpu_s(self) -> float:
+        """Seconds of the CPU so far."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
 
 @contextmanager
 def running(model: str | None, words: Sequence[object]) -> Iterator[Server]:
@@ -162,22 +168,37 @@ def running(model: str | None, words: Sequence[object]) -> Iterator[Server]:
 
 
 def measure_overhead(
-    address: str, pipeline: Pipeline, folder: Path, num_runs: int
+    server: Server, pipeline: Pipeline, folder: Path, num_runs: int
 ) -> dict[str, float]:
-    """One client with a clip of FoleyWorld, in turn with the same in this process."""
+    """One client with a clip of FoleyWorld, in turn with the same in this process; by the clock,
+    and by seconds of the CPU, which other work on the machine sways less."""
     clip = render_clip(folder / "clip")
-    body, client = clip.read_bytes(), Client(address)
+    body, client = clip.read_bytes(), Client(server.address)
     if client.sound(body, "seed=1")[0] != sound_of(pipeline, clip, 1):
         sys.exit("not timed: the server's sound is not the one that this process makes")
     console.print("parity: the server's file has the bytes of this process's")
-    calls = {
-        "server_s": lambda: client.sound(body, "seed=1"),
-        "in_process_s": lambda: sound_of(pipeline, clip, 1),
-    }
-    times = summarise(in_turn(calls, num_runs, warm_ups=1, pause_s=PAUSE_S))
+    cpu_s: dict[str, list[float]] = {"server_cpu_s": [], "in_process_cpu_s": []}
+
+    def ask() -> None:
+        before = server.cpu_s()
+        client.sound(body, "seed=1")
+        cpu_s["server_cpu_s"].append(server.cpu_s() - before)
+
+    def make() -> None:
+        before = time.process_time()
+        sound_of(pipeline, clip, 1)
+        cpu_s["in_process_cpu_s"].append(time.process_time() - before)
+
+    times = summarise(
+        in_turn({"server_s": ask, "in_process_s": make}, num_runs, warm_ups=1, pause_s=PAUSE_S)
+    )
     seconds = {name: time.median / 1e3 for name, time in times.items()}
-    overhead = seconds["server_s"] / seconds["in_process_s"] - 1
-    return {name: round(value, 4) for name, value in (seconds | {"overhead": overhead}).items()}
+    seconds |= {name: statistics.median(each[1:]) for name, each in cpu_s.items()}
+    shares = {
+        "overhead": seconds["server_s"] / seconds["in_process_s"] - 1,
+        "overhead_cpu": seconds["server_cpu_s"] / seconds["in_process_cpu_s"] - 1,
+    }
+    return {name: round(value, 4) for name, value in (seconds | shares).items()}
 
 
 def measure_load(

@@ -15,6 +15,7 @@ def test_videos_differ_and_are_always_the_same(tmp_path):
     assert found[:2] == found[2:] and found[0] != found[1]
 
 
+@pytest.mark.slow
 def test_a_whole_run(tiny_bundle, capsys):
     words = ["--model", str(tiny_bundle), "--clients", "3", "--seconds", "0.5", "--runs", "1"]
     serve.main([*words, "--threads", "1", "--json"])

@@ -430,7 +430,7 @@ def test_a_full_disk_amid_a_job_is_told(opened, videos):
 def test_many_small_requests(server):
     address, _ = server
     with httpx.Client(base_url=address) as client:
-        for number in range(500):
+        for number in range(1000):
             assert client.get(f"/v1/sounds/{number}").status_code == 404
         for name in ("..", "%2e%2e%2f%2e%2e", "a" * 2000, "%00"):
             assert client.get(f"/v1/sounds/{name}/content").status_code == 404
