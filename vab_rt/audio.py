@@ -26,7 +26,7 @@ from vab_rt.output import check_output, require_file_name, whole_file, writing
 from vab_rt.resampling import LAYOUTS, frame_of
 from vab_rt.sounds import read_sound
 from vab_rt.source import require_file
-from vab_rt.take import Take, read_take
+from vab_rt.take import Take, path_of, read_take
 from vab_rt.video import Video
 
 _SAME_CHANNELS = 2e-3  # two channels of one sound differ by no more once they were encoded
@@ -120,13 +120,14 @@ class Audio(msgspec.Struct, frozen=True, eq=False):
 
         Raises OutputError, MediaError, OptionError.
         """
-        plan = plan_output(path, video=video, force=force, delivery=delivery)
+        kept = self.take if take else None
+        plan = plan_output(
+            path, video=video, force=force, delivery=delivery, keeps_take=kept is not None
+        )
         with AudioWriter(plan, self.sample_rate_hz) as file:
             file.write(self.samples)
-        if take and self.take is not None:
-            gain_db = self.take.gain_db + file.gain_db
-            mix = "replace" if delivery is None else delivery.mix
-            msgspec.structs.replace(self.take, gain_db=gain_db, mix=mix).save(Path(path))
+        if kept is not None:
+            file.keep(kept)
 
 
 @dataclass(frozen=True)
@@ -149,8 +150,10 @@ def plan_output(
     video: Video | str | Path | None = None,
     force: bool = False,
     delivery: Delivery | None = None,
+    keeps_take: bool = False,
 ) -> OutputPlan:
     """For one AudioWriter. video: what the sound belongs to, which no format may overwrite.
+    keeps_take: a take will lie beside the file.
 
     Raises OutputError unless this file can be written: suffix, folder, and the video's codec;
     OptionError for a delivery that it cannot have; MediaError when there is no video to begin with.
@@ -166,7 +169,10 @@ def plan_output(
     video = Video(video) if isinstance(video, str | Path) else video
     if video is not None:
         require_file(video.path)
-    check_output(path, force=force, source=video.path if video else None)
+    source = video.path if video else None
+    check_output(path, force=force, source=source)
+    if keeps_take:
+        check_output(path_of(path), force=True, source=source)
     mixed = None if delivery.mix == "replace" else _with_sound(video, delivery)
     num_channels = 1 if mixed is None else require_sound(mixed)
     copy = None
@@ -254,6 +260,11 @@ class AudioWriter:
                 piece = np.asarray(samples[begin : begin + second], np.float32)
                 self.num_samples += len(piece)
                 self._encode(self._mastering.add(piece))
+
+    def keep(self, take: Take) -> None:
+        """What the sound was made of, beside the file, once the `with` block has ended."""
+        gain_db, mix = take.gain_db + self.gain_db, self._plan.delivery.mix
+        msgspec.structs.replace(take, gain_db=gain_db, mix=mix).save(self.path)
 
     def _encode(self, sound: NDArray[np.float32]) -> None:
         """sound: [C, S], as the file has it."""

@@ -12,7 +12,7 @@ from vab_rt.errors import MediaError
 
 SUFFIXES = (
     *(".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus", ".aif", ".aiff", ".wma"),
-    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"),
+    *(".mka", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"),
 )
 
 

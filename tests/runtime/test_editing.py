@@ -13,7 +13,7 @@ from media import make_video
 
 import vab_rt
 from vab_rt.audio import Audio
-from vab_rt.errors import MediaError, MediaWarning, OptionError
+from vab_rt.errors import MediaError, MediaWarning, OptionError, OutputError
 from vab_rt.take import Take, packets_sha256, path_of, read_take
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -277,6 +277,17 @@ def test_a_take_comes_back_as_it_was(takes, tmp_path):
         if name != "tokens":
             assert getattr(found, name) == getattr(expected, name), name
     assert path_of(sound).name == "a.wav.vab.json"
+
+
+@pytest.mark.parametrize("more", [(), ("--candidates", 2)])
+def test_no_sound_without_the_take_that_was_wanted(takes, run, more, tmp_path):
+    sound = tmp_path / ("a" * 245 + ".wav")  # its take's name is too long
+    with pytest.raises(OutputError, match="too long"):
+        takes[HAMMER].save(sound)
+    result = run("generate", HAMMER, sound, *more)
+    assert result.code == 1 and "too long" in result.err
+    assert not any(tmp_path.iterdir())
+    takes[HAMMER].save(sound, take=False)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,13 @@ def write_candidates(
 
     outputs = [nth_output(asked.out, number) for number in range(1, check_count(count) + 1)]
     for path in outputs:  # all or none
-        plan_output(path, video=video, force=asked.force, delivery=asked.delivery)
+        plan_output(
+            path,
+            video=video,
+            force=asked.force,
+            delivery=asked.delivery,
+            keeps_take=asked.take,
+        )
     if asked.picture is not None:
         plan_picture(asked.picture, video, out=asked.out, force=asked.force)
     steps = load().candidate_steps(video, options, num_candidates=count)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from msgspec.structs import replace
 
 from vab_rt.cli.candidates import check_whole, tell_candidates, write_candidates
 from vab_rt.cli.console import print_line, readable, tell_progress, with_progress
@@ -211,7 +210,9 @@ def write_sound(
     from vab_rt.picture import PictureWriter, plan_picture
 
     out, picture, force = asked.out, asked.picture, asked.force
-    plan = plan_output(out, video=video, force=force, delivery=asked.delivery)
+    plan = plan_output(
+        out, video=video, force=force, delivery=asked.delivery, keeps_take=asked.take
+    )
     shown = picture and plan_picture(picture, video, out=out, force=force)
     pipeline = load()
     rate_hz = rate_hz or pipeline.config.sample_rate_hz
@@ -233,8 +234,7 @@ def write_sound(
                 write_s += time.perf_counter() - before
         before = time.perf_counter()
     if asked.take and step is not None and step.take is not None:
-        gain_db = step.take.gain_db + writer.gain_db
-        replace(step.take, gain_db=gain_db, mix=asked.delivery.mix).save(out)
+        writer.keep(step.take)
     write_s += time.perf_counter() - before
     return {
         "output": readable(out),

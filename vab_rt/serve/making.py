@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import av
 import av.error
-from msgspec.structs import replace
 
 from vab_rt.audio import Audio, AudioWriter, plan_output
 from vab_rt.candidates import Ranked, ranked_steps, seed_of
@@ -143,7 +142,7 @@ def _write(path: Path, video: Video, steps: Iterable[Step], rate_hz: int) -> int
             if step.audio is not None:
                 file.write(step.audio)
     if take is not None:
-        replace(take, gain_db=take.gain_db + file.gain_db, mix="replace").save(path)
+        file.keep(take)
     return file.num_samples
 
 
