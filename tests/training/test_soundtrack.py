@@ -9,6 +9,7 @@ from media import make_video
 
 from training.datasets.soundtrack import read_soundtrack
 from vab_rt.audio import Audio
+from vab_rt.delivery import Delivery
 from vab_rt.errors import MediaError
 from vab_rt.media import probe
 
@@ -55,7 +56,9 @@ def clicking(tmp_path_factory):
     silent = make_video(folder / "silent.mp4", num_frames=300)
     sound = clicks(1, 4.5, 7.25, 11, length_s=12)
     for suffix in ("mp4", "mkv"):
-        sound.save(folder / f"sound.{suffix}", video=silent)
+        # At its own rate: another's resampler knows moments to a third of a sample.
+        delivery = Delivery(rate_hz=RATE_HZ)
+        sound.save(folder / f"sound.{suffix}", video=silent, delivery=delivery)
     return folder
 
 
