@@ -22,6 +22,7 @@ from vab_rt.config import ModelConfig, number
 from vab_rt.decoding import Tokens
 from vab_rt.engines import Engine
 from vab_rt.errors import OptionError
+from vab_rt.loudness import Limiter
 from vab_rt.sounds import resample
 from vab_rt.systems import System
 from vab_rt.systems.vab import Vab
@@ -78,6 +79,8 @@ class Edit:
         c, rate_hz, old = self.config, self.sound.sample_rate_hz, self.sound.samples
         gain_db = 0.0 if self.sound.take is None else self.sound.take.gain_db
         made = resample(made, c.sample_rate_hz, rate_hz) * np.float32(10 ** (gain_db / 20))
+        if gain_db > 0:  # as the old was, which was limited then
+            made = Limiter(rate_hz).add(made, is_last=True)
         at, begin = self._sample(self.first), self._sample(self.begin)
         end = at + len(made) if self.end is None else min(self._sample(self.end), len(old))
         new = made[begin - at : end - at].copy()

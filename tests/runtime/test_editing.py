@@ -14,6 +14,7 @@ from media import make_video
 import vab_rt
 from vab_rt.audio import Audio
 from vab_rt.errors import MediaError, MediaWarning, OptionError, OutputError
+from vab_rt.loudness import true_peaks
 from vab_rt.take import Take, packets_sha256, path_of, read_take
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -101,6 +102,13 @@ def test_what_was_delivered_otherwise_stays_bit_for_bit(run, tmp_path, bits):
     assert abs(level_db(after[part]) - level_db(before[part])) < 6
     take = Audio.load(new).take
     assert take.gain_db == Audio.load(old).take.gain_db != 0
+
+
+def test_a_part_of_a_loud_sound_has_headroom(run, tmp_path):
+    old, new = tmp_path / "old.wav", tmp_path / "new.wav"
+    assert run("generate", HAMMER, old, "--loudness", -8).code == 0
+    assert run("regenerate", HAMMER, old, new, "--from", 1, "--to", 9).code == 0
+    assert true_peaks(Audio.load(new).samples).max() < 10 ** (-1 / 20)
 
 
 def raw_samples(path: Path) -> np.ndarray:
