@@ -263,8 +263,10 @@ class AudioWriter:
 
     def keep(self, take: Take) -> None:
         """What the sound was made of, beside the file, once the `with` block has ended."""
-        gain_db, mix = take.gain_db + self.gain_db, self._plan.delivery.mix
-        msgspec.structs.replace(take, gain_db=gain_db, mix=mix).save(self.path)
+        delivery, gain_db = self._plan.delivery, take.gain_db + self.gain_db
+        fade_s = max(take.fade_s, delivery.fade_s)
+        take = msgspec.structs.replace(take, gain_db=gain_db, fade_s=fade_s, mix=delivery.mix)
+        take.save(self.path)
 
     def _encode(self, sound: NDArray[np.float32]) -> None:
         """sound: [C, S], as the file has it."""

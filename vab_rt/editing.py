@@ -84,6 +84,7 @@ class Edit:
         at, begin = self._sample(self.first), self._sample(self.begin)
         end = at + len(made) if self.end is None else min(self._sample(self.end), len(old))
         new = made[begin - at : end - at].copy()
+        new *= self._fade(np.arange(begin, begin + len(new)), max(len(old), begin + len(new)))
         hop = min(round(c.hop_samples * rate_hz / c.sample_rate_hz), len(new) // 2)
         if begin:
             new[:hop] = blend(old[begin : begin + hop], new[:hop])
@@ -91,6 +92,15 @@ class Edit:
             new[len(new) - hop :] = blend(new[len(new) - hop :], old[end - hop : end])
         samples = np.concatenate([old[:begin], new, old[begin + len(new) :]])
         return Audio(samples, rate_hz, take=take and self._take(take, len(samples), gain_db))
+
+    def _fade(self, at: npt.NDArray[np.int64], num_samples: int) -> Samples:
+        """The gain of samples `at` by which the old sound came and goes."""
+        fade_s = 0.0 if self.sound.take is None or self.end is None else self.sound.take.fade_s
+        length = max(1, round(fade_s * self.sound.sample_rate_hz))
+        inside = np.minimum(at, num_samples - 1 - at) + 0.5
+        return (
+            np.minimum(1, inside / length).astype(np.float32) if fade_s else np.ones(1, np.float32)
+        )
 
     def _take(self, made: Take, num_samples: int, gain_db: float) -> Take | None:
         """Of the whole sound, from that of what the model heard."""
@@ -116,6 +126,7 @@ class Edit:
             lead_samples=self.lead,
             seed=made.seed,
             gain_db=gain_db,
+            fade_s=0.0 if old is None or self.end is None else old.fade_s,
         )
 
     def _sample(self, hop: int) -> int:
@@ -234,6 +245,11 @@ def _checked(part_s: tuple[float, float], sound: Audio, config: ModelConfig) -> 
     start_s = number("from", part_s[0], float, 0, sound.duration_s, expected)
     end_s = number("to", part_s[1], float, 0, sound.duration_s, expected)
     hop_s = 1 / config.hop_rate_hz
+    if end_s < start_s:
+        raise OptionError(
+            f"the part is from {start_s:g} to {end_s:g} s, expected its beginning before its end; "
+            "turn the two round"
+        )
     if exact_seconds(end_s) - exact_seconds(start_s) < exact_seconds(hop_s):
         raise OptionError(
             f"the part from {start_s:g} to {end_s:g} s is {end_s - start_s:g} s long, expected at "

@@ -58,6 +58,8 @@ class Take(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """that it was made with, or its latest part"""
     gain_db: float = 0.0
     """between the model's sound and the file"""
+    fade_s: float = 0.0
+    """in which the file's sound comes and goes"""
     mix: str = "replace"
     """whether the file holds the video's own sound as well"""
 
@@ -92,6 +94,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     lead_samples: int
     seed: int
     gain_db: float
+    fade_s: float
     mix: str
     sound_sha256: str
     shape: tuple[int, int]

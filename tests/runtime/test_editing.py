@@ -111,6 +111,17 @@ def test_a_part_of_a_loud_sound_has_headroom(run, tmp_path):
     assert true_peaks(Audio.load(new).samples).max() < 10 ** (-1 / 20)
 
 
+def test_an_end_made_anew_fades_as_the_old_did(run, tmp_path):
+    old, new = tmp_path / "old.wav", tmp_path / "new.wav"
+    assert run("generate", WAVES, old, "--fade", 1).code == 0
+    assert run("regenerate", WAVES, old, new, "--from", 8).code == 0
+    sound = Audio.load(new)
+    last = [level_db(sound.samples[at : at + 1600]) for at in (136_000, 158_400)]
+    assert last[1] < last[0] - 15 and sound.take.fade_s == 1.0
+    assert run("regenerate", WAVES, new, new, "--from", 8, "--no-take", "--force").code == 0
+    assert not path_of(new).exists()
+
+
 def raw_samples(path: Path) -> np.ndarray:
     """[S, channels] as they are stored."""
     with av.open(str(path)) as container:
@@ -219,7 +230,7 @@ def test_a_sound_that_is_none(tmp_path):
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        (("--from", 5, "--to", 3), "the part from 5 to 3 s is -2 s long"),
+        (("--from", 5, "--to", 3), "the part is from 5 to 3 s, expected its beginning before"),
         (("--from", 3, "--to", 3.01), "expected at least 0.02 s"),
         (("--from", 9, "--to", 11), "to is 11.0, expected 0 to 10 s"),
         (("--from", -1, "--to", 2), "from is -1.0, expected 0 to 10 s"),

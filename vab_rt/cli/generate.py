@@ -208,6 +208,7 @@ def write_sound(
     of the sound; None: the model's."""
     from vab_rt.audio import AudioWriter, plan_output
     from vab_rt.picture import PictureWriter, plan_picture
+    from vab_rt.take import path_of
 
     out, picture, force = asked.out, asked.picture, asked.force
     plan = plan_output(
@@ -235,6 +236,8 @@ def write_sound(
         before = time.perf_counter()
     if asked.take and step is not None and step.take is not None:
         writer.keep(step.take)
+    else:
+        path_of(out).unlink(missing_ok=True)  # of the sound that was there before
     write_s += time.perf_counter() - before
     return {
         "output": readable(out),
