@@ -1,9 +1,8 @@
-"""A part of a sound made anew, or a sound that goes on: what of it is known to the model, and how
-the new is set into the old.
+"""A part of a sound made anew, or a sound that goes on: what the model sees of the video, and what
+of the sound is known to it.
 
-The model sees the part of the video around what is to be made, one window where that is enough,
-and is given the tokens of all else there. Samples outside are never rendered again: a codec that
-accumulates phase would change them to the end of the sound.
+It sees the part of the video around what is to be made, one window where that is enough, and is
+given the tokens of all else there.
 """
 
 from collections.abc import Callable
@@ -22,13 +21,12 @@ from vab_rt.config import ModelConfig, number
 from vab_rt.decoding import Tokens
 from vab_rt.engines import Engine
 from vab_rt.errors import OptionError
-from vab_rt.loudness import Limiter
-from vab_rt.sounds import resample
+from vab_rt.resampling import resample
+from vab_rt.splicing import Edit
 from vab_rt.systems import System
 from vab_rt.systems.vab import Vab
 from vab_rt.take import Take, name_of
 from vab_rt.video import Video, exact_seconds
-from vab_rt.windows import Window, blend
 
 Samples = npt.NDArray[np.float32]
 Encode = Callable[[Samples], Tokens]
@@ -38,101 +36,6 @@ SAME_LENGTH_S = 0.1
 """Containers round the length of a video; a sound that differs by more is not of it."""
 CONTEXT_S = 1.0
 """At least so much is heard on both sides of what is made anew."""
-
-
-@dataclass(frozen=True, eq=False)
-class Edit:
-    """Hops `begin` to `end` of a sound are made anew. Hops count from where the model's tokens
-    begin, `lead` samples before the sound."""
-
-    config: ModelConfig
-    sound: Audio
-    video: Video
-    """what the sound is of"""
-    seen: Video
-    """the part of it that the model sees"""
-    first: int
-    """the hop where that begins"""
-    until: int | None
-    """the hop where it ends; None: with the video"""
-    begin: int
-    end: int | None
-    """None: the sound goes on to the end of the video"""
-    lead: int
-    known: Tokens
-    """[K, T] from `first` on, [MASK] where the sound is to be made"""
-
-    def given(self, window: Window) -> Tokens:
-        """Tokens [K, T] of a window, [MASK] where none are known."""
-        c = self.config
-        start = window.index * (c.num_hops - c.num_overlap_hops)
-        tokens = np.full((c.num_codebooks, c.num_token_steps), c.mask_id, np.int32)
-        known = self.known[:, start : start + c.num_token_steps]
-        tokens[:, : known.shape[1]] = known
-        return tokens
-
-    def splice(self, made: Samples, take: Take | None) -> Audio:
-        """The sound with its part out of `made` [S], all that the model heard, whose take it was.
-
-        The new is joined to the old within a hop at both ends.
-        """
-        c, rate_hz, old = self.config, self.sound.sample_rate_hz, self.sound.samples
-        gain_db = 0.0 if self.sound.take is None else self.sound.take.gain_db
-        made = resample(made, c.sample_rate_hz, rate_hz) * np.float32(10 ** (gain_db / 20))
-        if gain_db > 0:  # as the old was, which was limited then
-            made = Limiter(rate_hz).add(made, is_last=True)
-        at, begin = self._sample(self.first), self._sample(self.begin)
-        end = at + len(made) if self.end is None else min(self._sample(self.end), len(old))
-        new = made[begin - at : end - at].copy()
-        new *= self._fade(np.arange(begin, begin + len(new)), max(len(old), begin + len(new)))
-        hop = min(round(c.hop_samples * rate_hz / c.sample_rate_hz), len(new) // 2)
-        if begin:
-            new[:hop] = blend(old[begin : begin + hop], new[:hop])
-        if end < len(old):
-            new[len(new) - hop :] = blend(new[len(new) - hop :], old[end - hop : end])
-        samples = np.concatenate([old[:begin], new, old[begin + len(new) :]])
-        return Audio(samples, rate_hz, take=take and self._take(take, len(samples), gain_db))
-
-    def _fade(self, at: npt.NDArray[np.int64], num_samples: int) -> Samples:
-        """The gain of samples `at` by which the old sound came and goes."""
-        fade_s = 0.0 if self.sound.take is None or self.end is None else self.sound.take.fade_s
-        length = max(1, round(fade_s * self.sound.sample_rate_hz))
-        inside = np.minimum(at, num_samples - 1 - at) + 0.5
-        return (
-            np.minimum(1, inside / length).astype(np.float32) if fade_s else np.ones(1, np.float32)
-        )
-
-    def _take(self, made: Take, num_samples: int, gain_db: float) -> Take | None:
-        """Of the whole sound, from that of what the model heard."""
-        c, old = self.config, self.sound.take
-        if old is None and self.first:
-            return None  # nobody has the tokens of what lies before
-        tokens = made.tokens
-        if old is not None and self.first:
-            tokens = np.concatenate([old.tokens[:, : self.first], tokens], 1)
-        if old is not None and self.until is not None:
-            tokens = np.concatenate([tokens[:, : self.until], old.tokens[:, self.until :]], 1)
-        return Take(
-            model=made.model,
-            codec_sha256=made.codec_sha256,
-            tokens=tokens,
-            video=made.video,
-            video_bytes=made.video_bytes,
-            start_s=self.video.start_s,
-            duration_s=self.video.duration_s,
-            video_s=self.video.expected_s,
-            sample_rate_hz=c.sample_rate_hz,
-            num_samples=round(num_samples * c.sample_rate_hz / self.sound.sample_rate_hz),
-            lead_samples=self.lead,
-            seed=made.seed,
-            gain_db=gain_db,
-            fade_s=0.0 if old is None or self.end is None else old.fade_s,
-        )
-
-    def _sample(self, hop: int) -> int:
-        """Of the sound, at its own rate, where a hop begins."""
-        at_s = (hop * self.config.hop_samples - self.lead) / self.config.sample_rate_hz
-        return max(0, round(at_s * self.sound.sample_rate_hz))
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,14 @@ from vab_rt.audio import Audio
 from vab_rt.bundle import Bundle
 from vab_rt.candidates import SCORING, candidate_steps, check_count, ranked, require_score
 from vab_rt.config import ClipConfig, GenerateOptions, check_kinds, number
-from vab_rt.editing import Edit, Editor, open_editor
+from vab_rt.editing import Editor, open_editor
 from vab_rt.engines import Engine, Engines, open_engines
 from vab_rt.errors import OptionError
 from vab_rt.hub import open_model
 from vab_rt.library import Library, open_library
 from vab_rt.search import Found, search
 from vab_rt.sound_index import Progress, SoundIndex, indexed
+from vab_rt.splicing import Edit
 from vab_rt.steps import STAGES, Step, decoded, render, seen_s, windows_of
 from vab_rt.stopwatch import Stopwatch
 from vab_rt.systems import State, System, open_system

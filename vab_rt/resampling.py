@@ -43,3 +43,11 @@ class Resampling:
             ready = np.pad(ready, ((0, 0), (0, missing)))[:, :left]
         self._num_out += ready.shape[-1]
         return ready
+
+
+def resample(samples: Samples, from_hz: int, to_hz: int) -> Samples:
+    """The same of a whole sound [S]."""
+    if from_hz == to_hz or not len(samples):
+        return samples
+    heard: Samples = Resampling(from_hz, to_hz, 1).add(samples[None], is_last=True)[0]
+    return heard

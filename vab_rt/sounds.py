@@ -58,16 +58,3 @@ def read_sound(
         return np.zeros((1, 0), np.float32), rate_hz
     samples = np.concatenate(parts, 1)
     return samples if longest_s is None else samples[:, : round(longest_s * rate_hz)], rate_hz
-
-
-def resample(samples: NDArray[np.float32], from_hz: int, to_hz: int) -> NDArray[np.float32]:
-    """Samples [S] at another rate, as long to the sample."""
-    if from_hz == to_hz or not len(samples):
-        return samples
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples)[None], "fltp", "mono")
-    frame.sample_rate = from_hz
-    resampler = av.AudioResampler(format="fltp", rate=to_hz)
-    parts = [*resampler.resample(frame), *resampler.resample(None)]
-    heard = np.concatenate([part.to_ndarray()[0] for part in parts])
-    length = round(len(samples) * to_hz / from_hz)
-    return np.pad(heard[:length], (0, max(0, length - len(heard))))
