@@ -1,6 +1,6 @@
 """Sound, and the files it is written to: alone, or beside a copied video."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -300,6 +300,8 @@ class AudioWriter:
             return
         with self._resources:
             self._finish()
+        with suppress(OSError):  # of the sound before; what stays is noticed when it is read
+            path_of(self.path).unlink()
 
 
 def _check_shape(samples: NDArray[np.float32]) -> None:

@@ -7,6 +7,7 @@ end of the sound.
 
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -53,7 +54,7 @@ class Edit:
         tokens[:, : known.shape[1]] = known
         return tokens
 
-    def splice(self, made: Samples, take: Take | None) -> Audio:
+    def splice(self, made: Samples, take: Take) -> Audio:
         """The sound with its part out of `made` [S], all that the model heard, whose take it was.
 
         The new is joined to the old within a hop at both ends.
@@ -73,18 +74,18 @@ class Edit:
         if end < len(old):
             new[len(new) - hop :] = blend(new[len(new) - hop :], old[end - hop : end])
         samples = np.concatenate([old[:begin], new, old[begin + len(new) :]])
-        return Audio(samples, rate_hz, take=take and self._take(take, len(samples), gain_db))
+        return Audio(samples, rate_hz, take=self._take(take, len(samples)))
 
     def _fade(self, at: npt.NDArray[np.int64], num_samples: int) -> Samples:
         """The gain of samples `at` by which the old sound came and goes."""
         fade_s = 0.0 if self.sound.take is None or self.end is None else self.sound.take.fade_s
+        if not fade_s:
+            return np.ones(len(at), np.float32)
         length = max(1, round(fade_s * self.sound.sample_rate_hz))
         inside = np.minimum(at, num_samples - 1 - at) + 0.5
-        return (
-            np.minimum(1, inside / length).astype(np.float32) if fade_s else np.ones(1, np.float32)
-        )
+        return np.minimum(1, inside / length).astype(np.float32)
 
-    def _take(self, made: Take, num_samples: int, gain_db: float) -> Take | None:
+    def _take(self, made: Take, num_samples: int) -> Take | None:
         """Of the whole sound, from that of what the model heard."""
         c, old = self.config, self.sound.take
         if old is None and self.first:
@@ -94,20 +95,15 @@ class Edit:
             tokens = np.concatenate([old.tokens[:, : self.first], tokens], 1)
         if old is not None and self.until is not None:
             tokens = np.concatenate([tokens[:, : self.until], old.tokens[:, self.until :]], 1)
-        return Take(
-            model=made.model,
-            codec_sha256=made.codec_sha256,
+        return msgspec.structs.replace(
+            made,
             tokens=tokens,
-            video=made.video,
-            video_bytes=made.video_bytes,
             start_s=self.video.start_s,
             duration_s=self.video.duration_s,
             video_s=self.video.expected_s,
-            sample_rate_hz=c.sample_rate_hz,
             num_samples=round(num_samples * c.sample_rate_hz / self.sound.sample_rate_hz),
             lead_samples=self.lead,
-            seed=made.seed,
-            gain_db=gain_db,
+            gain_db=0.0 if old is None else old.gain_db,
             fade_s=0.0 if old is None or self.end is None else old.fade_s,
         )
 

@@ -1,6 +1,7 @@
 """From a video to its sound, window by window and step by step."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +57,30 @@ class Step:
     nats a token, more is better"""
     take: Take | None = None
     """what the sound was made of, on its very last step; None of a model without tokens"""
+
+    def position(self, num_candidates: int = 1) -> tuple[int, int | None]:
+        """Steps made of the whole, and how many those are as far as that is known."""
+        each = num_candidates * self.num_steps
+        total = None if self.num_windows is None else self.num_windows * each
+        return self.window * each + self.candidate * self.num_steps + self.step + 1, total
+
+
+class Seen:
+    """What steps tell beside their sound."""
+
+    def __init__(self) -> None:
+        self.kinds: Counter[str] = Counter()
+        self.timings_s: dict[str, float] = {}
+
+    def watch(self, steps: Iterator[Step]) -> Iterator[Step]:
+        for step in steps:
+            self.timings_s = step.timings_s
+            if step.audio is not None:
+                self.kinds.update({kind: p * len(step.audio) for kind, p in step.kinds.items()})
+            yield step
+
+    def shares(self) -> dict[str, float]:
+        return {kind: p / self.kinds.total() for kind, p in self.kinds.most_common()}
 
 
 def windows_of(
@@ -156,6 +181,9 @@ def _take(
         num_samples=num_samples,
         lead_samples=lead,
         seed=options.seed,
+        gain_db=0.0,
+        fade_s=0.0,
+        mix="replace",
     )
 
 

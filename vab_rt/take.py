@@ -29,15 +29,13 @@ _MOST_TOKENS = 1 << 28
 _MOST_GAIN_DB = 200
 
 
-class Take(msgspec.Struct, frozen=True, eq=False, kw_only=True):
-    """The tokens of a sound, and what they belong to."""
+class _Facts(msgspec.Struct, frozen=True, eq=False, kw_only=True):
+    """What the tokens of a sound belong to."""
 
     model: str
     """the name of the model"""
     codec_sha256: str
     """of the codec_decoder that the tokens are of"""
-    tokens: "npt.NDArray[np.int32]"
-    """[K, T], T from `lead_samples` before the sound on"""
     video: str
     """the name of the video's file"""
     video_bytes: int
@@ -56,16 +54,23 @@ class Take(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """what the model heard before the sound begins"""
     seed: int
     """that it was made with, or its latest part"""
-    gain_db: float = 0.0
+    gain_db: float
     """between the model's sound and the file"""
-    fade_s: float = 0.0
+    fade_s: float
     """in which the file's sound comes and goes"""
-    mix: str = "replace"
+    mix: str
     """whether the file holds the video's own sound as well"""
+
+
+class Take(_Facts, frozen=True, eq=False, kw_only=True):
+    """The tokens of a sound, and what they belong to."""
+
+    tokens: "npt.NDArray[np.int32]"
+    """[K, T], T from `lead_samples` before the sound on"""
 
     def save(self, sound: Path) -> None:
         """Beside the file of its sound, which is finished. Raises OutputError."""
-        kept = {name: getattr(self, name) for name in self.__struct_fields__ if name != "tokens"}
+        kept = {name: getattr(self, name) for name in _Facts.__struct_fields__}
         content = _File(
             **kept,
             format_version=FORMAT,
@@ -78,24 +83,10 @@ class Take(msgspec.Struct, frozen=True, eq=False, kw_only=True):
             part.write_bytes(msgspec.json.format(msgspec.json.encode(content)) + b"\n")
 
 
-class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The file as it is: a Take, its tokens as int16, and the sound that it belongs to."""
+class _File(_Facts, frozen=True, eq=False, forbid_unknown_fields=True, kw_only=True):
+    """The file as it is: what is known, the tokens as int16, and the sound that they belong to."""
 
     format_version: int
-    model: str
-    codec_sha256: str
-    video: str
-    video_bytes: int
-    start_s: float
-    duration_s: float | None
-    video_s: float | None
-    sample_rate_hz: int
-    num_samples: int
-    lead_samples: int
-    seed: int
-    gain_db: float
-    fade_s: float
-    mix: str
     sound_sha256: str
     shape: tuple[int, int]
     packed: bytes
@@ -131,9 +122,7 @@ def read_take(sound: Path) -> Take | None:
         if content.sound_sha256 != packets_sha256(sound):
             _tell_without(sound, f"it was changed since {path.name} was written")
             return None
-        kept = msgspec.structs.asdict(content)
-        for name in ("format_version", "sound_sha256", "shape", "packed"):
-            del kept[name]
+        kept = {name: getattr(content, name) for name in _Facts.__struct_fields__}
         return Take(tokens=_unpacked(content), **kept)
     except (OSError, ValueError, zlib.error) as error:  # msgspec's errors are ValueErrors
         _tell_without(sound, f"{path.name} cannot be read ({error})")

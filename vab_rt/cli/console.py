@@ -3,15 +3,19 @@
 import logging
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vab_rt.streams import harmless
 
 if TYPE_CHECKING:
     from vab_rt.sound_index import Progress
     from vab_rt.steps import Step
+
+Item = TypeVar("Item")
+Position = tuple[int, int | None]
+"""How many are done, of how many as far as that is known."""
 
 
 def print_line(line: str) -> None:
@@ -51,27 +55,35 @@ def with_progress(
 ) -> "Iterator[Step]":
     """The same steps; on a terminal a bar shows how far they are. as_lines: `percentage: N` on
     stderr, whatever else is quiet, as Kdenlive's clip jobs read it."""
-    if as_lines:
-        yield from _with_lines(steps, num_candidates)
-        return
-    if quiet or not sys.stderr.isatty():
-        yield from steps
-        return
-    from rich.console import Console
-    from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("reading", total=None)
-        for step in steps:
-            done, total = _progress_of(step, num_candidates)
-            progress.update(task, description="sound", completed=done, total=total)
-            yield step
+    def position(step: "Step") -> tuple[int, int | None]:
+        return step.position(num_candidates)
+
+    if as_lines:
+        return _with_lines(steps, position)
+    return _with_bar(steps, position, "sound", "reading", quiet=quiet)
 
 
 def with_count(
     steps: "Iterator[Progress]", description: str, *, quiet: bool
 ) -> "Iterator[Progress]":
     """The same; on a terminal a bar shows how many of them are done."""
+
+    def position(step: "Progress") -> tuple[int, int | None]:
+        return step.number, step.total
+
+    return _with_bar(steps, position, description, description, quiet=quiet)
+
+
+def _with_bar(
+    steps: Iterator[Item],
+    position: Callable[[Item], Position],
+    description: str,
+    before: str,
+    *,
+    quiet: bool,
+) -> Iterator[Item]:
+    """before: what it says until the first of them."""
     if quiet or not sys.stderr.isatty():
         yield from steps
         return
@@ -79,25 +91,19 @@ def with_count(
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(description, total=None)
+        task = progress.add_task(before, total=None)
         for step in steps:
-            progress.update(task, completed=step.number, total=step.total)
+            done, total = position(step)
+            progress.update(task, description=description, completed=done, total=total)
             yield step
 
 
-def _with_lines(steps: "Iterator[Step]", num_candidates: int) -> "Iterator[Step]":
+def _with_lines(steps: Iterator[Item], position: Callable[[Item], Position]) -> Iterator[Item]:
     told = -1
     for step in steps:
-        done, total = _progress_of(step, num_candidates)
+        done, total = position(step)
         percentage = told if total is None else 100 * done // total
         if percentage > told:
             told = percentage
             print_error(f"percentage: {told}")
         yield step
-
-
-def _progress_of(step: "Step", num_candidates: int) -> tuple[int, int | None]:
-    """Steps made, and those of the whole as far as that is known."""
-    each = num_candidates * step.num_steps
-    total = None if step.num_windows is None else step.num_windows * each
-    return step.window * each + step.candidate * step.num_steps + step.step + 1, total

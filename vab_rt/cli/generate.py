@@ -3,7 +3,6 @@
 import json
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -208,7 +207,6 @@ def write_sound(
     of the sound; None: the model's."""
     from vab_rt.audio import AudioWriter, plan_output
     from vab_rt.picture import PictureWriter, plan_picture
-    from vab_rt.take import path_of
 
     out, picture, force = asked.out, asked.picture, asked.force
     plan = plan_output(
@@ -218,16 +216,15 @@ def write_sound(
     pipeline = load()
     rate_hz = rate_hz or pipeline.config.sample_rate_hz
     drawn = PictureWriter(shown, rate_hz) if shown else None
-    write_s = 0.0
-    timings_s: dict[str, float] = {}
-    seen: Counter[str] = Counter()
+    from vab_rt.steps import Seen
+
+    write_s, seen = 0.0, Seen()
     steps, step = make(pipeline), None  # what is wrong with the call shows before any file is made
     with drawn or nullcontext(), AudioWriter(plan, rate_hz) as writer:
-        for step in with_progress(steps, quiet=asked.quiet, as_lines=asked.as_lines):
+        shown_steps = with_progress(steps, quiet=asked.quiet, as_lines=asked.as_lines)
+        for step in seen.watch(shown_steps):
             end_if_told()
-            timings_s = step.timings_s
             if step.audio is not None:
-                seen.update({kind: p * len(step.audio) for kind, p in step.kinds.items()})
                 before = time.perf_counter()
                 writer.write(step.audio)
                 if drawn:
@@ -236,8 +233,6 @@ def write_sound(
         before = time.perf_counter()
     if asked.take and step is not None and step.take is not None:
         writer.keep(step.take)
-    else:
-        path_of(out).unlink(missing_ok=True)  # of the sound that was there before
     write_s += time.perf_counter() - before
     return {
         "output": readable(out),
@@ -247,8 +242,8 @@ def write_sound(
         "model": pipeline.config.name,
         "device": pipeline.device,
         "library": [],
-        "kinds": {kind: p / seen.total() for kind, p in seen.most_common()},
-        "timings_s": {"load": pipeline.load_s, **timings_s, "write": write_s},
+        "kinds": seen.shares(),
+        "timings_s": {"load": pipeline.load_s, **seen.timings_s, "write": write_s},
     }
 
 

@@ -66,13 +66,12 @@ class Maker:
 
         def make(job: Job) -> Report:
             end_if_told()
-            report = {"video": readable(job.video), "output": readable(job.out)}
             try:
-                return report | self._made(job, load)
+                return self._made(job, load)
             except VabError as error:
-                return report | {"error": str(error)}
+                return {"error": str(error)}
             except Exception as error:  # noqa: BLE001  # one clip's bug is no end of a night's work
-                return report | {"error": f"{type(error).__name__}: {error}", "is_bug": True}
+                return {"error": f"{type(error).__name__}: {error}", "is_bug": True}
 
         return make
 

@@ -2,7 +2,6 @@
 
 import threading
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from vab_rt.config import GenerateOptions
 from vab_rt.errors import MediaError, MediaWarning, OptionError, VabError
 from vab_rt.formats import FORMATS
 from vab_rt.pipeline import Pipeline
-from vab_rt.steps import Step
+from vab_rt.steps import Seen, Step
 from vab_rt.video import Video
 
 _LISTS = {"hls", "dash", "concat", "imf", "sdp", "webm_dash_manifest"}
@@ -105,7 +104,7 @@ def _make(order: Order, pipeline: Pipeline, tell: Callable[[int], None]) -> Made
     video = Video(order.video, order.start_s, order.duration_s)
     for number in range(1, order.num_candidates + 1):
         plan_output(order.output(number), video=video)
-    rate_hz, seed, seen = pipeline.config.sample_rate_hz, order.options.seed, _Seen()
+    rate_hz, seed, seen = pipeline.config.sample_rate_hz, order.options.seed, Seen()
     if order.edit is not None:
         old = Audio.load(order.edit.sound)
         rate_hz, (_, _, start_s, end_s, _) = old.sample_rate_hz, order.edit
@@ -165,28 +164,9 @@ def _told(steps: Iterator[Step], order: Order, tell: Callable[[int], None]) -> I
         if order.stop.is_set():
             raise Cancelled
         yield step
-        if step.num_windows is not None:
-            each = order.num_candidates * step.num_steps
-            done = step.window * each + step.candidate * step.num_steps + step.step + 1
-            tell(min(99, 100 * done // (step.num_windows * each)))
-
-
-class _Seen:
-    """What steps tell beside their sound."""
-
-    def __init__(self) -> None:
-        self.kinds: Counter[str] = Counter()
-        self.timings_s: dict[str, float] = {}
-
-    def watch(self, steps: Iterator[Step]) -> Iterator[Step]:
-        for step in steps:
-            self.timings_s = step.timings_s
-            if step.audio is not None:
-                self.kinds.update({kind: p * len(step.audio) for kind, p in step.kinds.items()})
-            yield step
-
-    def shares(self) -> dict[str, float]:
-        return {kind: p / self.kinds.total() for kind, p in self.kinds.most_common()}
+        done, total = step.position(order.num_candidates)
+        if total is not None:
+            tell(min(99, 100 * done // total))
 
 
 def refuse_lists(video: Path) -> None:
