@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from command import small_disk, wait_for
@@ -25,7 +26,7 @@ from starlette.requests import Request
 from vab_rt.errors import MediaError
 from vab_rt.serve import uploads
 from vab_rt.serve.app import Limits, open_app
-from vab_rt.serve.jobs import Jobs, Refused
+from vab_rt.serve.jobs import Job, Jobs, Refused
 from vab_rt.serve.making import refuse_lists
 from vab_rt.serve.pages import PATHS
 from vab_rt.serve.scratch import scratch_folder
@@ -582,6 +583,24 @@ def test_a_video_cut_short_is_told(opened, videos, tmp_path):
     report = server.over(server.ask(cut, "steps=2"))
     assert report["status"] == "completed" and len(report["warnings"]) == 1
     assert report["warnings"][0].startswith("the video is cut short")
+
+
+def test_the_end_is_told_also_to_who_reads_slowly():
+    """It came while they were still reading of a step."""
+    order = SimpleNamespace(
+        options=SimpleNamespace(seed=0), format="wav", num_candidates=1, edit=None
+    )
+
+    async def told(status: str) -> list[str]:
+        job, seen = Job("id", order, "in_progress"), []
+        async for report in job.reports():
+            seen.append(report["status"])
+            job.status = status
+            job.tell()
+        return seen
+
+    for end in OVER:
+        assert asyncio.run(asyncio.wait_for(told(end), 10)) == ["in_progress", end]
 
 
 def test_events_begin_at_once_however_busy_the_worker_is(server, videos):

@@ -61,9 +61,9 @@ class Job:
     async def reports(self) -> AsyncIterator[dict[str, Any]]:
         """What is to be told of it: now, and after each change until it is over."""
         while True:
-            changed = self.changed
-            yield self.report()
-            if self.is_over:
+            changed, report = self.changed, self.report()
+            yield report  # the job may go on, and end, before the next line
+            if report["status"] in OVER:
                 return
             await changed.wait()
 
