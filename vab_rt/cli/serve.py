@@ -54,7 +54,12 @@ def serve(
     queue: Annotated[int, typer.Option(min=1, help="Sounds that may wait; more are refused.")] = 32,
     max_mb: Annotated[float, typer.Option(min=0.001, help="The largest video.")] = 2000.0,
     keep: Annotated[
-        float, typer.Option(min=0, metavar="S", help="How long a finished sound is kept.")
+        float,
+        typer.Option(
+            min=0,
+            metavar="S",
+            help="How long a finished sound is kept, after it was last asked for.",
+        ),
     ] = 3600.0,
     drain: Annotated[
         float,

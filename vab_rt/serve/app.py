@@ -177,6 +177,7 @@ class Routes:
         job = self.jobs.known.get(request.path_params["id"])
         if job is None:
             raise Refused(404, "there is no such sound, or no longer; ask for it again")
+        self.jobs.keep(job)
         return job
 
 

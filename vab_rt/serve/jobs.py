@@ -46,8 +46,9 @@ class Job:
     created_at: float = field(default_factory=time.time)
     """seconds since 1970, as the other times that are told"""
     finished_at: float | None = None
-    begun_s: float = 0.0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    expiry: asyncio.TimerHandle | None = None
+    """when it is forgotten, once it is over"""
 
     @property
     def is_over(self) -> bool:
@@ -191,7 +192,18 @@ class Jobs:
 
     def forget(self, job: Job) -> None:
         self.known.pop(job.id, None)
-        shutil.rmtree(job.order.folder, ignore_errors=True)
+        if job.expiry is not None:
+            job.expiry.cancel()
+        _remove_files(job)
+
+    def keep(self, job: Job) -> None:
+        """One that is over is kept for its time from now on."""
+        if not job.is_over:
+            return
+        if job.expiry is not None:
+            job.expiry.cancel()
+        loop = asyncio.get_running_loop()
+        job.expiry = loop.call_later(self.keep_s, self.forget, job)
 
     async def work(self) -> None:
         """Until it is cancelled."""
@@ -229,7 +241,8 @@ class Jobs:
                 self._end(job, "failed", f"an error of the server's own, {type(error).__name__}")
         else:
             self.made_s += job.made.duration_s
-            self._end(job, "completed")
+            # Cancelled after its last step, it is not wanted any more than before it.
+            self._end(job, "cancelled" if job.order.stop.is_set() else "completed")
         self.busy_s += time.perf_counter() - begin
 
     def _advance(self, job: Job, percent: int) -> None:
@@ -242,10 +255,11 @@ class Jobs:
         if status == "completed":
             job.progress = 100
         else:
-            shutil.rmtree(job.order.folder, ignore_errors=True)
+            job.made = None
+            _remove_files(job)
         self.ended[status] += 1
         job.tell()
-        asyncio.get_running_loop().call_later(self.keep_s, self.forget, job)
+        self.keep(job)
 
     async def drain(self, seconds: float) -> None:
         """Takes no more; what is left after these seconds is cancelled."""
@@ -262,3 +276,9 @@ class Jobs:
     async def _idle(self) -> None:
         while self.waiting or self.running is not None:
             await asyncio.sleep(0.02)
+
+
+def _remove_files(job: Job) -> None:
+    """Whoever still makes one of them ends."""
+    job.order.stop.set()
+    shutil.rmtree(job.order.folder, ignore_errors=True)
