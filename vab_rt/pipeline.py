@@ -1,7 +1,8 @@
 """Video in, sound out: read frames, encode frames, decode, render, return."""
 
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from vab_rt.candidates import SCORING, candidate_steps, check_count, ranked, req
 from vab_rt.config import ClipConfig, GenerateOptions, check_kinds, number
 from vab_rt.editing import Editor, open_editor
 from vab_rt.engines import Engine, Engines, open_engines
-from vab_rt.errors import OptionError
+from vab_rt.errors import BackendError, OptionError
 from vab_rt.hub import open_model
 from vab_rt.library import Library, open_library
 from vab_rt.search import Found, search
@@ -30,7 +31,8 @@ from vab_rt.windows import Window
 
 
 class Pipeline:
-    """A loaded model. `generate` may be called any number of times, by one thread at a time."""
+    """A loaded model. Its methods may be called any number of times, by several threads at once:
+    each call's result is what it would be alone. A process that was forked loads its own."""
 
     def __init__(
         self,
@@ -41,6 +43,7 @@ class Pipeline:
         """open_graph: opens those that generating does without."""
         self.system, self.load_s, self._open_graph = system, load_s, open_graph
         self._libraries: dict[Path, Library] = {}
+        self._process = os.getpid()
 
     @property
     def config(self) -> ClipConfig:
@@ -65,7 +68,7 @@ class Pipeline:
         that the model has no use for, and for a part of a video without content.
         """
         wishes = (options or GenerateOptions()).but(**fields)
-        return _gathered(self.generate_steps(video, wishes), self.config.sample_rate_hz)
+        return self.gather(self.generate_steps(video, wishes))
 
     def generate_steps(
         self, video: Video | str | Path, options: GenerateOptions | None = None, **fields: Any
@@ -79,6 +82,19 @@ class Pipeline:
         video, clock = _as_video(video), self._clock()
         windows = windows_of(video, self.system, clock)
         return decoded(windows, video, self.system, options, clock, library)
+
+    def gather(self, steps: Iterable[Step], sample_rate_hz: int | None = None) -> Audio:
+        """The sound of all of a video's steps, with what it was made of.
+
+        sample_rate_hz: of their `audio`; None is the model's, which it is but for changed sounds.
+        """
+        parts, take = [], None
+        for step in steps:
+            parts += [] if step.audio is None else [step.audio]
+            take = step.take
+        rate_hz = sample_rate_hz or self.config.sample_rate_hz
+        seed = None if take is None else take.seed
+        return Audio(np.concatenate(parts), rate_hz, seed=seed, take=take)
 
     def regenerate(
         self,
@@ -103,7 +119,7 @@ class Pipeline:
         """
         sound = _as_audio(sound)
         steps = self.regenerate_steps(video, sound, start_s, end_s, options, **fields)
-        return _gathered(steps, sound.sample_rate_hz)
+        return self.gather(steps, sound.sample_rate_hz)
 
     def regenerate_steps(
         self,
@@ -136,7 +152,7 @@ class Pipeline:
         """
         sound = _as_audio(sound)
         steps = self.continue_steps(video, sound, options, **fields)
-        return _gathered(steps, sound.sample_rate_hz)
+        return self.gather(steps, sound.sample_rate_hz)
 
     def continue_steps(
         self,
@@ -233,6 +249,7 @@ class Pipeline:
 
         file: where it is kept; None is the user's cache folder. Raises OptionError, OutputError.
         """
+        self._check_process()
         system, path = require_score(self.system), None if file is None else Path(file)
         return indexed(Path(sounds), path, system, self._editor.encode)
 
@@ -259,7 +276,17 @@ class Pipeline:
                 yield replace(step, audio=sound.samples, take=sound.take)
 
     def _clock(self, *more: str) -> Stopwatch:
+        """Of one call. Raises BackendError where it would wait for ever."""
+        self._check_process()
         return Stopwatch(*STAGES, *self.system.stages, *more)
+
+    def _check_process(self) -> None:
+        """A fork is without the threads of libraries, and what waits for them hangs."""
+        if os.getpid() != self._process:
+            raise BackendError(
+                f"the pipeline was loaded in process {self._process}, and this is a fork of it, "
+                "expected one of its own; load it after the fork, or start processes by spawn"
+            )
 
     def render(self, state: State) -> npt.NDArray[np.float32]:
         """Sound [B, S] of finished states [B, ...]. Raises BundleError when it is not finite."""
@@ -316,13 +343,3 @@ def _as_video(video: Video | str | Path) -> Video:
 
 def _as_audio(sound: Audio | str | Path) -> Audio:
     return Audio.load(sound) if isinstance(sound, str | Path) else sound
-
-
-def _gathered(steps: Iterator[Step], rate_hz: int) -> Audio:
-    """The sound of all steps."""
-    parts, take = [], None
-    for step in steps:
-        parts += [] if step.audio is None else [step.audio]
-        take = step.take
-    seed = None if take is None else take.seed
-    return Audio(np.concatenate(parts), rate_hz, seed=seed, take=take)

@@ -1,4 +1,4 @@
-"""docs/API.md and docs/CLI.md are as the code is, and their examples run."""
+"""docs/API.md and docs/CLI.md are as the code is; their examples and EMBEDDING.md's run."""
 
 import re
 import subprocess
@@ -13,7 +13,11 @@ from export.reference import main, pages
 
 DOCS = Path(__file__).parents[2] / "docs"
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-EXAMPLES = PYTHON.findall((DOCS / "API.md").read_text())
+EXAMPLES = [
+    code
+    for page in ("EMBEDDING", "API")
+    for code in PYTHON.findall((DOCS / f"{page}.md").read_text())
+]
 
 
 def test_the_pages_are_as_the_code_is(tmp_path):
@@ -42,7 +46,7 @@ def test_the_examples_run(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
-    assert len(EXAMPLES) == 5 and done.returncode == 0, done.stderr
+    assert len(EXAMPLES) == 6 and done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith("error: missing.mp4 does not exist, expected")
     sounds = {path.name for path in tmp_path.iterdir() if not path.name.endswith(".vab.json")}
     assert sounds == {"in.mp4", "out.wav", "part.mp4", "again.wav"}

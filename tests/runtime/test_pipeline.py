@@ -1,6 +1,9 @@
 """Real videos through real graphs: length, seeds, windows, batches, errors."""
 
 import itertools
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -298,3 +301,32 @@ def test_loading_reports_device_and_time(tiny_bundle, without_gpus):
     assert pipeline.device == "cpu" and pipeline.load_s > 0
     with pytest.raises(BackendError, match="device cuda needs onnxruntime with the CUDA provider"):
         vab_rt.load(tiny_bundle, "cuda")
+
+
+def test_threads_share_a_pipeline_and_get_what_each_would_get_alone(tiny_bundle, videos):
+    pipeline = vab_rt.load(tiny_bundle, threads=2)
+    wishes = [
+        (videos(frames), seed) for seed, frames in enumerate([87, 50, 25, 87, 50, 25, 49, 51])
+    ]
+    alone = [pipeline.generate(video, seed=seed, steps=8) for video, seed in wishes]
+    together = threading.Barrier(len(wishes))
+
+    def make(video, seed) -> Audio:
+        together.wait(60)
+        return pipeline.generate(video, seed=seed, steps=8)
+
+    with ThreadPoolExecutor(len(wishes)) as threads:
+        assert list(threads.map(make, *zip(*wishes, strict=True))) == alone
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes do not fork here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_is_told_at_once_that_the_pipeline_is_not_its_own(pipeline, videos):
+    if not (child := os.fork()):
+        try:
+            pipeline.generate(videos(25), FAST)
+        except BackendError as error:
+            os._exit(7 * ("load it after the fork" in str(error)))
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

@@ -196,10 +196,11 @@ class HostCalls:
 
     def __call__(self, **inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
         count = len(next(iter(inputs.values())))
-        parts = [
-            self._run({name: x[i : i + self._limit] for name, x in inputs.items()})
-            for i in range(0, count, self._limit)
-        ]
+        with self._gpu.lock:
+            parts = [
+                self._run({name: x[i : i + self._limit] for name, x in inputs.items()})
+                for i in range(0, count, self._limit)
+            ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _run(self, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
@@ -237,9 +238,11 @@ class DeviceEngines(Engines):
         seeds: npt.NDArray[np.uint64],
         options: TokenOptions,
     ) -> Iterator[tuple[int, Tokens]]:
-        self.gpu.make_current()
-        loop = self.loop_for(backbone, len(tokens), options.guidance != 1)
-        yield options.steps - 1, loop.run(given, tokens, seeds, options)
+        with self.gpu.lock:
+            self.gpu.make_current()
+            loop = self.loop_for(backbone, len(tokens), options.guidance != 1)
+            finished = loop.run(given, tokens, seeds, options)
+        yield options.steps - 1, finished
 
     def warm_up(self, backbone: str, options: TokenOptions) -> None:
         self.loop_for(backbone, 1, options.guidance != 1)

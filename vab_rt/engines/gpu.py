@@ -8,6 +8,7 @@ import ctypes
 import importlib
 import math
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -134,7 +135,8 @@ class Kernel(NamedTuple):
 class Gpu:
     """GPU `device_id`. Raises BackendError where there is no GPU, driver or library for it.
 
-    Everything that is enqueued goes to `stream`, so that it runs in order.
+    Everything that is enqueued goes to `stream`, so that it runs in order. Who puts values on it,
+    and waits for what comes of them, holds `lock` meanwhile: threads take turns.
     """
 
     def __init__(self, device_id: int = 0) -> None:
@@ -153,7 +155,7 @@ class Gpu:
                 f"0 to {len(driver.gpus) - 1} and driver 580 or newer; vab-rt doctor says what is "
                 "missing"
             ) from error
-        self.device_id = device_id
+        self.device_id, self.lock = device_id, threading.RLock()
         self._uploading: list[npt.NDArray[Any]] = []
 
     @property
