@@ -7,6 +7,7 @@ from itertools import tee
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from vab_rt.audio import Audio
 from vab_rt.config import GenerateOptions, number
@@ -37,6 +38,23 @@ def require_score(system: System[Any]) -> Vab:
             "one that decodes tokens; choose another model, or make one sound at a time"
         )
     return system
+
+
+def sharing_first_step(system: Vab) -> Vab:
+    """The same model, whose backbone runs once for all that begin from nothing but [MASK] with what
+    is seen of one window: the first step of each candidate, and the score."""
+    backbone, mask_id = system.engines["backbone"], system.config.mask_id
+    said: dict[bytes, tuple[bytes, npt.NDArray[np.float32]]] = {}  # by branches, of the last window
+
+    def run(**inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        if (inputs["tokens"] != mask_id).any():
+            return backbone(**inputs)
+        branches, seen = inputs["conditional"].tobytes(), inputs["features"].tobytes()
+        if branches not in said or said[branches][0] != seen:
+            said[branches] = seen, backbone(**inputs)
+        return said[branches][1]
+
+    return replace(system, engines=system.engines.with_graphs(backbone=run))
 
 
 def seed_of(seed: int, candidate: int) -> int:

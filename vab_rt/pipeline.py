@@ -13,7 +13,14 @@ import numpy.typing as npt
 
 from vab_rt.audio import Audio
 from vab_rt.bundle import Bundle
-from vab_rt.candidates import SCORING, candidate_steps, check_count, ranked, require_score
+from vab_rt.candidates import (
+    SCORING,
+    candidate_steps,
+    check_count,
+    ranked,
+    require_score,
+    sharing_first_step,
+)
 from vab_rt.config import ClipConfig, GenerateOptions, check_kinds, number
 from vab_rt.editing import Editor, open_editor
 from vab_rt.engines import Engine, Engines, open_engines
@@ -194,14 +201,15 @@ class Pipeline:
         **fields: Any,
     ) -> Iterator[Step]:
         """The same, step by step: of each window one `candidate` after another."""
-        count, system = check_count(num_candidates), require_score(self.system)
+        count = check_count(num_candidates)
+        system = sharing_first_step(require_score(self.system))
         options, library = self._wanted((options or GenerateOptions()).but(**fields))
         video, clock = _as_video(video), self._clock(SCORING)
 
         def decode(windows: Iterator[Window], own: GenerateOptions) -> Iterator[Step]:
-            return decoded(windows, video, self.system, own, clock, library)
+            return decoded(windows, video, system, own, clock, library)
 
-        windows = windows_of(video, self.system, clock)
+        windows = windows_of(video, system, clock)
         return candidate_steps(windows, decode, system, options, count, clock)
 
     def _wanted(self, wishes: GenerateOptions) -> tuple[Any, Library | None]:

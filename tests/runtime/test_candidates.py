@@ -68,6 +68,23 @@ def test_frames_are_seen_once(pipeline, videos):
     assert calls(5) == calls(1) > 0
 
 
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_the_first_step_of_all_and_the_score_are_one_run(pipeline, videos, guidance):
+    runs = []
+
+    def backbone(**inputs):
+        runs.append(inputs["tokens"].copy())
+        return pipeline.system.engines["backbone"](**inputs)
+
+    engines = pipeline.system.engines.with_graphs(backbone=backbone)
+    other = Pipeline(dataclasses.replace(pipeline.system, engines=engines))
+    takes = other.candidates(videos(25), num_candidates=4, steps=3, guidance=guidance)
+    assert len(runs) == 4 * 2 + (
+        2 if guidance == 1 else 1
+    )  # guidance 1 has one branch, the score two
+    assert takes == pipeline.candidates(videos(25), num_candidates=4, steps=3, guidance=guidance)
+
+
 def test_coarse_tokens_are_scored_where_there_are_two_stages(coarse_to_fine, videos):
     takes = coarse_to_fine.candidates(videos(25), num_candidates=3, steps=2, fine_steps=2)
     *_, last = coarse_to_fine.generate_steps(videos(25), seed=takes[0].seed, steps=2, fine_steps=2)
