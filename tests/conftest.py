@@ -62,6 +62,15 @@ def pipeline(tiny_bundle) -> Pipeline:
 
 
 @pytest.fixture
+def opened(pipeline, tmp_path):
+    """Opens servers in this process."""
+    from opened_server import opening  # needs extras
+
+    with opening(pipeline, tmp_path) as open_one:
+        yield open_one
+
+
+@pytest.fixture
 def without_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where no library for GPUs is installed."""
     for module in ("cpu", "cuda"):

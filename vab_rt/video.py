@@ -160,6 +160,16 @@ class Video:
         for group in [times] if is_near else [[at] for at in times]:
             yield from self._shown_at(group)
 
+    def displayed(self) -> Iterator[tuple[VideoFrame, float, float]]:
+        """Each frame of the selection as it is stored, and the seconds of the selection at which it
+        comes and goes. Raises MediaError; warns of nothing."""
+        stop = None if self.length is None else self.start + self.length
+        for frame, begin, end in self._timed_frames(self.start, warn=False):
+            if stop is not None and begin >= stop:
+                return
+            if end > self.start:
+                yield frame, float(max(begin, self.start) - self.start), float(end - self.start)
+
     def _shown_at(self, times: list[Fraction]) -> Iterator[VideoFrame]:
         """The frames of these seconds of the video, in one pass."""
         waiting = list(reversed(times))

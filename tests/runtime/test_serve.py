@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,75 +18,20 @@ from media import make_video
 from serving import running
 
 httpx = pytest.importorskip("httpx", reason="the extra `test` is not installed")
-testclient = pytest.importorskip("starlette.testclient", reason="the extra `serve` is missing")
+pytest.importorskip("starlette", reason="the extra `serve` is not installed")
 
+from opened_server import OVER, over
 from starlette.requests import Request
 
 from vab_rt.errors import MediaError
 from vab_rt.serve import uploads
-from vab_rt.serve.app import Limits, open_app
-from vab_rt.serve.jobs import Job, Jobs, Refused
+from vab_rt.serve.jobs import Job, Refused
 from vab_rt.serve.making import make, refuse_lists
 from vab_rt.serve.pages import PATHS
 from vab_rt.serve.scratch import scratch_folder
 
-OVER = ("completed", "failed", "cancelled")
 ENDLESS = 1500
 """Frames whose sound takes half a minute with steps=1024, where one is to be met in progress."""
-
-
-class Opened:
-    """A server in this process, without a socket."""
-
-    def __init__(self, client, jobs: Jobs, worker: ThreadPoolExecutor) -> None:
-        self.client, self.jobs, self.worker = client, jobs, worker
-
-    def ask(self, video: Path, query: str = "") -> str:
-        """The address of a sound that was asked for."""
-        answer = self.client.post(f"/v1/sounds?{query}", content=video.read_bytes())
-        assert answer.status_code == 202, answer.text
-        return answer.headers["location"]
-
-    def over(self, where: str) -> dict:
-        return over(self.client, where)
-
-    def hold(self) -> threading.Event:
-        """The worker does nothing until this is set."""
-        gate = threading.Event()
-        self.worker.submit(gate.wait)
-        return gate
-
-    def left(self) -> list[Path]:
-        return list(self.jobs.folder.iterdir())
-
-
-def over(client, where: str) -> dict:
-    """Its report, once it is over."""
-    found: dict = {}
-    assert wait_for(lambda: found.update(client.get(where).json()) or found["status"] in OVER)
-    return found
-
-
-@pytest.fixture
-def opened(pipeline, tmp_path) -> Iterator[Callable[..., Opened]]:
-    """Opens a server: Limits and the fields of Jobs by name."""
-    closing = []
-
-    def open_one(max_waiting: int = 32, keep_s: float = 600, **limits: object) -> Opened:
-        folder = tmp_path / f"server{len(closing)}"
-        folder.mkdir()
-        worker = ThreadPoolExecutor(1)
-        jobs = Jobs(pipeline, worker, folder, max_waiting=max_waiting, keep_s=keep_s)
-        app = open_app(jobs, Limits(**limits))
-        client = testclient.TestClient(app, base_url="http://localhost:8000")
-        client.__enter__()
-        closing.append((client, worker))
-        return Opened(client, jobs, worker)
-
-    yield open_one
-    for client, worker in closing:
-        client.__exit__(None, None, None)
-        worker.shutdown()
 
 
 @pytest.fixture(scope="module")

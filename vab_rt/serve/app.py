@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import os
-import shutil
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -20,18 +18,21 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 
 import vab_rt
+from vab_rt.config import check_kinds
+from vab_rt.delivery import Delivery
 from vab_rt.errors import OptionError, VabError
 from vab_rt.serve.guard import Guard
 from vab_rt.serve.jobs import Job, Jobs, Refused
-from vab_rt.serve.making import Edit, Order, converted
+from vab_rt.serve.making import Cancelled, Edit, Order, borrowed, delivered
 from vab_rt.serve.metrics import MEDIA_TYPE, metrics_text
 from vab_rt.serve.openapi import document
 from vab_rt.serve.pages import PATHS, page_routes
 from vab_rt.serve.uploads import declared_bytes, file_below, save_body, too_large
-from vab_rt.serve.wishes import RegenerateWish, SoundWish, options_of, parse
-from vab_rt.take import path_of
+from vab_rt.serve.views import PREVIEWS, preview_of, spectrogram_of
+from vab_rt.serve.wishes import ContentWish, RegenerateWish, SoundWish, options_of, parse
 
 HEARTBEAT_S = 15.0
+_GONE = "there is no such sound, or no longer; ask for it again"
 MEDIA_TYPES = {
     "wav": "audio/wav",
     "flac": "audio/flac",
@@ -69,7 +70,8 @@ class Routes:
         self.jobs, self.limits = jobs, limits
 
     async def create(self, request: Request) -> Response:
-        wish = parse(request.query_params, SoundWish, self.jobs.pipeline.config)
+        wish = parse(request.query_params, SoundWish)
+        check_kinds(wish.kinds, self.jobs.pipeline.config)
         num_bytes = declared_bytes(request, self.limits.max_bytes)
         if wish.path is not None:
             return self._create_of_path(wish, wish.path, num_bytes)
@@ -103,15 +105,36 @@ class Routes:
         return StreamingResponse(_events(job), media_type="text/event-stream", headers=headers)
 
     async def content(self, request: Request) -> Response:
-        job = self._job(request)
-        path = job.take(_number(request)).path
-        wanted = request.query_params.get("format", job.order.format)
-        if wanted != job.order.format:
-            path = await run_in_threadpool(converted, job.order, path, wanted)
-        name = f"{job.id}.{path.name.removeprefix('sound.')}"
-        headers = {"X-Content-Type-Options": "nosniff"}
-        kind = MEDIA_TYPES.get(wanted, "application/octet-stream")
-        return FileResponse(path, media_type=kind, filename=name, headers=headers)
+        job, wish, path = await self._file(request)
+        return _shown(path, f"{job.id}.{wish.candidate}{path.suffix}")
+
+    async def spectrogram(self, request: Request) -> Response:
+        _, _, path = await self._file(request)
+        try:
+            return JSONResponse(await run_in_threadpool(spectrogram_of, path))
+        except OSError as error:  # FFmpeg's are, too
+            raise Refused(404, _GONE) from error
+
+    async def _file(self, request: Request) -> tuple[Job, ContentWish, Path]:
+        """What a request wants of a finished sound."""
+        job, wish = self._job(request), parse(request.query_params, ContentWish)
+        path = job.take(wish.candidate).path
+        name = wish.format or job.order.format
+        if name != job.order.format or wish.delivery() != Delivery():
+            path = await run_in_threadpool(delivered, job.order, path, name, wish.delivery())
+        return job, wish, path
+
+    async def preview(self, request: Request) -> Response:
+        job, name = self._job(request), request.query_params.get("format", "mp4")
+        if name not in PREVIEWS:
+            raise OptionError(f"format is {name}, expected one of {', '.join(PREVIEWS)}")
+        try:
+            path = await run_in_threadpool(preview_of, job.order, name)
+        except Cancelled as error:
+            raise Refused(404, _GONE) from error
+        except VabError as error:
+            raise OptionError(job.order.without_paths(str(error))) from error
+        return _shown(path, f"{job.id}.{path.name}")
 
     async def delete(self, request: Request) -> Response:
         job = self._job(request)
@@ -123,7 +146,8 @@ class Routes:
         defaults = msgspec.structs.asdict(old.order.options)
         del defaults["library"], defaults["library_strength"]
         defaults["seed"] = (defaults["seed"] + 1) % 2**64
-        wish = parse(request.query_params, RegenerateWish, self.jobs.pipeline.config, **defaults)
+        wish = parse(request.query_params, RegenerateWish, **defaults)
+        check_kinds(wish.kinds, self.jobs.pipeline.config)
         take, made = old.take(wish.candidate), old.made
         assert made is not None, "with a take"
         end_s = made.duration_s if wish.end_s is None else wish.end_s
@@ -134,7 +158,7 @@ class Routes:
             )
         with self.jobs.place(), self.jobs.new_folder() as folder:
             try:
-                video, sound = await run_in_threadpool(_borrowed, old.order, take.path, folder)
+                video, sound = await run_in_threadpool(borrowed, old.order, take.path, folder)
             except OSError as error:
                 raise Refused(404, f"the sound {old.id} is gone") from error
             edit = Edit(old.id, wish.candidate, wish.start_s, end_s, sound)
@@ -176,7 +200,7 @@ class Routes:
     def _job(self, request: Request) -> Job:
         job = self.jobs.known.get(request.path_params["id"])
         if job is None:
-            raise Refused(404, "there is no such sound, or no longer; ask for it again")
+            raise Refused(404, _GONE)
         self.jobs.keep(job)
         return job
 
@@ -211,6 +235,8 @@ def open_app(jobs: Jobs, limits: Limits) -> Starlette:
             Route("/v1/sounds/{id}", routes.delete, methods=["DELETE"]),
             Route("/v1/sounds/{id}/events", routes.events),
             Route("/v1/sounds/{id}/content", routes.content),
+            Route("/v1/sounds/{id}/spectrogram", routes.spectrogram),
+            Route("/v1/sounds/{id}/preview", routes.preview),
             Route("/v1/sounds/{id}/regenerate", routes.regenerate, methods=["POST"]),
             Route("/v1/models", routes.models),
             Route("/health", routes.health),
@@ -249,33 +275,10 @@ def _order(wish: SoundWish, folder: Path, video: Path, shown: str = "the video")
     )
 
 
-def _number(request: Request) -> int:
-    text = request.query_params.get("candidate", "1")
-    if not (text.isascii() and text.isdecimal() and len(text) < 9):
-        raise OptionError(f"candidate is {text}, expected a number from 1 on")
-    return int(text)
-
-
-def _borrowed(old: Order, sound: Path, folder: Path) -> tuple[Path, Path]:
-    """The video of an order and a sound of it, in the folder of another. Raises OSError."""
-    own, video = folder / f"before.{old.format}", old.video
-    if video.is_relative_to(old.folder):
-        video = _linked(video, folder / "video")
-    _linked(sound, own)
-    if path_of(sound).exists():
-        _linked(path_of(sound), path_of(own))
-    return video, own
-
-
-def _linked(file: Path, link: Path) -> Path:
-    """The same file by another name, so that it outlives the first."""
-    try:
-        os.link(file, link)
-    except FileNotFoundError:
-        raise
-    except OSError:  # a file system without links
-        shutil.copyfile(file, link)
-    return link
+def _shown(path: Path, name: str) -> Response:
+    kind = MEDIA_TYPES.get(path.suffix[1:], "application/octet-stream")
+    headers = {"X-Content-Type-Options": "nosniff"}
+    return FileResponse(path, media_type=kind, filename=name, headers=headers)
 
 
 async def _events(job: Job) -> AsyncIterator[str]:

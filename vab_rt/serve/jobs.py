@@ -95,6 +95,7 @@ class Job:
             "regenerated": None if order.edit is None else order.edit.report(),
             "duration_s": made and made.duration_s,
             "sample_rate_hz": made and made.sample_rate_hz,
+            "video_has_sound": made and made.video_has_sound,
             "kinds": made.kinds if made else {},
             "warnings": made.warnings if made else [],
             "timings_s": made.timings_s if made else {},

@@ -1,5 +1,8 @@
 """A job's files, made in the thread that has the pipeline."""
 
+import hashlib
+import os
+import shutil
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -9,16 +12,20 @@ from typing import Any, NamedTuple
 
 import av
 import av.error
+import msgspec
 
 from vab_rt.audio import Audio, AudioWriter, plan_output
 from vab_rt.candidates import Ranked, ranked_steps, seed_of
 from vab_rt.config import GenerateOptions
+from vab_rt.delivery import Delivery
 from vab_rt.errors import MediaError, MediaWarning, OptionError, VabError
-from vab_rt.formats import FORMATS
+from vab_rt.mixing import require_sound
 from vab_rt.pipeline import Pipeline
 from vab_rt.steps import Seen, Step
+from vab_rt.take import path_of
 from vab_rt.video import Video
 
+_MOST_DELIVERIES = 16
 _LISTS = {"hls", "dash", "concat", "imf", "sdp", "webm_dash_manifest"}
 
 
@@ -77,9 +84,10 @@ class TakeFile(NamedTuple):
 
 @dataclass(frozen=True)
 class Made:
-    """takes: best first."""
+    """takes: best first. video_has_sound: some to mix with."""
 
     takes: list[TakeFile]
+    video_has_sound: bool
     duration_s: float
     sample_rate_hz: int
     kinds: dict[str, float]
@@ -93,7 +101,9 @@ def make(order: Order, pipeline: Pipeline, tell: Callable[[int], None]) -> Made:
         warnings.simplefilter("always", MediaWarning)
         made = _make(order, pipeline, tell)
     said = [one.message for one in told if isinstance(one.message, MediaWarning)]
-    made.warnings.extend(order.without_paths(str(message)) for message in said)
+    texts = [order.without_paths(str(message)) for message in said]
+    # Warnings are of the process: another thread's are about another sound.
+    made.warnings.extend(text for text in texts if str(order.folder.parent) not in text)
     return made
 
 
@@ -119,7 +129,15 @@ def _make(order: Order, pipeline: Pipeline, tell: Callable[[int], None]) -> Made
         path = order.output(number)
         num_samples = _write(path, video, parts, rate_hz)
         takes.append(TakeFile(path, seed_of(seed, candidate), score))
-    return Made(takes, num_samples / rate_hz, rate_hz, seen.shares(), [], seen.timings_s)
+    duration_s = num_samples / rate_hz
+    return Made(takes, _has_sound(video), duration_s, rate_hz, seen.shares(), [], seen.timings_s)
+
+
+def _has_sound(video: Video) -> bool:
+    try:
+        return require_sound(video) > 0
+    except VabError:
+        return False
 
 
 def _takes(
@@ -145,18 +163,52 @@ def _write(path: Path, video: Video, steps: Iterable[Step], rate_hz: int) -> int
     return file.num_samples
 
 
-def converted(order: Order, sound: Path, name: str) -> Path:
-    """A finished sound in a file of another format, beside it: made once. Raises OptionError."""
-    if f".{name}" not in FORMATS:
-        raise OptionError(f"format is {name}, expected one of {', '.join(s[1:] for s in FORMATS)}")
+def delivered(order: Order, sound: Path, name: str, delivery: Delivery) -> Path:
+    """A finished sound in a file of a format, as it is wanted, beside it: made once, and of those
+    wanted in other ways the latest few are kept. Raises OptionError."""
     out = sound.with_suffix(f".{name}")
+    if delivery != Delivery():
+        digest = hashlib.sha256(msgspec.json.encode(delivery)).hexdigest()[:16]
+        out = sound.with_suffix(f".{digest}.{name}")
+        others = sorted(order.folder.glob(f"{sound.stem}.{'?' * 16}.*"), key=_changed_at)
+        for old in others[: -_MOST_DELIVERIES + 1]:
+            old.unlink(missing_ok=True)
     if not out.exists():
         video = Video(order.video, order.start_s, order.duration_s)
         try:
-            Audio.load(sound).save(out, video=video, force=True, take=False)
+            Audio.load(sound).save(out, video=video, force=True, take=False, delivery=delivery)
         except VabError as error:
             raise OptionError(order.without_paths(str(error))) from error
     return out
+
+
+def _changed_at(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except FileNotFoundError:  # removed meanwhile
+        return 0.0
+
+
+def borrowed(old: Order, sound: Path, folder: Path) -> tuple[Path, Path]:
+    """The video of an order and a sound of it, in the folder of another. Raises OSError."""
+    own, video = folder / f"before.{old.format}", old.video
+    if video.is_relative_to(old.folder):
+        video = _linked(video, folder / "video")
+    _linked(sound, own)
+    if path_of(sound).exists():
+        _linked(path_of(sound), path_of(own))
+    return video, own
+
+
+def _linked(file: Path, link: Path) -> Path:
+    """The same file by another name, so that it outlives the first."""
+    try:
+        os.link(file, link)
+    except FileNotFoundError:
+        raise
+    except OSError:  # a file system without links
+        shutil.copyfile(file, link)
+    return link
 
 
 def _told(steps: Iterator[Step], order: Order, tell: Callable[[int], None]) -> Iterator[Step]:

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 import vab_rt
-from vab_rt.config import GenerateOptions, Tuning
-from vab_rt.serve.wishes import RegenerateWish, SoundWish, fields_of
+from vab_rt.serve.views import PREVIEWS
+from vab_rt.serve.wishes import ContentWish, RegenerateWish, SoundWish, fields_of
 
 Json = dict[str, Any]
 _SOUND = {"$ref": "#/components/schemas/Sound"}
@@ -29,10 +29,22 @@ _SOUND_FIELDS = {
     "regenerated": "object|null",
     "duration_s": "number|null",
     "sample_rate_hz": "integer|null",
+    "video_has_sound": "boolean|null",
     "kinds": "object",
     "warnings": "array",
     "timings_s": "object",
     "candidates": "array",
+}
+_SPECTROGRAM_FIELDS = {
+    "duration_s": "number",
+    "column_s": "number",
+    "num_columns": "integer",
+    "num_bands": "integer",
+    "lowest_hz": "number",
+    "highest_hz": "number",
+    "floor_db": "number",
+    "levels": "string",
+    "onsets_s": "array",
 }
 
 
@@ -52,7 +64,11 @@ def document() -> Json:
         },
         "paths": _paths(),
         "components": {
-            "schemas": {"Sound": sound, "Error": _fields({"error": "string"})},
+            "schemas": {
+                "Sound": sound,
+                "Spectrogram": _fields(_SPECTROGRAM_FIELDS),
+                "Error": _fields({"error": "string"}),
+            },
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"token": []}],
@@ -60,8 +76,8 @@ def document() -> Json:
 
 
 def _paths() -> Json:
-    one, candidate = _path_parameter(), _parameter("candidate", {"type": "integer", "default": 1})
-    other = _parameter("format", {"type": "string"}, "another than it was made in")
+    one = _path_parameter()
+    preview = _parameter("format", {"enum": [*PREVIEWS], "default": "mp4"}, "of the file")
     body = {
         "description": "The video's bytes; none with `path`.",
         "content": {"application/octet-stream": {"schema": {"type": "string"}}},
@@ -93,7 +109,29 @@ def _paths() -> Json:
         "/v1/sounds/{id}/content": {
             "parameters": [one],
             "get": _operation("Its file.", {200: text}, 400, 404, 409, media="*/*")
-            | {"parameters": [candidate, other]},
+            | {"parameters": _query(ContentWish)},
+        },
+        "/v1/sounds/{id}/spectrogram": {
+            "parameters": [one],
+            "get": _operation(
+                "What that file sounds like: dB of bands that are equally high on a logarithmic "
+                "axis, the lowest first, column by column, in levels: base64 of one byte each, "
+                "0 for floor_db and 255 for 0 dB; and when it strikes.",
+                {200: {"$ref": "#/components/schemas/Spectrogram"}},
+                *(400, 404, 409),
+            )
+            | {"parameters": _query(ContentWish)},
+        },
+        "/v1/sounds/{id}/preview": {
+            "parameters": [one],
+            "get": _operation(
+                "Its video, small and without sound, as browsers play it; from the time it was "
+                "asked for on.",
+                {200: text},
+                *(400, 404),
+                media="*/*",
+            )
+            | {"parameters": [preview]},
         },
         "/v1/sounds/{id}/regenerate": {
             "parameters": [one],
@@ -138,15 +176,28 @@ def _parameter(name: str, schema: Json, text: str = "") -> Json:
     return {"name": name, "in": "query", "required": False, "schema": schema, "description": text}
 
 
-def _query(kind: type[GenerateOptions]) -> list[Json]:
+def _query(kind: type[msgspec.Struct]) -> list[Json]:
     """Of a wish: its fields, with types and defaults from the class, and what is said of them."""
     schema = msgspec.json.schema(kind)["$defs"][kind.__name__]["properties"]
     said = dict(_described(kind))
-    return [_parameter(name, schema[name], said.get(name, "")) for name in fields_of(kind)]
+    return [_parameter(name, _sent(schema[name]), said.get(name, "")) for name in fields_of(kind)]
 
 
-def _described(kind: type[GenerateOptions]) -> Iterator[tuple[str, str]]:
-    for each in (Tuning, GenerateOptions, kind):
+def _sent(schema: Json) -> Json:
+    """Nothing at all is sent for null."""
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+    kept = {name: value for name, value in schema.items() if value is not None}
+    if len(kinds) == 1:
+        del kept["anyOf"]
+        kept |= kinds[0]
+        return kept
+    return kept | {"anyOf": kinds} if kinds else kept
+
+
+def _described(kind: type[msgspec.Struct]) -> Iterator[tuple[str, str]]:
+    for each in reversed(kind.__mro__[:-1]):
+        if not issubclass(each, msgspec.Struct) or each is msgspec.Struct:
+            continue
         body = ast.parse(inspect.getsource(each)).body[0].body  # type: ignore[attr-defined]
         for node, following in pairwise(body):
             if isinstance(node, ast.AnnAssign) and isinstance(following, ast.Expr):

@@ -7,7 +7,8 @@ import msgspec
 from starlette.datastructures import QueryParams
 
 from vab_rt.candidates import check_count
-from vab_rt.config import ClipConfig, GenerateOptions, check_kinds
+from vab_rt.config import GenerateOptions
+from vab_rt.delivery import Delivery
 from vab_rt.errors import OptionError
 from vab_rt.formats import FORMATS
 from vab_rt.video import Video
@@ -33,11 +34,7 @@ class SoundWish(GenerateOptions, frozen=True, forbid_unknown_fields=True, kw_onl
         super().__post_init__()
         Video("video", self.start_s, self.duration_s)
         check_count(self.num_candidates)
-        name = self.format.lower().removeprefix(".")
-        if f".{name}" not in FORMATS:
-            known = ", ".join(suffix[1:] for suffix in FORMATS)
-            raise OptionError(f"format is {self.format}, expected one of {known}")
-        msgspec.structs.force_setattr(self, "format", name)
+        msgspec.structs.force_setattr(self, "format", _format(self.format))
 
     def options(self) -> GenerateOptions:
         """Those of the pipeline."""
@@ -55,7 +52,34 @@ class RegenerateWish(GenerateOptions, frozen=True, forbid_unknown_fields=True, k
     """of which sound, counted from 1, the best"""
 
 
-Wish = TypeVar("Wish", bound=GenerateOptions)
+class ContentWish(Delivery, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Of GET /v1/sounds/{id}/content. Raises OptionError."""
+
+    candidate: int = 1
+    """which sound, counted from 1, the best"""
+    format: str | None = None
+    """of the file; none: the one that the sound was asked for in"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.format is not None:
+            msgspec.structs.force_setattr(self, "format", _format(self.format))
+
+    def delivery(self) -> Delivery:
+        """How the file is to hold it."""
+        return Delivery(**{name: getattr(self, name) for name in Delivery.__struct_fields__})
+
+
+Wish = TypeVar("Wish", bound=msgspec.Struct)
+
+
+def _format(name: str) -> str:
+    """As FORMATS has it, without the dot."""
+    plain = name.lower().removeprefix(".")
+    if f".{plain}" not in FORMATS:
+        known = ", ".join(suffix[1:] for suffix in FORMATS)
+        raise OptionError(f"format is {name}, expected one of {known}")
+    return plain
 
 
 def options_of(wish: GenerateOptions) -> GenerateOptions:
@@ -65,14 +89,16 @@ def options_of(wish: GenerateOptions) -> GenerateOptions:
     )
 
 
-def fields_of(kind: type[GenerateOptions]) -> list[str]:
+def fields_of(kind: type[msgspec.Struct]) -> list[str]:
     """The names that a query may have, those of the request first."""
-    own = [name for name in kind.__struct_fields__ if name not in GenerateOptions.__struct_fields__]
-    shared = [name for name in GenerateOptions.__struct_fields__ if name not in _OF_THE_MACHINE]
+    (base,) = kind.__bases__
+    assert issubclass(base, msgspec.Struct), "a wish is one of the runtime's, and more"
+    own = [name for name in kind.__struct_fields__ if name not in base.__struct_fields__]
+    shared = [name for name in base.__struct_fields__ if name not in _OF_THE_MACHINE]
     return own + shared
 
 
-def parse(query: QueryParams, kind: type[Wish], config: ClipConfig, **defaults: Any) -> Wish:
+def parse(query: QueryParams, kind: type[Wish], **defaults: Any) -> Wish:
     """The wish of a query. Raises OptionError for what is unknown, twice there or out of range."""
     known = fields_of(kind)
     found: dict[str, Any] = dict(defaults)
@@ -84,8 +110,6 @@ def parse(query: QueryParams, kind: type[Wish], config: ClipConfig, **defaults: 
             raise OptionError(f"{name} is there {len(values)} times, expected it once")
         found[name] = values if name == "kinds" else values[0]
     try:
-        wish = msgspec.convert(found, kind, strict=False)
+        return msgspec.convert(found, kind, strict=False)
     except msgspec.ValidationError as error:
         raise OptionError(f"the query does not fit: {error}; see /openapi.json") from error
-    check_kinds(wish.kinds, config)
-    return wish

@@ -1,0 +1,69 @@
+"""`vab-rt serve` in this process, without a socket."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+from command import wait_for
+
+testclient = pytest.importorskip("starlette.testclient", reason="the extra `serve` is missing")
+
+from vab_rt.pipeline import Pipeline
+from vab_rt.serve.app import Limits, open_app
+from vab_rt.serve.jobs import Jobs
+
+OVER = ("completed", "failed", "cancelled")
+
+
+class Opened:
+    """A server in this process, without a socket."""
+
+    def __init__(self, client, jobs: Jobs, worker: ThreadPoolExecutor) -> None:
+        self.client, self.jobs, self.worker = client, jobs, worker
+
+    def ask(self, video: Path, query: str = "") -> str:
+        """The address of a sound that was asked for."""
+        answer = self.client.post(f"/v1/sounds?{query}", content=video.read_bytes())
+        assert answer.status_code == 202, answer.text
+        return answer.headers["location"]
+
+    def over(self, where: str) -> dict:
+        return over(self.client, where)
+
+    def hold(self) -> threading.Event:
+        """The worker does nothing until this is set."""
+        gate = threading.Event()
+        self.worker.submit(gate.wait)
+        return gate
+
+    def left(self) -> list[Path]:
+        return list(self.jobs.folder.iterdir())
+
+
+def over(client, where: str) -> dict:
+    """Its report, once it is over."""
+    found: dict = {}
+    assert wait_for(lambda: found.update(client.get(where).json()) or found["status"] in OVER)
+    return found
+
+
+@contextmanager
+def opening(pipeline: Pipeline, folder: Path) -> Iterator[Callable[..., Opened]]:
+    """Opens servers in this folder: Limits, and the fields of Jobs, by name."""
+    with ExitStack() as stack:
+        num_opened = count()
+
+        def open_one(max_waiting: int = 32, keep_s: float = 600, **limits: object) -> Opened:
+            home = folder / f"server{next(num_opened)}"
+            home.mkdir()
+            worker = stack.enter_context(ThreadPoolExecutor(1))
+            jobs = Jobs(pipeline, worker, home, max_waiting=max_waiting, keep_s=keep_s)
+            app = open_app(jobs, Limits(**limits))
+            client = testclient.TestClient(app, base_url="http://localhost:8000")
+            return Opened(stack.enter_context(client), jobs, worker)
+
+        yield open_one
