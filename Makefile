@@ -8,6 +8,7 @@ BIN := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
 DEMO := .venv-demo
 DEV := .venv
 WHEEL := .venv-wheel
+BLENDER := .venv-blender
 DIST := dist
 
 # What the wheel is built from, and where the tests of the runtime run against it: a folder from
@@ -23,7 +24,7 @@ JOBS ?= 2
 SIDE_BY_SIDE := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 test test-all test-wheel: export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all test-wheel check bench wheel
+.PHONY: demo test test-all test-wheel test-blender check bench wheel
 .DELETE_ON_ERROR:
 
 demo: $(DEMO)/installed  ## a silent clip in, demo.wav out; installs the runtime alone, no PyTorch
@@ -45,6 +46,13 @@ test-wheel: $(WHEEL)/installed
 	cd $(ELSEWHERE) && $(CURDIR)/$(WHEEL)/$(BIN)/python -m pytest -p no:cacheprovider $(SIDE_BY_SIDE) \
 	  --import-mode=importlib -o pythonpath=tests $(RUNTIME_TESTS)
 
+# Blender as a Python module, a gigabyte; it wants PYTHON to be 3.11.
+test-blender: $(BLENDER)/installed  ## the add-on in Blender, as its zip installs it
+	rm -rf build/blender
+	$(BLENDER)/$(BIN)/python -m integrations.blender.build --python 3.11 --out build/blender
+	BLENDER_ZIP="$$(echo build/blender/*.zip)" $(BLENDER)/$(BIN)/pytest -c /dev/null -p no:cacheprovider \
+	  --rootdir integrations/blender/tests integrations/blender/tests
+
 check: $(DEV)/installed  ## format, lint, types, layers
 	$(DEV)/$(BIN)/ruff format --check .
 	$(DEV)/$(BIN)/ruff check .
@@ -56,7 +64,7 @@ bench: $(DEV)/installed $(DEMO)/installed  ## figures; the last line is one JSON
 
 wheel: $(DIST)/built  ## dist/vab_rt-*.whl
 
-$(DEMO)/$(BIN)/pip $(DEV)/$(BIN)/pip $(WHEEL)/$(BIN)/pip:
+$(DEMO)/$(BIN)/pip $(DEV)/$(BIN)/pip $(WHEEL)/$(BIN)/pip $(BLENDER)/$(BIN)/pip:
 	$(PYTHON) -m venv $(@D:/$(BIN)=)
 
 $(DEMO)/installed: $(SOURCES) | $(DEMO)/$(BIN)/pip
@@ -66,6 +74,10 @@ $(DEMO)/installed: $(SOURCES) | $(DEMO)/$(BIN)/pip
 # Editable, so that only a change of the build needs another installation.
 $(DEV)/installed: $(BUILD) | $(DEV)/$(BIN)/pip
 	$(DEV)/$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+$(BLENDER)/installed: | $(BLENDER)/$(BIN)/pip
+	$(BLENDER)/$(BIN)/pip install --quiet bpy==5.0.1 pytest
 	touch $@
 
 $(DIST)/built: $(SOURCES) | $(WHEEL)/$(BIN)/pip

@@ -44,6 +44,7 @@ bool sample_step(Sampler& sampler, Array<int32_t, 2> tokens, Array<const float, 
 }  // namespace
 
 NB_MODULE(_sampling, m) {
+  nb::set_leak_warnings(false);  // Blender ends Python without freeing modules, which is no leak
   nb::class_<Sampler>(m, "Sampler", "Threads and scratch memory that stay between steps.")
       .def(nb::init<int>(), "threads"_a)
       .def_prop_ro("num_threads", &Sampler::num_threads)
