@@ -525,7 +525,9 @@ def test_the_page_is_all_that_it_asks_for(opened):
         answer = client.get(path)  # without the token
         assert answer.status_code == 200 and "default-src 'none'" in str(answer.headers)
         seen[path] = answer.text
-        found = re.findall(r"""(?:src|href)="(/[^"]*)"|from "([^"]*)";""", answer.text)
+        if path.endswith(".mp4"):
+            continue
+        found = re.findall(r"""(?:src|href)="(/[^"]*)"|(?:from |blob\()"([^"]*)""", answer.text)
         todo += [name for name in map("".join, found) if name not in seen]
         elsewhere = set(re.findall(r"(?:https?:)?//[a-z0-9-]+\.[a-z0-9.]+", answer.text))
         assert elsewhere <= {"http://www.w3.org"}, path  # the name of a kind, asked of nobody

@@ -1,7 +1,14 @@
-"""The page of vab-rt serve in a real browser: Debian's chromium-headless-shell, by Playwright."""
+"""The page of vab-rt serve in a real browser: Debian's chromium-headless-shell, by Playwright.
 
+Screenshots are left in build/screenshots.
+"""
+
+import base64
+import re
 import shutil
+from pathlib import Path
 
+import av
 import pytest
 from command import PATIENCE_S, wait_for
 from media import make_video
@@ -12,6 +19,7 @@ api = pytest.importorskip("playwright.sync_api", reason="playwright is not insta
 expect = api.expect
 expect.set_options(timeout=PATIENCE_S * 1000)
 BROWSER = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium"))), None)
+SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 
 pytestmark = [
     pytest.mark.slow,
@@ -34,11 +42,17 @@ def served(tiny_bundle, tmp_path_factory):
         yield address, home
 
 
-@pytest.fixture
-def page(browser, served):
-    """Open, dark and as wide as a phone; without an error, and asking nobody else."""
+@pytest.fixture(scope="module")
+def long_video(tmp_path_factory) -> Path:
+    """Sixteen sounds of it take some time."""
+    return make_video(tmp_path_factory.mktemp("long") / "long.mp4", num_frames=1500)
+
+
+@pytest.fixture(params=["dark"])
+def page(browser, served, request):
+    """Open, and as wide as a phone; without an error, and asking nobody else."""
     context = browser.new_context(
-        viewport={"width": 360, "height": 740}, color_scheme="dark", accept_downloads=True
+        viewport={"width": 360, "height": 740}, color_scheme=request.param, accept_downloads=True
     )
     context.set_default_timeout(PATIENCE_S * 1000)
     page, wrong = context.new_page(), []
@@ -55,70 +69,197 @@ def is_ours(url: str, address: str) -> bool:
     return url.startswith((f"{address}/", "blob:", "data:"))
 
 
+def make(page, num_takes: int = 1) -> None:
+    page.fill("#takes", str(num_takes))
+    page.click("#make")
+    expect(page.locator("#list label")).to_have_count(num_takes)
+    expect(page.locator("#time")).to_contain_text(re.compile(r"of [1-9]"))
+
+
 def choose(page, path) -> None:
     page.set_input_files("#file", path)
-    page.click("#make")
 
 
-def test_from_a_video_to_a_part_made_anew_and_back(page, tmp_path):
-    video = make_video(tmp_path / "film.mp4", num_frames=50)
-    choose(page, video)
-    expect(page.locator("#list label")).to_have_count(4)
-    expect(page.locator("#list label").first).to_contain_text("score")
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+def drop(page, path) -> None:
+    """As from a window of files."""
+    page.evaluate(
+        """([name, content]) => {
+          const bytes = Uint8Array.from(atob(content), (byte) => byte.charCodeAt(0));
+          const dataTransfer = new DataTransfer();
+          dataTransfer.items.add(new File([bytes], name));
+          for (const kind of ["dragover", "drop"]) {
+            document.body.dispatchEvent(new DragEvent(kind, { bubbles: true, dataTransfer }));
+          }
+        }""",
+        [path.name, base64.b64encode(path.read_bytes()).decode()],
+    )
+
+
+def drag(page, begin: float, end: float) -> None:
+    """From one share of the waveform's width to another."""
     wave = page.locator("#wave")
     wave.scroll_into_view_if_needed()
     box = wave.bounding_box()
-    y = box["y"] + box["height"] / 2
-    page.mouse.move(box["x"] + 0.3 * box["width"], y)
+    y = box["y"] + 40
+    page.mouse.move(box["x"] + begin * box["width"], y)
     page.mouse.down()
-    page.mouse.move(box["x"] + 0.6 * box["width"], y, steps=8)
+    page.mouse.move(box["x"] + end * box["width"], y, steps=8)
     page.mouse.up()
+
+
+def fetched(page, format: str, folder: Path) -> Path:
+    with page.expect_download() as file:
+        page.click(f"[data-format={format}]")
+    path = folder / file.value.suggested_filename
+    file.value.save_as(path)
+    return path
+
+
+def shoot(page, name: str) -> None:
+    page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+
+
+def width_of(page) -> int:
+    return page.evaluate("document.documentElement.scrollWidth")
+
+
+def test_from_a_video_to_a_part_made_anew_and_back(page, tmp_path):
+    shoot(page, "empty-dark-phone")
+    drop(page, make_video(tmp_path / "film.mp4", num_frames=50))
+    expect(page.locator("#video")).to_be_visible()
+    make(page, 4)
+    expect(page.locator("#list label").first).to_contain_text("score")
+    assert width_of(page) <= 360
+    drag(page, 0.3, 0.6)
     assert float(page.input_value("#from")) == pytest.approx(0.6, abs=0.1)
     assert float(page.input_value("#to")) == pytest.approx(1.2, abs=0.1)
     before = page.inner_text("#list label >> nth=0")
     page.keyboard.press("r")
     expect(page.locator("#list")).to_contain_text("made anew")
-    with page.expect_download() as sound:
-        page.click("[data-format=wav]")
-    assert sound.value.suggested_filename.startswith("film.")
-    assert sound.value.path().read_bytes()[:4] == b"RIFF"
-    with page.expect_download() as film:
-        page.click("[data-format=mp4]")
-    assert film.value.path().read_bytes()[4:8] == b"ftyp"
-    page.keyboard.press("u")
-    expect(page.locator("#list")).not_to_contain_text("made anew")
+    page.keyboard.press("r")  # and once more
+    expect(page.locator("#undo")).to_be_enabled()
+    shoot(page, "finished-dark-phone")
+    sound, film = fetched(page, "wav", tmp_path), fetched(page, "mp4", tmp_path / "out")
+    assert sound.name.startswith("film.") and sound.read_bytes()[:4] == b"RIFF"
+    assert film.read_bytes()[4:8] == b"ftyp"
+    while "made anew" in page.inner_text("#list"):
+        page.keyboard.press("u")
     assert page.inner_text("#list label >> nth=0") == before
     page.keyboard.press("2")
     assert page.locator("#list input >> nth=1").is_checked()
     page.keyboard.press(" ")
     expect(page.locator("#play")).to_have_text("Pause")
-    expect(page.locator("#time")).not_to_have_text("0.0 s")
+    expect(page.locator("#time")).not_to_contain_text(re.compile(r"^0\.0"))
+
+
+def test_a_part_is_marked_by_keys(page, tmp_path):
+    choose(page, make_video(tmp_path / "film.mp4", num_frames=100))
+    make(page)
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("i")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("O")
+    assert (page.input_value("#from"), page.input_value("#to")) == ("1.00", "2.04")
+    expect(page.locator("#again")).to_be_enabled()
 
 
 def test_a_bad_file_says_why_and_a_good_one_follows(page, tmp_path):
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"no video at all" * 100)
     choose(page, bad)
+    page.click("#make")
     expect(page.locator("#status")).to_contain_text("cannot be read as video")
     assert page.locator("#result").is_hidden()
-    page.fill("#takes", "1")
     choose(page, make_video(tmp_path / "good.mp4", num_frames=25))
-    page.wait_for_selector("#list label")
+    make(page)
     assert "score" not in page.inner_text("#list")
+    assert page.locator("#mix-label").is_hidden()  # it has no sound of its own
 
 
-def test_cancelled_and_nothing_is_left_when_the_page_is_gone(page, served, tmp_path):
+def test_cancelled_and_nothing_is_left_when_the_page_is_gone(page, served, long_video):
     (folder,) = served[1].glob("vab-rt-serve-*")
     before = set(folder.iterdir())
+    choose(page, long_video)
     page.fill("#takes", "16")
-    choose(page, make_video(tmp_path / "long.mp4", num_frames=1500))
+    page.click("#make")
     expect(page.locator("#status")).to_have_text("Making sound")
     page.click("#cancel")
     expect(page.locator("#status")).to_have_text("Cancelled")
-    page.fill("#takes", "1")
-    page.click("#make")
-    page.wait_for_selector("#list label")
+    make(page)
     assert set(folder.iterdir()) - before
     page.goto("about:blank")
     assert wait_for(lambda: set(folder.iterdir()) <= before)
+
+
+def test_another_video_while_one_is_worked_on(page, long_video, tmp_path):
+    choose(page, long_video)
+    page.fill("#takes", "16")
+    page.click("#make")
+    expect(page.locator("#status")).to_have_text("Making sound")
+    choose(page, make_video(tmp_path / "short.mp4", num_frames=25))
+    make(page, 2)
+    expect(page.locator("#time")).to_contain_text("of 1.0 s")
+
+
+def test_mixed_with_the_films_own_sound(page, tmp_path):
+    choose(page, make_video(tmp_path / "film.mp4", num_frames=25, with_sound=True))
+    make(page)
+    page.select_option("#mix", "keep")
+    page.locator("#gain").press("ArrowLeft")
+    expect(page.locator("#gain-db")).to_have_text("-1 dB")
+    with av.open(str(fetched(page, "wav", tmp_path))) as sound:
+        assert sound.streams.audio[0].channels == 2
+    with av.open(str(fetched(page, "mp4", tmp_path / "out"))) as film:
+        assert film.streams.audio[0].channels == 2 and film.streams.video
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("hevc.mkv", {"codec": "libx265", "options": {"x265-params": "log-level=none"}}),
+        ("prores.mov", {"codec": "prores_ks", "pix_fmt": "yuv422p10le"}),
+        ("old.avi", {"codec": "mpeg4", "b_frames": 0}),
+    ],
+)
+def test_what_a_browser_does_not_play_is_shown_all_the_same(page, tmp_path, name, more):
+    choose(page, make_video(tmp_path / name, num_frames=50, with_sound=True, **more))
+    expect(page.locator("#unplayable")).to_be_visible()
+    make(page)
+    expect(page.locator("#video")).to_be_visible()
+    expect(page.locator("#unplayable")).to_be_hidden()
+    shown = "[video.videoWidth, video.videoHeight, Math.round(video.duration)]"
+    assert page.evaluate(f"const video = document.getElementById('video'); {shown}") == [64, 48, 2]
+    film = fetched(page, Path(name).suffix[1:], tmp_path / "out")
+    assert film.suffix == Path(name).suffix and film.stat().st_size > 0
+
+
+def test_the_example(page, tmp_path):
+    page.click("#example")
+    expect(page.locator("#video")).to_be_visible()
+    make(page)
+    expect(page.locator("#time")).to_contain_text("of 10.0 s")
+
+
+@pytest.mark.parametrize("page", ["dark", "light"], indirect=True)
+def test_for_all_who_use_it(page, tmp_path, request):
+    """By axe-core: roles, labels, contrast, order."""
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed"
+    )
+    mode = request.node.callspec.params["page"]
+
+    def found() -> list[str]:
+        violations = axe.Axe().run(page).response["violations"]
+        grave = [each for each in violations if each["impact"] in ("serious", "critical")]
+        return [f"{each['id']}: {node['html']}" for each in grave for node in each["nodes"]]
+
+    assert not found()
+    page.set_viewport_size({"width": 1100, "height": 800})
+    shoot(page, f"empty-{mode}")
+    choose(page, make_video(tmp_path / "film.mkv", num_frames=50, with_sound=True))
+    make(page, 4)
+    drag(page, 0.3, 0.6)
+    shoot(page, f"finished-{mode}")
+    assert not found() and width_of(page) <= 1100

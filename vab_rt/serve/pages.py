@@ -7,14 +7,24 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 _FOLDER = Path(__file__).with_name("page")
-_KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", "": "text/plain"}
+_KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+_KINDS |= {".mp4": "video/mp4", "": "text/plain"}
 _FILES = {
     "/": "index.html",
     **{
         f"/page/{name}": name
         for name in (
-            *("app.js", "player.js", "server.js", "style.css", "wavesurfer/LICENSE"),
-            *("wavesurfer/wavesurfer.esm.js", "wavesurfer/regions.esm.js"),
+            *(
+                "app.js",
+                "input.js",
+                "player.js",
+                "server.js",
+                "spectrogram.js",
+                "takes.js",
+                "style.css",
+            ),
+            *("example.mp4", "wavesurfer/LICENSE", "wavesurfer/wavesurfer.esm.js"),
+            *("wavesurfer/regions.esm.js", "wavesurfer/timeline.esm.js"),
         )
     },
 }

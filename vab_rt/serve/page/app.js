@@ -1,17 +1,22 @@
 // Drop a video, hear its takes, mark a part, make it anew.
 
+import { onDrop, onKeys } from "/page/input.js";
 import { Player } from "/page/player.js";
 import * as server from "/page/server.js";
+import { hear, idsOf, showTakes, takesOf } from "/page/takes.js";
 
 const $ = (id) => document.getElementById(id);
+const FILMS = ["mov", "m4v", "mkv", "webm", "avi"];  // those that the server writes beside mp4
+const KEPT_MS = 60000;
 let file = null;      // the video
-let takes = [];       // {id, candidate, seed, score, blob, before}; before: what undo brings back
+let takes = [];
 let chosen = 0;
-let working = null;   // the id of the sound in progress
-const asked = new Set();
+let work = null;      // {id, aborter}: the sound in progress
+let needsPreview = false;  // of a video that this browser does not play
+const asked = new Set();  // ids that the server keeps for this page
 
 const player = new Player($("wave"), $("video"), {
-  onTime: (at) => { $("time").textContent = `${at.toFixed(1)} s`; },
+  onTime: (at, of) => { $("time").textContent = `${at.toFixed(1)} of ${of.toFixed(1)} s`; },
   onPart: ([from, to]) => {
     $("from").value = from.toFixed(2);
     $("to").value = to.toFixed(2);
@@ -20,40 +25,96 @@ const player = new Player($("wave"), $("video"), {
   onPlaying: (is) => { $("play").textContent = is ? "Pause" : "Play"; },
 });
 
-const say = (text) => { $("status").textContent = text; };
+function say(text, isWrong = false) {
+  $("status").textContent = text;
+  $("status").classList.toggle("wrong", isWrong);
+}
+const tell = (error) => say(`That did not work: ${error.message}`, true);
 
 function enable() {
-  $("make").disabled = !file || working !== null;
-  $("working").hidden = working === null;
+  $("make").disabled = !file || work !== null;
+  $("working").hidden = work === null;
   const part = Number($("to").value) > Number($("from").value);
-  $("again").disabled = !part || working !== null || !takes.length;
-  $("undo").disabled = working !== null || !takes[chosen]?.before;
+  $("again").disabled = !part || work !== null || !takes.length;
+  $("undo").disabled = work !== null || !takes[chosen]?.before;
 }
 
 function choose(video) {
   if (!video) return;
+  cancel();
+  forget([...asked]);
   file = video;
   takes = [];
+  needsPreview = false;
+  player.stop();
   $("result").hidden = true;
-  URL.revokeObjectURL($("video").src);
-  $("video").hidden = false;
-  $("unplayable").hidden = true;
-  $("video").src = URL.createObjectURL(video);
+  $("film").hidden = false;
+  $("video").controls = true;
+  offerOwnFormat(video.name.split(".").pop().toLowerCase());
+  show(video);
   say("");
   enable();
 }
 
-// Asks for a sound and waits for it; null where there is none in the end.
-async function work(request, label) {
-  working = "";
+// It holds the video in any case; mp4 does not hold all.
+function offerOwnFormat(suffix) {
+  $("own").hidden = !FILMS.includes(suffix);
+  $("own").dataset.format = suffix;
+  $("own").textContent = `Download film (${suffix})`;
+}
+
+function show(film) {
+  URL.revokeObjectURL($("video").src);
+  $("video").hidden = false;
+  $("unplayable").hidden = true;
+  $("video").src = URL.createObjectURL(film);
+}
+
+// Some browsers play the sound alone of what they cannot show.
+function checkFilm(isShown) {
+  if (isShown) return;
+  needsPreview = true;
+  $("video").hidden = true;
+  $("unplayable").hidden = false;
+}
+
+async function showPreview(id) {
+  needsPreview = false;
+  const video = file, plays = $("video").canPlayType('video/mp4; codecs="avc1.42E01E"');
+  try {
+    const preview = await server.preview(id, plays ? "mp4" : "webm");
+    if (file === video) show(preview);
+  } catch {
+    // The sound tells what is wrong with the video; without a preview it is still made.
+  }
+}
+
+function forget(ids) {
+  for (const id of ids) {
+    asked.delete(id);
+    server.remove(id).catch(() => {});
+  }
+}
+
+function cancel() {
+  if (work?.id) server.remove(work.id).catch(() => {});
+  else work?.aborter.abort();
+}
+
+// Asks for a sound and waits for it: its report, or null where there is none in the end.
+async function made(request, label) {
+  const video = file, own = { id: null, aborter: new AbortController() };
+  work = own;
   $("progress").removeAttribute("value");
   say(`${label}: sending`);
   enable();
   try {
-    const { id } = await request();
-    working = id;
+    const { id } = await request(own.aborter.signal);
+    own.id = id;
     asked.add(id);
     for await (const report of server.reports(id)) {
+      if (file !== video) return null;
+      if (report.progress > 0 && needsPreview) showPreview(id);
       if (report.status === "queued") say("Waiting for its turn");
       if (report.status === "in_progress") {
         $("progress").value = report.progress;
@@ -67,133 +128,162 @@ async function work(request, label) {
       }
     }
   } catch (error) {
-    say(`That did not work: ${error.message}`);
+    if (file !== video) return null;
+    if (error.name === "AbortError") say("Cancelled");
+    else tell(error);
   } finally {
-    working = null;
+    if (work === own) work = null;
     enable();
   }
   return null;
 }
 
-async function takesOf(report) {
-  return Promise.all(report.candidates.map(async ({ candidate, seed, score }) => (
-    { id: report.id, candidate, seed, score, blob: await server.content(report.id, candidate, "wav") }
-  )));
-}
+// Another one each time, or the one that is asked for.
+const seed = () => $("seed").value || String(crypto.getRandomValues(new Uint32Array(1))[0]);
 
 async function make() {
-  const query = new URLSearchParams({ seed: $("seed").value || "0" });
+  const query = new URLSearchParams({ seed: seed() });
   if (Number($("takes").value) > 1) query.set("num_candidates", $("takes").value);
   if ($("kinds").value) query.set("kinds", $("kinds").value);
-  const report = await work(() => server.create(file, query), "Making sound");
+  const sent = (share) => { if (share < 1) $("progress").value = 100 * share; };
+  const report = await made((signal) => server.create(file, query, signal, sent), "Making sound");
   if (!report) return;
-  takes = await takesOf(report);
+  takes = takesOf(report);
+  forget([...asked].filter((id) => id !== report.id));
+  $("mix-label").hidden = !report.video_has_sound;
+  if (!report.video_has_sound) $("mix").value = "replace";
   $("result").hidden = false;
+  $("video").controls = false;
+  $("video").muted = true;
   player.clear();
   $("from").value = $("to").value = "";
-  await show(0);
+  await chooseTake(0);
 }
 
 async function again() {
   const old = takes[chosen], number = chosen;
   const query = new URLSearchParams({
-    start_s: $("from").value, end_s: $("to").value, candidate: old.candidate,
+    start_s: $("from").value, end_s: $("to").value, candidate: old.candidate, seed: seed(),
   });
-  const report = await work(() => server.regenerate(old.id, query), "Making the part anew");
+  const anew = (signal) => server.regenerate(old.id, query, signal);
+  const report = await made(anew, "Making the part anew");
   if (!report) return;
-  const [take] = await takesOf(report);
+  const [take] = takesOf(report);
   takes[number] = { ...take, score: null, before: old };
-  await show(number);
+  await chooseTake(number);
 }
 
 async function undo() {
-  takes[chosen] = takes[chosen].before;
-  await show(chosen);
+  const { id, before } = takes[chosen];
+  takes[chosen] = before;
+  forget([id]);
+  await chooseTake(chosen);
 }
 
-async function show(number) {
+function mix() {
+  const query = new URLSearchParams();
+  if ($("mix").value !== "replace") query.set("mix", $("mix").value);
+  if ($("gain").value !== "0") query.set("gain_db", $("gain").value);
+  return query.toString();
+}
+
+async function chooseTake(number) {
   chosen = number;
-  $("list").replaceChildren(...takes.map((take, i) => {
-    const label = document.createElement("label"), radio = document.createElement("input");
-    radio.type = "radio";
-    radio.name = "take";
-    radio.checked = i === chosen;
-    radio.addEventListener("change", () => show(i));
-    const score = take.score === null ? "" : `, score ${take.score.toFixed(3)}`;
-    const changed = take.before ? ", a part made anew" : "";
-    label.append(radio, ` Take ${i + 1}: seed ${take.seed}${score}${changed}`);
-    return label;
-  }));
+  showTakes($("list"), takes, chosen, chooseTake);
   enable();
-  await player.load(takes[number].blob);
+  await listen();
+}
+
+async function listen() {
+  const take = takes[chosen], wanted = mix();
+  try {
+    const [blob, view] = await hear(take, wanted);
+    if (take !== takes[chosen] || wanted !== mix()) return;
+    const onsets = view.onsets_s.length;
+    $("wave").setAttribute(
+      "aria-label", `Waveform and spectrogram of take ${chosen + 1}, ${onsets} onsets marked`,
+    );
+    await player.load(blob, view);
+    markTyped();
+  } catch (error) {
+    tell(error);
+  }
 }
 
 async function download(format) {
-  const take = takes[chosen];
+  const take = takes[chosen], name = `${file.name.replace(/\.[^.]*$/, "")}.${take.seed}.${format}`;
   try {
-    const blob = await server.content(take.id, take.candidate, format);
+    const query = `candidate=${take.candidate}&format=${format}&${mix()}`;
     const link = document.createElement("a");
-    link.href = URL.createObjectURL(blob);
-    link.download = `${file.name.replace(/\.[^.]*$/, "")}.${take.seed}.${format}`;
+    link.href = URL.createObjectURL(await server.content(take.id, query));
+    link.download = name;
     link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+    setTimeout(() => URL.revokeObjectURL(link.href), KEPT_MS);
   } catch (error) {
-    say(`That did not work: ${error.message}`);
+    tell(error);
   }
 }
 
-$("file").addEventListener("change", () => choose($("file").files[0]));
-for (const kind of ["dragover", "dragleave", "drop"]) {
-  document.addEventListener(kind, (event) => {
-    event.preventDefault();
-    $("drop").classList.toggle("over", kind === "dragover");
-    if (kind === "drop" && event.dataTransfer.files.length) {
-      $("file").files = event.dataTransfer.files;
-      choose($("file").files[0]);
-    }
-  });
+// At the moment that is heard, a part begins or ends.
+function markHere(which) {
+  $(which).value = player.at.toFixed(2);
+  markTyped();
 }
+
+function markTyped() {
+  const from = Number($("from").value), to = Number($("to").value);
+  if (to > from) player.mark(from, to);
+  enable();
+}
+
+$("file").addEventListener("change", () => choose($("file").files[0]));
+onDrop($("drop"), (files) => {
+  $("file").files = files;
+  choose($("file").files[0]);
+});
+$("example").addEventListener("click", async () => {
+  try {
+    const given = new DataTransfer();
+    given.items.add(new File([await server.example()], "example.mp4", { type: "video/mp4" }));
+    $("file").files = given.files;
+    choose($("file").files[0]);
+  } catch (error) {
+    tell(error);
+  }
+});
 $("ask").addEventListener("submit", (event) => { event.preventDefault(); make(); });
-$("cancel").addEventListener("click", () => working && server.remove(working));
+$("cancel").addEventListener("click", cancel);
 $("again").addEventListener("click", again);
 $("undo").addEventListener("click", undo);
 $("play").addEventListener("click", () => player.toggle());
-$("video").addEventListener("error", () => {
-  $("video").hidden = true;
-  $("unplayable").hidden = false;
-});
-for (const id of ["from", "to"]) {
-  $(id).addEventListener("change", () => {
-    const from = Number($("from").value), to = Number($("to").value);
-    if (to > from) player.mark(from, to);
-    enable();
-  });
-}
+$("zoom").addEventListener("input", () => player.zoom(Number($("zoom").value)));
+$("video").addEventListener("error", () => checkFilm(false));
+$("video").addEventListener("loadedmetadata", () => checkFilm($("video").videoWidth > 0));
+$("video").addEventListener("click", () => { if (!$("video").controls) player.toggle(); });
+for (const id of ["from", "to"]) $(id).addEventListener("change", markTyped);
+$("mix").addEventListener("change", listen);
+$("gain").addEventListener("input", () => { $("gain-db").value = `${$("gain").value} dB`; });
+$("gain").addEventListener("change", listen);
 for (const button of document.querySelectorAll(".download")) {
   button.addEventListener("click", () => download(button.dataset.format));
 }
-document.addEventListener("keydown", (event) => {
-  const inField = event.target.matches("input:not([type=radio]), select");
-  const onButton = event.key === " " && event.target.matches("button");
-  if ($("result").hidden || inField || onButton || event.ctrlKey || event.metaKey || event.altKey) return;
-  const number = Number(event.key) - 1;
-  const does = {
+onKeys((key, isFine) => {
+  if ($("result").hidden) return null;
+  const number = Number(key) - 1, step = isFine ? 0.04 : 1;
+  return {
     " ": () => player.toggle(),
-    ArrowLeft: () => player.move(-1),
-    ArrowRight: () => player.move(1),
+    ArrowLeft: () => player.move(-step),
+    ArrowRight: () => player.move(step),
+    i: () => markHere("from"),
+    o: () => markHere("to"),
     r: () => $("again").click(),
     u: () => $("undo").click(),
-  }[event.key] ?? (number >= 0 && number < takes.length ? () => show(number) : null);
-  if (does) {
-    event.preventDefault();
-    does();
-  }
+  }[key] ?? (number >= 0 && number < takes.length ? () => chooseTake(number) : null);
 });
-// Nobody waits for what a page that is gone has asked for.
-addEventListener("pagehide", () => { for (const id of asked) server.remove(id).catch(() => {}); });
+// The server keeps what is asked for; nobody waits for what a page that is gone has asked for.
+setInterval(() => { for (const id of idsOf(takes)) server.report(id).catch(() => {}); }, KEPT_MS);
+addEventListener("pagehide", () => forget([...asked]));
 addEventListener("pageshow", ({ persisted }) => { if (persisted) location.reload(); });
-// The space bar plays, also after a button was clicked; one that was reached by keys keeps it.
-addEventListener("click", ({ detail, target }) => { if (detail && target.matches("button")) target.blur(); });
 
 try {
   const [model] = await server.models();
@@ -201,5 +291,5 @@ try {
   $("kinds-label").hidden = !model.kinds.length;
   $("kinds").append(...model.kinds.map((kind) => new Option(kind)));
 } catch (error) {
-  say(error.message);
+  tell(error);
 }

@@ -1,16 +1,20 @@
-// The film and the waveform below it: one clock, that of the sound.
+// The film, and below it waveform, spectrogram and seconds: one clock, that of the sound.
 
+import { mark, paint } from "/page/spectrogram.js";
 import WaveSurfer from "/page/wavesurfer/wavesurfer.esm.js";
 import Regions from "/page/wavesurfer/regions.esm.js";
+import Timeline from "/page/wavesurfer/timeline.esm.js";
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 export class Player {
-  // onPart: called with seconds [from, to], or null where none is marked.
+  // onPart: called with seconds [from, to].
   constructor(wave, video, { onTime, onPart, onPlaying }) {
     this.video = video;
     this.regions = Regions.create();
-    this.sound = WaveSurfer.create({ container: wave, height: 96, plugins: [this.regions] });
+    this.sound = WaveSurfer.create({ container: wave, height: 80, plugins: [this.regions] });
+    this.addSpectrogram();
+    this.sound.registerPlugin(Timeline.create({ height: 18, secondaryLabelOpacity: 1 }));
     this.paint();
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.paint());
     this.regions.enableDragSelection({ color: colour("--part") });
@@ -19,14 +23,28 @@ export class Player {
       onPart([part.start, part.end]);
     });
     this.regions.on("region-updated", (part) => onPart([part.start, part.end]));
-    this.sound.on("timeupdate", (at) => { this.follow(at); onTime(at); });
+    this.sound.on("timeupdate", (at) => { this.follow(at); onTime(at, this.sound.getDuration()); });
+    this.sound.on("ready", (length) => onTime(this.sound.getCurrentTime(), length));
     this.sound.on("play", () => { this.video.play().catch(() => {}); onPlaying(true); });
     this.sound.on("pause", () => { this.video.pause(); onPlaying(false); });
   }
 
+  // In the waveform's own box: it is scrolled, clicked and dragged over as that is.
+  addSpectrogram() {
+    const box = document.createElement("div");
+    [this.bands, this.marks] = [document.createElement("canvas"), document.createElement("canvas")];
+    box.style.cssText = "position: relative; height: 110px";
+    for (const canvas of [this.bands, this.marks]) {
+      canvas.style.cssText = "position: absolute; inset: 0; width: 100%; height: 100%";
+      box.append(canvas);
+    }
+    this.sound.getWrapper().append(box);
+    new ResizeObserver(() => this.view && mark(this.marks, this.view)).observe(box);
+  }
+
   paint() {
     this.sound.setOptions({
-      waveColor: colour("--wave"), progressColor: colour("--accent"), cursorColor: colour("--text"),
+      waveColor: colour("--wave"), progressColor: colour("--accent"), cursorColor: colour("--cursor"),
     });
   }
 
@@ -35,10 +53,9 @@ export class Player {
     if (Math.abs(this.video.currentTime - at) > 0.08) this.video.currentTime = at;
   }
 
-  // Of several at once the last counts.
-  async load(blob) {
-    const at = this.sound.getCurrentTime();
-    const marked = this.regions.getRegions().map(({ start, end }) => [start, end])[0];
+  // Of several at once the last counts; one that comes while another plays goes on from there.
+  async load(blob, view) {
+    const at = this.at, plays = this.sound.isPlaying();
     this.blob = blob;
     try {
       await this.sound.loadBlob(blob);
@@ -46,19 +63,26 @@ export class Player {
       if (this.blob === blob) throw error;
       return;
     }
-    if (at) this.sound.setTime(Math.min(at, this.sound.getDuration()));
-    if (marked) this.mark(...marked);
+    if (this.blob !== blob) return;
+    this.view = view;
+    paint(this.bands, view);
+    mark(this.marks, view);
+    this.sound.setTime(Math.min(at, this.sound.getDuration()));
+    if (plays) await this.sound.play();
   }
 
   mark(start, end) {
     this.regions.clearRegions();
+    if (!this.sound.getDuration()) return;
     this.regions.addRegion({ start, end, color: colour("--part") });
   }
 
-  clear() { this.regions.clearRegions(); this.sound.setTime(0); }
+  clear() { this.stop(); this.regions.clearRegions(); this.sound.setTime(0); }
+  stop() { this.sound.pause(); }
+  get at() { return this.sound.getCurrentTime(); }
   move(seconds) {
-    const at = this.sound.getCurrentTime() + seconds;
-    this.sound.setTime(Math.min(Math.max(at, 0), this.sound.getDuration()));
+    this.sound.setTime(Math.min(Math.max(this.at + seconds, 0), this.sound.getDuration()));
   }
   toggle() { return this.sound.playPause(); }
+  zoom(pixelsPerSecond) { if (this.view) this.sound.zoom(pixelsPerSecond); }
 }
