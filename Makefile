@@ -9,6 +9,7 @@ DEMO := .venv-demo
 DEV := .venv
 WHEEL := .venv-wheel
 BLENDER := .venv-blender
+RAY := .venv-ray
 DIST := dist
 
 # What the wheel is built from, and where the tests of the runtime run against it: a folder from
@@ -24,7 +25,7 @@ JOBS ?= 2
 SIDE_BY_SIDE := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 test test-all test-wheel: export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all test-wheel test-blender check bench wheel
+.PHONY: demo test test-all test-wheel test-blender test-ray check bench wheel
 .DELETE_ON_ERROR:
 
 demo: $(DEMO)/installed  ## a silent clip in, demo.wav out; installs the runtime alone, no PyTorch
@@ -53,6 +54,10 @@ test-blender: $(BLENDER)/installed  ## the add-on in Blender, as its zip install
 	BLENDER_ZIP="$$(echo build/blender/*.zip)" $(BLENDER)/$(BIN)/pytest -c /dev/null -p no:cacheprovider \
 	  --rootdir integrations/blender/tests integrations/blender/tests
 
+# Ray takes 617 MB, and its start 20 s: not in `dev`.
+test-ray: $(RAY)/installed  ## vab_rt.on_ray with two workers, one of which is killed
+	$(RAY)/$(BIN)/python -m pytest tests/runtime/test_on_ray.py $(ARGS)
+
 check: $(DEV)/installed  ## format, lint, types, layers
 	$(DEV)/$(BIN)/ruff format --check .
 	$(DEV)/$(BIN)/ruff check .
@@ -64,7 +69,7 @@ bench: $(DEV)/installed $(DEMO)/installed  ## figures; the last line is one JSON
 
 wheel: $(DIST)/built  ## dist/vab_rt-*.whl
 
-$(DEMO)/$(BIN)/pip $(DEV)/$(BIN)/pip $(WHEEL)/$(BIN)/pip $(BLENDER)/$(BIN)/pip:
+$(DEMO)/$(BIN)/pip $(DEV)/$(BIN)/pip $(WHEEL)/$(BIN)/pip $(BLENDER)/$(BIN)/pip $(RAY)/$(BIN)/pip:
 	$(PYTHON) -m venv $(@D:/$(BIN)=)
 
 $(DEMO)/installed: $(SOURCES) | $(DEMO)/$(BIN)/pip
@@ -78,6 +83,10 @@ $(DEV)/installed: $(BUILD) | $(DEV)/$(BIN)/pip
 
 $(BLENDER)/installed: | $(BLENDER)/$(BIN)/pip
 	$(BLENDER)/$(BIN)/pip install --quiet bpy==5.0.1 pytest
+	touch $@
+
+$(RAY)/installed: $(BUILD) | $(RAY)/$(BIN)/pip
+	$(RAY)/$(BIN)/pip install --quiet --editable '.[ray,test]'
 	touch $@
 
 $(DIST)/built: $(SOURCES) | $(WHEEL)/$(BIN)/pip

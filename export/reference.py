@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import typer
 from typer.models import ArgumentInfo, CommandInfo, OptionInfo
 
 import vab_rt
@@ -199,7 +200,8 @@ def _command(command: CommandInfo) -> Iterator[str]:
     function = command.callback
     hints = typing.get_type_hints(function, include_extras=True)
     given = inspect.signature(function).parameters
-    found = {name: (hints[name], given[name].default) for name in given}
+    asked = [name for name in given if hints[name] is not typer.Context]
+    found = {name: (hints[name], given[name].default) for name in asked}
     arguments = [
         (hint.__metadata__[0].metavar or name.upper(), hint, default)
         for name, (hint, default) in found.items()

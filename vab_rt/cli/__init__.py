@@ -3,6 +3,7 @@
 import json
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -26,13 +27,13 @@ for command in (
     app.command()(command)
 
 
-def main() -> None:
+def main(app: Callable[[], object] = app) -> None:
     """The entry point: exit codes 0, 1 (an error, one line), 2 (usage), 130 (interrupted), 129 and
     143 (hung up, terminated)."""
     warnings.showwarning = print_warning
     warnings.simplefilter("always", MediaWarning)
     with tolerant_streams() as stdout, unwound_by_signals():
-        status = _run()
+        status = _run(app)
         stdout.flush()
         # A reader that has left, as `| head` does, wants no more; what it was told is no failure.
         if stdout.error is not None and not isinstance(stdout.error, BrokenPipeError):
@@ -44,7 +45,7 @@ def main() -> None:
     sys.exit(status)
 
 
-def _run() -> int | str | None:
+def _run(app: Callable[[], object]) -> int | str | None:
     """The exit status of the command, whose errors are printed."""
     try:
         app()

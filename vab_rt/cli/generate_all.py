@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,6 +50,9 @@ if TYPE_CHECKING:
     from vab_rt.pipeline import Pipeline
 
 
+_EXISTS: Report = {"skipped": "it exists"}
+
+
 @dataclass(frozen=True)
 class Maker:
     """Opens a model, and makes the sound of one video after another with it."""
@@ -81,7 +85,7 @@ class Maker:
 
         with claimed(job.out) as is_ours:
             if not is_ours or (job.out.exists() and not self.force):
-                return {"skipped": "it exists" if is_ours else "another run makes it"}
+                return _EXISTS if is_ours else {"skipped": "another run makes it"}
             begin, video = time.perf_counter(), Video(job.video)
             asked = Asked(job.out, self.delivery, None, take=True, quiet=True, force=self.force)
             report = write_sound(
@@ -92,6 +96,7 @@ class Maker:
 
 
 def generate_all(
+    context: typer.Context,
     source: Annotated[
         Path,
         typer.Argument(
@@ -141,6 +146,8 @@ def generate_all(
     ] = False,
 ) -> None:
     """Put sound on many videos; those that have theirs are skipped."""
+    # The context's: whoever else runs jobs, such as a cluster.
+    run: Callable[..., Iterator[tuple[Job, Report]]] = context.obj or run_jobs
     begin = time.perf_counter()
     tell_progress(logging.WARNING if quiet or as_json else logging.INFO)
     delivery = delivery_of(rate, channels, bits, loudness, fade, codec, mix, gain_db)
@@ -162,14 +169,17 @@ def generate_all(
         delivery=delivery,
         force=force,
     )
-    if jobs > 1:
+    if jobs > 1 or run is not run_jobs:
         _require_model(model, offline=offline)
     make_folders(todo)
+    made = set() if force else {job for job in todo if job.out.exists()}
+    skips: list[tuple[Job, Report]] = [(job, _EXISTS) for job in todo if job in made]
+    unmade = [job for job in todo if job not in made]
     failed: list[Report] = []
     num_made = num_skipped = 0
     with _bar(len(todo), is_shown=not (quiet or as_json)) as advance:
-        for job, report in run_jobs(todo, maker, jobs):
-            report = {"video": readable(job.video), "output": readable(job.out), **report}
+        for job, report in chain(skips, run(unmade, maker, jobs)):
+            report = {"video": readable(job.video), **report, "output": readable(job.out)}
             num_skipped += "skipped" in report
             num_made += not {"skipped", "error"} & report.keys()
             if "error" in report:
