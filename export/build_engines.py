@@ -11,12 +11,13 @@ from pathlib import Path
 
 from export.bundle_folder import BuiltGraph
 from export.fp8_graphs import read_clips
+from export.one_graph import write_one_graph
 from export.options import BuildOptions, parse_arguments
 from export.references import own_references, reference_to
 from export.vab_bundle import Models, build_bundle
 from training.checkpoint import read_checkpoint, read_parts
 from training.command import mistakes_in_one_line
-from vab_rt.bundle import Bundle, open_bundle
+from vab_rt.bundle import Bundle, open_bundle, shipped_models
 from vab_rt.engines.gpu import Gpu
 from vab_rt.engines.tensorrt import (
     Compiled,
@@ -84,6 +85,14 @@ def line_of(graph: BuiltGraph) -> str:
     return f"{graph.name}  {graph.size_bytes / 1e6:.2f} MB  {figures}"
 
 
+def tell_one_graph(args: argparse.Namespace, bundle: Bundle) -> None:
+    one = write_one_graph(bundle, args.one_graph, with_video=args.with_video, force=args.force)
+    print(
+        f"{one.path}  {one.size_bytes / 1e6:.2f} MB  {one.num_requests} requests: the runtime's "
+        f"tokens, samples {one.apart:.1e} off"
+    )
+
+
 def leave_out_remarks() -> None:
     """Of encodec, open_clip and onnxruntime, on how they build and quantise models."""
     warnings.simplefilter("ignore", FutureWarning)
@@ -97,6 +106,10 @@ def main(words: list[str] | None = None) -> None:
     out = args.out or checkpoint.parent / checkpoint.stem
     leave_out_remarks()
     with mistakes_in_one_line():
+        is_bundle = checkpoint.is_dir() or str(checkpoint) in shipped_models()
+        if args.one_graph is not None and is_bundle:
+            tell_one_graph(args, open_bundle(str(checkpoint)))
+            return
         libraries = [open_library(backend) for backend in options.backends]
         for graph in build_graphs(args, options, out):
             print(line_of(graph), flush=True)
@@ -105,6 +118,8 @@ def main(words: list[str] | None = None) -> None:
             took = "kept from before" if compiled.build_s is None else f"{compiled.build_s:.1f} s"
             size = f"{len(compiled.engine) / 1e6:.2f} MB"
             print(f"{library.device} engine of {name}  {size}  {took}", flush=True)
+        if args.one_graph is not None:
+            tell_one_graph(args, open_bundle(out))
 
 
 if __name__ == "__main__":

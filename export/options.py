@@ -31,6 +31,8 @@ def read_options(parser: argparse.ArgumentParser, arguments: argparse.Namespace)
     libraries = [backend for backend in backends if backend != "onnx"]
     if typed == ("fp8",) and precision == "int8":
         parser.error("argument --precision: fp8 is of the backbone alone, expected fp16 beside it")
+    if arguments.with_video and arguments.one_graph is None:
+        parser.error("argument --with-video: comes without --one-graph, expected both")
     if libraries and (precision, typed) == ("int8", ()):
         parser.error(f"argument --backend: {libraries[0]} needs fp32, fp16 or bf16 in --precision")
     return BuildOptions(precision, typed, libraries)
@@ -56,7 +58,12 @@ def parse_arguments(words: list[str] | None) -> tuple[argparse.Namespace, BuildO
         prog="python -m export.build_engines",
         description="Checkpoint to bundle in one command.",
     )
-    parser.add_argument("checkpoint", type=Path, help=".pt or .safetensors, see docs/BUNDLE.md")
+    parser.add_argument(
+        "checkpoint",
+        type=Path,
+        help=".pt or .safetensors, see docs/BUNDLE.md; for --one-graph also a bundle's folder, or "
+        "the name of a shipped model",
+    )
     parser.add_argument(
         "--fine", type=Path, help="a coarse-to-fine checkpoint that goes on from its tokens"
     )
@@ -98,6 +105,18 @@ def parse_arguments(words: list[str] | None) -> tuple[argparse.Namespace, BuildO
         "--weights-inside",
         action="store_true",
         help="also copy the weights that a package brings, such as EfficientNet-Lite0's",
+    )
+    parser.add_argument(
+        "--one-graph",
+        type=Path,
+        metavar="FILE.onnx",
+        help="also write all of the model as one graph of standard operators, the decoding loop "
+        "and the codec inside, for programs without our runtime",
+    )
+    parser.add_argument(
+        "--with-video",
+        action="store_true",
+        help="with --one-graph: frames go in and not features",
     )
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     arguments = parser.parse_args(words)

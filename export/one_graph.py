@@ -1,0 +1,387 @@
+"""A bundle as one ONNX file of standard operators: features, or frames, in; tokens and sound out.
+
+The decoding loop is inside, so that any program with an ONNX runtime makes the same sound of the
+same seed. docs/BUNDLE.md says what goes in and comes out.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import helper, numpy_helper
+
+from export.onnx_graphs import MAX_FILE_BYTES, OPSET
+from export.sampling_graph import Nodes, add_step
+from vab_rt.bundle import Bundle
+from vab_rt.config import MOTION_FRAMES, ModelConfig, TokenOptions
+from vab_rt.contract import VabManifest
+from vab_rt.engines import open_engines
+from vab_rt.errors import ExportError
+from vab_rt.output import check_output, whole_file
+from vab_rt.seeing import as_frames
+from vab_rt.systems.vab import FINE_SEED, open_system
+
+VERSION = 1
+IR_VERSION = 10
+_SETTINGS = {
+    "seed_low": np.uint32,
+    "seed_high": np.uint32,
+    "steps": np.int64,
+    "top_k": np.int64,
+    "guidance": np.float64,
+    "temperature": np.float64,
+    "mask_temperature": np.float64,
+}
+MAX_STEPS = 1024  # as the runtime's
+NUM_REQUESTS = 20
+MOST_APART = 1e-3
+"""Of samples. Tokens must be equal; a codec that adds up phases rounds otherwise where other nodes
+stand beside it."""
+LEAST = 1e-6  # of a temperature
+_ONE = np.array([1])
+
+
+class OneGraph(NamedTuple):
+    """A file that was written. apart: of its samples from the runtime's, at most."""
+
+    path: Path
+    size_bytes: int
+    num_requests: int
+    apart: float
+
+
+def write_one_graph(bundle: Bundle, out: Path, *, with_video: bool, force: bool) -> OneGraph:
+    """Builds, verifies and writes it. Raises OutputError, and ExportError as the others do."""
+    check_output(out, force=force)
+    model = build_one_graph(bundle)
+    apart = verify_one_graph(model, bundle)
+    if with_video:
+        model = build_one_graph(bundle, with_video=True)
+        apart = max(apart, verify_video(model, bundle))
+    content = model.SerializeToString()
+    with whole_file(out, force=force) as part:
+        part.write_bytes(content)
+    return OneGraph(out, len(content), NUM_REQUESTS, apart)
+
+
+def build_one_graph(bundle: Bundle, *, with_video: bool = False) -> onnx.ModelProto:
+    """The model of a bundle of VAB, coarse-to-fine too. Raises ExportError for another system, and
+    for weights that one file cannot hold."""
+    manifest = bundle.manifest
+    if not isinstance(manifest, VabManifest):
+        raise ExportError(
+            f"{bundle.folder} is of {manifest.kind}, expected vab, which decodes tokens"
+        )
+    coarse, fine = manifest.model, manifest.fine
+    whole = fine or coarse
+    main = Nodes()
+    inputs = _seen_inputs(coarse, with_video=with_video)
+    features = _see(main, bundle, coarse) if with_video else "features"
+    shape = (1, whole.num_codebooks, whole.num_token_steps)
+    inputs.append(_value("given", np.int32, shape))
+    settings = _SETTINGS if fine is None else _SETTINGS | {"fine_steps": np.int64}
+    inputs += [_value(name, kind, ()) for name, kind in settings.items()]
+    tokens = _decode(main, bundle, "backbone", coarse, _first(main, coarse), features)
+    if fine is not None:
+        filled = _decode(main, bundle, "fine_backbone", fine, _rest(main, coarse), features, tokens)
+        tokens = main.Concat(tokens, filled, axis=1)
+    main.list.append(helper.make_node("Identity", [tokens], ["tokens"]))
+    audio = inline(main, main, bundle, "codec_decoder", {"tokens": "tokens"})
+    main.list.append(helper.make_node("Identity", [audio], ["audio"]))
+    outputs = [
+        _value("tokens", np.int32, shape),
+        _value("audio", np.float32, (1, whole.num_samples)),
+    ]
+    graph = helper.make_graph(
+        main.list, coarse.name, inputs, outputs, initializer=list(main.initializers.values())
+    )
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
+    )
+    helper.set_model_props(model, _facts(manifest))
+    if model.ByteSize() > MAX_FILE_BYTES:
+        raise ExportError(
+            f"{bundle.folder} holds {model.ByteSize() / 1e9:.1f} GB of weights, expected at most "
+            "2.1 GB in one ONNX file; export it again with --store fp16"
+        )
+    return model
+
+
+def inline(main: Nodes, into: Nodes, bundle: Bundle, name: str, given: dict[str, str]) -> str:
+    """The output of a graph of the bundle, its nodes in `into`, its weights in `main`.
+
+    given: what its inputs are called there. Nodes that wait for no input made in `into` go to
+    `main`, where they run once and not at each step.
+    """
+    graph = onnx.load_from_string(bundle.read_graph(name)).graph
+    names = dict(given)
+    changing = {value for value in given if into is not main and value == "tokens"}
+    for weight, array in bundle.read_weights(name).items():
+        graph.initializer.append(numpy_helper.from_array(np.array(array), weight))
+    for tensor in graph.initializer:
+        names[tensor.name] = f"{name}/{tensor.name}"
+        tensor.name = names[tensor.name]
+        main.initializers[tensor.name] = tensor
+    for node in graph.node:
+        changes = not changing.isdisjoint(node.input)
+        changing |= {*node.output} if changes else set()
+        names |= {value: f"{name}/{value}" for value in node.output if value}
+        node.name = ""
+        node.input[:] = [names.get(value, "") for value in node.input]
+        node.output[:] = [names.get(value, "") for value in node.output]
+        (into if changes else main).list.append(node)
+    return names[graph.output[0].name]
+
+
+def _decode(
+    main: Nodes,
+    bundle: Bundle,
+    backbone: str,
+    config: ModelConfig,
+    tokens: str,
+    features: str,
+    coarse: str | None = None,
+) -> str:
+    """Tokens [1, K, T], filled in by one backbone in its own number of steps."""
+    c, size = config, np.int64(config.codebook_size)
+    num_masked = main.ReduceSum(main.cast(main.Equal(tokens, np.int32(size)), np.int64))
+    flat = main.Reshape(tokens, np.array([-1]))
+    seed_low, seed_high = _seed(main, is_fine=coarse is not None)
+    steps = _checked(main, backbone, "fine_steps" if coarse is not None else "steps", 1, MAX_STEPS)
+    # Both branches, or at guidance 1 the first alone, of which `guided` makes itself.
+    is_guided = main.cast(main.Not(main.Equal("guidance", np.float64(1))), np.int64)
+    count = main.Reshape(main.Add(is_guided, np.int64(1)), _ONE)  # [1] of G
+    given = {
+        "features": _repeated(main, features, count),
+        "conditional": main.Slice(np.array([1, 0], np.float32), np.array([0]), count),
+    }
+    if coarse is not None:
+        given["coarse"] = _repeated(main, coarse, count)
+    body = Nodes(f"{backbone}/step/", main)
+    rows = body.Reshape("state", np.array([1, -1, c.num_token_steps]))
+    given["tokens"] = _repeated(body, rows, count)
+    logits = inline(main, body, bundle, backbone, given)  # [G, K, T, V]
+    with_, without = (
+        body.Reshape(body.Gather(logits, np.int64(i)), np.array([-1, int(size)])) for i in (0, -1)
+    )
+    ratio, num_remask = _schedule(body, num_masked, steps)
+    settings = {
+        "seed_low": seed_low,
+        "seed_high": seed_high,
+        "step": body.cast("iteration", np.uint64),
+        "guidance": main.cast("guidance", np.float32),
+        "scale": main.cast(
+            main.Div(np.float64(1), _checked(main, backbone, "temperature", LEAST)), np.float32
+        ),
+        "mask_temperature": body.cast(
+            body.Mul("mask_temperature", body.Sub(np.float64(1), ratio)), np.float32
+        ),
+        "top_k": "top_k",
+        "num_remask": num_remask,
+    }
+    sampled = add_step(body, "state", with_, without, settings, int(size))
+    body.list.append(helper.make_node("Identity", ["go_on"], ["goes_on"]))
+    loop = helper.make_graph(
+        body.list,
+        f"{backbone}_step",
+        [
+            _value("iteration", np.int64, ()),
+            _value("go_on", np.bool_, ()),
+            _value("state", np.int32, (None,)),
+        ],
+        [_value("goes_on", np.bool_, ()), _value(sampled, np.int32, (None,))],
+    )
+    filled = main.Loop(steps, np.bool_(True), flat, body=loop)
+    shaped: str = main.Reshape(filled, np.array([1, -1, c.num_token_steps]))
+    return shaped
+
+
+def _checked(main: Nodes, where: str, name: str, least: float, most: float | None = None) -> str:
+    """The input of that name. Where it is out of range the run fails, in a node that says so."""
+    is_wrong = main.Less(main.cast(name, np.float64), np.float64(least))
+    if most is not None:
+        is_above = main.Greater(main.cast(name, np.float64), np.float64(most))
+        is_wrong = main.Or(is_wrong, is_above)
+    index = main.cast(is_wrong, np.int64)  # 0, or 1 of one
+    checked: str = main.Gather(main.Reshape(name, _ONE), index)
+    upper = "" if most is None else f"_to_{most:g}"
+    main.list[-1].name = f"{where}/expected_{name}_from_{least:g}{upper}"
+    return checked
+
+
+def _schedule(body: Nodes, num_masked: str, steps: str) -> tuple[str, str]:
+    """The share of steps that are done after this one, float64, and `decoding.remask_count`."""
+    done = body.Add("iteration", np.int64(1))
+    ratio = body.Div(body.cast(done, np.float64), body.cast(steps, np.float64))
+    cosine = body.Cos(body.Mul(np.float64(np.pi / 2), ratio))
+    # At two thirds the cosine is 1/2, and must not fall below it by rounding.
+    left = body.Floor(body.Add(body.Mul(cosine, body.cast(num_masked, np.float64)), 1e-9))
+    fewer = body.Sub(num_masked, done)
+    count = body.Max(np.int64(1), body.Min(body.cast(left, np.int64), fewer))
+    is_over = body.Or(body.Equal(done, steps), body.Equal(num_masked, np.int64(0)))
+    return ratio, body.Where(is_over, np.int64(0), count)
+
+
+def _seed(main: Nodes, *, is_fine: bool) -> tuple[str, str]:
+    """Both halves, uint64; those of the second stage."""
+    low, high = (main.cast(name, np.uint64) for name in ("seed_low", "seed_high"))
+    if not is_fine:
+        return low, high
+    mask, shift = np.uint64(0xFFFFFFFF), np.uint64(32)
+    low = main.Add(low, np.uint64(FINE_SEED) & mask)
+    carried = main.BitShift(low, shift, direction="RIGHT")
+    high = main.Add(main.Add(high, np.uint64(FINE_SEED) >> shift), carried)
+    return main.BitwiseAnd(low, mask), main.BitwiseAnd(high, mask)
+
+
+def _repeated(n: Nodes, value: str, count: str) -> str:
+    """A clip's [1, ...] as [G, ...]."""
+    shape = n.Concat(count, n.Shape(value, start=1), axis=0)
+    repeated: str = n.Expand(value, shape)
+    return repeated
+
+
+def _first(main: Nodes, coarse: ModelConfig) -> str:
+    """The given tokens of the first model's codebooks."""
+    first: str = main.Slice("given", np.array([0]), np.array([coarse.num_codebooks]), _ONE)
+    return first
+
+
+def _rest(main: Nodes, coarse: ModelConfig) -> str:
+    rest: str = main.Slice("given", np.array([coarse.num_codebooks]), np.array([2**31]), _ONE)
+    return rest
+
+
+def _see(main: Nodes, bundle: Bundle, config: ModelConfig) -> str:
+    """Features [1, F, visual_dim] of all frames of a clip, as `seeing` has them."""
+    c = config
+    if not c.motion_dim:
+        image = inline(main, main, bundle, "visual_encoder", {"frames": "frames"})
+        return str(main.Unsqueeze(image, np.array([0])))
+    one_in_stride = main.Gather("frames", np.arange(0, c.num_frames, c.image_stride))
+    seen = "images" if c.large_stride else one_in_stride
+    images = inline(main, main, bundle, "visual_encoder", {"frames": seen})
+    each = main.Gather(images, np.arange(c.num_frames) // c.image_stride)  # [F, image_dim]
+    starts = np.arange(0, c.num_frames, MOTION_FRAMES)
+    around = np.arange(-c.motion_reach, MOTION_FRAMES + c.motion_reach)
+    runs = main.Gather("frames", (starts[:, None] + around).clip(0, c.num_frames - 1))
+    motion = inline(main, main, bundle, "motion_encoder", {"frames": runs})
+    flat = main.Reshape(motion, np.array([-1, c.motion_dim]))
+    flat = main.Slice(flat, np.array([0]), np.array([c.num_frames]))
+    return str(main.Unsqueeze(main.Concat(each, flat, axis=1), np.array([0])))
+
+
+def _facts(manifest: VabManifest) -> dict[str, str]:
+    """What a host should know, as the model's metadata."""
+    whole, options = manifest.fine or manifest.model, msgspec.to_builtins(manifest.defaults)
+    kept = {name: options[name] for name in (*_SETTINGS, "fine_steps") if name in options}
+    return {
+        "vab_rt.one_graph": str(VERSION),
+        "model": manifest.model.name,
+        "options": json.dumps(kept),
+        "mask_id": str(whole.codebook_size),
+        "sample_rate_hz": str(whole.sample_rate_hz),
+        "clip_s": str(whole.clip_s),
+        "license": manifest.license,
+    }
+
+
+def _seen_inputs(config: ModelConfig, *, with_video: bool) -> list[onnx.ValueInfoProto]:
+    """Features of a clip; or its frames, and one in `large_stride` in the image encoder's size."""
+    c = config
+    if not with_video:
+        return [_value("features", np.float32, (1, c.num_frames, c.visual_dim))]
+    frames = _value("frames", np.uint8, (c.num_frames, c.frame_size, c.frame_size, 3))
+    if not c.large_stride:
+        return [frames]
+    count = -(-c.num_frames // c.large_stride)
+    return [frames, _value("images", np.uint8, (count, c.image_size, c.image_size, 3))]
+
+
+def _value(name: str, kind: Any, shape: Iterable[int | None]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(
+        name, helper.np_dtype_to_tensor_dtype(np.dtype(kind)), list(shape)
+    )
+
+
+def verify_one_graph(model: onnx.ModelProto, bundle: Bundle) -> float:
+    """How far its sound is from the runtime's, whose tokens it gave for NUM_REQUESTS. Raises
+    ExportError for a request that gave others."""
+    session, system = _session(model), open_system(bundle, open_engines(bundle, "cpu"))
+    c, random, apart = system.codec_config, np.random.default_rng(0), 0.0
+    for seed, wish in enumerate(_requests(system.defaults)):
+        features = random.normal(0, 1, (1, c.num_frames, c.visual_dim)).astype(np.float32)
+        given = random.integers(0, c.codebook_size, (1, c.num_codebooks, c.num_token_steps), "i4")
+        given[random.random(given.shape) < random.choice([0.5, 1.0, 1.0])] = c.mask_id
+        own = seed * 0x9E3779B97F4A7C15 % 2**64
+        *_, (_, expected) = system.decode_tokens(features, given, np.array([own], "u8"), wish)
+        found, audio = session.run(None, {"features": features, **request(given, own, wish)})
+        _compare(f"seed {own}", found, expected)
+        apart = max(apart, float(np.abs(audio - system.render(expected)).max()))
+    if apart > MOST_APART:
+        raise ExportError(
+            f"the graph's sound is {apart:.1e} off the runtime's, expected at most {MOST_APART:g}; "
+            f"onnxruntime {onnxruntime.__version__} may be too old or too new"
+        )
+    return apart
+
+
+def verify_video(model: onnx.ModelProto, bundle: Bundle) -> float:
+    """The same of a clip's frames, of noise that moves."""
+    session, system = _session(model), open_system(bundle, open_engines(bundle, "cpu"))
+    c, random = system.config, np.random.default_rng(0)
+    still = random.integers(0, 256, (2 * c.image_size, c.image_size, 3), np.uint8)
+    images = np.stack([np.roll(still, 2 * i, 0)[: c.image_size] for i in range(c.num_frames)])
+    frames = images[:, : c.frame_size, : c.frame_size]
+    large = images[:: c.large_stride] if c.large_stride else images[:0]
+    features = np.stack([*system.see(as_frames(frames, large, c.large_stride or 1))])
+    codec = system.codec_config
+    given = np.full((1, codec.num_codebooks, codec.num_token_steps), codec.mask_id, np.int32)
+    seeds = np.array([7], np.uint64)
+    *_, (_, expected) = system.decode_tokens(features[None], given, seeds, system.defaults)
+    seen = {"frames": frames} | ({"images": large} if c.large_stride else {})
+    found, audio = session.run(None, {**seen, **request(given, 7, system.defaults)})
+    _compare("frames", found, expected)
+    return float(np.abs(audio - system.render(expected)).max())
+
+
+def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    content = model.SerializeToString()
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def _compare(what: str, found: Any, expected: Any) -> None:
+    """Raises ExportError for other tokens."""
+    if not np.array_equal(found, expected):
+        raise ExportError(
+            f"the graph gave {(found != expected).mean():.2%} other tokens than the runtime for "
+            f"{what}, expected the same; onnxruntime {onnxruntime.__version__} may be too old or "
+            "too new"
+        )
+
+
+def request(given: Any, seed: int, options: TokenOptions) -> dict[str, Any]:
+    """What goes into the graph beside features or frames."""
+    values = {"seed_low": seed & 0xFFFFFFFF, "seed_high": seed >> 32}
+    values |= {name: getattr(options, name) for name in _SETTINGS if hasattr(options, name)}
+    scalars = {name: np.array(value, _SETTINGS[name]) for name, value in values.items()}
+    if options.fine_steps is not None:
+        scalars["fine_steps"] = np.array(options.fine_steps, np.int64)
+    return {"given": given, **scalars}
+
+
+def _requests(defaults: TokenOptions) -> Iterator[TokenOptions]:
+    """Of few steps, so that they take seconds: guided or not, with and without top-k."""
+    few = {} if defaults.fine_steps is None else {"fine_steps": 2}
+    for number in range(NUM_REQUESTS):
+        own = {"steps": 1 + number % 4, "top_k": (defaults.top_k, 0, 5)[number % 3], **few}
+        own["guidance"] = (defaults.guidance, 1.0, 2.5)[number // 2 % 3]
+        own["temperature"] = (defaults.temperature, 0.8, 1.37)[number // 5 % 3]
+        yield msgspec.structs.replace(defaults, **own)
