@@ -46,6 +46,16 @@ audio.save("part.mp4", video=part, force=True)
 assert audio.duration_s == 2.5
 ```
 
+A video that is in memory, or in a file that is open (`io.BytesIO`, an upload), as it is:
+
+```python
+import vab_rt
+
+with open("in.mp4", "rb") as file:
+    audio = vab_rt.load().generate(file)
+    audio.save("copy.mp4", video=file, force=True)
+```
+
 A second of it made anew, and a sound that goes on ([EDITING.md](EDITING.md)):
 
 ```python

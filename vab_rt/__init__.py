@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vab_rt.pipeline import Pipeline, load
     from vab_rt.search import Found
     from vab_rt.steps import Step
-    from vab_rt.video import Video
+    from vab_rt.video import Video, VideoLike
 
     __version__: str
 
@@ -31,6 +31,7 @@ __all__ = [
     "Step",
     "VabError",
     "Video",
+    "VideoLike",
     "__version__",
     "load",
     "save_picture",
@@ -47,6 +48,7 @@ _HOMES = {
     "Step": "vab_rt.steps",
     "VabError": "vab_rt.errors",
     "Video": "vab_rt.video",
+    "VideoLike": "vab_rt.video",
     "load": "vab_rt.pipeline",
     "save_picture": "vab_rt.picture",
 }

@@ -27,7 +27,7 @@ from vab_rt.resampling import LAYOUTS, frame_of
 from vab_rt.sounds import read_sound
 from vab_rt.source import require_file
 from vab_rt.take import Take, path_of, read_take
-from vab_rt.video import Video
+from vab_rt.video import Video, VideoLike, as_video
 
 _SAME_CHANNELS = 2e-3  # two channels of one sound differ by no more once they were encoded
 
@@ -104,7 +104,7 @@ class Audio(msgspec.Struct, frozen=True, eq=False):
         self,
         path: str | Path,
         *,
-        video: Video | str | Path | None = None,
+        video: VideoLike | None = None,
         force: bool = False,
         take: bool = True,
         delivery: Delivery | None = None,
@@ -147,7 +147,7 @@ class OutputPlan:
 def plan_output(
     path: str | Path,
     *,
-    video: Video | str | Path | None = None,
+    video: VideoLike | None = None,
     force: bool = False,
     delivery: Delivery | None = None,
     keeps_take: bool = False,
@@ -166,7 +166,7 @@ def plan_output(
             f"{path} is a video file, expected a video to copy into it; "
             f"name one, or write {', '.join(SOUND_SUFFIXES[:-1])} or {SOUND_SUFFIXES[-1]}"
         )
-    video = Video(video) if isinstance(video, str | Path) else video
+    video = None if video is None else as_video(video)
     if video is not None:
         require_file(video.path)
     source = video.path if video else None

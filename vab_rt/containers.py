@@ -21,6 +21,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vab_rt.errors import MediaWarning
+from vab_rt.file_object import VideoFile, size_bytes
 from vab_rt.packets import VideoPacket, frame_s
 from vab_rt.timecode import later_timecode
 
@@ -98,7 +99,7 @@ def add_stream(copied: Copied, target: OutputContainer, suffix: str, form: Form)
     return stream
 
 
-def form_for(copied: Copied, packet: VideoPacket, suffix: str, path: Path) -> Form | None:
+def form_for(copied: Copied, packet: VideoPacket, suffix: str, path: VideoFile) -> Form | None:
     """How the stream fits into such a container, from its first packet; None if it does not."""
     if suffix == ".avi" and copied.stream.codec_context.has_b_frames:
         return None  # it stores no times of display
@@ -132,7 +133,7 @@ def _as_read(form: Form, copied: Copied, written: bytes) -> Form:
 
 
 def tell_dropped(
-    copied: Copied, form: Form, path: Path, out: Path, *, keeps_sound: bool = False
+    copied: Copied, form: Form, path: VideoFile, out: Path, *, keeps_sound: bool = False
 ) -> None:
     """Warns once, in one line, of what the input has and the copy has not. keeps_sound: one of its
     sound tracks is heard."""
@@ -150,7 +151,7 @@ def tell_dropped(
         warnings.warn(message, MediaWarning, stacklevel=3)
 
 
-def _forms_to_try(copied: Copied, suffix: str, path: Path) -> Iterator[Form]:
+def _forms_to_try(copied: Copied, suffix: str, path: VideoFile) -> Iterator[Form]:
     """With the stream's own tag; with that which QuickTime opens; with the muxer's choice."""
     try:
         own = copied.stream.codec_context.codec_tag
@@ -283,9 +284,9 @@ _KINDS = {
 }
 
 
-def _has_dolby_record(path: Path) -> bool:
+def _has_dolby_record(path: VideoFile) -> bool:
     """Whether the head or the tail of the file, where descriptions are, has one."""
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
-        file.seek(max(0, path.stat().st_size - _HEAD_BYTES))
+        file.seek(max(0, size_bytes(path) - _HEAD_BYTES))
         return any(record in part for part in (head, file.read()) for record in _DOLBY_RECORDS)

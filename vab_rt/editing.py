@@ -21,6 +21,7 @@ from vab_rt.config import ModelConfig, number
 from vab_rt.decoding import Tokens
 from vab_rt.engines import Engine
 from vab_rt.errors import OptionError
+from vab_rt.file_object import size_bytes
 from vab_rt.resampling import resample
 from vab_rt.splicing import Edit
 from vab_rt.systems import System
@@ -172,7 +173,7 @@ def _require_tokens(take: Take, config: ModelConfig) -> None:
 
 def _require_same_file(video: Video, take: Take) -> None:
     """By name or size: a file may be renamed, and a film be encoded again."""
-    if name_of(video.path) != take.video and video.path.stat().st_size != take.video_bytes:
+    if name_of(video.path) != take.video and size_bytes(video.path) != take.video_bytes:
         raise OptionError(
             f"the sound was made for {take.video}, expected one of {video.path}; name the video "
             "that it was made for, or take the file beside the sound away"

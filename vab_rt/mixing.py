@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from vab_rt.errors import MediaError, MediaWarning, OptionError
 from vab_rt.packets import may_jump
 from vab_rt.resampling import LAYOUTS, Resampling, frame_of
+from vab_rt.source import open_container
 from vab_rt.video import Video
 
 Samples = NDArray[np.float32]
@@ -214,7 +215,7 @@ def _decoded(
 
 def _open(video: Video) -> InputContainer:
     _ = video.info  # refuses what is no video
-    return av.open(f"file:{video.path}", metadata_errors="replace")
+    return open_container(video.path)
 
 
 def _stream(container: InputContainer, video: Video) -> AudioStream:

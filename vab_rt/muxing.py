@@ -22,6 +22,7 @@ from vab_rt.containers import (
     tell_dropped,
 )
 from vab_rt.errors import OutputError
+from vab_rt.file_object import VideoFile
 from vab_rt.media import VideoInfo
 from vab_rt.packets import DisplayTimes, VideoPacket, display_times, readable
 from vab_rt.source import Source
@@ -153,7 +154,7 @@ def _form(source: Source, info: VideoInfo, suffix: str) -> Form:
     )
 
 
-def _check_packet(first: VideoPacket, info: VideoInfo, path: Path) -> None:
+def _check_packet(first: VideoPacket, info: VideoInfo, path: VideoFile) -> None:
     if first.dts is None and first.pts is None:
         raise OutputError(
             f"{path} has no timestamps that a copy could keep, expected a container "

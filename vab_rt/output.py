@@ -13,6 +13,7 @@ from pathlib import Path
 import av.error
 
 from vab_rt.errors import OutputError
+from vab_rt.file_object import VideoFile
 from vab_rt.paths import address_of
 
 try:
@@ -25,7 +26,7 @@ _UNFINISHED = re.compile(r"\.vab-rt-[0-9a-f]{16}\.part")
 
 
 def check_output(
-    path: str | Path, *, force: bool = False, source: str | Path | None = None
+    path: str | Path, *, force: bool = False, source: VideoFile | str | None = None
 ) -> None:
     """Raises OutputError unless a file can be written here; leaves nothing behind.
 
@@ -61,7 +62,7 @@ def _target_of(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _check_name(path: Path, *, force: bool, source: str | Path | None) -> None:
+def _check_name(path: Path, *, force: bool, source: VideoFile | str | None) -> None:
     require_file_name(path)
     target = _target_of(path)
     shown, folder = f"{path}", path.parent
@@ -69,7 +70,7 @@ def _check_name(path: Path, *, force: bool, source: str | Path | None) -> None:
         shown, folder = f"{path}, a link to {target},", target.parent
     if target.is_symlink():  # where the way along the links does not end
         raise OutputError(f"{path} is a link to itself, expected a file; choose a new name")
-    if source is not None and path.exists() and path.samefile(source):
+    if isinstance(source, str | Path) and path.exists() and path.samefile(source):
         raise OutputError(f"{shown} is the input itself, expected another file; choose a new name")
     if path.is_dir():
         raise OutputError(f"{path} is a folder, expected a file name; add one, such as out.wav")

@@ -19,7 +19,7 @@ from vab_rt.media import square_pixels
 from vab_rt.output import check_output, whole_file, writing
 from vab_rt.source import require_file
 from vab_rt.spectrogram import Spectrogram, band_edges_hz
-from vab_rt.video import SCALING, Video
+from vab_rt.video import SCALING, Video, VideoLike, as_video
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -62,9 +62,7 @@ _COLORS = (
 )
 
 
-def save_picture(
-    path: str | Path, audio: Audio, video: Video | str | Path, *, force: bool = False
-) -> None:
+def save_picture(path: str | Path, audio: Audio, video: VideoLike, *, force: bool = False) -> None:
     """Writes a PNG of 1500x348 pixels: frames of the video above the spectrogram of its sound, on
     one axis of seconds, the strokes of the sound marked.
 
@@ -88,7 +86,7 @@ class PicturePlan:
 
 def plan_picture(
     path: str | Path,
-    video: Video | str | Path,
+    video: VideoLike,
     *,
     out: str | Path | None = None,
     force: bool = False,
@@ -104,7 +102,7 @@ def plan_picture(
         raise OutputError(
             f"{path} ends in {path.suffix or 'no suffix'}, expected .png for a picture; rename it"
         )
-    video = video if isinstance(video, Video) else Video(video)
+    video = as_video(video)
     require_file(video.path)
     check_output(path, force=force, source=video.path)
     if out is not None and path.resolve() == Path(out).resolve():

@@ -33,7 +33,7 @@ from vab_rt.splicing import Edit
 from vab_rt.steps import STAGES, Step, decoded, render, seen_s, windows_of
 from vab_rt.stopwatch import Stopwatch
 from vab_rt.systems import State, System, open_system
-from vab_rt.video import Video
+from vab_rt.video import VideoLike, as_video
 from vab_rt.windows import Window
 
 
@@ -63,11 +63,12 @@ class Pipeline:
         return self.system.device
 
     def generate(
-        self, video: Video | str | Path, options: GenerateOptions | None = None, **fields: Any
+        self, video: VideoLike, options: GenerateOptions | None = None, **fields: Any
     ) -> Audio:
         """The sound of a video, exactly as long as it: `generate("in.mp4", seed=7, steps=8)`.
 
-        - video: a path, or a Video for a part of it.
+        - video: a path; the content of a file, as bytes or as a binary file object that can seek;
+          or a Video, for a part of any of these. So wherever VideoLike is.
         - options: what is wanted; None leaves all to the model.
         - fields: those of GenerateOptions by name, which go before those of `options`.
 
@@ -78,7 +79,7 @@ class Pipeline:
         return self.gather(self.generate_steps(video, wishes))
 
     def generate_steps(
-        self, video: Video | str | Path, options: GenerateOptions | None = None, **fields: Any
+        self, video: VideoLike, options: GenerateOptions | None = None, **fields: Any
     ) -> Iterator[Step]:
         """The same, step by step; the `audio` of all steps in a row is the sound.
 
@@ -86,7 +87,7 @@ class Pipeline:
         does not grow with the length of the video.
         """
         options, library = self._wanted((options or GenerateOptions()).but(**fields))
-        video, clock = _as_video(video), self._clock()
+        video, clock = as_video(video), self._clock()
         windows = windows_of(video, self.system, clock)
         return decoded(windows, video, self.system, options, clock, library)
 
@@ -105,7 +106,7 @@ class Pipeline:
 
     def regenerate(
         self,
-        video: Video | str | Path,
+        video: VideoLike,
         sound: Audio | str | Path,
         start_s: float = 0.0,
         end_s: float | None = None,
@@ -130,7 +131,7 @@ class Pipeline:
 
     def regenerate_steps(
         self,
-        video: Video | str | Path,
+        video: VideoLike,
         sound: Audio | str | Path,
         start_s: float = 0.0,
         end_s: float | None = None,
@@ -141,12 +142,12 @@ class Pipeline:
         wanted = self._wanted((options or GenerateOptions()).but(**fields))
         sound = _as_audio(sound)
         part_s = (start_s, sound.duration_s if end_s is None else end_s)
-        edit = self._editor.plan_regeneration(_as_video(video), sound, part_s)
+        edit = self._editor.plan_regeneration(as_video(video), sound, part_s)
         return self._edit_steps(edit, *wanted)
 
     def continue_sound(
         self,
-        video: Video | str | Path,
+        video: VideoLike,
         sound: Audio | str | Path,
         options: GenerateOptions | None = None,
         **fields: Any,
@@ -163,19 +164,19 @@ class Pipeline:
 
     def continue_steps(
         self,
-        video: Video | str | Path,
+        video: VideoLike,
         sound: Audio | str | Path,
         options: GenerateOptions | None = None,
         **fields: Any,
     ) -> Iterator[Step]:
         """The same, step by step; the very last has the whole `audio`, at the sound's own rate."""
         wanted = self._wanted((options or GenerateOptions()).but(**fields))
-        edit = self._editor.plan_continuation(_as_video(video), _as_audio(sound))
+        edit = self._editor.plan_continuation(as_video(video), _as_audio(sound))
         return self._edit_steps(edit, *wanted)
 
     def candidates(
         self,
-        video: Video | str | Path,
+        video: VideoLike,
         options: GenerateOptions | None = None,
         *,
         num_candidates: int = 4,
@@ -194,7 +195,7 @@ class Pipeline:
 
     def candidate_steps(
         self,
-        video: Video | str | Path,
+        video: VideoLike,
         options: GenerateOptions | None = None,
         *,
         num_candidates: int = 4,
@@ -204,7 +205,7 @@ class Pipeline:
         count = check_count(num_candidates)
         system = sharing_first_step(require_score(self.system))
         options, library = self._wanted((options or GenerateOptions()).but(**fields))
-        video, clock = _as_video(video), self._clock(SCORING)
+        video, clock = as_video(video), self._clock(SCORING)
 
         def decode(windows: Iterator[Window], own: GenerateOptions) -> Iterator[Step]:
             return decoded(windows, video, system, own, clock, library)
@@ -229,7 +230,7 @@ class Pipeline:
         return self._libraries[path]
 
     def search(
-        self, video: Video | str | Path, sounds: SoundIndex | str | Path, top: int = 10
+        self, video: VideoLike, sounds: SoundIndex | str | Path, top: int = 10
     ) -> list[Found]:
         """Which sound files of a folder fit a video, the best first: each has its `path`, its
         `score` and `start_s`, where in the video its beginning fits best.
@@ -246,7 +247,7 @@ class Pipeline:
             *_, last = self.index_sounds(sounds)
             assert last.index is not None, "with the last"
             sounds = last.index
-        windows = windows_of(_as_video(video), system, self._clock())
+        windows = windows_of(as_video(video), system, self._clock())
         return search(windows, sounds, require_score(system), count)
 
     def index_sounds(
@@ -343,10 +344,6 @@ def _open_graph(bundle: Bundle, threads: int | None, name: str) -> Engine:
             "it again, or choose another model"
         )
     return open_graph(bundle, name, threads)
-
-
-def _as_video(video: Video | str | Path) -> Video:
-    return Video(video) if isinstance(video, str | Path) else video
 
 
 def _as_audio(sound: Audio | str | Path) -> Audio:

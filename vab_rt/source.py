@@ -22,6 +22,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vab_rt.errors import MediaError, MediaWarning
+from vab_rt.file_object import FileObject, VideoFile
 from vab_rt.packets import VideoPacket, frame_s, may_jump, starts_again, timed_packets
 from vab_rt.paths import address_of
 
@@ -38,7 +39,7 @@ class Source:
     broadcast are opened again. Only the latest iterator over packets may be used.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: VideoFile) -> None:
         self.path = path
         self._first: tuple[object, ...] | None = None
         self._open()
@@ -127,22 +128,17 @@ def _identity(packet: VideoPacket) -> tuple[object, ...]:
 
 
 @contextmanager
-def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+def open_video(path: VideoFile) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its video stream, ready to decode. Raises MediaError."""
     container, stream = _open_input(path)
     with container:
         yield container, stream
 
 
-def _open_input(path: Path) -> tuple[InputContainer, VideoStream]:
+def _open_input(path: VideoFile) -> tuple[InputContainer, VideoStream]:
     require_file(path)
     try:
-        # "file:" keeps a name such as "a:b.mp4" from being read as a protocol.
-        # No pattern: a picture's name is that of one file, whatever "%" or "?" is in it.
-        # Tags are in whatever encoding the maker of the file had.
-        container = av.open(
-            f"file:{path}", container_options={"pattern_type": "none"}, metadata_errors="replace"
-        )
+        container = open_container(path)
     except MemoryError:  # FFmpeg's is both
         raise
     except (av.error.FFmpegError, OSError) as error:
@@ -156,8 +152,21 @@ def _open_input(path: Path) -> tuple[InputContainer, VideoStream]:
     return container, stream
 
 
-def require_file(path: Path, expected: str = "a video file") -> None:
-    """Raises MediaError unless the path is a regular file with something in it."""
+def open_container(path: VideoFile) -> InputContainer:
+    """Tags are in whatever encoding the maker of the file had. Raises FFmpegError, OSError."""
+    if isinstance(path, FileObject):
+        return av.open(path.open(), "r", metadata_errors="replace")
+    # "file:" keeps a name such as "a:b.mp4" from being read as a protocol.
+    # No pattern: a picture's name is that of one file, whatever "%" or "?" is in it.
+    options = {"pattern_type": "none"}
+    return av.open(f"file:{path}", container_options=options, metadata_errors="replace")
+
+
+def require_file(path: VideoFile, expected: str = "a video file") -> None:
+    """Raises MediaError unless this is a regular file with something in it."""
+    if isinstance(path, FileObject):
+        path.require()
+        return
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -185,7 +194,7 @@ def _why_missing(path: Path, expected: str) -> str:
     return f"{address} is an address, expected {expected} on this machine; {advice}"
 
 
-def _video_stream(container: InputContainer, path: Path) -> VideoStream:
+def _video_stream(container: InputContainer, path: VideoFile) -> VideoStream:
     """The first stream with moving pictures; cover art does not count."""
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
@@ -202,7 +211,7 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
 def decode(
     packets: Iterator[VideoPacket],
     stream: VideoStream,
-    path: Path,
+    path: VideoFile,
     warn: bool = True,
     tells_order: bool = True,
 ) -> Iterator[tuple[VideoFrame, Fraction, Fraction]]:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vab_rt.errors import MediaWarning
+from vab_rt.file_object import VideoFile
 from vab_rt.output import whole_file, writing
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class _File(_Facts, frozen=True, eq=False, forbid_unknown_fields=True, kw_only=T
     packed: bytes
 
 
-def name_of(video: Path) -> str:
+def name_of(video: VideoFile) -> str:
     """That of a video's file, as text."""
     return video.name.encode(errors="replace").decode()
 

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
-from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 from av.video.frame import VideoFrame
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 
 from vab_rt.config import ClipConfig, number
 from vab_rt.errors import MediaWarning, OptionError
+from vab_rt.file_object import VideoFile, video_file
 from vab_rt.media import VideoInfo, examine, square_pixels
 from vab_rt.source import Source, decode
 
@@ -68,25 +68,30 @@ class Frame(NamedTuple):
 class Video:
     """A video file, or a part of it. Opened when it is first needed, and probed once.
 
-    Raises OptionError for a start or a duration out of its range; MediaError, and OptionError for a
-    still without a duration or with a start, when it is opened.
+    Raises OptionError for a start or a duration out of its range, and MediaError for a file object
+    that is closed, cannot seek or is open as text; MediaError, and OptionError for a still without
+    a duration or with a start, when it is opened.
     """
 
-    path: Path
-    """the file; a str is taken as well"""
+    path: VideoFile
+    """the file: a path, its content as bytes, or a binary file object, which is read from its
+    beginning, stays open, and is for one thread at a time"""
     start_s: float
     """where the part begins, counted from the first displayed frame"""
     duration_s: float | None
     """how long it is; None goes to the end. A still takes as long as this says"""
 
     def __init__(
-        self, path: str | Path, start_s: float = 0.0, duration_s: float | None = None
+        self,
+        path: VideoFile | str | bytes | BinaryIO,
+        start_s: float = 0.0,
+        duration_s: float | None = None,
     ) -> None:
         start_s = number("start", start_s, float, 0, _MAX_S, "0 s or more, at most 1e9 s")
         if duration_s is not None:
             least, expected = sys.float_info.min, "more than 0 s, at most 1e9 s"
             duration_s = number("duration", duration_s, float, least, _MAX_S, expected)
-        self.__dict__.update(path=Path(path), start_s=start_s, duration_s=duration_s)
+        self.__dict__.update(path=video_file(path), start_s=start_s, duration_s=duration_s)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies, also those for other processes, open the file themselves."""
@@ -251,6 +256,14 @@ class Video:
         if declared is not None and end + _CUT_SHORT < exact_seconds(declared):
             message = f"{self.path} is cut short: {float(end):.2f} s of its {declared:.2f} s"
             warnings.warn(f"{message} could be read", MediaWarning, stacklevel=2)
+
+
+VideoLike: TypeAlias = Video | VideoFile | str | bytes | BinaryIO
+
+
+def as_video(video: VideoLike) -> Video:
+    """The whole of a file, or the Video that is given. Raises MediaError as Video does."""
+    return video if isinstance(video, Video) else Video(video)
 
 
 def read_frames(video: Video, config: ClipConfig) -> tuple[list[Image], float]:

@@ -46,7 +46,7 @@ def test_the_examples_run(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
-    assert len(EXAMPLES) == 6 and done.returncode == 0, done.stderr
+    assert len(EXAMPLES) == 7 and done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith("error: missing.mp4 does not exist, expected")
     sounds = {path.name for path in tmp_path.iterdir() if not path.name.endswith(".vab.json")}
-    assert sounds == {"in.mp4", "out.wav", "part.mp4", "again.wav"}
+    assert sounds == {"in.mp4", "out.wav", "part.mp4", "again.wav", "copy.mp4"}
