@@ -4,11 +4,12 @@ import ast
 import inspect
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 import vab_rt
+from vab_rt.serve.jobs import Status
 from vab_rt.serve.views import PREVIEWS
 from vab_rt.serve.wishes import ContentWish, RegenerateWish, SoundWish, fields_of
 
@@ -35,6 +36,7 @@ _SOUND_FIELDS = {
     "timings_s": "object",
     "candidates": "array",
 }
+_STATUSES = [*get_args(Status)]
 _SPECTROGRAM_FIELDS = {
     "duration_s": "number",
     "column_s": "number",
@@ -51,9 +53,7 @@ _SPECTROGRAM_FIELDS = {
 def document() -> Json:
     """OpenAPI 3.1."""
     sound = _fields(_SOUND_FIELDS)
-    sound["properties"]["status"]["enum"] = [
-        *("queued", "in_progress", "completed", "failed", "cancelled")
-    ]
+    sound["properties"]["status"]["enum"] = _STATUSES
     sound["properties"]["candidates"]["items"] = _fields(_TAKE)
     return {
         "openapi": "3.1.0",
@@ -88,6 +88,9 @@ def _paths() -> Json:
         "Cancel it, at the next step; or remove its files.", {200: _SOUND, 202: _SOUND}, 404
     )
     text = {"type": "string"}
+    event = _fields({"event": "string", "data": "string"})
+    event["properties"]["event"]["enum"] = _STATUSES
+    event["properties"]["data"]["description"] = "the report, as JSON"
     return {
         "/v1/sounds": {
             "post": create | {"parameters": _query(SoundWish), "requestBody": body},
@@ -101,7 +104,7 @@ def _paths() -> Json:
             "parameters": [one],
             "get": _operation(
                 "The same, whenever it changes, until it is over: server-sent events.",
-                {200: text},
+                {200: event},
                 404,
                 media="text/event-stream",
             ),

@@ -23,8 +23,11 @@ export class Player {
       onPart([part.start, part.end]);
     });
     this.regions.on("region-updated", (part) => onPart([part.start, part.end]));
-    this.sound.on("timeupdate", (at) => { this.follow(at); onTime(at, this.sound.getDuration()); });
-    this.sound.on("ready", (length) => onTime(this.sound.getCurrentTime(), length));
+    this.sound.on("timeupdate", (at) => {
+      this.follow(at);
+      onTime(at, this.sound.getDuration());
+    });
+    this.sound.on("ready", (length) => onTime(this.at, length));
     this.sound.on("play", () => { this.video.play().catch(() => {}); onPlaying(true); });
     this.sound.on("pause", () => { this.video.pause(); onPlaying(false); });
   }
@@ -67,7 +70,8 @@ export class Player {
     this.view = view;
     paint(this.bands, view);
     mark(this.marks, view);
-    this.sound.setTime(Math.min(at, this.sound.getDuration()));
+    // Unless it was moved meanwhile.
+    if (at && !this.at) this.move(at);
     if (plays) await this.sound.play();
   }
 
@@ -77,11 +81,13 @@ export class Player {
     this.regions.addRegion({ start, end, color: colour("--part") });
   }
 
-  clear() { this.stop(); this.regions.clearRegions(); this.sound.setTime(0); }
+  clear() { this.stop(); this.regions.clearRegions(); this.move(-this.at); }
   stop() { this.sound.pause(); }
   get at() { return this.sound.getCurrentTime(); }
+  // Not by the sound's setTime, which forgets a move that comes before the last one is done.
   move(seconds) {
-    this.sound.setTime(Math.min(Math.max(this.at + seconds, 0), this.sound.getDuration()));
+    const to = Math.min(Math.max(this.at + seconds, 0), this.sound.getDuration());
+    this.sound.getMediaElement().currentTime = to;
   }
   toggle() { return this.sound.playPause(); }
   zoom(pixelsPerSecond) { if (this.view) this.sound.zoom(pixelsPerSecond); }
