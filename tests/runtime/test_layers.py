@@ -35,7 +35,7 @@ def test_importing_is_light():
         "print(sorted(vab_rt.__all__))\n"
     )
     names = ["Audio", "Delivery", "Found", "GenerateOptions", "MediaWarning", "Pipeline"]
-    names += ["Step", "VabError", "Video", "__version__", "load", "save_picture"]
+    names += ["Step", "VabError", "Video", "VideoLike", "__version__", "load", "save_picture"]
     assert run(code).strip() == str(sorted(names))
 
 
