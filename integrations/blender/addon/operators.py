@@ -42,7 +42,6 @@ class _Operator:
         manager.modal_handler_add(self)
         manager.progress_begin(0, 100)
         running.append(self)
-        self.thread.start()
         return {"RUNNING_MODAL"}
 
     def modal(self, context: Any, event: Any) -> set[str]:
@@ -50,6 +49,8 @@ class _Operator:
             self.work.stop.set()
         if event.type != "TIMER":
             return {"PASS_THROUGH"}
+        if self.thread.ident is None:  # only now has Blender left the call that began all this
+            self.thread.start()
         self._show(context)
         if self.thread.is_alive():
             return {"PASS_THROUGH"}
@@ -178,6 +179,7 @@ def stop_all() -> None:
     """When the add-on goes: nothing of ours runs on while Python ends."""
     for operator in running:
         operator.work.stop.set()
-        operator.thread.join()
+        if operator.thread.ident is not None:
+            operator.thread.join()
     running.clear()
     making.unload()

@@ -14,6 +14,7 @@ NUM_CHANNELS = 128
 MOST_DRIFT_FRAMES = 2
 LEAST_SPEED_ERROR = 0.0005
 """Containers round lengths by less."""
+_NEAR_SPEED = 0.01
 _NOT_IN_NAMES = re.compile(r'[\x00-\x1f<>:"/\\|?*]+')
 
 
@@ -63,6 +64,7 @@ class Piece:
     cut_s: float
     """of the file, that was cut away"""
     rate_hz: Fraction
+    movie_hz: float
 
 
 def frame_rate(fps: float, base: float) -> Fraction:
@@ -99,6 +101,7 @@ def plan_piece(strip: Strip, rate_hz: Fraction) -> Piece:
         content_s=seconds(strip.content_frames, rate_hz),
         cut_s=sum(strip.cut_frames) / movie_hz,
         rate_hz=rate_hz,
+        movie_hz=movie_hz,
     )
 
 
@@ -107,11 +110,10 @@ def _movie_of(strip: Strip) -> Path:
         kind = strip.kind.lower().replace("_", " ")
         hint = "; open it with Tab and select the movies in it" if kind == "meta" else ""
         raise Refused(f"{strip.name} is a strip of kind {kind}, expected a movie{hint}")
-    if strip.num_retiming_keys > 2 or strip.has_speed_effect or strip.is_reversed:
-        found = "runs backwards" if strip.is_reversed else "has its speed changed"
-        raise Refused(
-            f"{strip.name} {found}, expected its own time; render it to a file first, and use that"
-        )
+    if strip.is_reversed:
+        raise Refused(f"{strip.name} runs backwards, expected forwards; turn Reverse Frames off")
+    if strip.num_retiming_keys > 2 or strip.has_speed_effect:
+        raise Refused(_speed_changed(strip.name))
     if not strip.path.is_file():
         raise Refused(
             f"{strip.name} is of {strip.path}, which is not there; find it with "
@@ -128,10 +130,20 @@ def check_speed(piece: Piece, file_s: float | None) -> None:
     speed = (file_s - piece.cut_s) / piece.content_s
     drift_frames = abs(speed - 1) * piece.content_s * piece.rate_hz
     if abs(speed - 1) > LEAST_SPEED_ERROR and drift_frames > MOST_DRIFT_FRAMES:
+        if abs(speed - float(piece.rate_hz) / piece.movie_hz) > _NEAR_SPEED * speed:
+            raise Refused(_speed_changed(piece.name))
         raise Refused(
-            f"{piece.name} plays at {speed:.3g} times its speed, expected its own; give the scene "
-            "the frame rate of the movie, or add the movie anew with Adjust Playback Rate"
+            f"{piece.name} has {piece.movie_hz:.6g} frames a second and plays frame for frame at "
+            f"{float(piece.rate_hz):.6g}, expected its own rate; give the scene that rate, or add "
+            "the movie anew with Adjust Playback Rate"
         )
+
+
+def _speed_changed(name: str) -> str:
+    return (
+        f"{name} has its speed changed, expected its own time; render it to a file first, and use "
+        "that"
+    )
 
 
 def part_of_sound(strip: Strip, part: tuple[int, int], rate_hz: Fraction) -> tuple[float, float]:

@@ -196,7 +196,7 @@ BAD = {
     "speed changed": (retimed, "has its speed changed"),
     "speed effect": (slowed, "has its speed changed"),
     "backwards": (lambda p, m: setattr(m(), "use_reverse_frames", True), "runs backwards"),
-    "other rate": (frame_for_frame, "0.96 times its speed"),
+    "other rate": (frame_for_frame, "25 frames a second and plays frame for frame at 24"),
     "offline": (gone, "gone.mp4, which is not there"),
     "no movie": (broken, "broken.mp4"),
     "image": (image, "a strip of kind image, expected a movie"),
