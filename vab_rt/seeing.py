@@ -2,8 +2,9 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, wait
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,26 @@ if TYPE_CHECKING:  # features can do without the library that reads videos
     from vab_rt.video import Frame, Image
 
 FRAMES_PER_BATCH = 8
+FRAMES_AHEAD = 25
+
+T = TypeVar("T")
 
 Feature = npt.NDArray[np.float32]
+
+
+def ahead(items: Iterator[T], pool: Executor | None, count: int) -> Iterator[T]:
+    """The same items; while some are used the pool makes the next, at most `count`."""
+    if pool is None:
+        yield from items
+        return
+    waiting = pool.submit(list, islice(items, count))
+    try:
+        while made := waiting.result():
+            waiting = pool.submit(list, islice(items, count))
+            yield from made
+    finally:
+        if not waiting.cancel():
+            wait([waiting])
 
 
 def see_all(

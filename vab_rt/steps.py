@@ -15,7 +15,7 @@ from vab_rt.errors import BundleError
 from vab_rt.file_object import size_bytes
 from vab_rt.library import Library
 from vab_rt.loudness import Limiter
-from vab_rt.seeing import kinds_seen, see_all
+from vab_rt.seeing import FRAMES_AHEAD, ahead, kinds_seen, see_all
 from vab_rt.stopwatch import Stopwatch
 from vab_rt.systems import State, System
 from vab_rt.systems.vab import Vab
@@ -92,7 +92,8 @@ def windows_of(
     c, around_s = system.config, seen_s(system.config) if is_whole else 0.0
     with clock.time("decode_video"):
         lead_s = video.lead_s(around_s)
-    frames = clock.each("decode_video", video.frames(c, around_s))
+    read = ahead(video.frames(c, around_s), system.engines.meanwhile, FRAMES_AHEAD)
+    frames = clock.each("decode_video", read)
     stream = clock.each("visual", see_all(frames, system.see))
     yield from cut_windows(stream, c, lead_s)
 

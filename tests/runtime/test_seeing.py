@@ -1,15 +1,43 @@
 """Frames to features: which frames each stream sees, whatever the length of the video."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from tiny_bundle import tiny_config
 
 from vab_rt.config import MOTION_FRAMES
 from vab_rt.contract import contract_of
-from vab_rt.errors import BundleError
-from vab_rt.seeing import as_frames, encode_two_streams, given_kinds, kinds_seen, runs
+from vab_rt.errors import BundleError, MediaError
+from vab_rt.seeing import ahead, as_frames, encode_two_streams, given_kinds, kinds_seen, runs
 
 REACH, STRIDE = 3, 10
+
+
+@pytest.mark.parametrize("num_threads", [0, 1, 2])
+def test_items_made_ahead_are_the_same_and_so_is_what_goes_wrong(num_threads):
+    made: list[int] = []
+
+    def items():
+        for i in range(95):
+            made.append(i)
+            yield i
+        raise MediaError("no more of it")
+
+    pool = ThreadPoolExecutor(num_threads) if num_threads else None
+    found = ahead(items(), pool, 10)
+    assert [next(found) for _ in range(15)] == list(range(15))
+    assert len(made) <= 30  # ten that are used, ten that wait, ten that are being made
+    with pytest.raises(MediaError, match="no more of it"):
+        list(found)
+    stopped = ahead(items(), pool, 10)
+    assert next(stopped) == 0
+    stopped.close()
+    before = len(made)
+    if pool is not None:
+        pool.shutdown()
+    assert len(made) == before  # nothing is made behind the back of who has closed it
+    assert list(ahead(iter("abc"), None, 2)) == ["a", "b", "c"]
 
 
 def numbered(count):

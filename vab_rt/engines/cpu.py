@@ -48,7 +48,8 @@ def open_cpu(bundle: Bundle, threads: int | None = None) -> Engines:
 
     with started_pool(len(names)) as pool:
         graphs = dict(zip(names, pool.map(open_one, names), strict=True))
-    return Engines(graphs, device="cpu", sample_step=fastest_sampler(threads))
+    meanwhile = of_rows if threads > 1 else None
+    return Engines(graphs, "cpu", fastest_sampler(threads), meanwhile)
 
 
 def open_graph(bundle: Bundle, name: str, threads: int | None = None) -> "SessionEngine":

@@ -1,6 +1,7 @@
 """What a device gives: the graphs of a bundle as functions, and decoding with them."""
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +23,8 @@ class Engines:
     graphs: Mapping[str, Engine]
     device: str
     sample_step: Sampler = field(default_factory=fastest_sampler)
+    meanwhile: Executor | None = None
+    """for what can be done beside the graphs; None where one thread does everything"""
 
     def __getitem__(self, name: str) -> Engine:
         return self.graphs[name]

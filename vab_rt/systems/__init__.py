@@ -33,6 +33,9 @@ class System(Protocol[Options]):
     @property
     def device(self) -> str: ...
 
+    @property
+    def engines(self) -> Engines: ...
+
     def see(self, frames: "Iterator[Frame]") -> Iterator[npt.NDArray[np.float32]]:
         """Features [visual_dim] of a video's frames, one each."""
         ...
