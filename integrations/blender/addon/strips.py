@@ -19,7 +19,7 @@ KEY = "vab_rt"
 _BEGIN = ("left_handle", "frame_final_start")
 _END = ("right_handle", "frame_final_end")
 _CONTENT_BEGIN = ("content_start", "frame_start")
-_CONTENT_FRAMES = ("content_duration", "frame_duration")
+_END_OFFSET = ("right_handle_offset", "frame_offset_end")
 _CUT = (
     ("content_trim_start", "animation_offset_start"),
     ("content_trim_end", "animation_offset_end"),
@@ -64,16 +64,18 @@ def facts_of(strip: Any, scene: Any) -> Strip:
     path = getattr(strip, "filepath", None)
     if strip.type == "SOUND" and strip.sound is not None:
         path = strip.sound.filepath
+    begin, end = _get(strip, _BEGIN), _get(strip, _END)
+    content_begin = _get(strip, _CONTENT_BEGIN)
     everywhere = _get(scene.sequence_editor, ("strips_all", "sequences_all"))
     is_slowed = any(s.type == "SPEED" and s.input_1 == strip for s in everywhere)
     return Strip(
         name=strip.name,
         kind=strip.type,
         path=Path(bpy.path.abspath(path)) if path else None,
-        begin=_get(strip, _BEGIN),
-        end=_get(strip, _END),
-        content_begin=_get(strip, _CONTENT_BEGIN),
-        content_frames=_get(strip, _CONTENT_FRAMES),
+        begin=begin,
+        end=end,
+        content_begin=content_begin,
+        content_frames=end + _get(strip, _END_OFFSET) - content_begin,  # the scene's, not its own
         cut_frames=tuple(_get(strip, names, 0) for names in _CUT),
         movie_hz=getattr(strip, "fps", 0.0),
         channel=strip.channel,

@@ -80,6 +80,19 @@ def story() -> Iterator[None]:
     bpy.ops.ed.undo()
     yield
     results["strips_after_one_undo"] = len(strips())
+    bpy.context.scene.vab_rt.takes = 1
+    bpy.context.scene.render.fps = 24
+    with bpy.context.temp_override(window=window, area=area):
+        bpy.ops.sequencer.movie_strip_add(
+            filepath=movie,
+            frame_start=1001,
+            channel=8,
+            sound=False,
+            use_framerate=False,
+            adjust_playback_rate=True,
+            replace_sel=True,
+        )
+    yield from run("25 frames a second in a scene of 24, in its own time")
 
 
 def idle(name: str, draw: bool = False) -> Iterator[None]:
