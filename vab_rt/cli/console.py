@@ -5,15 +5,27 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from vab_rt.streams import harmless
 
 if TYPE_CHECKING:
-    from vab_rt.sound_index import Progress
     from vab_rt.steps import Step
 
 Item = TypeVar("Item")
+
+
+class Numbered(Protocol):
+    """One of several, that is done."""
+
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def total(self) -> int: ...
+
+
+Counted = TypeVar("Counted", bound=Numbered)
 Position = tuple[int, int | None]
 """How many are done, of how many as far as that is known."""
 
@@ -65,13 +77,15 @@ def with_progress(
 
 
 def with_count(
-    steps: "Iterator[Progress]", description: str, *, quiet: bool
-) -> "Iterator[Progress]":
-    """The same; on a terminal a bar shows how many of them are done."""
+    steps: Iterator[Counted], description: str, *, quiet: bool, as_lines: bool = False
+) -> Iterator[Counted]:
+    """The same; on a terminal a bar shows how many of them are done. as_lines: as with_progress."""
 
-    def position(step: "Progress") -> tuple[int, int | None]:
+    def position(step: Counted) -> tuple[int, int | None]:
         return step.number, step.total
 
+    if as_lines:
+        return _with_lines(steps, position)
     return _with_bar(steps, position, description, description, quiet=quiet)
 
 
