@@ -30,7 +30,11 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def browser():
     with api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        words = ["--no-sandbox", "--disable-dev-shm-usage"]
+        try:
+            found = playwright.chromium.launch(executable_path=BROWSER, args=words)
+        except api.Error as error:
+            pytest.skip(f"{BROWSER} does not start: {error}")
         yield found
         found.close()
 

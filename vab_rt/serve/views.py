@@ -112,6 +112,7 @@ def _encode(
         stream.pix_fmt = "yuv420p"
         stream.time_base = stream.codec_context.time_base = base
         stream.codec_context.gop_size = _KEY_FRAME_EVERY
+        stream.codec_context.thread_count = 1  # libvpx's others wait busily: 12 times the work
         for stored, begin_s, _ in shown:
             if stop.is_set():
                 raise Cancelled
