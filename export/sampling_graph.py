@@ -112,8 +112,10 @@ def _kth_largest(n: Nodes, scaled: str, is_near: str, top_k: str, size: int) -> 
     is_cut = n.And(n.Greater(top_k, np.int64(0)), n.Greater(counts, top_k))
     rows = n.Squeeze(n.NonZero(is_cut), _ZERO)
     count = n.Reshape(n.Min(n.Max(top_k, np.int64(1)), np.int64(size)), _ONE)
-    highest, _ = n.TopK(n.Gather(scaled, rows), count, outputs=2, axis=1, sorted=0)
-    least = n.ReduceMin(highest, _ONE, keepdims=0)
+    # One row more, of zeros: onnxruntime 1.30 divides by the number of rows.
+    cut = n.Concat(n.Gather(scaled, rows), np.zeros((1, size), np.float32), axis=0)
+    highest, _ = n.TopK(cut, count, outputs=2, axis=1, sorted=0)
+    least = n.Slice(n.ReduceMin(highest, _ONE, keepdims=0), _ZERO, np.array([-1]))
     unbounded = n.Expand(np.float32(-np.inf), n.Shape(counts))
     kth: str = n.Unsqueeze(n.ScatterElements(unbounded, rows, least, axis=0), _ONE)
     return kth
