@@ -58,7 +58,7 @@ def on_ray(
     if asked["model"] is not None and Path(asked["model"]).is_dir():
         asked["model"] = str(Path(asked["model"]).absolute())
     context.obj = partial(run_on_ray, num_cpus=threads, num_gpus=gpus_per_worker)
-    generate_all(context, jobs=workers, threads=threads, shard=None, **asked)
+    generate_all(context=context, jobs=workers, threads=threads, shard=None, **asked)
 
 
 def _device(device: str, gpus_per_worker: float) -> str:

@@ -1,6 +1,6 @@
 """Options of what a file is to hold, for every command that writes sound."""
 
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 import typer
 
@@ -55,26 +55,3 @@ Mix = Annotated[
     ),
 ]
 GainDb = Annotated[float, typer.Option(metavar="DB", help="Of our sound, before it is mixed.")]
-
-
-def delivery_of(
-    rate: int | None,
-    channels: int | None,
-    bits: str | None,
-    loudness: float | None,
-    fade: float,
-    codec: str | None,
-    mix: str,
-    gain_db: float,
-) -> Delivery:
-    """Raises OptionError."""
-    return Delivery(
-        rate_hz=rate,
-        num_channels=channels,
-        bits=cast(Any, bits),
-        loudness_lufs=loudness,
-        fade_s=fade,
-        codec=cast(Any, codec),
-        mix=cast(Any, mix),
-        gain_db=gain_db,
-    )

@@ -1,57 +1,29 @@
 """vab-rt generate: sound for a silent video."""
 
 import json
-import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vab_rt.cli.candidates import check_whole, tell_candidates, write_candidates
-from vab_rt.cli.console import print_line, readable, tell_progress, with_progress
-from vab_rt.cli.delivery import (
-    DELIVERY,
-    Bits,
-    Channels,
-    Codec,
-    Fade,
-    GainDb,
-    Loudness,
-    Mix,
-    Rate,
-    delivery_of,
-)
+from vab_rt.cli.console import print_line, readable, with_progress
+from vab_rt.cli.groups import Deliver, Load, Tell, Wishes, with_groups
 from vab_rt.cli.options import (
     DEFAULTS,
-    Device,
     Duration,
-    FineSteps,
     Force,
-    Guidance,
-    JsonLine,
     KeepTake,
-    Kind,
-    MaskTemperature,
-    Model,
-    Offline,
     Out,
     Picture,
-    Progress,
-    Quiet,
     Seed,
     Start,
-    Steps,
-    Temperature,
-    Threads,
-    TopK,
     VideoIn,
 )
-from vab_rt.config import GenerateOptions
 from vab_rt.delivery import Delivery
 from vab_rt.signals import end_if_told
 
@@ -61,19 +33,11 @@ if TYPE_CHECKING:  # imported where they are used, so that --help is quick
     from vab_rt.video import Video
 
 
+@with_groups
 def generate(
     video: VideoIn,
     out: Out,
-    model: Model = None,
-    offline: Offline = False,
     seed: Seed = DEFAULTS.seed,
-    steps: Steps = DEFAULTS.steps,
-    fine_steps: FineSteps = DEFAULTS.fine_steps,
-    guidance: Guidance = DEFAULTS.guidance,
-    mask_temperature: MaskTemperature = DEFAULTS.mask_temperature,
-    temperature: Temperature = DEFAULTS.temperature,
-    top_k: TopK = DEFAULTS.top_k,
-    kind: Kind = None,
     library: Annotated[
         Path | None,
         typer.Option(
@@ -105,39 +69,20 @@ def generate(
             show_default="one sound",
         ),
     ] = None,
-    rate: Rate = DELIVERY.rate_hz,
-    channels: Channels = DELIVERY.num_channels,
-    bits: Bits = DELIVERY.bits,
-    loudness: Loudness = DELIVERY.loudness_lufs,
-    fade: Fade = DELIVERY.fade_s,
-    codec: Codec = DELIVERY.codec,
-    mix: Mix = DELIVERY.mix,
-    gain_db: GainDb = DELIVERY.gain_db,
     picture: Picture = None,
-    device: Device = "auto",
-    threads: Threads = None,
     take: KeepTake = True,
-    as_json: JsonLine = False,
-    progress: Progress = "bar",
-    quiet: Quiet = False,
     force: Force = False,
+    *,
+    wishes: Wishes,
+    deliver: Deliver,
+    load: Load,
+    told: Tell,
 ) -> None:
     """Put sound on a silent video."""
     begin = time.perf_counter()
-    options = GenerateOptions(
-        seed=seed,
-        steps=steps,
-        fine_steps=fine_steps,
-        guidance=guidance,
-        mask_temperature=mask_temperature,
-        temperature=temperature,
-        top_k=top_k,
-        kinds=tuple(kind or ()),
-        library=None if library is None else str(library),
-        library_strength=library_strength,
-    )
-    delivery = delivery_of(rate, channels, bits, loudness, fade, codec, mix, gain_db)
-    tell_progress(logging.WARNING if quiet or as_json else logging.INFO)
+    recordings = None if library is None else str(library)
+    options = wishes.options(seed, library=recordings, library_strength=library_strength)
+    delivery = deliver.delivery()
     from vab_rt.audio import Audio
     from vab_rt.formats import as_in
     from vab_rt.video import Video
@@ -152,9 +97,7 @@ def generate(
             return pipeline.generate_steps(part, options)
         return pipeline.continue_steps(part, given, options)
 
-    load = loader(model, device, offline=offline, threads=threads)
-    lines = progress == "lines"
-    asked = Asked(out, delivery, picture, take, quiet or as_json, force, as_lines=lines)
+    asked = Asked(out, delivery, picture, take, told.is_quiet, force, as_lines=told.as_lines)
     rate_hz = given.sample_rate_hz if given else None
     if candidates is None:
         report = write_sound(part, asked, load, make, rate_hz) | {"seed": seed}
@@ -166,21 +109,7 @@ def generate(
     if library is not None:
         report["library"] = load().library(library).report()
     report["timings_s"]["total"] = time.perf_counter() - begin
-    tell(report, as_json=as_json, quiet=quiet, kinds=kind)
-
-
-def loader(
-    model: str | None, device: str, *, offline: bool, threads: int | None
-) -> "Callable[[], Pipeline]":
-    """Loads a pipeline when it is first asked for."""
-
-    @cache
-    def load() -> "Pipeline":
-        from vab_rt.pipeline import load
-
-        return load(model, device, offline=offline, threads=threads)
-
-    return load
+    tell(report, told, wishes.kind)
 
 
 @dataclass(frozen=True)
@@ -247,14 +176,12 @@ def write_sound(
     }
 
 
-def tell(
-    report: dict[str, Any], *, as_json: bool, quiet: bool, kinds: list[str] | None = None
-) -> None:
+def tell(report: dict[str, Any], told: Tell, kinds: list[str] | None = None) -> None:
     """What was written, for people or as one JSON object. kinds: what was asked for instead of
     what is seen."""
-    if as_json:
+    if told.as_json:
         print_line(json.dumps(report))
-    elif not quiet:
+    elif not told.quiet:
         out, length_s = report["output"], report["duration_s"]
         total_s = report["timings_s"]["total"]
         device, seed = report["device"], report["seed"]

@@ -6,49 +6,22 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from vab_rt.cli.console import print_error, print_line, readable, tell_progress
-from vab_rt.cli.delivery import (
-    DELIVERY,
-    Bits,
-    Channels,
-    Codec,
-    Fade,
-    GainDb,
-    Loudness,
-    Mix,
-    Rate,
-    delivery_of,
-)
-from vab_rt.cli.generate import Asked, loader, write_sound
-from vab_rt.cli.options import (
-    DEFAULTS,
-    Device,
-    Guidance,
-    Kind,
-    Model,
-    Offline,
-    Quiet,
-    Seed,
-    Steps,
-    Temperature,
-    Threads,
-)
+from vab_rt.cli.generate import Asked, write_sound
+from vab_rt.cli.groups import Deliver, Load, Wishes, with_groups
+from vab_rt.cli.options import DEFAULTS, Quiet, Seed
 from vab_rt.config import GenerateOptions
 from vab_rt.delivery import Delivery
 from vab_rt.errors import OptionError, VabError
 from vab_rt.many import Job, Report, find_jobs, make_folders, run_jobs, share_of
 from vab_rt.signals import end_if_told
-
-if TYPE_CHECKING:
-    from vab_rt.pipeline import Pipeline
-
 
 _EXISTS: Report = {"skipped": "it exists"}
 
@@ -57,21 +30,16 @@ _EXISTS: Report = {"skipped": "it exists"}
 class Maker:
     """Opens a model, and makes the sound of one video after another with it."""
 
-    model: str | None
-    device: str
-    offline: bool
-    threads: int | None
+    load: Load
     options: GenerateOptions
     delivery: Delivery
     force: bool
 
     def __call__(self) -> Callable[[Job], Report]:
-        load = loader(self.model, self.device, offline=self.offline, threads=self.threads)
-
         def make(job: Job) -> Report:
             end_if_told()
             try:
-                return self._made(job, load)
+                return self._made(job)
             except VabError as error:
                 return {"error": str(error)}
             except Exception as error:  # noqa: BLE001  # one clip's bug is no end of a night's work
@@ -79,7 +47,7 @@ class Maker:
 
         return make
 
-    def _made(self, job: Job, load: "Callable[[], Pipeline]") -> Report:
+    def _made(self, job: Job) -> Report:
         from vab_rt.output import claimed
         from vab_rt.video import Video
 
@@ -89,12 +57,16 @@ class Maker:
             begin, video = time.perf_counter(), Video(job.video)
             asked = Asked(job.out, self.delivery, None, take=True, quiet=True, force=self.force)
             report = write_sound(
-                video, asked, load, lambda pipeline: pipeline.generate_steps(video, self.options)
+                video,
+                asked,
+                self.load,
+                lambda pipeline: pipeline.generate_steps(video, self.options),
             )
             report["timings_s"]["total"] = time.perf_counter() - begin
             return report | {"seed": self.options.seed}
 
 
+@with_groups
 def generate_all(
     context: typer.Context,
     source: Annotated[
@@ -122,55 +94,30 @@ def generate_all(
     jobs: Annotated[
         int, typer.Option(help="Processes side by side, each with a model and its threads.")
     ] = 1,
-    model: Model = None,
-    offline: Offline = False,
     seed: Seed = DEFAULTS.seed,
-    steps: Steps = DEFAULTS.steps,
-    guidance: Guidance = DEFAULTS.guidance,
-    temperature: Temperature = DEFAULTS.temperature,
-    kind: Kind = None,
-    rate: Rate = DELIVERY.rate_hz,
-    channels: Channels = DELIVERY.num_channels,
-    bits: Bits = DELIVERY.bits,
-    loudness: Loudness = DELIVERY.loudness_lufs,
-    fade: Fade = DELIVERY.fade_s,
-    codec: Codec = DELIVERY.codec,
-    mix: Mix = DELIVERY.mix,
-    gain_db: GainDb = DELIVERY.gain_db,
-    device: Device = "auto",
-    threads: Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a video.")] = False,
     quiet: Quiet = False,
     force: Annotated[
         bool, typer.Option("--force", "-f", help="Make sounds that exist once more.")
     ] = False,
+    *,
+    wishes: Wishes,
+    deliver: Deliver,
+    load: Load,
 ) -> None:
     """Put sound on many videos; those that have theirs are skipped."""
     # The context's: whoever else runs jobs, such as a cluster.
     run: Callable[..., Iterator[tuple[Job, Report]]] = context.obj or run_jobs
     begin = time.perf_counter()
     tell_progress(logging.WARNING if quiet or as_json else logging.INFO)
-    delivery = delivery_of(rate, channels, bits, loudness, fade, codec, mix, gain_db)
+    delivery = deliver.delivery()
     todo = share_of(find_jobs(source, out, _suffix(format_, delivery)), shard)
     if not 1 <= jobs <= 256:
         raise OptionError(f"jobs is {jobs}, expected 1 to 256")
-    maker = Maker(
-        model=model,
-        device=device,
-        offline=offline,
-        threads=_threads_each(threads, jobs),
-        options=GenerateOptions(
-            seed=seed,
-            steps=steps,
-            guidance=guidance,
-            temperature=temperature,
-            kinds=tuple(kind or ()),
-        ),
-        delivery=delivery,
-        force=force,
-    )
+    load = replace(load, threads=_threads_each(load.threads, jobs))
+    maker = Maker(load, wishes.options(seed), delivery, force)
     if jobs > 1 or run is not run_jobs:
-        _require_model(model, offline=offline)
+        _require_model(load.model, offline=load.offline)
     make_folders(todo)
     made = set() if force else {job for job in todo if job.out.exists()}
     skips: list[tuple[Job, Report]] = [(job, _EXISTS) for job in todo if job in made]

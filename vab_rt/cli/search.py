@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vab_rt.cli.console import print_line, readable, tell_progress, with_count
-from vab_rt.cli.options import Device, JsonLine, Model, Offline, Quiet, VideoIn
+from vab_rt.cli.groups import Load, with_groups
+from vab_rt.cli.options import JsonLine, Quiet, VideoIn
 from vab_rt.errors import OptionError
 from vab_rt.signals import end_if_told
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:  # imported where they are used, so that --help is quick
     from vab_rt.sound_index import SoundIndex
 
 
+@with_groups
 def search(
     video: VideoIn,
     sounds: Annotated[
@@ -37,17 +39,15 @@ def search(
             show_default="the user's cache folder",
         ),
     ] = None,
-    model: Model = None,
-    offline: Offline = False,
-    device: Device = "auto",
     as_json: JsonLine = False,
     quiet: Quiet = False,
+    *,
+    load: Load,
 ) -> None:
     """Find those of your own sound files that fit a video. The index of a folder is made once, and
     brought up to date by what changed."""
     begin = time.perf_counter()
     tell_progress(logging.WARNING if quiet or as_json else logging.INFO)
-    from vab_rt.pipeline import load
     from vab_rt.video import Video
 
     if index is not None and sounds.is_file():
@@ -55,7 +55,7 @@ def search(
             f"{sounds} and --index {index} are two indexes, expected one; leave --index out, or "
             "name a folder"
         )
-    pipeline = load(model, device, offline=offline)
+    pipeline = load()
     loaded = time.perf_counter()
     made = _index(pipeline, sounds, index, quiet=quiet or as_json)
     indexed = time.perf_counter()

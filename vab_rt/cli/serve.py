@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vab_rt.cli.console import print_line, tell_progress
-from vab_rt.cli.generate import loader
-from vab_rt.cli.options import Device, Model, Offline, Threads
+from vab_rt.cli.groups import Load, with_groups
 from vab_rt.errors import BackendError
 
 if TYPE_CHECKING:
     from vab_rt.pipeline import Pipeline
 
 
+@with_groups
 def serve(
     host: Annotated[
         str, typer.Option(help="The address to listen on; other than this machine's wants a token.")
@@ -47,10 +47,6 @@ def serve(
             show_default="none",
         ),
     ] = None,
-    model: Model = None,
-    offline: Offline = False,
-    device: Device = "auto",
-    threads: Threads = None,
     queue: Annotated[int, typer.Option(min=1, help="Sounds that may wait; more are refused.")] = 32,
     max_mb: Annotated[float, typer.Option(min=0.001, help="The largest video.")] = 2000.0,
     keep: Annotated[
@@ -67,6 +63,8 @@ def serve(
             min=0, metavar="S", help="Told to end, how long sounds that were asked for are made."
         ),
     ] = 10.0,
+    *,
+    load: Load,
 ) -> None:
     """Make sounds for other programs, over HTTP; docs/SERVER.md has the requests."""
     tell_progress(logging.INFO)
@@ -88,7 +86,7 @@ def serve(
         max_bytes=round(max_mb * 1e6),
     )
     serve(
-        loader(model, device, offline=offline, threads=threads),
+        load,
         limits,
         port=port,
         max_waiting=queue,

@@ -1,7 +1,6 @@
 """vab-rt timeline: sounds for the clips of a video editor's timeline, on a track of their own."""
 
 import json
-import logging
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -16,28 +15,12 @@ from vab_rt.cli.console import (
     print_error,
     print_line,
     readable,
-    tell_progress,
     with_count,
 )
 from vab_rt.cli.delivery import DELIVERY, Fade, GainDb, Loudness
-from vab_rt.cli.generate import Asked, loader, write_sound
-from vab_rt.cli.options import (
-    DEFAULTS,
-    Device,
-    Force,
-    Guidance,
-    JsonLine,
-    KeepTake,
-    Kind,
-    Model,
-    Offline,
-    Progress,
-    Quiet,
-    Seed,
-    Steps,
-    Temperature,
-    Threads,
-)
+from vab_rt.cli.generate import Asked, write_sound
+from vab_rt.cli.groups import Load, Tell, Wishes, with_groups
+from vab_rt.cli.options import DEFAULTS, Force, KeepTake, Seed
 from vab_rt.config import GenerateOptions
 from vab_rt.delivery import Delivery
 from vab_rt.errors import MediaError, OptionError
@@ -126,6 +109,7 @@ class Maker:
         return Sound(clip, path, report["sample_rate_hz"], facts)
 
 
+@with_groups
 def timeline(
     source: Annotated[
         Path,
@@ -152,54 +136,36 @@ def timeline(
         int,
         typer.Option(metavar="N", help="Whose clips get sound; 1 is the lowest."),
     ] = 1,
-    model: Model = None,
-    offline: Offline = False,
     seed: Seed = DEFAULTS.seed,
-    steps: Steps = DEFAULTS.steps,
-    guidance: Guidance = DEFAULTS.guidance,
-    temperature: Temperature = DEFAULTS.temperature,
-    kind: Kind = None,
     rate: Annotated[int, typer.Option(metavar="HZ", help="Samples a second.")] = 48_000,
     loudness: Loudness = DELIVERY.loudness_lufs,
     fade: Fade = DELIVERY.fade_s,
     gain_db: GainDb = DELIVERY.gain_db,
-    device: Device = "auto",
-    threads: Threads = None,
     take: KeepTake = True,
-    as_json: JsonLine = False,
-    progress: Progress = "bar",
-    quiet: Quiet = False,
     force: Force = False,
+    *,
+    wishes: Wishes,
+    load: Load,
+    told: Tell,
 ) -> None:
     """Put sound on the clips of a video editor's timeline."""
     begin = time.perf_counter()
     from vab_rt.output import whole_file, writing
     from vab_rt.timelines.sound_folder import sound_folder
 
-    tell_progress(logging.WARNING if quiet or as_json else logging.INFO)
-    options = GenerateOptions(
-        seed=seed,
-        steps=steps,
-        guidance=guidance,
-        temperature=temperature,
-        kinds=tuple(kind or ()),
-    )
     delivery = Delivery(rate_hz=rate, loudness_lufs=loudness, fade_s=fade, gain_db=gain_db)
     _check_formats(source, out)
     opened = open_timeline(source)
     clips = opened.clips(video_track, track)
-    load = loader(model, device, offline=offline, threads=threads)
-    maker = Maker(load, options, delivery, take, force)
+    maker = Maker(load, wishes.options(seed), delivery, take, force)
     found = list[Made]()
     with sound_folder(opened, source, out, force=force) as (folder, scratch):
         if any(isinstance(clip.media, Path) for clip in clips):
             load()  # what is wrong with it is told once, not by each clip
         each = maker.each(clips, opened, folder, scratch)
-        for made in with_count(
-            each, "sounds", quiet=quiet or as_json, as_lines=progress == "lines"
-        ):
+        for made in with_count(each, "sounds", quiet=told.is_quiet, as_lines=told.as_lines):
             found.append(made)
-            _tell_unheard(made, quiet=quiet or as_json)
+            _tell_unheard(made, quiet=told.is_quiet)
         sounds = [made.outcome for made in found if isinstance(made.outcome, Sound)]
         _require_sounds(source, sounds)
         opened.add(sounds, track)
@@ -207,11 +173,11 @@ def timeline(
             opened.write(part, out)
     total_s = time.perf_counter() - begin
     faults = sum(isinstance(one.outcome, Unheard) and one.outcome.is_fault for one in found)
-    if as_json:
+    if told.as_json:
         times = {"load": load().load_s, "total": total_s}
         report = {"output": readable(out), "seed": seed, "track": track, "timings_s": times}
         print_line(json.dumps(report | {"clips": [_told(one) for one in found]}))
-    elif not quiet:
+    elif not told.quiet:
         skipped = len(found) - len(sounds) - faults
         counts = f"{len(sounds)} sounds, {skipped} skipped, {faults} failed"
         print_line(f"{out}: {counts} in {total_s:.1f} s on {load().device}, seed {seed}")

@@ -1,0 +1,178 @@
+"""Options that go together, so that a command takes them as one value.
+
+`with_groups` gives a command the fields of each dataclass that it takes, as options of its own.
+"""
+
+import copy
+import inspect
+import logging
+from collections.abc import Callable
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args, get_type_hints
+
+from vab_rt.cli.console import tell_progress
+from vab_rt.cli.delivery import (
+    DELIVERY,
+    Bits,
+    Channels,
+    Codec,
+    Fade,
+    GainDb,
+    Loudness,
+    Mix,
+    Rate,
+)
+from vab_rt.cli.options import (
+    DEFAULTS,
+    Device,
+    FineSteps,
+    Guidance,
+    JsonLine,
+    Kind,
+    MaskTemperature,
+    Model,
+    Offline,
+    Progress,
+    Quiet,
+    Steps,
+    Temperature,
+    Threads,
+    TopK,
+)
+from vab_rt.config import GenerateOptions
+from vab_rt.delivery import Delivery
+
+if TYPE_CHECKING:  # imported where it is used, so that --help is quick
+    from vab_rt.pipeline import Pipeline
+
+
+@dataclass
+class Wishes:
+    """How a sound is decoded."""
+
+    steps: Steps = DEFAULTS.steps
+    fine_steps: FineSteps = DEFAULTS.fine_steps
+    guidance: Guidance = DEFAULTS.guidance
+    mask_temperature: MaskTemperature = DEFAULTS.mask_temperature
+    temperature: Temperature = DEFAULTS.temperature
+    top_k: TopK = DEFAULTS.top_k
+    kind: Kind = None
+
+    def options(self, seed: int, **more: Any) -> GenerateOptions:
+        """Raises OptionError."""
+        named = {name: value for name, value in vars(self).items() if name != "kind"}
+        return GenerateOptions(seed=seed, kinds=tuple(self.kind or ()), **named, **more)
+
+
+@dataclass
+class Deliver:
+    """What a file is to hold."""
+
+    rate: Rate = DELIVERY.rate_hz
+    channels: Channels = DELIVERY.num_channels
+    bits: Bits = DELIVERY.bits
+    loudness: Loudness = DELIVERY.loudness_lufs
+    fade: Fade = DELIVERY.fade_s
+    codec: Codec = DELIVERY.codec
+    mix: Mix = DELIVERY.mix
+    gain_db: GainDb = DELIVERY.gain_db
+
+    def delivery(self) -> Delivery:
+        """Raises OptionError."""
+        return Delivery(
+            rate_hz=self.rate,
+            num_channels=self.channels,
+            bits=cast(Any, self.bits),
+            loudness_lufs=self.loudness,
+            fade_s=self.fade,
+            codec=cast(Any, self.codec),
+            mix=cast(Any, self.mix),
+            gain_db=self.gain_db,
+        )
+
+
+@dataclass
+class Load:
+    """The model, and what it runs on."""
+
+    model: Model = None
+    offline: Offline = False
+    device: Device = "auto"
+    threads: Threads = None
+
+    def __call__(self) -> "Pipeline":
+        """Loaded when it is first asked for."""
+        return self._pipeline
+
+    @cached_property
+    def _pipeline(self) -> "Pipeline":
+        from vab_rt.pipeline import load
+
+        return load(self.model, self.device, offline=self.offline, threads=self.threads)
+
+
+@dataclass
+class Tell:
+    """What is told, and how."""
+
+    as_json: JsonLine = False
+    progress: Progress = "bar"
+    quiet: Quiet = False
+
+    def __post_init__(self) -> None:
+        tell_progress(logging.WARNING if self.is_quiet else logging.INFO)
+
+    @property
+    def is_quiet(self) -> bool:
+        return self.quiet or self.as_json
+
+    @property
+    def as_lines(self) -> bool:
+        return self.progress == "lines"
+
+
+def with_groups(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the fields of its dataclasses in their places, all by name; `--help` shows
+    them under what the dataclass says of itself."""
+    hints = _hints(command)
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    parameters: list[inspect.Parameter] = []
+    flat = {name: hint for name, hint in hints.items() if name not in groups}
+    for each in inspect.signature(command).parameters.values():
+        if each.name not in groups:
+            parameters.append(each.replace(kind=each.KEYWORD_ONLY, annotation=hints[each.name]))
+            continue
+        group = groups[each.name]
+        own = {name: _in_panel(hint, group) for name, hint in _hints(group).items()}
+        flat |= own
+        parameters += [_parameter(field, own[field.name]) for field in fields(group)]
+
+    def flattened(**words: Any) -> None:
+        made = {
+            name: group(**{field.name: words.pop(field.name) for field in fields(group)})
+            for name, group in groups.items()
+        }
+        command(**words, **made)
+
+    flattened.__name__, flattened.__doc__ = command.__name__, command.__doc__
+    flattened.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    flattened.__annotations__ = flat
+    return flattened
+
+
+def _hints(of: Any) -> dict[str, Any]:
+    return get_type_hints(of, include_extras=True)
+
+
+def _in_panel(hint: Any, group: Any) -> Any:
+    """An option that `--help` shows in the panel of its group."""
+    option = copy.copy(get_args(hint)[1])
+    option.rich_help_panel = group.__doc__.rstrip(".")
+    return Annotated[get_args(hint)[0], option]
+
+
+def _parameter(field: Field[Any], hint: Any) -> inspect.Parameter:
+    default = inspect.Parameter.empty if field.default is MISSING else field.default
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(field.name, kind, default=default, annotation=hint)
