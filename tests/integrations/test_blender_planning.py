@@ -152,6 +152,7 @@ def test_the_zip_has_what_blender_reads(tmp_path, monkeypatch):
         names = set(file.namelist())
         found = tomllib.loads(file.read("blender_manifest.toml").decode())
     assert {"__init__.py", "planning.py", "LICENSE", f"wheels/{wheel.name}"} <= names
+    assert max(len(text) for text in [found["tagline"], *found["permissions"].values()]) <= 64
     assert found["wheels"] == [f"./wheels/{wheel.name}"] and found["platforms"] == ["linux-x64"]
     assert (found["blender_version_min"], found["blender_version_max"]) == ("4.2.0", "5.1.0")
     with zipfile.ZipFile(two) as file:

@@ -1,6 +1,9 @@
 """The add-on in a Blender without a window: what it places, refuses, and leaves alone."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import bpy
@@ -37,6 +40,14 @@ def raw_length(path: Path) -> int:
 
     with wave.open(str(path)) as file:
         return file.getnframes()
+
+
+def test_blender_finds_nothing_wrong_with_the_zip():
+    scripts = Path(bpy.utils.system_resource("SCRIPTS"))
+    tool = scripts / "addons_core/bl_pkg/cli/blender_ext.py"
+    command = [sys.executable, str(tool), "validate", os.environ["BLENDER_ZIP"]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("fps", ["24", "25", "30000/1001", "60"])
