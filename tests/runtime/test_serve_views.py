@@ -7,6 +7,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from command import small_disk
 from media import frame_number, make_picture, make_video, samples_of
 
 pytest.importorskip("starlette", reason="the extra `serve` is not installed")
@@ -91,6 +92,32 @@ def test_what_cannot_be_had_of_it_is_told(opened, videos, query, words):
         answer = server.client.get(f"{where}/{of}?{query}")
         assert answer.status_code == 400 and words in answer.json()["error"], answer.text
         assert str(server.jobs.folder) not in answer.text
+
+
+def test_a_full_disk_is_told_as_such(opened, videos):
+    server = opened()
+    server.over(where := server.ask(videos(25), "steps=2"))
+    (folder,) = server.left()
+    before = set(folder.iterdir())
+    with small_disk():
+        answer = server.client.get(f"{where}/content?rate_hz=96000")
+    assert answer.status_code == 507 and "could not be written" in answer.json()["error"]
+    assert str(folder) not in answer.text and set(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("what", ["content?gain_db=1", "spectrogram", "preview"])
+def test_a_sound_that_goes_meanwhile_is_gone(opened, videos, what, monkeypatch):
+    server = opened()
+    server.over(where := server.ask(videos(25), "steps=2"))
+    (job,) = server.jobs.known.values()
+
+    async def run_when_it_is_gone(work, *args):
+        server.jobs.forget(job)
+        return work(*args)
+
+    monkeypatch.setattr("vab_rt.serve.app.run_in_threadpool", run_when_it_is_gone)
+    assert server.client.get(f"{where}/{what}").status_code == 404
+    assert not server.left()
 
 
 @pytest.mark.parametrize("format", ["mp4", "webm"])

@@ -1,13 +1,14 @@
 """The routes."""
 
 import asyncio
+import errno
 import json
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.applications import Starlette
@@ -32,6 +33,8 @@ from vab_rt.serve.views import PREVIEWS, preview_of, spectrogram_of
 from vab_rt.serve.wishes import ContentWish, RegenerateWish, SoundWish, options_of, parse
 
 HEARTBEAT_S = 15.0
+_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", None) or errno.ENOSPC)
+Result = TypeVar("Result")
 _GONE = "there is no such sound, or no longer; ask for it again"
 MEDIA_TYPES = {
     "wav": "audio/wav",
@@ -68,6 +71,7 @@ class Routes:
 
     def __init__(self, jobs: Jobs, limits: Limits) -> None:
         self.jobs, self.limits = jobs, limits
+        self.previewing = asyncio.Lock()  # one at a time: each is as much work as a sound
 
     async def create(self, request: Request) -> Response:
         wish = parse(request.query_params, SoundWish)
@@ -109,11 +113,8 @@ class Routes:
         return _shown(path, f"{job.id}.{wish.candidate}{path.suffix}")
 
     async def spectrogram(self, request: Request) -> Response:
-        _, _, path = await self._file(request)
-        try:
-            return JSONResponse(await run_in_threadpool(spectrogram_of, path))
-        except OSError as error:  # FFmpeg's are, too
-            raise Refused(404, _GONE) from error
+        job, _, path = await self._file(request)
+        return JSONResponse(await _worked(job, spectrogram_of, path))
 
     async def _file(self, request: Request) -> tuple[Job, ContentWish, Path]:
         """What a request wants of a finished sound."""
@@ -121,19 +122,15 @@ class Routes:
         path = job.take(wish.candidate).path
         name = wish.format or job.order.format
         if name != job.order.format or wish.delivery() != Delivery():
-            path = await run_in_threadpool(delivered, job.order, path, name, wish.delivery())
+            path = await _worked(job, delivered, job.order, path, name, wish.delivery())
         return job, wish, path
 
     async def preview(self, request: Request) -> Response:
         job, name = self._job(request), request.query_params.get("format", "mp4")
         if name not in PREVIEWS:
             raise OptionError(f"format is {name}, expected one of {', '.join(PREVIEWS)}")
-        try:
-            path = await run_in_threadpool(preview_of, job.order, name)
-        except Cancelled as error:
-            raise Refused(404, _GONE) from error
-        except VabError as error:
-            raise OptionError(job.order.without_paths(str(error))) from error
+        async with self.previewing:
+            path = await _worked(job, preview_of, job.order, name)
         return _shown(path, f"{job.id}.{path.name}")
 
     async def delete(self, request: Request) -> Response:
@@ -255,7 +252,18 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 
 async def _wrong(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, 400)
+    is_full = getattr(error.__cause__, "errno", None) in _FULL
+    return JSONResponse({"error": str(error)}, 507 if is_full else 400)
+
+
+async def _worked(job: Job, work: Callable[..., Result], *args: Any) -> Result:
+    """By another thread; Refused when the sound goes meanwhile."""
+    try:
+        return await run_in_threadpool(work, *args)
+    except (VabError, Cancelled, OSError) as error:  # FFmpeg's are OSErrors
+        if job.order.stop.is_set():
+            raise Refused(404, _GONE) from error
+        raise
 
 
 def _accepted(job: Job) -> Response:

@@ -6,6 +6,7 @@ import shutil
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from vab_rt.audio import Audio, AudioWriter, plan_output
 from vab_rt.candidates import Ranked, ranked_steps, seed_of
 from vab_rt.config import GenerateOptions
 from vab_rt.delivery import Delivery
-from vab_rt.errors import MediaError, MediaWarning, OptionError, VabError
+from vab_rt.errors import MediaError, MediaWarning, VabError
 from vab_rt.mixing import require_sound
 from vab_rt.pipeline import Pipeline
 from vab_rt.steps import Seen, Step
@@ -165,7 +166,7 @@ def _write(path: Path, video: Video, steps: Iterable[Step], rate_hz: int) -> int
 
 def delivered(order: Order, sound: Path, name: str, delivery: Delivery) -> Path:
     """A finished sound in a file of a format, as it is wanted, beside it: made once, and of those
-    wanted in other ways the latest few are kept. Raises OptionError."""
+    wanted in other ways the latest few are kept. Raises VabError."""
     out = sound.with_suffix(f".{name}")
     if delivery != Delivery():
         digest = hashlib.sha256(msgspec.json.encode(delivery)).hexdigest()[:16]
@@ -175,11 +176,18 @@ def delivered(order: Order, sound: Path, name: str, delivery: Delivery) -> Path:
             old.unlink(missing_ok=True)
     if not out.exists():
         video = Video(order.video, order.start_s, order.duration_s)
-        try:
+        with without_paths(order):
             Audio.load(sound).save(out, video=video, force=True, take=False, delivery=delivery)
-        except VabError as error:
-            raise OptionError(order.without_paths(str(error))) from error
     return out
+
+
+@contextmanager
+def without_paths(order: Order) -> Iterator[None]:
+    """Errors that a client causes, as they are told to it."""
+    try:
+        yield
+    except VabError as error:
+        raise type(error)(order.without_paths(str(error))) from error.__cause__
 
 
 def _changed_at(file: Path) -> float:

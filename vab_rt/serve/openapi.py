@@ -111,7 +111,7 @@ def _paths() -> Json:
         },
         "/v1/sounds/{id}/content": {
             "parameters": [one],
-            "get": _operation("Its file.", {200: text}, 400, 404, 409, media="*/*")
+            "get": _operation("Its file.", {200: text}, 400, 404, 409, 507, media="*/*")
             | {"parameters": _query(ContentWish)},
         },
         "/v1/sounds/{id}/spectrogram": {
@@ -121,7 +121,7 @@ def _paths() -> Json:
                 "axis, the lowest first, column by column, in levels: base64 of one byte each, "
                 "0 for floor_db and 255 for 0 dB; and when it strikes.",
                 {200: {"$ref": "#/components/schemas/Spectrogram"}},
-                *(400, 404, 409),
+                *(400, 404, 409, 507),
             )
             | {"parameters": _query(ContentWish)},
         },
@@ -131,7 +131,7 @@ def _paths() -> Json:
                 "Its video, small and without sound, as browsers play it; from the time it was "
                 "asked for on.",
                 {200: text},
-                *(400, 404),
+                *(400, 404, 507),
                 media="*/*",
             )
             | {"parameters": [preview]},

@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 
 from vab_rt.errors import OptionError
 from vab_rt.output import whole_file, writing
-from vab_rt.serve.making import Cancelled, Order, refuse_lists
+from vab_rt.serve.making import Cancelled, Order, refuse_lists, without_paths
 from vab_rt.spectrogram import FLOOR_DB, Spectrogram, band_edges_hz
 from vab_rt.video import Video
 
@@ -30,7 +30,6 @@ PREVIEWS = {
 _SHORT_SIDE = 360
 _TICKS_PER_S = 1000  # as matroska counts
 _KEY_FRAME_EVERY = 12  # frames: who marks a part jumps to and fro
-_one_at_a_time = threading.Lock()
 
 
 def spectrogram_of(file: Path) -> dict[str, Any]:
@@ -77,16 +76,15 @@ def _mono(file: Path) -> tuple[Iterator[npt.NDArray[np.float32]], int]:
 
 def preview_of(order: Order, name: str) -> Path:
     """The part of its video that a sound is of, small, without sound, in a format that browsers
-    play: made once, one at a time. Raises OptionError for a format that there is not, Cancelled
-    when the sound goes meanwhile, MediaError, OutputError."""
+    play: made once. Raises Cancelled when the sound goes meanwhile, VabError."""
     codec, options = PREVIEWS[name]
     if codec not in av.codec.codecs_available:
         raise OptionError(f"format is {name}, but FFmpeg here has no {codec}, expected another")
     out = order.folder / f"preview.{name}"
-    with _one_at_a_time:
-        if order.stop.is_set():
-            raise Cancelled
-        if not out.exists():
+    if order.stop.is_set():
+        raise Cancelled
+    if not out.exists():
+        with without_paths(order):
             refuse_lists(order.video)
             video = Video(order.video, order.start_s, order.duration_s)
             with whole_file(out, force=True) as part, writing(out):
