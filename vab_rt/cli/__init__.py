@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vab_rt.cli import generate, generate_all, models, regenerate, search, serve, timeline
+from vab_rt.cli import generate, generate_all, kdenlive, models, regenerate, search, serve, timeline
 from vab_rt.cli.console import print_error, print_line, print_warning
 from vab_rt.errors import MediaWarning, VabError, is_out_of_memory
 from vab_rt.signals import unwound_by_signals
@@ -22,7 +22,7 @@ app = typer.Typer(
 )
 for command in (
     *(generate.generate, generate_all.generate_all, regenerate.regenerate, search.search),
-    *(timeline.timeline, serve.serve, models.kinds, models.info, models.doctor),
+    *(timeline.timeline, kdenlive.kdenlive, serve.serve, models.kinds, models.info, models.doctor),
 ):
     app.command()(command)
 
