@@ -13,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from command import small_disk, wait_for
+from command import PATIENCE_S, small_disk, wait_for
 from media import make_video
 from serving import running
 
@@ -44,7 +44,7 @@ def server(tiny_bundle, tmp_path_factory) -> Iterator[tuple[str, Path]]:
 def test_each_client_gets_the_sound_of_its_own_video(run, server, tiny_bundle, tmp_path):
     def ask(number: int) -> bytes:
         path = make_video(tmp_path / f"{number}.mp4", num_frames=20 + 5 * number)
-        with httpx.Client(base_url=server[0], timeout=60) as client:
+        with httpx.Client(base_url=server[0], timeout=PATIENCE_S) as client:
             made = client.post(f"/v1/sounds?seed={number}&steps=4", content=path.read_bytes())
             where = made.headers["location"]
             with client.stream("GET", f"{where}/events") as events:
@@ -338,7 +338,7 @@ def test_a_client_that_leaves_or_lies_leaves_nothing(server, videos):
     before = set(folder.iterdir())
 
     def send(length: int, body: bytes) -> bytes:
-        with socket.create_connection((host, int(port)), 60) as sock:
+        with socket.create_connection((host, int(port)), PATIENCE_S) as sock:
             head = f"POST /v1/sounds?steps=2 HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}"
             sock.sendall(head.encode() + b"\r\n\r\n" + body)
             if len(body) < length:
@@ -352,11 +352,11 @@ def test_a_client_that_leaves_or_lies_leaves_nothing(server, videos):
     answer = send(len(video) - 100, video)  # what is left over is no request
     assert answer.startswith(b"HTTP/1.1 202 ") and b"HTTP/1.1 400 " in answer
     assert send(-1, video).startswith(b"HTTP/1.1 400 ")
-    assert httpx.get(f"{address}/health").json()["status"] == "ok"
+    assert httpx.get(f"{address}/health", timeout=PATIENCE_S).json()["status"] == "ok"
 
 
 def test_a_client_that_leaves_amid_events_and_amid_its_file_finds_both_again(server, videos):
-    with httpx.Client(base_url=server[0], timeout=60) as client:
+    with httpx.Client(base_url=server[0], timeout=PATIENCE_S) as client:
         video = videos(500).read_bytes()  # 640,000 bytes of sound: more than a socket holds
         where = client.post("/v1/sounds?steps=4", content=video).headers["location"]
         with client.stream("GET", f"{where}/events") as events:
@@ -378,7 +378,7 @@ def test_a_full_disk_amid_a_job_is_told(opened, videos):
 
 def test_many_small_requests(server):
     address, _ = server
-    with httpx.Client(base_url=address) as client:
+    with httpx.Client(base_url=address, timeout=PATIENCE_S) as client:
         for number in range(1000):
             assert client.get(f"/v1/sounds/{number}").status_code == 404
         for name in ("..", "%2e%2e%2f%2e%2e", "a" * 2000, "%00"):
@@ -391,7 +391,7 @@ def test_killed_with_sounds_waiting_nothing_is_left_after_the_next_start(
 ):
     home = tmp_path / "home"
     with running(tiny_bundle, home) as (address, process):
-        with httpx.Client(base_url=address) as client:
+        with httpx.Client(base_url=address, timeout=PATIENCE_S) as client:
             for _ in range(3):
                 client.post("/v1/sounds?steps=1024", content=videos(50).read_bytes())
         (killed,) = home.iterdir()
@@ -402,7 +402,7 @@ def test_killed_with_sounds_waiting_nothing_is_left_after_the_next_start(
     with running(tiny_bundle, home, "--drain", 0) as (address, process):
         (folder,) = home.iterdir()
         assert folder != killed
-        with httpx.Client(base_url=address) as client:
+        with httpx.Client(base_url=address, timeout=PATIENCE_S) as client:
             where = client.post("/v1/sounds?steps=1024", content=videos(ENDLESS).read_bytes())
             with client.stream("GET", f"{where.headers['location']}/events") as events:
                 lines = events.iter_lines()
@@ -572,11 +572,11 @@ def test_the_end_is_told_also_to_who_reads_slowly():
         return seen
 
     for end in OVER:
-        assert asyncio.run(asyncio.wait_for(told(end), 10)) == ["in_progress", end]
+        assert asyncio.run(asyncio.wait_for(told(end), PATIENCE_S)) == ["in_progress", end]
 
 
 def test_events_begin_while_the_worker_is_busy(server, videos):
-    with httpx.Client(base_url=server[0], timeout=600) as client:
+    with httpx.Client(base_url=server[0], timeout=PATIENCE_S) as client:
         busy = client.post("/v1/sounds?steps=1024", content=videos(ENDLESS).read_bytes())
         where = client.post("/v1/sounds?steps=2", content=videos(50).read_bytes())
         with client.stream("GET", f"{where.headers['location']}/events") as events:

@@ -25,7 +25,7 @@ def served(tiny_bundle, tmp_path_factory):
     home = tmp_path_factory.mktemp("documented")
     video = make_video(home / "film.mp4", num_frames=25, with_sound=True)
     with running(tiny_bundle, home / "server") as (address, _):
-        with httpx.Client(base_url=address, timeout=600) as client:
+        with httpx.Client(base_url=address, timeout=PATIENCE_S) as client:
             made = client.post("/v1/sounds?steps=2", content=video.read_bytes()).json()
             client.get(f"/v1/sounds/{made['id']}/events")
         yield address, made["id"]
