@@ -10,6 +10,8 @@ import zipfile
 from fractions import Fraction
 from pathlib import Path
 
+import pytest
+
 SEEN = {
     "a": (0, 24, 12),
     "b": (34, 15, 5),
@@ -44,8 +46,7 @@ def _otioz(path: Path, video: Path, still: Path, rate: Fraction) -> None:
 
 
 def otio_text(video: str, still: str, rate: Fraction) -> str:
-    import opentimelineio as otio
-
+    otio = pytest.importorskip("opentimelineio", reason="the extra `otio` is not installed")
     schema, hz = otio.schema, float(rate)
 
     def part(start: int, length: int) -> object:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import zipfile
 from fractions import Fraction
 from pathlib import Path
@@ -13,10 +14,10 @@ import pytest
 from media import make_picture, make_video, samples_of
 from timeline_files import SEEN, write_timeline
 
+from vab_rt.errors import OutputError
+from vab_rt.pipeline import Pipeline
 from vab_rt.timelines import open_timeline
 from vab_rt.timelines.clips import Sound, Unheard, exact_rate
-
-otio = pytest.importorskip("opentimelineio", reason="the extra `otio` is not installed")
 
 SUFFIXES = (".otio", ".otioz", ".xml", ".fcpxml", ".mlt")
 RATES = (Fraction(24), Fraction(25), Fraction(30_000, 1001), Fraction(60))
@@ -57,6 +58,7 @@ def sounds_in(timeline: Path, rate: Fraction) -> list[tuple[str, Fraction, Fract
     """File, begin and length in frames of what is on the last audio track, as others read it."""
     if timeline.suffix == ".mlt":
         return mlt_sounds(timeline)
+    otio = pytest.importorskip("opentimelineio", reason="the extra `otio` is not installed")
     plugin = {".xml": "otio_fcp_adapter", ".fcpxml": "otio_fcpx_xml_adapter"}.get(timeline.suffix)
     if plugin:
         pytest.importorskip(plugin, reason="dev extra: a second reader of this format")
@@ -235,6 +237,8 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_what_is_no_timeline_is_one_line(run, tmp_path, name):
     content, message = BAD[name]
+    if name.endswith((".otio", ".otioz")):
+        pytest.importorskip("opentimelineio", reason="the extra `otio` is not installed")
     path = tmp_path / name
     path.write_text(content)
     told = run("timeline", path, tmp_path / f"out{path.suffix}")
@@ -264,6 +268,49 @@ def test_what_cannot_be_written_is_told_before_any_work(run, media, tmp_path, ti
     (folder / "mine.wav").touch()
     assert "holds files already" in run("timeline", path, out, *model).err
     assert os.listdir(folder) == ["mine.wav"] and not out.exists()
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt(), ValueError("bug")])
+def test_what_ends_in_the_middle_leaves_nothing(
+    run, media, tmp_path, tiny_bundle, monkeypatch, error
+):
+    """But one clip's bug is a line, and the others get their sounds."""
+    path, out = write_timeline(tmp_path / "edit.mlt", *media, RATES[1]), tmp_path / "out.mlt"
+    whole, calls = Pipeline.generate_steps, []
+
+    def failing(self, video, options):
+        calls.append(video)
+        if len(calls) == 2:
+            raise OutputError(str(error)) if isinstance(error, OSError) else error
+        return whole(self, video, options)
+
+    monkeypatch.setattr(Pipeline, "generate_steps", failing)
+    told = run("timeline", path, out, "--model", tiny_bundle)
+    if isinstance(error, ValueError):
+        assert told.code == 1 and "b at 0:01.360: ValueError: bug" in told.err
+        assert [name[0] for name, *_ in mlt_sounds(out)] == ["a", "c", "d"]
+    else:
+        assert told.code == (130 if isinstance(error, KeyboardInterrupt) else 1)
+        assert os.listdir(tmp_path) == ["edit.mlt"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write all")
+def test_a_folder_that_may_not_be_written(run, media, tmp_path, tiny_bundle):
+    folder = tmp_path / "project"
+    folder.mkdir()
+    path = write_timeline(folder / "edit.mlt", *media, RATES[1])
+    folder.chmod(0o500)
+    told = run("timeline", path, folder / "out.mlt", "--model", tiny_bundle)
+    folder.chmod(0o700)
+    assert told.code == 1 and "cannot be written" in told.err and os.listdir(folder) == [path.name]
+
+
+def test_without_opentimelineio_it_is_told(run, tmp_path, monkeypatch):
+    (tmp_path / "edit.otio").write_text("{}")
+    monkeypatch.setitem(sys.modules, "opentimelineio", None)
+    monkeypatch.delitem(sys.modules, "vab_rt.timelines.otio", raising=False)
+    told = run("timeline", tmp_path / "edit.otio", tmp_path / "out.otio")
+    assert told.code == 1 and "pip install 'vab-rt[otio]'" in told.err
 
 
 def test_ten_thousand_clips(media, tmp_path):

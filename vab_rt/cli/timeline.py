@@ -23,7 +23,7 @@ from vab_rt.cli.groups import Load, Tell, Wishes, with_groups
 from vab_rt.cli.options import DEFAULTS, Force, KeepTake, Seed
 from vab_rt.config import GenerateOptions
 from vab_rt.delivery import Delivery
-from vab_rt.errors import MediaError, OptionError
+from vab_rt.errors import MediaError, OptionError, VabError, is_out_of_memory
 from vab_rt.signals import end_if_told
 from vab_rt.timelines import open_timeline, require_format
 from vab_rt.timelines.clips import STILL, Clip, Sound, Unheard
@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # imported where they are used, so that --help is quick
     from vab_rt.steps import Step
     from vab_rt.timelines.timeline import Timeline
 
-_NAME_LENGTH = 60  # characters of a clip's name in that of its sound: at most 240 bytes
+_NAME_LENGTH = 50  # characters of a clip's name in that of its sound: 200 bytes of 255 at most
 
 
 class Made(NamedTuple):
@@ -73,6 +73,11 @@ class Maker:
                     outcome = self._made(clip, media, path, report)
                 except (MediaError, OptionError) as error:
                     outcome = Unheard(str(error))
+                except Exception as error:
+                    if isinstance(error, VabError) or is_out_of_memory(error):
+                        raise
+                    # One clip's bug is no end of a film's work.
+                    outcome = Unheard(f"{type(error).__name__}: {error}")
             yield Made(number, len(clips), clip, outcome, report)
 
     def _name(self, number: int, clip: Clip, taken: frozenset[str]) -> str:

@@ -28,7 +28,7 @@ from vab_rt.timelines.clips import (
     exact_rate,
     media_at,
 )
-from vab_rt.timelines.documents import MAX_BYTES, read_bytes
+from vab_rt.timelines.documents import MAX_BYTES, as_text, read_bytes
 from vab_rt.timelines.timeline import Timeline
 
 _CONTENT = "content.otio"
@@ -116,7 +116,8 @@ class OtioTimeline(Timeline):
         for sound in sounds:
             if sound.clip.begin_s > at:
                 track.append(otio.schema.Gap(source_range=self._range(sound.clip.begin_s - at)))
-            shown, facts = self._range(sound.clip.length_s), {"vab_rt": sound.facts}
+            facts = {"vab_rt": {key: _kept(value) for key, value in sound.facts.items()}}
+            shown = self._range(sound.clip.length_s)
             reference = otio.schema.ExternalReference(self._url(sound), shown, facts)
             clip = otio.schema.Clip(sound.path.stem, reference, shown, facts)
             track.append(clip)
@@ -253,6 +254,12 @@ def _seconds(time: Any) -> Fraction:
     if not (time.rate > 0 and math.isfinite(time.rate) and math.isfinite(time.value)):
         raise otio.exceptions.OTIOError(f"a time is {time.value} at {time.rate} frames a second")
     return Fraction(time.value) / exact_rate(time.rate)
+
+
+def _kept(value: Any) -> Any:
+    """As opentimelineio can keep it: its whole numbers have 63 bits, its text is Unicode."""
+    is_large = isinstance(value, int) and value >= 2**63
+    return as_text(str(value)) if is_large or isinstance(value, str) else value
 
 
 def _changes_speed(effect: Any) -> bool:
