@@ -99,7 +99,10 @@ class FcpXmlTimeline(Timeline):
             if element.tag in _PLACED and "lane" not in element.attrib:
                 one = self._placed(element)
                 begin = begin_s + one.begin_s if "offset" in element.attrib else at
-                yield one._replace(begin_s=begin)
+                if element.tag == "spine":
+                    yield from self._storyline(element, begin)
+                else:
+                    yield one._replace(begin_s=begin)
                 at = begin + one.length_s
 
     def _placed(self, element: Element) -> _Placed:
@@ -129,7 +132,8 @@ class FcpXmlTimeline(Timeline):
         source = self._by_id.get(one.element.get("ref", ""))
         if source is not None and source.tag == "asset":
             start -= self._time(source, "start")
-        return Item(one.element.get("name", ""), one.begin_s, one.length_s, start, content)
+        name = one.element.get("name") or ("" if source is None else source.get("name", ""))
+        return Item(name, one.begin_s, one.length_s, start, content)
 
     def _items(self, spine: Element | None) -> Iterator[Item]:
         placed = self._storyline(spine)
@@ -145,7 +149,7 @@ class FcpXmlTimeline(Timeline):
             return OTHER_SPEED
         if clip.get("srcEnable") == "audio" or clip.tag == "audio":
             return NO_PICTURE
-        if clip.tag in ("clip", "sync-clip", "spine"):
+        if clip.tag in ("clip", "sync-clip"):
             return lambda: self._items(clip)
         source = self._by_id.get(clip.get("ref", ""))
         if source is None:
