@@ -132,7 +132,7 @@ class FcpXmlTimeline(Timeline):
         source = self._by_id.get(one.element.get("ref", ""))
         if source is not None and source.tag == "asset":
             start -= self._time(source, "start")
-        name = one.element.get("name") or ("" if source is None else source.get("name", ""))
+        name = one.element.get("name", "" if source is None else source.get("name", ""))
         return Item(name, one.begin_s, one.length_s, start, content)
 
     def _items(self, spine: Element | None) -> Iterator[Item]:
