@@ -1,0 +1,163 @@
+// Drop a video, hear its sound: frames are read here, sound is made in the worker.
+
+import { readNumber } from "./one_graph.mjs";
+import { resizer } from "./resize.mjs";
+
+const at = (id) => document.getElementById(id);
+const worker = new Worker("worker.mjs", { type: "module" });
+const waiting = new Map();
+let number = 0;
+worker.onmessage = ({ data: { id, answer, error } }) => {
+  const { done, failed } = waiting.get(id);
+  waiting.delete(id);
+  if (error === undefined) done(answer);
+  else failed(new Error(error));
+};
+worker.onerror = (event) => {
+  for (const { failed } of waiting.values()) failed(new Error(event.message ?? "the worker ended"));
+};
+
+export function ask(action, asked) {
+  const id = number++;
+  worker.postMessage({ id, action, asked });
+  return new Promise((done, failed) => waiting.set(id, { done, failed }));
+}
+
+// Frames of a video element's first clip, uint8, and larger ones where the model takes them.
+export async function readFrames(video, model, tell = () => {}) {
+  const [count, size] = model.shapes.frames;
+  const [numImages, imageSize] = model.shapes.images ?? [0, 0];
+  const stride = Math.ceil(count / numImages);
+  const rate = count / model.clipS;
+  const { videoWidth: width, videoHeight: height } = video;
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  const [small, large] = [resizer(width, height, size), numImages && resizer(width, height, imageSize)];
+  const [frames, images] = [[], []];
+  const end = Math.max(video.duration, 1e-3);
+  for (let i = 0; i < count && (i === 0 || (i + 0.5) / rate < end); i++) {
+    await seek(video, i === 0 ? Math.min(0.5 / rate, end / 2) : (i + 0.5) / rate);
+    context.drawImage(video, 0, 0);
+    const { data } = context.getImageData(0, 0, width, height);
+    frames.push(small(data));
+    if (numImages && i % stride === 0) images.push(large(data));
+    tell((i + 1) / Math.min(count, Math.ceil(end * rate)));
+  }
+  return { frames: joined(frames), images: numImages ? joined(images) : undefined };
+}
+
+function joined(parts) {
+  const whole = new Uint8Array(parts.length * parts[0].length);
+  parts.forEach((part, i) => whole.set(part, i * part.length));
+  return whole;
+}
+
+function once(target, happens) {
+  return new Promise((done, failed) => {
+    target.addEventListener(happens, done, { once: true });
+    target.addEventListener("error", () => failed(new Error(WRONG_VIDEO)), { once: true });
+  });
+}
+
+const WRONG_VIDEO =
+  "this browser cannot play that file, expected a video such as mp4 (H.264) or webm; convert it";
+
+async function seek(video, seconds) {
+  const there = once(video, "seeked");
+  video.currentTime = seconds;
+  await there;
+}
+
+export async function opened(file, video) {
+  URL.revokeObjectURL(video.src);
+  const loaded = once(video, "loadeddata");
+  video.src = URL.createObjectURL(file);
+  await loaded;
+  if (!video.videoWidth || !Number.isFinite(video.duration)) throw new Error(WRONG_VIDEO);
+}
+
+const video = at("video");
+const audio = at("audio");
+let model;
+let seen; // of the video that is shown
+
+function say(text) {
+  at("status").textContent = text;
+}
+
+// Runs one thing at a time; what goes wrong is one line.
+async function busy(action) {
+  at("make").disabled = at("file").disabled = true;
+  try {
+    await action();
+  } catch (error) {
+    say(`Not made: ${error.message}`);
+  }
+  at("progress").hidden = true;
+  at("file").disabled = false;
+  at("make").disabled = !seen;
+}
+
+async function read(file) {
+  const begin = performance.now();
+  [seen, at("save").hidden] = [undefined, true];
+  audio.removeAttribute("src");
+  say("Reading frames");
+  await opened(file, video);
+  video.hidden = at("progress").hidden = false;
+  seen = await readFrames(video, model, (share) => (at("progress").value = share));
+  await seek(video, 0);
+  await make(begin);
+}
+
+async function make(begin = performance.now()) {
+  const wishes = { seed: readNumber("seed", at("seed").value) };
+  say("Making its sound");
+  at("progress").removeAttribute("value");
+  const { wav } = await ask("make", { ...seen, wishes });
+  URL.revokeObjectURL(audio.src);
+  const url = URL.createObjectURL(new Blob([wav], { type: "audio/wav" }));
+  audio.src = at("save").href = url;
+  Object.assign(at("save"), { hidden: false, download: `sound-${wishes.seed}.wav` });
+  const took = ((performance.now() - begin) / 1e3).toFixed(1);
+  const more = video.duration > model.clipS + 0.05 ? `, of the first ${model.clipS} s: the rest stays silent` : "";
+  say(`Sound of seed ${wishes.seed} in ${took} s${more}`);
+}
+
+for (const happens of ["play", "seeked", "pause", "ended"]) {
+  video.addEventListener(happens, () => {
+    if (!audio.src) return;
+    audio.currentTime = Math.min(video.currentTime, audio.duration || 0);
+    if (video.paused || video.currentTime >= audio.duration) audio.pause();
+    else audio.play();
+  });
+}
+at("make").onclick = () => busy(make.bind(null, undefined));
+at("file").onchange = () => at("file").files[0] && model && busy(() => read(at("file").files[0]));
+document.ondragover = (event) => {
+  event.preventDefault();
+  at("drop").classList.add("over");
+};
+document.ondragleave = () => at("drop").classList.remove("over");
+document.ondrop = (event) => {
+  event.preventDefault();
+  at("drop").classList.remove("over");
+  const [file] = event.dataTransfer.files;
+  if (file && model && !at("file").disabled) busy(() => read(file));
+};
+
+const SIMD = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11];
+
+export const loaded = busy(async () => {
+  if (!WebAssembly.validate(Uint8Array.from(SIMD))) {
+    throw new Error("this browser has no WebAssembly SIMD; take a newer one");
+  }
+  const found = await ask("load");
+  model = found.model;
+  if (!self.crossOriginIsolated) {
+    at("lacks").textContent =
+      "One thread: this site does not send Cross-Origin-Opener-Policy: same-origin and " +
+      "Cross-Origin-Embedder-Policy: require-corp, without which browsers give no more.";
+  }
+  say(`Ready, on ${found.numThreads} thread${found.numThreads > 1 ? "s" : ""}`);
+  return found.model;
+}).then(() => model);

@@ -1,0 +1,61 @@
+"""A page that needs no server, the model inside: `python -m export.page BUNDLE OUT`.
+
+One folder of static files: sound is made in the browser by onnxruntime-web, nothing is uploaded.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+from export.bundle_folder import folder_beside
+from export.one_graph import write_one_graph
+from training.command import mistakes_in_one_line
+from vab_rt.bundle import Bundle, open_bundle
+from vab_rt.errors import ExportError
+
+HOSTS = Path(__file__).parents[1] / "examples" / "hosts"
+OURS = ("page/index.html", "page/page.mjs", "page/resize.mjs", "page/worker.mjs", "page/_headers")
+SHARED = "node/one_graph.mjs"
+THEIRS = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+
+
+def write_page(bundle: Bundle, out: Path, node_modules: Path) -> int:
+    """Bytes of the folder. Raises ExportError where it exists, where node_modules lacks
+    onnxruntime-web, and as `write_one_graph` does."""
+    library = node_modules / "onnxruntime-web" / "dist"
+    missing = [name for name in THEIRS if not (library / name).is_file()]
+    if missing:
+        raise ExportError(
+            f"{library} has no {missing[0]}, expected onnxruntime-web 1.30; run "
+            "npm install --ignore-scripts onnxruntime-web, and name its node_modules with "
+            "--node-modules"
+        )
+    if out.exists():
+        raise ExportError(f"{out} exists, expected a new folder; remove it first")
+    with folder_beside(out, force=False) as folder:
+        write_one_graph(bundle, folder / "model.onnx", with_video=True, force=False)
+        for path in [*(HOSTS / name for name in (*OURS, SHARED)), *(library / n for n in THEIRS)]:
+            shutil.copyfile(path, folder / path.name)
+        return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m export.page", description="A page that needs no server."
+    )
+    parser.add_argument("bundle", help="a bundle's folder, or the name of a shipped model")
+    parser.add_argument("out", type=Path, help="the new folder")
+    parser.add_argument(
+        "--node-modules",
+        type=Path,
+        default=Path("node_modules"),
+        help="where npm has installed onnxruntime-web (default: node_modules)",
+    )
+    args = parser.parse_args(words)
+    with mistakes_in_one_line():
+        size = write_page(open_bundle(args.bundle), args.out, args.node_modules)
+        print(f"{args.out}  {size / 1e6:.1f} MB; try it: python -m http.server -d {args.out}")
+
+
+if __name__ == "__main__":
+    main()
