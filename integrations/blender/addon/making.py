@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Sounds for pieces of movies, in a thread beside Blender: no call of Blender's is in here."""
 
-import os
 import threading
 import time
 import traceback
@@ -10,12 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .planning import Piece, Refused, check_speed, one_line, sound_path
+from .planning import Piece, Refused, check_speed, one_line, sound_path, speed_changed
 
 if TYPE_CHECKING:
     from vab_rt import Audio, Pipeline, Step
 
 _loaded: dict[str, "Pipeline"] = {}  # the model that was used last
+
+_SAME_LENGTH_S = 0.1  # a movie may end within a frame
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Again:
     start_s: float
     end_s: float
     seed: int
+    content_s: float
+    """how long the scene plays the whole of it"""
 
 
 Order = Piece | Again
@@ -161,6 +164,8 @@ def _sounds_again(
     import vab_rt
 
     old = vab_rt.Audio.load(again.sound)
+    if abs(old.duration_s - again.content_s) > _SAME_LENGTH_S:
+        raise Refused(speed_changed(again.name))
     end_s, sounds = min(again.end_s, old.duration_s), []
     for number in range(settings.num_takes):
         wishes = vab_rt.GenerateOptions(seed=again.seed + number, **settings.options())
@@ -193,7 +198,9 @@ def _load(model: str) -> "Pipeline":
         ) from error
     if model not in _loaded:
         _loaded.clear()
-        threads = max(1, (os.cpu_count() or 2) - 1)  # one core is left to Blender's window
+        from vab_rt.engines.cpu import num_physical_cores
+
+        threads = max(1, num_physical_cores() - 1)  # one core is left to Blender's window
         _loaded[model] = vab_rt.load(model, "cpu", threads=threads, offline=True)
     return _loaded[model]
 

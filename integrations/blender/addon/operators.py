@@ -110,8 +110,10 @@ class _Operator:
         scene = bpy.data.scenes.get(self.scene_name)
         for order, takes in work.made:
             try:
+                if scene is None:
+                    raise Refused(f"scene {self.scene_name} is gone; its sounds: {work.folder}")
                 placed += self._place(scene, order, takes)
-            except (Refused, AttributeError) as error:
+            except Refused as error:
                 work.failed.append(one_line(error))
         if not placed:
             self._report("ERROR", self.refused + work.failed)

@@ -113,7 +113,7 @@ def _movie_of(strip: Strip) -> Path:
     if strip.is_reversed:
         raise Refused(f"{strip.name} runs backwards, expected forwards; turn Reverse Frames off")
     if strip.num_retiming_keys > 2 or strip.has_speed_effect:
-        raise Refused(_speed_changed(strip.name))
+        raise Refused(speed_changed(strip.name))
     if not strip.path.is_file():
         raise Refused(
             f"{strip.name} is of {strip.path}, which is not there; find it with "
@@ -131,7 +131,7 @@ def check_speed(piece: Piece, file_s: float | None) -> None:
     drift_frames = abs(speed - 1) * piece.content_s * piece.rate_hz
     if abs(speed - 1) > LEAST_SPEED_ERROR and drift_frames > MOST_DRIFT_FRAMES:
         if abs(speed - float(piece.rate_hz) / piece.movie_hz) > _NEAR_SPEED * speed:
-            raise Refused(_speed_changed(piece.name))
+            raise Refused(speed_changed(piece.name))
         raise Refused(
             f"{piece.name} has {piece.movie_hz:.6g} frames a second and plays frame for frame at "
             f"{float(piece.rate_hz):.6g}, expected its own rate; give the scene that rate, or add "
@@ -139,7 +139,8 @@ def check_speed(piece: Piece, file_s: float | None) -> None:
         )
 
 
-def _speed_changed(name: str) -> str:
+def speed_changed(name: str) -> str:
+    """Of a strip: a message."""
     return (
         f"{name} has its speed changed, expected its own time; render it to a file first, and use "
         "that"

@@ -10,7 +10,16 @@ from typing import Any
 import bpy
 
 from .making import Again, Take
-from .planning import Piece, Refused, Strip, frame_rate, free_channel, part_of_sound
+from .planning import (
+    Piece,
+    Refused,
+    Strip,
+    frame_rate,
+    free_channel,
+    part_of_sound,
+    seconds,
+    speed_changed,
+)
 
 KEY = "vab_rt"
 """A strip's own property with what its sound is of."""
@@ -92,6 +101,8 @@ def again_of(strip: Any, scene: Any) -> Again:
         raise Refused(f"{strip.name} is no sound of vab-rt's, expected one that it generated")
     if not scene.use_preview_range:
         raise Refused("no preview range is set, expected one around what to make anew; press P")
+    if facts.num_retiming_keys > 2 or facts.has_speed_effect:
+        raise Refused(speed_changed(strip.name))
     if facts.path is None or not facts.path.is_file():
         raise Refused(f"{strip.name} is of {facts.path}, which is not there; generate it anew")
     known = json.loads(strip[KEY])
@@ -100,7 +111,8 @@ def again_of(strip: Any, scene: Any) -> Again:
     video = Path(bpy.path.abspath(known["video"]))
     if not video.is_file():
         raise Refused(f"{strip.name} is the sound of {video}, which is not there; put it back")
-    return Again(strip.name, video, facts.path, start_s, end_s, known["seed"] + 1)
+    content_s = seconds(facts.content_frames, rate_of(scene))
+    return Again(strip.name, video, facts.path, start_s, end_s, known["seed"] + 1, content_s)
 
 
 def place(scene: Any, piece: Piece, takes: list[Take]) -> list[Any]:

@@ -8,38 +8,9 @@ from pathlib import Path
 
 import bpy
 import pytest
+from strip_facts import content, path_of, raw_length, sounds, span
 
 GENERATE = bpy.ops.sequencer.vab_rt_generate
-REGENERATE = bpy.ops.sequencer.vab_rt_regenerate
-
-
-def span(strip) -> tuple[int, int]:
-    return strip.frame_final_start, strip.frame_final_end
-
-
-def sounds(project) -> list:
-    return sorted((s for s in project.strips if s.type == "SOUND"), key=lambda s: s.channel)
-
-
-def content(project) -> list:
-    return [(s.name, s.type, s.channel, span(s), s.mute, s.select) for s in project.strips]
-
-
-def path_of(strip) -> Path:
-    return Path(bpy.path.abspath(strip.sound.filepath))
-
-
-def samples_of(strip):
-    import vab_rt
-
-    return vab_rt.Audio.load(path_of(strip)).samples
-
-
-def raw_length(path: Path) -> int:
-    import wave
-
-    with wave.open(str(path)) as file:
-        return file.getnframes()
 
 
 def test_blender_finds_nothing_wrong_with_the_zip():
@@ -107,39 +78,6 @@ def test_the_same_seed_gives_the_same_file(project, movie):
     GENERATE()
     one, two = [path_of(s) for s in sounds(project)]
     assert one != two and one.read_bytes() == two.read_bytes()
-
-
-def test_only_the_preview_range_is_made_anew(project, movie):
-    movie()
-    GENERATE()
-    [old] = sounds(project)
-    project.strips["ball"].select = False
-    old.select = True
-    scene = project.scene
-    scene.use_preview_range = True
-    scene.frame_preview_start, scene.frame_preview_end = 126, 150  # seconds 1 to 2
-    assert REGENERATE() == {"FINISHED"}
-    _, new = sounds(project)
-    assert span(new) == span(old)
-    assert (old.mute, new.mute) == (True, False)
-    before, after = samples_of(old), samples_of(new)
-    assert (before[:15_000] == after[:15_000]).all() and (before[33_000:] == after[33_000:]).all()
-    assert (before[17_000:31_000] != after[17_000:31_000]).any()
-    assert json.loads(new["vab_rt"])["seed"] == 1
-
-
-def test_a_trimmed_sound_is_made_anew_where_it_is(project, movie):
-    movie()
-    GENERATE()
-    [old] = sounds(project)
-    old.frame_final_start += 10
-    project.strips["ball"].select, old.select = False, True
-    scene = project.scene
-    scene.use_preview_range = True
-    scene.frame_preview_start, scene.frame_preview_end = 1, 140
-    assert REGENERATE() == {"FINISHED"}
-    _, new = sounds(project)
-    assert span(new) == span(old) and new.frame_start == old.frame_start
 
 
 def test_undo_takes_all_of_it_back(project, movie):
@@ -270,22 +208,6 @@ def test_a_saved_project_names_its_sounds_from_itself_whatever_letters_they_have
     [sound] = sounds(project)
     assert sound.sound.filepath == "//film.sound/Вода и 火 ü.seed0.wav"
     assert path_of(sound).is_file()
-
-
-def test_regenerating_says_what_it_needs(project, movie):
-    movie()
-    GENERATE()
-    [sound] = sounds(project)
-    project.strips["ball"].select, sound.select = False, True
-    scene = project.scene
-    for range_, expected in ((None, "press P"), ((900, 950), "expected one within the other")):
-        if range_:
-            scene.use_preview_range = True
-            scene.frame_preview_start, scene.frame_preview_end = range_
-        before = content(project)
-        with pytest.raises(RuntimeError, match=expected):
-            REGENERATE()
-        assert content(project) == before
 
 
 def test_the_kinds_of_the_model_are_offered(project, movie):
