@@ -10,6 +10,7 @@ BENCHES = {
     "generate": "bench.generate",
     "editing": "bench.editing",
     "serve": "bench.serve",
+    "hosts": "bench.hosts",
     "full_size": "bench.full_size",
     "sampling": "bench.sampling",
     "peers": "bench.peers.comparison",

@@ -22,6 +22,17 @@ THEIRS = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threa
 def write_page(bundle: Bundle, out: Path, node_modules: Path) -> int:
     """Bytes of the folder. Raises ExportError where it exists, where node_modules lacks
     onnxruntime-web, and as `write_one_graph` does."""
+    require_library(node_modules)
+    if out.exists():
+        raise ExportError(f"{out} exists, expected a new folder; remove it first")
+    with folder_beside(out, force=False) as folder:
+        write_one_graph(bundle, folder / "model.onnx", with_video=True, force=False)
+        lay_out(folder, node_modules)
+        return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def require_library(node_modules: Path) -> Path:
+    """The folder of onnxruntime-web's own files."""
     library = node_modules / "onnxruntime-web" / "dist"
     missing = [name for name in THEIRS if not (library / name).is_file()]
     if missing:
@@ -30,13 +41,14 @@ def write_page(bundle: Bundle, out: Path, node_modules: Path) -> int:
             "npm install --ignore-scripts onnxruntime-web, and name its node_modules with "
             "--node-modules"
         )
-    if out.exists():
-        raise ExportError(f"{out} exists, expected a new folder; remove it first")
-    with folder_beside(out, force=False) as folder:
-        write_one_graph(bundle, folder / "model.onnx", with_video=True, force=False)
-        for path in [*(HOSTS / name for name in (*OURS, SHARED)), *(library / n for n in THEIRS)]:
-            shutil.copyfile(path, folder / path.name)
-        return sum(path.stat().st_size for path in folder.iterdir())
+    return library
+
+
+def lay_out(folder: Path, node_modules: Path) -> None:
+    """Copies all but the model."""
+    library = require_library(node_modules)
+    for path in [*(HOSTS / name for name in (*OURS, SHARED)), *(library / n for n in THEIRS)]:
+        shutil.copyfile(path, folder / path.name)
 
 
 def main(words: list[str] | None = None) -> None:

@@ -2,11 +2,7 @@
 
 import re
 import shutil
-import threading
 import wave
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from types import MappingProxyType
 
 import numpy as np
 import onnxruntime
@@ -15,16 +11,13 @@ from command import PATIENCE_S
 from media import make_video
 from one_graph_hosts import node_modules
 
+from bench.hosts import ISOLATED, browsing, serving
 from export import page as page_command
 from export.one_graph import request
 from vab_rt.bundle import open_bundle
 from vab_rt.video import Video, read_frames
 
 SEED = 2**64 - 5
-ISOLATED = {
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Embedder-Policy": "require-corp",
-}
 
 
 @pytest.mark.parametrize(
@@ -42,18 +35,6 @@ def test_what_the_page_cannot_be_made_of_is_told(
     with pytest.raises(SystemExit):
         page_command.main([str(tiny_bundle), str(tmp_path), "--node-modules", str(tmp_path)])
     assert message in capsys.readouterr().err
-
-
-class Handler(SimpleHTTPRequestHandler):
-    headers_sent = MappingProxyType({})
-
-    def end_headers(self):
-        for name, value in self.headers_sent.items():
-            self.send_header(name, value)
-        super().end_headers()
-
-    def log_message(self, *_):
-        pass
 
 
 @pytest.fixture(scope="module")
@@ -74,23 +55,14 @@ def opened(site, request):
     if browser is None:
         pytest.skip("no chromium-headless-shell on the path")
     api.expect.set_options(timeout=PATIENCE_S * 1000)
-    handler = type("Handler", (Handler,), {"headers_sent": request.param})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=site))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address, wrong = f"http://127.0.0.1:{server.server_port}/", []
-    with api.sync_playwright() as playwright:
-        program = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-        page = program.new_page()
-        page.set_default_timeout(PATIENCE_S * 1000)
+    wrong = []
+    with serving(site, request.param) as address, browsing(browser) as page:
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on(
             "request", lambda asked: wrong.append(asked.url) if outside(asked, address) else None
         )
         page.goto(address)
         yield page, api.expect(page.locator("#status")), bool(request.param)
-        program.close()
-    server.shutdown()
-    server.server_close()
     assert not wrong
 
 
