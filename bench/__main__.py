@@ -11,6 +11,7 @@ BENCHES = {
     "editing": "bench.editing",
     "serve": "bench.serve",
     "hosts": "bench.hosts",
+    "timeline": "bench.timeline",
     "full_size": "bench.full_size",
     "sampling": "bench.sampling",
     "peers": "bench.peers.comparison",
