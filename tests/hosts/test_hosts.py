@@ -38,6 +38,10 @@ def material(tmp_path_factory, tiny_bundle):
     pipeline = vab_rt.load(tiny_bundle, threads=1)
     graph = build_one_graph(open_bundle(tiny_bundle), with_video=True)
     (folder / "one.onnx").write_bytes(graph.SerializeToString())
+    next(fact for fact in graph.metadata_props if fact.key == "vab_rt.one_graph").value = "2"
+    (folder / "newer.onnx").write_bytes(graph.SerializeToString())
+    features = build_one_graph(open_bundle(tiny_bundle))
+    (folder / "features.onnx").write_bytes(features.SerializeToString())
     c = pipeline.config
     frames = np.random.default_rng(0).integers(0, 256, (c.num_frames, 8, 8, 3), np.uint8)
     (folder / "frames.rgb").write_bytes(frames.tobytes())
@@ -117,23 +121,24 @@ def test_what_is_missing_of_a_clip_stands_still_and_is_not_heard(host, material)
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("word", "message"),
     [
-        (["frames.rgb", "steps=0"], "steps is 0, expected a whole number from 1 to 1024"),
-        (["frames.rgb", f"seed={2**64}"], f"expected a whole number from 0 to {2**64 - 1}"),
-        (["frames.rgb", "seed=-1"], f"expected a whole number from 0 to {2**64 - 1}"),
-        (
-            ["frames.rgb", "temperature=nan"],
-            "temperature is nan, expected a number from (1e-06|0.000001) to",
-        ),
-        (["frames.rgb", "step=4"], "'step(=4)?', expected NAME=VALUE with one of: seed, steps"),
-        (["wrong.rgb"], "expected .*1 to 4 frames of 8 x 8 RGB, 192 bytes each"),
+        ("steps=0", "steps is 0, expected a whole number from 1 to 1024"),
+        (f"seed={2**64}", f"expected a whole number from 0 to {2**64 - 1}"),
+        ("seed=-1", f"expected a whole number from 0 to {2**64 - 1}"),
+        ("temperature=nan", "temperature is nan, expected a number from (1e-06|0.000001) to"),
+        ("step=4", "'step(=4)?', expected NAME=VALUE with one of: seed, steps"),
+        ("wrong.rgb", "expected .*1 to 4 frames of 8 x 8 RGB, 192 bytes each"),
+        ("newer.onnx", "one graph of version 2, expected 1; export it again"),
+        ("features.onnx", "takes features, expected frames; export it with --with-video"),
     ],
     ids=str,
 )
-def test_what_does_not_fit_is_refused_in_one_line(host, material, words, message):
+def test_what_does_not_fit_is_refused_in_one_line(host, material, word, message):
     folder, *_ = material
-    told = host(folder, "one.onnx", words[0], "refused.wav", *words[1:])
+    model = word if word.endswith(".onnx") else "one.onnx"
+    frames = word if word.endswith(".rgb") else "frames.rgb"
+    told = host(folder, model, frames, "refused.wav", *[word][: "=" in word])
     assert told.returncode == 1 and told.stdout == ""
     assert re.fullmatch(f".*{message}.*\n", told.stderr)
     assert not (folder / "refused.wav").exists()

@@ -72,7 +72,10 @@ export async function opened(file, video) {
   const loaded = once(video, "loadeddata");
   video.src = URL.createObjectURL(file);
   await loaded;
-  if (!video.videoWidth || !Number.isFinite(video.duration)) throw new Error(WRONG_VIDEO);
+  if (!video.videoWidth) throw new Error(WRONG_VIDEO);
+  if (!Number.isFinite(video.duration)) {
+    throw new Error("that file does not say how long it is, expected one that does; convert it");
+  }
 }
 
 const video = at("video");
@@ -93,7 +96,7 @@ async function busy(action) {
     say(`Not made: ${error.message}`);
   }
   at("progress").hidden = true;
-  at("file").disabled = false;
+  at("file").disabled = !model;
   at("make").disabled = !seen;
 }
 
