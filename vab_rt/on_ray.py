@@ -36,6 +36,7 @@ _LOST = (
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DATA_LOG_LEVEL": "CRITICAL",  # else a traceback for each clip that is lost
+    "RAY_worker_niceness": "0",  # 15 by default: a worker would starve beside anything else
 }
 
 
