@@ -37,7 +37,8 @@ def find_jobs(source: Path, out: Path, suffix: str) -> list[Job]:
     as videos do in the folder.
 
     Two videos of one name, such as a.mp4 and a.mov, keep their suffixes: a.mp4.wav and a.mov.wav.
-    Raises OptionError for a source that is neither or holds none.
+    Raises OptionError for a source that is neither or holds none, and where a video would be its
+    own output.
     """
     videos = list(_videos_below(source, out) if source.is_dir() else _videos_listed(source))
     if not videos:
@@ -48,10 +49,17 @@ def find_jobs(source: Path, out: Path, suffix: str) -> list[Job]:
         )
     places = [place for _, place in videos]
     shared = Counter(place.with_suffix("") for place in places)
-    return [
+    jobs = [
         Job(video, out / _named(place, suffix, is_alone=shared[place.with_suffix("")] == 1))
         for video, place in videos
     ]
+    for job in jobs:
+        if os.path.realpath(job.video) == os.path.realpath(job.out):
+            raise OptionError(
+                f"{job.video} is a video, and would be its own output, expected another folder for "
+                "what is made; choose one"
+            )
+    return jobs
 
 
 def _named(place: Path, suffix: str, *, is_alone: bool) -> Path:
@@ -73,7 +81,7 @@ def _videos_below(folder: Path, out: Path) -> Iterator[tuple[Path, Path]]:
 
 def _videos_listed(path: Path) -> Iterator[tuple[Path, Path]]:
     try:
-        lines = path.read_text("utf-8", "surrogateescape").splitlines()
+        lines = path.read_text("utf-8-sig", "surrogateescape").splitlines()
     except FileNotFoundError as error:
         raise OptionError(
             f"{path} does not exist, expected a folder of videos or a list of them; check the name"

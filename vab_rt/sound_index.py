@@ -272,7 +272,7 @@ def read_index(path: Path, system: Vab) -> SoundIndex:
 
 
 def _reason(error: Exception) -> str:
-    line = str(error).splitlines()[0]
+    line = getattr(error, "strerror", None) or str(error).splitlines()[0]
     return "it is another file" if "pickle" in line else line  # which is what NumPy takes it for
 
 

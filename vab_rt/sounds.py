@@ -50,8 +50,9 @@ def read_sound(
     except MemoryError:  # FFmpeg's is both
         raise
     except (av.error.FFmpegError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise MediaError(
-            f"the sound of {path} cannot be read ({error}), expected a complete file; copy it "
+            f"the sound of {path} cannot be read ({reason}), expected a complete file; copy it "
             "again, or leave it out"
         ) from error
     if not parts:

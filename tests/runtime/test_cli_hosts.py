@@ -148,6 +148,15 @@ def test_interrupting_the_start_is_quiet(tmp_path: Path, start: list[object]) ->
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
 
 
+def test_interrupting_the_load_of_onnxruntime_is_quiet(tmp_path: Path, videos, tiny_bundle) -> None:
+    """pybind11 makes an ImportError of an interruption that arrives meanwhile."""
+    wrapped = "raise ImportError('initialization failed') from KeyboardInterrupt()\n"
+    (tmp_path / "onnxruntime.py").write_text(wrapped)
+    words = ("generate", videos(50), tmp_path / "out.wav", "--model", tiny_bundle)
+    result = run_apart(command(*words), env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
+
+
 def test_a_signal_that_arrives_in_a_finalizer_is_not_lost(monkeypatch) -> None:
     """Python drops what a finalizer raises; so the loop asks again."""
 

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 from command import command, with_usual_signals
 from many_worker import open_worker
 from media import make_video
@@ -80,8 +81,16 @@ def test_which_videos_there_are(folder, tmp_path):
     names = [job.out.relative_to(out).as_posix() for job in find_jobs(folder, out, ".wav")]
     assert names == ["a.mkv.wav", "a.mp4.wav", "b.wav", "broken.wav", "deep/c.wav"]
     listed = tmp_path / "list.txt"
-    lines = ("# mine", "videos/a.mp4", "", "videos/a.mp4", folder / "deep" / "c.mp4", "../x.mp4")
-    listed.write_text("\n".join(map(str, lines)))
+    lines = (
+        "videos/a.mp4",
+        "# mine",
+        "videos/a.mp4",
+        "",
+        "videos/a.mp4",
+        folder / "deep" / "c.mp4",
+        "../x.mp4",
+    )
+    listed.write_text("\n".join(map(str, lines)), "utf-8-sig")  # as editors of Windows do
     jobs = find_jobs(listed, out, ".flac")
     assert [job.out.relative_to(out).as_posix() for job in jobs] == [
         "videos/a.flac", "c.flac", "x.flac",
@@ -112,6 +121,7 @@ def test_shards_share_all_and_overlap_in_none():
         (("videos", "out", "--model", "none", "--jobs", "2"), "none"),
         (("videos", "videos/notes.txt/out"), "cannot be made (Not a directory)"),
         (("clip", "out"), "is no text, expected a folder of videos or a list"),
+        (("videos", "videos", "--format", "mp4"), "would be its own output, expected another"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(run, folder, monkeypatch, words, message):
@@ -183,6 +193,12 @@ def test_times_as_people_write_them(text, expected):
     assert seconds(text) == expected
 
 
+@pytest.mark.parametrize("text", ["soon", "", "1:", "1:99", "1:-5", "1:nan", "1:2:3:4"])
+def test_what_is_no_time(text):
+    with pytest.raises(typer.BadParameter, match="is no time, such as 90, 1:30"):
+        seconds(text)
+
+
 def test_words_of_hosts(run, videos, tiny_bundle, tmp_path):
     """Times, random seeds, progress as lines, and errors as JSON."""
     words = ("generate", videos(60), tmp_path / "a.wav", "--model", tiny_bundle)
@@ -212,3 +228,14 @@ def test_a_containers_share_of_cores(tmp_path, content, expected):
 def test_a_source_that_is_neither(tmp_path):
     with pytest.raises(OptionError, match="does not exist"):
         find_jobs(tmp_path / "none", tmp_path / "out", ".wav")
+
+
+def test_names_that_no_file_has_are_lines_that_steer_no_terminal(
+    run, videos, tiny_bundle, tmp_path
+):
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{300 * 'x'}.mp4\n{videos(50)}\n\x1b[2J.mp4\n")
+    told = run("generate-all", listed, tmp_path / "out", "--model", tiny_bundle)
+    assert told.code == 1 and "(File name too long" in told.err and told.err.count("\n") == 2
+    assert "1 made, 0 skipped, 2 failed" in told.out
+    assert "\x1b" not in told.out + told.err

@@ -218,6 +218,7 @@ BAD = {
     "no.otio": ("{", "is no timeline that opentimelineio reads (Expecting property name"),
     "deep.otio": ("[" * 100_000, "is no timeline that opentimelineio reads"),
     "half.otio": ('{"OTIO_SCHEMA": "Timeline.1"}', "is no timeline that opentimelineio reads"),
+    "none.otio": ('{"OTIO_SCHEMA": "Timeline.1", "tracks": null}', "has 0, expected 1"),
     "many.otio": (MANY, "holds 0 timelines, expected one"),
     "no.otioz": ("PK", "cannot be read as .otioz (File is not a zip file)"),
     "loop.mlt": (mlt_of('<playlist id="l"><entry producer="l"/></playlist>'), "plays itself"),

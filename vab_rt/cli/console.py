@@ -31,9 +31,9 @@ Position = tuple[int, int | None]
 
 
 def print_line(line: str) -> None:
-    """Shows a name that the terminal cannot show with replacement characters."""
+    """Shows what the terminal cannot show, and what would steer it, as replacement characters."""
     encoding = sys.stdout.encoding or "utf-8"
-    print(readable(line).encode(encoding, "replace").decode(encoding))
+    print(harmless(readable(line)).encode(encoding, "replace").decode(encoding))
 
 
 def readable(name: str | Path) -> str:
@@ -55,7 +55,7 @@ def tell_progress(level: int) -> None:
 
 
 def print_error(line: str) -> None:
-    print(harmless(" ".join(line.splitlines())), file=sys.stderr)
+    print(harmless(readable(" ".join(line.splitlines()))), file=sys.stderr)
 
 
 def print_warning(message: Warning | str, *details: Any, **more: Any) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -52,7 +53,7 @@ class Maker:
         from vab_rt.video import Video
 
         with claimed(job.out) as is_ours:
-            if not is_ours or (job.out.exists() and not self.force):
+            if not is_ours or (os.path.exists(job.out) and not self.force):
                 return _EXISTS if is_ours else {"skipped": "another run makes it"}
             begin, video = time.perf_counter(), Video(job.video)
             asked = Asked(job.out, self.delivery, None, take=True, quiet=True, force=self.force)
@@ -119,7 +120,7 @@ def generate_all(
     if jobs > 1 or run is not run_jobs:
         _require_model(load.model, offline=load.offline)
     make_folders(todo)
-    made = set() if force else {job for job in todo if job.out.exists()}
+    made = set() if force else {job for job in todo if os.path.exists(job.out)}  # Path's raises
     skips: list[tuple[Job, Report]] = [(job, _EXISTS) for job in todo if job in made]
     unmade = [job for job in todo if job not in made]
     failed: list[Report] = []

@@ -10,7 +10,6 @@ import typer
 
 from vab_rt.cli.console import print_line, readable, tell_progress
 from vab_rt.cli.options import Json, ModelArgument, Offline
-from vab_rt.streams import harmless
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is quick
     from vab_rt.bundle import Bundle
@@ -49,7 +48,7 @@ def info(
         print_line(json.dumps(content | {"card": card}))
         return
     for name, value in _facts(bundle):
-        print_line(harmless(f"{name:<14}  {value}"))
+        print_line(f"{name:<14}  {value}")
     if card is not None:
         print_line(f"\n{card}")
 

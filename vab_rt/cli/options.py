@@ -16,13 +16,19 @@ _OWN = "the model's own"
 
 def seconds(text: str | float) -> float:
     """90, 1:30 and 00:01:30.5 are the same but for half a second."""
-    total = 0.0
     try:
-        for part in str(text).split(":"):
-            total = 60 * total + float(part)
+        total, *more = map(float, str(text).split(":"))
     except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is no time, such as 90, 1:30 or 00:01:30.5") from error
+        raise _no_time(text) from error
+    if len(more) > 2 or not all(0 <= part < 60 for part in more):
+        raise _no_time(text)
+    for part in more:
+        total = 60 * total + part
     return total
+
+
+def _no_time(text: str | float) -> typer.BadParameter:
+    return typer.BadParameter(f"{text!r} is no time, such as 90, 1:30 or 00:01:30.5")
 
 
 def seed_of(text: str | int) -> int:

@@ -23,6 +23,8 @@ try:
 except ImportError as error:
     if is_out_of_memory(error):
         raise
+    if isinstance(error.__cause__, KeyboardInterrupt | SystemExit):  # pybind11 has wrapped it
+        raise error.__cause__ from None
     raise BackendError(
         f"device cpu needs onnxruntime, which cannot be imported ({error}); "
         "install it with: pip install onnxruntime"
