@@ -15,7 +15,7 @@ import threading
 import typing
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TextIO, cast
@@ -170,7 +170,8 @@ def _cluster() -> Iterator[Any]:
     try:
         yield ray
     finally:
-        ray.shutdown()
+        with redirect_stdout(sys.stderr):  # where it tells what it has held back
+            ray.shutdown()
 
 
 def _check_room(

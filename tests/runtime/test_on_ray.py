@@ -28,7 +28,7 @@ sys.addaudithook(watch)
 """
 
 
-@pytest.mark.slow  # 60 s, 20 s of them Ray's start
+@pytest.mark.slow  # 15 to 30 s, half of it Ray's start
 def test_two_workers_one_of_which_is_killed(run, tiny_bundle, tmp_path):
     pytest.importorskip("ray.data", reason="the extra `ray` is not installed")
     films, out, faults = (tmp_path / name for name in ("films", "out", "faults"))
