@@ -49,6 +49,9 @@ class FileObject:
         expected = "bytes, or a file that is open for reading, in binary, and can seek"
         if getattr(self._file, "closed", False):
             raise MediaError(f"{self} is closed, expected {expected}; open it again")
+        if not hasattr(self._file, "readable"):
+            kind = type(self._file).__name__
+            raise MediaError(f"the video is {kind}, expected the name of a file, {expected}")
         if isinstance(self._file, io.TextIOBase):
             raise MediaError(f"{self} is open as text, expected {expected}; open it with mode rb")
         if not self._file.readable():

@@ -108,6 +108,7 @@ class Pipe(io.BytesIO):
         (lambda path: Pipe(path.read_bytes()), "video in memory cannot seek, expected"),
         (lambda path: path.open(encoding="latin-1"), "is open as text, expected"),
         (lambda path: (path.parent / "new").open("wb"), "new is not open for reading, expected"),
+        (lambda _: None, "the video is NoneType, expected the name of a file, bytes, or a file"),
         (lambda _: b"", "video in memory is empty (0 bytes), expected a video"),
         (lambda _: b"in.mp4", "video in memory cannot be read as video"),
     ],
