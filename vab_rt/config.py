@@ -328,6 +328,11 @@ COARSE_TO_FINE = TokenOptions(fine_steps=36)
 """The defaults of a system whose second model decodes the fine codebooks (paper section 4.1)."""
 
 
+def check_top(top: Any) -> int:
+    """How many files a search tells, at most. Raises OptionError."""
+    return int(number("top", top, int, 1, 10_000, "1 to 10000"))
+
+
 def check_kinds(kinds: tuple[str, ...], config: ClipConfig) -> None:
     """Raises OptionError for a kind that the model does not know."""
     for kind in kinds:

@@ -21,7 +21,7 @@ from vab_rt.candidates import (
     require_score,
     sharing_first_step,
 )
-from vab_rt.config import ClipConfig, GenerateOptions, check_kinds, number
+from vab_rt.config import ClipConfig, GenerateOptions, check_kinds, check_top
 from vab_rt.editing import Editor, open_editor
 from vab_rt.engines import Engine, Engines, open_engines
 from vab_rt.errors import BackendError, OptionError
@@ -242,7 +242,7 @@ class Pipeline:
         Raises MediaError for a video that cannot be read; OptionError for a folder without sound,
         an index of another model, and a model that cannot tell.
         """
-        count, system = int(number("top", top, int, 1, 10_000, "1 to 10000")), self.system
+        count, system = check_top(top), self.system
         if not isinstance(sounds, SoundIndex):
             *_, last = self.index_sounds(sounds)
             assert last.index is not None, "with the last"

@@ -352,6 +352,9 @@ def test_the_command_tells_files_scores_and_times(tmp_path):
     again = run(app, [*words, str(index), "--top", "1"])
     lines = again.stdout.splitlines()
     assert again.exit_code == 0 and len(lines) == 1 and lines[0].endswith("ball.wav")
+    unmade = folder / "unmade.index"
+    wrong = run(app, [*words, str(folder), "--index", str(unmade), "--top", "0"])
+    assert isinstance(wrong.exception, OptionError) and not unmade.exists()  # told before the work
 
 
 @pytest.mark.parametrize(

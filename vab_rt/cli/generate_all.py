@@ -18,7 +18,7 @@ from vab_rt.cli.console import print_error, print_line, readable, tell_progress
 from vab_rt.cli.generate import Asked, write_sound
 from vab_rt.cli.groups import Deliver, Load, Wishes, with_groups
 from vab_rt.cli.options import DEFAULTS, Quiet, Seed
-from vab_rt.config import GenerateOptions
+from vab_rt.config import GenerateOptions, check_kinds
 from vab_rt.delivery import Delivery
 from vab_rt.errors import OptionError, VabError
 from vab_rt.many import Job, Report, find_jobs, make_folders, run_jobs, share_of
@@ -117,12 +117,12 @@ def generate_all(
         raise OptionError(f"jobs is {jobs}, expected 1 to 256")
     load = replace(load, threads=_threads_each(load.threads, jobs))
     maker = Maker(load, wishes.options(seed), delivery, force)
-    if jobs > 1 or run is not run_jobs:
-        _require_model(load.model, offline=load.offline)
-    make_folders(todo)
     made = set() if force else {job for job in todo if os.path.exists(job.out)}  # Path's raises
     skips: list[tuple[Job, Report]] = [(job, _EXISTS) for job in todo if job in made]
     unmade = [job for job in todo if job not in made]
+    if unmade:
+        _require_model(load, maker.options)
+    make_folders(todo)
     failed: list[Report] = []
     num_made = num_skipped = 0
     with _bar(len(todo), is_shown=not (quiet or as_json)) as advance:
@@ -156,11 +156,12 @@ def _suffix(name: str, delivery: Delivery) -> str:
     return suffix
 
 
-def _require_model(model: str | None, *, offline: bool) -> None:
-    """What is wrong with it is told once, not by each process."""
+def _require_model(load: Load, options: GenerateOptions) -> None:
+    """What is wrong with the model, or is no kind of it, is told once and not for each video."""
     from vab_rt.hub import open_model
 
-    open_model(model, offline=offline)
+    bundle = open_model(load.model, offline=load.offline)
+    check_kinds(options.kinds, bundle.manifest.model)
 
 
 def _threads_each(threads: int | None, jobs: int) -> int | None:

@@ -11,6 +11,7 @@ import typer
 from vab_rt.cli.console import print_line, readable, tell_progress, with_count
 from vab_rt.cli.groups import Load, with_groups
 from vab_rt.cli.options import JsonLine, Quiet, VideoIn
+from vab_rt.config import check_top
 from vab_rt.errors import OptionError
 from vab_rt.signals import end_if_told
 
@@ -55,6 +56,7 @@ def search(
             f"{sounds} and --index {index} are two indexes, expected one; leave --index out, or "
             "name a folder"
         )
+    check_top(top)
     pipeline = load()
     loaded = time.perf_counter()
     made = _index(pipeline, sounds, index, quiet=quiet or as_json)
