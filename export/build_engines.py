@@ -11,10 +11,10 @@ from pathlib import Path
 
 from export.bundle_folder import BuiltGraph
 from export.fp8_graphs import read_clips
-from export.one_graph import write_one_graph
 from export.options import BuildOptions, parse_arguments
 from export.references import own_references, reference_to
 from export.vab_bundle import Models, build_bundle
+from export.verified_graph import write_one_graph
 from training.checkpoint import read_checkpoint, read_parts
 from training.command import mistakes_in_one_line
 from vab_rt.bundle import Bundle, open_bundle, shipped_models

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from export.bundle_folder import folder_beside
-from export.one_graph import write_one_graph
+from export.verified_graph import write_one_graph
 from training.command import mistakes_in_one_line
 from vab_rt.bundle import Bundle, open_bundle
 from vab_rt.errors import ExportError

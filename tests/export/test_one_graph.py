@@ -10,7 +10,7 @@ from tiny_bundle import fine_config, make_bundle, tiny_config
 from tiny_v2a import make_v2a_bundle
 
 import vab_rt
-from export import build_engines, one_graph, sampling_graph
+from export import build_engines, one_graph, sampling_graph, verified_graph
 from export.one_graph import request
 from vab_rt.bundle import open_bundle, shipped_models
 from vab_rt.config import TokenOptions
@@ -135,4 +135,4 @@ def test_a_graph_that_gives_other_tokens_is_not_written(tiny_bundle, tmp_path, m
 def test_frames_of_the_shipped_models_give_the_runtimes_tokens(model):
     bundle = open_bundle(model)
     graph = one_graph.build_one_graph(bundle, with_video=True)
-    assert one_graph.verify_video(graph, bundle) <= 1e-3
+    assert verified_graph.verify_video(graph, bundle) <= 1e-3

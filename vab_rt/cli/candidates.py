@@ -5,29 +5,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vab_rt.cli.console import print_line, readable, with_progress
+from vab_rt.cli.console import readable, with_progress
+from vab_rt.cli.writing import Asked, write_sound
 from vab_rt.errors import OptionError
 from vab_rt.signals import end_if_told
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is quick
     from vab_rt.audio import Audio
-    from vab_rt.cli.generate import Asked
     from vab_rt.config import GenerateOptions
     from vab_rt.pipeline import Pipeline
     from vab_rt.steps import Step
     from vab_rt.video import Video
 
-Write = Callable[["Asked", Callable[["Pipeline"], "Iterator[Step]"]], dict[str, Any]]
-"""Where a sound goes, and what makes it, to the report of it."""
-
 
 def write_candidates(
     video: "Video",
-    asked: "Asked",
+    asked: Asked,
     load: "Callable[[], Pipeline]",
     options: "GenerateOptions",
     count: int,
-    write: Write,
 ) -> dict[str, Any]:
     """The report of the best, with all under `candidates`, best first."""
     from vab_rt.audio import plan_output
@@ -52,7 +48,7 @@ def write_candidates(
     for path, take in zip(outputs, takes, strict=True):
         picture = asked.picture if path == asked.out else None
         to = replace(asked, out=path, picture=picture, as_lines=False)
-        reports.append(write(to, _made(take.steps)))
+        reports.append(write_sound(video, to, load, _made(take.steps)))
         seed = seed_of(options.seed, take.candidate)
         candidates.append({"output": readable(path), "seed": seed, "score": take.score})
     timings_s = {
@@ -75,11 +71,6 @@ def check_whole(given: "Audio | None") -> None:
 def nth_output(out: Path, number: int) -> Path:
     """OUT, and from 2 on OUT.2.wav ... for OUT.wav."""
     return out if number == 1 else out.with_name(f"{out.stem}.{number}{out.suffix}")
-
-
-def tell_candidates(candidates: list[dict[str, Any]]) -> None:
-    for one in candidates:
-        print_line(f"{one['output']}: seed {one['seed']}, score {one['score']:.3f}")
 
 
 def _made(steps: "list[Step]") -> "Callable[[Pipeline], Iterator[Step]]":

@@ -15,9 +15,9 @@ from typing import Annotated
 import typer
 
 from vab_rt.cli.console import print_error, print_line, readable, tell_progress
-from vab_rt.cli.generate import Asked, write_sound
 from vab_rt.cli.groups import Deliver, Load, Wishes, with_groups
 from vab_rt.cli.options import DEFAULTS, Quiet, Seed
+from vab_rt.cli.writing import Asked, write_sound
 from vab_rt.config import GenerateOptions, check_kinds
 from vab_rt.delivery import Delivery
 from vab_rt.errors import OptionError, VabError

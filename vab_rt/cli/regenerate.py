@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vab_rt.cli.generate import Asked, tell, write_sound
 from vab_rt.cli.groups import Deliver, Load, Tell, Wishes, with_groups
 from vab_rt.cli.options import Force, KeepTake, Out, Picture, VideoIn, seconds, seed_of
+from vab_rt.cli.writing import Asked, tell, write_sound
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is quick
     from collections.abc import Iterator

@@ -18,9 +18,9 @@ from vab_rt.cli.console import (
     with_count,
 )
 from vab_rt.cli.delivery import DELIVERY, Fade, GainDb, Loudness
-from vab_rt.cli.generate import Asked, write_sound
 from vab_rt.cli.groups import Load, Tell, Wishes, with_groups
 from vab_rt.cli.options import DEFAULTS, Force, KeepTake, Seed
+from vab_rt.cli.writing import Asked, write_sound
 from vab_rt.config import GenerateOptions
 from vab_rt.delivery import Delivery
 from vab_rt.errors import MediaError, OptionError, VabError, is_out_of_memory
