@@ -50,7 +50,7 @@ def open_cpu(bundle: Bundle, threads: int | None = None) -> Engines:
 
     with started_pool(len(names)) as pool:
         graphs = dict(zip(names, pool.map(open_one, names), strict=True))
-    meanwhile = of_rows if threads > 1 else None
+    meanwhile = of_rows if threads > 1 and not is_memory_limited() else None
     return Engines(graphs, "cpu", fastest_sampler(threads), meanwhile)
 
 
@@ -72,6 +72,16 @@ def started_pool(threads: int) -> ThreadPoolExecutor:
     finally:
         may_go.set()
     return pool
+
+
+def is_memory_limited() -> bool:
+    """Whether memory can run out for this process alone, as by ulimit -v. C libraries that then
+    first run in another thread end the process, where the main one would have told."""
+    try:
+        import resource
+    except ImportError:  # of Unix alone
+        return False
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
 class SessionEngine:
