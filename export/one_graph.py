@@ -231,8 +231,9 @@ def _see(main: Nodes, bundle: Bundle, config: ModelConfig) -> str:
     if not c.motion_dim:
         image = inline(main, main, bundle, "visual_encoder", {"frames": "frames"})
         return str(main.Unsqueeze(image, np.array([0])))
-    one_in_stride = main.Gather("frames", np.arange(0, c.num_frames, c.image_stride))
-    seen = "images" if c.large_stride else one_in_stride
+    seen = "images"
+    if not c.large_stride:
+        seen = main.Gather("frames", np.arange(0, c.num_frames, c.image_stride))
     images = inline(main, main, bundle, "visual_encoder", {"frames": seen})
     each = main.Gather(images, np.arange(c.num_frames) // c.image_stride)  # [F, image_dim]
     starts = np.arange(0, c.num_frames, MOTION_FRAMES)

@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 import threading
-import typing
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -24,6 +23,7 @@ import typer
 
 from vab_rt.cli import main
 from vab_rt.cli.generate_all import generate_all
+from vab_rt.cli.groups import as_command
 from vab_rt.errors import BackendError, OptionError
 from vab_rt.many import Job, Report
 
@@ -217,7 +217,6 @@ def _stdout_of_this_thread() -> Iterator[None]:
 
 def _with_options_of_generate_all(own: Callable[..., None]) -> Callable[..., None]:
     """A command with its own options and those that it only passes on."""
-    hints = [typing.get_type_hints(each, include_extras=True) for each in (generate_all, own)]
     first = [each for each in _parameters(own) if each.kind is not each.VAR_KEYWORD]
     names = {each.name for each in first} | {"jobs", "shard"}
     rest = [each for each in _parameters(generate_all) if each.name not in names]
@@ -226,10 +225,7 @@ def _with_options_of_generate_all(own: Callable[..., None]) -> Callable[..., Non
     def command(**words: Any) -> None:
         own(**words)
 
-    command.__doc__ = own.__doc__
-    command.__signature__ = inspect.Signature(both)  # type: ignore[attr-defined]
-    command.__annotations__ = hints[0] | hints[1]
-    return command
+    return as_command(command, own, both)
 
 
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:

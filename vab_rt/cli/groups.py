@@ -138,14 +138,12 @@ def with_groups(command: Callable[..., None]) -> Callable[..., None]:
     hints = _hints(command)
     groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
     parameters: list[inspect.Parameter] = []
-    flat = {name: hint for name, hint in hints.items() if name not in groups}
     for each in inspect.signature(command).parameters.values():
         if each.name not in groups:
             parameters.append(each.replace(kind=each.KEYWORD_ONLY, annotation=hints[each.name]))
             continue
         group = groups[each.name]
         own = {name: _in_panel(hint, group) for name, hint in _hints(group).items()}
-        flat |= own
         parameters += [_parameter(field, own[field.name]) for field in fields(group)]
 
     def flattened(**words: Any) -> None:
@@ -155,10 +153,18 @@ def with_groups(command: Callable[..., None]) -> Callable[..., None]:
         }
         command(**words, **made)
 
-    flattened.__name__, flattened.__doc__ = command.__name__, command.__doc__
-    flattened.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    flattened.__annotations__ = flat
-    return flattened
+    return as_command(flattened, command, parameters)
+
+
+def as_command(
+    run: Callable[..., None], command: Callable[..., None], parameters: list[inspect.Parameter]
+) -> Callable[..., None]:
+    """`run`, which takes words by name, with the name and help of a command and these parameters,
+    each with its own annotation."""
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
 
 
 def _hints(of: Any) -> dict[str, Any]:
