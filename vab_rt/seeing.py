@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, wait
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from vab_rt.config import MOTION_FRAMES, ClipConfig, ModelConfig
 from vab_rt.engines import Engine
+from vab_rt.threads import Threads
 from vab_rt.windows import Seen
 
 if TYPE_CHECKING:  # features can do without the library that reads videos
@@ -24,19 +25,23 @@ T = TypeVar("T")
 Feature = npt.NDArray[np.float32]
 
 
-def ahead(items: Iterator[T], pool: Executor | None, count: int) -> Iterator[T]:
-    """The same items; while some are used the pool makes the next, at most `count`."""
-    if pool is None:
+def ahead(items: Iterator[T], threads: Threads | None, count: int) -> Iterator[T]:
+    """The same items; while some are used a thread makes the next, at most `count`."""
+    if threads is None:
         yield from items
         return
-    waiting = pool.submit(list, islice(items, count))
+    some = partial(_next, items, count)
+    waiting = threads.begin(some)
     try:
         while made := waiting.result():
-            waiting = pool.submit(list, islice(items, count))
+            waiting = threads.begin(some)
             yield from made
     finally:
-        if not waiting.cancel():
-            wait([waiting])
+        waiting.wait()
+
+
+def _next(items: Iterator[T], count: int) -> list[T]:
+    return list(islice(items, count))
 
 
 def see_all(

@@ -1,7 +1,5 @@
 """Frames to features: which frames each stream sees, whatever the length of the video."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pytest
 from tiny_bundle import tiny_config
@@ -10,6 +8,7 @@ from vab_rt.config import MOTION_FRAMES
 from vab_rt.contract import contract_of
 from vab_rt.errors import BundleError, MediaError
 from vab_rt.seeing import ahead, as_frames, encode_two_streams, given_kinds, kinds_seen, runs
+from vab_rt.threads import Threads
 
 REACH, STRIDE = 3, 10
 
@@ -24,18 +23,18 @@ def test_items_made_ahead_are_the_same_and_so_is_what_goes_wrong(num_threads):
             yield i
         raise MediaError("no more of it")
 
-    pool = ThreadPoolExecutor(num_threads) if num_threads else None
-    found = ahead(items(), pool, 10)
+    threads = Threads(num_threads) if num_threads else None
+    found = ahead(items(), threads, 10)
     assert [next(found) for _ in range(15)] == list(range(15))
     assert len(made) <= 30  # ten that are used, ten that wait, ten that are being made
     with pytest.raises(MediaError, match="no more of it"):
         list(found)
-    stopped = ahead(items(), pool, 10)
+    stopped = ahead(items(), threads, 10)
     assert next(stopped) == 0
     stopped.close()
     before = len(made)
-    if pool is not None:
-        pool.shutdown()
+    if threads is not None:
+        threads.map(str, range(num_threads))
     assert len(made) == before  # nothing is made behind the back of who has closed it
     assert list(ahead(iter("abc"), None, 2)) == ["a", "b", "c"]
 

@@ -3,9 +3,7 @@
 import math
 import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ from vab_rt.engines.engine import Engine, Engines
 from vab_rt.errors import BackendError, BundleError, is_out_of_memory
 from vab_rt.sampling import fastest_sampler
 from vab_rt.telemetry import silence
+from vab_rt.threads import Threads
 
 try:
     import onnxruntime as ort  # type: ignore[import-untyped]  # it ships no types
@@ -38,7 +37,7 @@ def open_cpu(bundle: Bundle, threads: int | None = None) -> Engines:
     silence(ort)
     threads = threads or num_physical_cores()
     names, contracts = bundle.needed_graphs, bundle.contracts
-    of_rows = started_pool(threads)
+    of_rows = Threads(threads)
 
     def open_one(name: str) -> Engine:
         graph = bundle.read_graph(name)
@@ -48,8 +47,7 @@ def open_cpu(bundle: Bundle, threads: int | None = None) -> Engines:
         )
         return SideBySide(engine, of_rows) if name in BACKBONES else engine
 
-    with started_pool(len(names)) as pool:
-        graphs = dict(zip(names, pool.map(open_one, names), strict=True))
+    graphs = dict(zip(names, Threads(len(names)).map(open_one, names), strict=True))
     meanwhile = of_rows if threads > 1 and not is_memory_limited() else None
     return Engines(graphs, "cpu", fastest_sampler(threads), meanwhile)
 
@@ -60,18 +58,6 @@ def open_graph(bundle: Bundle, name: str, threads: int | None = None) -> "Sessio
     threads = threads or num_physical_cores()
     graph, contract = bundle.read_graph(name), bundle.contracts[name]
     return SessionEngine(name, graph, contract, threads, str(bundle.folder))
-
-
-def started_pool(threads: int) -> ThreadPoolExecutor:
-    """Its threads run before they have work: Python waits for ever for one that memory ran out
-    for while it started, and graphs that are loaded take all there is."""
-    pool, may_go = ThreadPoolExecutor(threads), Event()
-    try:
-        for _ in range(threads):
-            pool.submit(may_go.wait)
-    finally:
-        may_go.set()
-    return pool
 
 
 def is_memory_limited() -> bool:
@@ -133,21 +119,21 @@ class SessionEngine:
 
 
 class SideBySide:
-    """A graph whose rows are runs of their own, as many at a time as the pool has threads.
+    """A graph whose rows are runs of their own, as many at a time as there are threads.
 
     Two runs of one row wait for each other less than two threads inside one run of two do: on two
     cores a guided step takes three quarters of the time. No row can depend on another.
     """
 
-    def __init__(self, engine: Engine, pool: ThreadPoolExecutor) -> None:
-        self._engine, self._pool = engine, pool
+    def __init__(self, engine: Engine, threads: Threads) -> None:
+        self._engine, self._threads = engine, threads
 
     def __call__(self, **inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
         num_rows = len(next(iter(inputs.values())))
         if num_rows == 1:
             return self._engine(**inputs)
         rows = ({name: x[i : i + 1] for name, x in inputs.items()} for i in range(num_rows))
-        return np.concatenate([*self._pool.map(lambda row: self._engine(**row), rows)])
+        return np.concatenate(self._threads.map(lambda row: self._engine(**row), rows))
 
 
 def raise_out_of_memory(error: Exception, when: str) -> None:

@@ -1,0 +1,85 @@
+"""Threads that work beside the one that asks, and that it can be interrupted beside.
+
+A signal makes Python raise between any two of its instructions, so also while the condition of a
+future of `concurrent.futures` is being locked: it then stays locked, and whoever needs that future
+waits for ever. Here nothing but queues and flags written in C is between the threads.
+"""
+
+import weakref
+from collections.abc import Callable, Iterable
+from functools import partial
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+
+
+class Begun(Generic[T]):
+    """Work that a thread has, or will have."""
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._work = work
+        self._ended: SimpleQueue[None] = SimpleQueue()
+        self._results: list[T] = []
+        self._error: BaseException | None = None
+        self._has_ended = False
+
+    def run(self) -> None:
+        try:
+            self._results.append(self._work())
+        except BaseException as error:  # noqa: BLE001  # whoever asked has it
+            self._error = error
+        self._has_ended = True
+        self._ended.put(None)
+
+    def wait(self) -> None:
+        """Until it has ended, well or not."""
+        while not self._has_ended:
+            self._ended.get()
+
+    def result(self) -> T:
+        """What the work returned; raises what it raised."""
+        self.wait()
+        if self._error is not None:
+            raise self._error
+        return self._results[0]
+
+
+class Threads:
+    """A few of them, started at once and ended with this object. Python waits for ever for a thread
+    that memory ran out for while it started, and graphs that are loaded take all there is."""
+
+    def __init__(self, count: int) -> None:
+        self._todo: SimpleQueue[Begun[Any] | None] = SimpleQueue()
+        for _ in range(count):
+            Thread(target=_run_all, args=(self._todo,), daemon=True).start()
+        weakref.finalize(self, _end, self._todo, count)
+
+    def begin(self, work: Callable[[], T]) -> Begun[T]:
+        begun = Begun(work)
+        self._todo.put(begun)
+        return begun
+
+    def map(self, work: Callable[[Item], T], items: Iterable[Item]) -> list[T]:
+        """Of every item, in their order. Nothing is left running, whatever is raised."""
+        begun: list[Begun[T]] = []
+        try:
+            for item in items:
+                begun.append(self.begin(partial(work, item)))
+            return [one.result() for one in begun]
+        finally:
+            for one in begun:
+                one.wait()
+
+
+def _run_all(todo: "SimpleQueue[Begun[Any] | None]") -> None:
+    while begun := todo.get():
+        begun.run()
+        del begun  # its result is not kept until there is more to do
+
+
+def _end(todo: "SimpleQueue[Begun[Any] | None]", count: int) -> None:
+    for _ in range(count):
+        todo.put(None)
