@@ -329,9 +329,13 @@ def load(
             "open the engines as you want them"
         )
     bundle = open_model(model, offline=offline)
-    system = open_system(bundle, engines or open_engines(bundle, device, threads))
-    load_s = time.perf_counter() - begin
-    return Pipeline(system, load_s, partial(_open_graph, bundle, threads))
+    engines = engines or open_engines(bundle, device, threads)
+    return assembled(bundle, engines, time.perf_counter() - begin, threads)
+
+
+def assembled(bundle: Bundle, engines: Engines, load_s: float, threads: int | None) -> Pipeline:
+    """Of what was opened already, in so many seconds. Raises BundleError."""
+    return Pipeline(open_system(bundle, engines), load_s, partial(_open_graph, bundle, threads))
 
 
 def _open_graph(bundle: Bundle, threads: int | None, name: str) -> Engine:

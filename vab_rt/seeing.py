@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from vab_rt.config import MOTION_FRAMES, ClipConfig, ModelConfig
 from vab_rt.engines import Engine
-from vab_rt.threads import Threads
+from vab_rt.threads import Helpers
 from vab_rt.windows import Seen
 
 if TYPE_CHECKING:  # features can do without the library that reads videos
@@ -25,7 +25,7 @@ T = TypeVar("T")
 Feature = npt.NDArray[np.float32]
 
 
-def ahead(items: Iterator[T], threads: Threads | None, count: int) -> Iterator[T]:
+def ahead(items: Iterator[T], threads: Helpers | None, count: int) -> Iterator[T]:
     """The same items; while some are used a thread makes the next, at most `count`."""
     if threads is None:
         yield from items

@@ -47,9 +47,9 @@ class Begun(Generic[T]):
         return self._results[0]
 
 
-class Threads:
-    """A few of them, started at once and ended with this object. Python waits for ever for a thread
-    that memory ran out for while it started, and graphs that are loaded take all there is."""
+class Helpers:
+    """A few threads, started at once and ended with this object. Python waits for ever for one that
+    memory ran out for while it started, and graphs that are loaded take all there is."""
 
     def __init__(self, count: int) -> None:
         self._todo: SimpleQueue[Begun[Any] | None] = SimpleQueue()
@@ -72,6 +72,16 @@ class Threads:
         finally:
             for one in begun:
                 one.wait()
+
+
+def is_memory_limited() -> bool:
+    """Whether memory can run out for this process alone, as by ulimit -v. C libraries that then
+    first run in another thread end the process, where the main one would have told."""
+    try:
+        import resource
+    except ImportError:  # of Unix alone
+        return False
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
 def _run_all(todo: "SimpleQueue[Begun[Any] | None]") -> None:

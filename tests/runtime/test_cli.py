@@ -356,7 +356,7 @@ def test_bugs_keep_their_traceback(
     def broken(*args: object, **more: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("vab_rt.pipeline.load", broken)
+    monkeypatch.setattr("vab_rt.engines.open_engines", broken)
     monkeypatch.setattr(
         sys, "argv", ["vab-rt", "generate", str(videos(10)), str(tmp_path / "out.wav")]
     )

@@ -16,7 +16,7 @@ from vab_rt.bundle import open_bundle
 from vab_rt.engines import open_engines
 from vab_rt.engines.cpu import SideBySide, num_physical_cores
 from vab_rt.errors import BackendError, BundleError, OptionError
-from vab_rt.threads import Threads
+from vab_rt.threads import Helpers
 
 CONFIG = tiny_config()
 
@@ -76,7 +76,7 @@ def test_rows_of_a_backbone_run_side_by_side():
         return 2.0 * tokens
 
     tokens = np.arange(6.0).reshape(2, 3)
-    np.testing.assert_array_equal(SideBySide(engine, Threads(2))(tokens=tokens), 2 * tokens)
+    np.testing.assert_array_equal(SideBySide(engine, Helpers(2))(tokens=tokens), 2 * tokens)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -95,7 +95,7 @@ def test_what_fails_in_one_row_is_raised():
         return tokens
 
     with pytest.raises(BackendError, match="of row 1"):
-        SideBySide(engine, Threads(2))(tokens=np.arange(3))
+        SideBySide(engine, Helpers(2))(tokens=np.arange(3))
 
 
 @pytest.mark.parametrize("device", ["cuda", "tensorrt", "tensorrt-rtx"])

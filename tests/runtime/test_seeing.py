@@ -8,7 +8,7 @@ from vab_rt.config import MOTION_FRAMES
 from vab_rt.contract import contract_of
 from vab_rt.errors import BundleError, MediaError
 from vab_rt.seeing import ahead, as_frames, encode_two_streams, given_kinds, kinds_seen, runs
-from vab_rt.threads import Threads
+from vab_rt.threads import Helpers
 
 REACH, STRIDE = 3, 10
 
@@ -23,7 +23,7 @@ def test_items_made_ahead_are_the_same_and_so_is_what_goes_wrong(num_threads):
             yield i
         raise MediaError("no more of it")
 
-    threads = Threads(num_threads) if num_threads else None
+    threads = Helpers(num_threads) if num_threads else None
     found = ahead(items(), threads, 10)
     assert [next(found) for _ in range(15)] == list(range(15))
     assert len(made) <= 30  # ten that are used, ten that wait, ten that are being made

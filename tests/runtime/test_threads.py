@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from command import PATIENCE_S
 
-from vab_rt.threads import Threads
+from vab_rt.threads import Helpers
 
 
 class Interrupted(Exception):
@@ -26,13 +26,13 @@ def test_the_first_error_is_raised_once_nothing_runs_any_more():
         raise ValueError(f"of item {i}")
 
     with pytest.raises(ValueError, match="of item 0"):
-        Threads(3).map(work, range(3))
+        Helpers(3).map(work, range(3))
     assert running == []
 
 
 def test_threads_end_with_their_owner():
     before = set(threading.enumerate())
-    owner = Threads(2)
+    owner = Helpers(2)
     started = set(threading.enumerate()) - before
     assert len(started) == 2
     del owner
@@ -48,7 +48,7 @@ def test_an_interruption_at_any_moment_leaves_nothing_locked():
     def interrupt(number, frame):
         raise Interrupted
 
-    threads, rng = Threads(2), np.random.default_rng(0)
+    threads, rng = Helpers(2), np.random.default_rng(0)
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         for _ in range(1000):

@@ -78,6 +78,7 @@ def generate(
     recordings = None if library is None else str(library)
     options = wishes.options(seed, library=recordings, library_strength=library_strength)
     delivery = deliver.delivery()
+    load.begin()
     from vab_rt.audio import Audio
     from vab_rt.formats import as_in
     from vab_rt.video import Video

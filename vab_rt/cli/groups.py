@@ -6,6 +6,7 @@
 import copy
 import inspect
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cached_property
@@ -42,8 +43,11 @@ from vab_rt.cli.options import (
 )
 from vab_rt.config import GenerateOptions
 from vab_rt.delivery import Delivery
+from vab_rt.threads import Helpers, is_memory_limited
 
-if TYPE_CHECKING:  # imported where it is used, so that --help is quick
+if TYPE_CHECKING:  # imported where they are used, so that --help is quick
+    from vab_rt.bundle import Bundle
+    from vab_rt.engines import Engines
     from vab_rt.pipeline import Pipeline
 
 
@@ -101,15 +105,32 @@ class Load:
     device: Device = "auto"
     threads: Threads = None
 
+    def begin(self) -> None:
+        """Opens it beside what a command does until it asks; what is wrong is told only then. Not
+        of a hub, as what comes from there can take long."""
+        if not (self.model or "").startswith("hf:") and not is_memory_limited():
+            self._open = Helpers(1).begin(self._open).result  # type: ignore[method-assign]
+
     def __call__(self) -> "Pipeline":
         """Loaded when it is first asked for."""
         return self._pipeline
 
     @cached_property
     def _pipeline(self) -> "Pipeline":
-        from vab_rt.pipeline import load
+        opened = self._open()
+        from vab_rt.pipeline import assembled
 
-        return load(self.model, self.device, offline=self.offline, threads=self.threads)
+        return assembled(*opened, self.threads)
+
+    def _open(self) -> "tuple[Bundle, Engines, float]":
+        """With no import but those it needs: graphs are read beside the others."""
+        from vab_rt.engines import open_engines
+        from vab_rt.hub import open_model
+
+        begin = time.perf_counter()
+        bundle = open_model(self.model, offline=self.offline)
+        engines = open_engines(bundle, self.device, self.threads)
+        return bundle, engines, time.perf_counter() - begin
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Options that several commands have, with their help."""
 
-import secrets
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -34,7 +34,7 @@ def _no_time(text: str | float) -> typer.BadParameter:
 def seed_of(text: str | int) -> int:
     """A whole number, or one that is drawn."""
     if text == "random":
-        return secrets.randbits(32)
+        return int.from_bytes(os.urandom(4), "little")
     try:
         return int(text)
     except ValueError as error:

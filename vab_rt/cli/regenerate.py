@@ -62,6 +62,7 @@ def regenerate(
     """Make a part of a sound anew, and leave the rest as it is."""
     begin = time.perf_counter()
     delivery = deliver.delivery()
+    load.begin()
     from vab_rt.audio import Audio
     from vab_rt.editing import selected
     from vab_rt.formats import as_in

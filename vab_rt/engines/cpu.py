@@ -15,7 +15,7 @@ from vab_rt.engines.engine import Engine, Engines
 from vab_rt.errors import BackendError, BundleError, is_out_of_memory
 from vab_rt.sampling import fastest_sampler
 from vab_rt.telemetry import silence
-from vab_rt.threads import Threads
+from vab_rt.threads import Helpers, is_memory_limited
 
 try:
     import onnxruntime as ort  # type: ignore[import-untyped]  # it ships no types
@@ -37,7 +37,7 @@ def open_cpu(bundle: Bundle, threads: int | None = None) -> Engines:
     silence(ort)
     threads = threads or num_physical_cores()
     names, contracts = bundle.needed_graphs, bundle.contracts
-    of_rows = Threads(threads)
+    of_rows = Helpers(threads)
 
     def open_one(name: str) -> Engine:
         graph = bundle.read_graph(name)
@@ -47,7 +47,7 @@ def open_cpu(bundle: Bundle, threads: int | None = None) -> Engines:
         )
         return SideBySide(engine, of_rows) if name in BACKBONES else engine
 
-    graphs = dict(zip(names, Threads(len(names)).map(open_one, names), strict=True))
+    graphs = dict(zip(names, Helpers(len(names)).map(open_one, names), strict=True))
     meanwhile = of_rows if threads > 1 and not is_memory_limited() else None
     return Engines(graphs, "cpu", fastest_sampler(threads), meanwhile)
 
@@ -58,16 +58,6 @@ def open_graph(bundle: Bundle, name: str, threads: int | None = None) -> "Sessio
     threads = threads or num_physical_cores()
     graph, contract = bundle.read_graph(name), bundle.contracts[name]
     return SessionEngine(name, graph, contract, threads, str(bundle.folder))
-
-
-def is_memory_limited() -> bool:
-    """Whether memory can run out for this process alone, as by ulimit -v. C libraries that then
-    first run in another thread end the process, where the main one would have told."""
-    try:
-        import resource
-    except ImportError:  # of Unix alone
-        return False
-    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
 class SessionEngine:
@@ -125,7 +115,7 @@ class SideBySide:
     cores a guided step takes three quarters of the time. No row can depend on another.
     """
 
-    def __init__(self, engine: Engine, threads: Threads) -> None:
+    def __init__(self, engine: Engine, threads: Helpers) -> None:
         self._engine, self._threads = engine, threads
 
     def __call__(self, **inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:

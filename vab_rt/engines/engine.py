@@ -10,7 +10,7 @@ import numpy.typing as npt
 from vab_rt.config import TokenOptions
 from vab_rt.decoding import Tokens, decode_masked, guided
 from vab_rt.sampling import Sampler, fastest_sampler
-from vab_rt.threads import Threads
+from vab_rt.threads import Helpers
 
 Engine = Callable[..., npt.NDArray[Any]]
 """Takes the inputs of a graph as named arrays and returns its output; see `contract.py`."""
@@ -23,7 +23,7 @@ class Engines:
     graphs: Mapping[str, Engine]
     device: str
     sample_step: Sampler = field(default_factory=fastest_sampler)
-    meanwhile: Threads | None = None
+    meanwhile: Helpers | None = None
     """for what can be done beside the graphs; None where one thread does everything"""
 
     def __getitem__(self, name: str) -> Engine:

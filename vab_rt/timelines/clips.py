@@ -7,7 +7,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
-from urllib.request import url2pathname
 
 from vab_rt.errors import MediaError
 from vab_rt.paths import address_of
@@ -124,6 +123,8 @@ def media_at(url: str | None, folder: Path) -> Path | Unheard:
     if parts is not None and parts.scheme.lower() != "file":
         return Unheard(f"its media is at {parts.scheme}://, expected a file on this machine")
     if parts is not None:
+        from urllib.request import url2pathname  # of a library that takes long to import
+
         return _existing(Path(url2pathname(parts.path)))
     plain = url.removeprefix("file:") if address_of(url) is None else url
     written = _existing(folder / plain)
