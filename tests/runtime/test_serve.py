@@ -547,6 +547,35 @@ def test_part_of_a_file_and_its_length(opened, videos):
     assert part.status_code == 206 and part.content == whole[100:200]
 
 
+@pytest.mark.parametrize(
+    ("asked", "status", "words"),
+    [
+        (
+            "GET /v2/sounds",
+            404,
+            "GET /v2/sounds is no request .* expected one of those in /openapi",
+        ),
+        ("PUT /v1/sounds", 405, "PUT /v1/sounds is no request .* expected POST for /v1/sounds"),
+        ("POST /v1/sounds/{id}/content", 405, "expected GET, HEAD for"),
+        ("bytes=9999999-", 416, "the range is bytes=9999999-, expected .* within its 32080 b"),
+        ("bytes=9-1", 400, "the range is bytes=9-1, expected bytes=FIRST-LAST within"),
+        ("seconds=1-2", 400, "the range is seconds=1-2, expected bytes=FIRST-LAST within"),
+    ],
+)
+def test_each_refusal_is_a_json_object(opened, videos, asked, status, words):
+    server = opened()
+    server.over(where := server.ask(videos(25), "steps=2"))
+    if "=" in asked:
+        answer = server.client.get(f"{where}/content", headers={"range": asked})
+        assert answer.headers.get("content-range") == ("bytes */32080" if status == 416 else None)
+    else:
+        method, path = asked.split()
+        answer = server.client.request(method, path.replace("/v1/sounds/{id}", where))
+        assert ("allow" in answer.headers) == (status == 405)
+    assert answer.status_code == status and list(answer.json()) == ["error"]
+    assert re.search(words, answer.json()["error"])
+
+
 def test_a_video_cut_short_is_told(opened, videos, tmp_path):
     cut = tmp_path / "cut.mkv"
     make_video(cut, num_frames=100, options={"crf": "0"})

@@ -13,15 +13,17 @@ from typing import Any, TypeVar
 import msgspec
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 import vab_rt
 from vab_rt.config import check_kinds
 from vab_rt.delivery import Delivery
 from vab_rt.errors import OptionError, VabError
+from vab_rt.serve.files import shown
 from vab_rt.serve.guard import Guard
 from vab_rt.serve.jobs import Job, Jobs, Refused
 from vab_rt.serve.making import Cancelled, Edit, Order, borrowed, delivered
@@ -36,23 +38,6 @@ HEARTBEAT_S = 15.0
 _FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", None) or errno.ENOSPC)
 Result = TypeVar("Result")
 _GONE = "there is no such sound, or no longer; ask for it again"
-MEDIA_TYPES = {
-    "wav": "audio/wav",
-    "flac": "audio/flac",
-    "mp3": "audio/mpeg",
-    "m4a": "audio/mp4",
-    "ogg": "audio/ogg",
-    "opus": "audio/ogg",
-    "aac": "audio/aac",
-    "aiff": "audio/aiff",
-    "mka": "audio/x-matroska",
-    "mp4": "video/mp4",
-    "m4v": "video/mp4",
-    "mov": "video/quicktime",
-    "mkv": "video/x-matroska",
-    "webm": "video/webm",
-    "avi": "video/x-msvideo",
-}
 
 
 @dataclass(frozen=True)
@@ -110,7 +95,7 @@ class Routes:
 
     async def content(self, request: Request) -> Response:
         job, wish, path = await self._file(request)
-        return _shown(path, f"{job.id}.{wish.candidate}{path.suffix}")
+        return shown(path, f"{job.id}.{wish.candidate}{path.suffix}")
 
     async def spectrogram(self, request: Request) -> Response:
         job, _, path = await self._file(request)
@@ -131,7 +116,7 @@ class Routes:
             raise OptionError(f"format is {name}, expected one of {', '.join(PREVIEWS)}")
         async with self.previewing:
             path = await _worked(job, preview_of, job.order, name)
-        return _shown(path, f"{job.id}.{path.name}")
+        return shown(path, f"{job.id}.{path.name}")
 
     async def delete(self, request: Request) -> Response:
         job = self._job(request)
@@ -241,7 +226,7 @@ def open_app(jobs: Jobs, limits: Limits) -> Starlette:
             Route("/openapi.json", routes.openapi),
         ],
         middleware=[guard],
-        exception_handlers={Refused: _refused, VabError: _wrong},
+        exception_handlers={Refused: _refused, VabError: _wrong, HTTPException: _no_route},
         lifespan=lifespan,
     )
 
@@ -249,6 +234,15 @@ def open_app(jobs: Jobs, limits: Limits) -> Starlette:
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
     return JSONResponse({"error": error.message}, error.status, error.headers)
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    more = error.headers or {}
+    path, method, allowed = request.url.path, request.method, more.get("Allow")
+    expected = f"{allowed} for {path}" if allowed else "one of those in /openapi.json"
+    message = f"{method} {path} is no request of this server, expected {expected}"
+    return JSONResponse({"error": message}, error.status_code, more)
 
 
 async def _wrong(request: Request, error: Exception) -> Response:
@@ -281,12 +275,6 @@ def _order(wish: SoundWish, folder: Path, video: Path, shown: str = "the video")
         format=wish.format,
         shown=shown,
     )
-
-
-def _shown(path: Path, name: str) -> Response:
-    kind = MEDIA_TYPES.get(path.suffix[1:], "application/octet-stream")
-    headers = {"X-Content-Type-Options": "nosniff"}
-    return FileResponse(path, media_type=kind, filename=name, headers=headers)
 
 
 async def _events(job: Job) -> AsyncIterator[str]:

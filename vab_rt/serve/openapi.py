@@ -83,7 +83,11 @@ def _paths() -> Json:
         "content": {"application/octet-stream": {"schema": {"type": "string"}}},
     }
     create = _operation("Ask for a sound.", {202: _SOUND}, 400, 403, 404, 408, 413, 429, 503, 507)
-    again = _operation("Make a part of a sound anew.", {202: _SOUND}, 400, 404, 409, 429, 503)
+    again = _operation(
+        "Make a part of a sound anew; without start_s and end_s, all of it.",
+        {202: _SOUND},
+        *(400, 404, 409, 429, 503),
+    )
     delete = _operation(
         "Cancel it, at the next step; or remove its files.", {200: _SOUND, 202: _SOUND}, 404
     )
@@ -111,7 +115,9 @@ def _paths() -> Json:
         },
         "/v1/sounds/{id}/content": {
             "parameters": [one],
-            "get": _operation("Its file.", {200: text}, 400, 404, 409, 507, media="*/*")
+            "get": _operation(
+                "Its file.", {200: text, 206: text}, *(400, 404, 409, 416, 507), media="*/*"
+            )
             | {"parameters": _query(ContentWish)},
         },
         "/v1/sounds/{id}/spectrogram": {
@@ -130,8 +136,8 @@ def _paths() -> Json:
             "get": _operation(
                 "Its video, small and without sound, as browsers play it; from the time it was "
                 "asked for on.",
-                {200: text},
-                *(400, 404, 507),
+                {200: text, 206: text},
+                *(400, 404, 416, 507),
                 media="*/*",
             )
             | {"parameters": [preview]},

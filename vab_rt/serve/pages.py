@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
+
+from vab_rt.serve.files import RangedFile
 
 _FOLDER = Path(__file__).with_name("page")
 _KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
@@ -50,4 +52,4 @@ async def _show(request: Request) -> Response:
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-cache",
     }
-    return FileResponse(path, media_type=_KINDS[path.suffix], headers=headers)
+    return RangedFile(path, media_type=_KINDS[path.suffix], headers=headers)
