@@ -117,7 +117,7 @@ def main(arguments: list[str] | None = None) -> None:
 def pages() -> dict[str, str]:
     """The text of each file, by name."""
     api = [part for name in ("load", *_classes(), "save_picture") for part in _described(name)]
-    commands = [part for command in cli.app.registered_commands for part in _command(command)]
+    commands = [part for command in cli.app_of().registered_commands for part in _command(command)]
     return {
         "API.md": "\n".join([MADE, EXAMPLES, *api, *_errors()]),
         "CLI.md": "\n".join([MADE, COMMAND_LINE, *commands]),

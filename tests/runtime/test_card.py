@@ -8,7 +8,7 @@ from manifests import add_file, write_manifest
 
 from vab_rt.bundle import open_bundle
 from vab_rt.card import CARD, MAX_CARD_BYTES, read_card
-from vab_rt.cli import app, main
+from vab_rt.cli import app_of, main
 from vab_rt.errors import BundleError
 
 TEXT = "---\nlicense: apache-2.0\ntags:\n- onnx\n---\n\n# Tiny\n\nMade by tests.\n\n---\n\nEnd.\n"
@@ -42,7 +42,7 @@ def test_nor_anything_else_that_a_bundle_says(bundle_copy, capsys, monkeypatch):
     config = open_bundle(bundle_copy).config
     more = {"license": "MIT\x1b[2J", "provenance": {"data\x07": "a\x9b31m"}}
     write_manifest(bundle_copy, config, **more)
-    app(["info", str(bundle_copy)], standalone_mode=False)
+    app_of()(["info", str(bundle_copy)], standalone_mode=False)
     out = capsys.readouterr().out
     assert "MIT\ufffd[2J" in out and "data\ufffd" in out and not {"\x1b", "\x07", "\x9b"} & {*out}
     monkeypatch.setattr(sys, "argv", ["vab-rt", "info", "no\x1b[2J"])
@@ -69,7 +69,7 @@ def test_a_huge_card_is_refused(bundle_copy):
 
 def test_info_shows_it(bundle_copy, capsys):
     with_card(bundle_copy)
-    app(["info", str(bundle_copy)], standalone_mode=False)
+    app_of()(["info", str(bundle_copy)], standalone_mode=False)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("model ") and lines[-7:] == [
         "# Tiny",
@@ -80,7 +80,7 @@ def test_info_shows_it(bundle_copy, capsys):
         "",
         "End.",
     ]
-    app(["info", str(bundle_copy), "--json"], standalone_mode=False)
+    app_of()(["info", str(bundle_copy), "--json"], standalone_mode=False)
     assert json.loads(capsys.readouterr().out)["card"].startswith("# Tiny")
 
 

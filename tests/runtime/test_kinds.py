@@ -8,7 +8,7 @@ from tiny_bundle import make_bundle, tiny_config
 from typer.testing import CliRunner
 
 import vab_rt
-from vab_rt.cli import app
+from vab_rt.cli import app_of
 from vab_rt.errors import OptionError
 
 KINDS = ("dog", "rain", "ambience")
@@ -63,11 +63,13 @@ def test_a_model_without_names_takes_none(pipeline, videos):
 
 def test_the_command_lists_takes_and_tells_them(bundle, videos, tmp_path):
     run = CliRunner().invoke
-    assert run(app, ["kinds", str(bundle)]).output.split() == list(KINDS)
-    assert json.loads(run(app, ["kinds", str(bundle), "--json"]).output) == {"kinds": list(KINDS)}
+    assert run(app_of(), ["kinds", str(bundle)]).output.split() == list(KINDS)
+    assert json.loads(run(app_of(), ["kinds", str(bundle), "--json"]).output) == {
+        "kinds": list(KINDS)
+    }
     given = ["generate", str(videos(87)), str(tmp_path / "a.wav"), "--model", str(bundle)]
-    told = run(app, [*given, "--kind", "dog", "--kind", "rain", "--json"])
+    told = run(app_of(), [*given, "--kind", "dog", "--kind", "rain", "--json"])
     report = json.loads(told.output)
     assert sorted(report["kinds"]) == sorted(KINDS)
-    assert run(app, [*given, "--force"]).output.startswith("seen: ")
-    assert "seen" not in run(app, [*given, "--force", "--kind", "dog"]).output
+    assert run(app_of(), [*given, "--force"]).output.startswith("seen: ")
+    assert "seen" not in run(app_of(), [*given, "--force", "--kind", "dog"]).output

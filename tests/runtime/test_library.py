@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import vab_rt
 from vab_rt.audio import Audio
-from vab_rt.cli import app
+from vab_rt.cli import app_of
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
 from vab_rt.library import Recording, find_sounds, fit, lay, license_of, trimmed
@@ -109,9 +109,9 @@ def test_the_command_plays_it_in_time_and_tells_what(library, tmp_path):
     """With the default model: the blows stay where they were, and ring as the recording does."""
     run = CliRunner().invoke
     own, played = tmp_path / "own.wav", tmp_path / "played.wav"
-    assert run(app, ["generate", str(HAMMER), str(own)]).exit_code == 0
+    assert run(app_of(), ["generate", str(HAMMER), str(own)]).exit_code == 0
     told = run(
-        app,
+        app_of(),
         ["generate", str(HAMMER), str(played), "--library", str(library), "--json"]
         + ["--library-strength", "1"],
     )

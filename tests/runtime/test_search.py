@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import vab_rt
 from vab_rt.audio import Audio
-from vab_rt.cli import app
+from vab_rt.cli import app_of
 from vab_rt.errors import OptionError, OutputError
 from vab_rt.pipeline import Pipeline
 from vab_rt.search import at_any_time, in_time
@@ -342,18 +342,18 @@ def test_the_command_tells_files_scores_and_times(tmp_path):
     Audio(np.full(RATE, 0.1, np.float32), RATE).save(folder / "hum.wav")
     (folder / "broken.mp3").touch()
     words = ["search", str(EXAMPLES / "ball.mp4")]
-    told = run(app, [*words, str(folder), "--index", str(index), "--json"])
+    told = run(app_of(), [*words, str(folder), "--index", str(index), "--json"])
     assert told.exit_code == 0, told.output
     report = json.loads(told.stdout.splitlines()[-1])
     assert [Path(one["file"]).name for one in report["found"]] == ["ball.wav", "hum.wav"]
     assert report["num_files"] == 2 and report["left_out"] == ["broken.mp3"]
     assert report["found"][0]["score"] > report["found"][1]["score"]
     assert {"load", "index", "search", "total"} == set(report["timings_s"])
-    again = run(app, [*words, str(index), "--top", "1"])
+    again = run(app_of(), [*words, str(index), "--top", "1"])
     lines = again.stdout.splitlines()
     assert again.exit_code == 0 and len(lines) == 1 and lines[0].endswith("ball.wav")
     unmade = folder / "unmade.index"
-    wrong = run(app, [*words, str(folder), "--index", str(unmade), "--top", "0"])
+    wrong = run(app_of(), [*words, str(folder), "--index", str(unmade), "--top", "0"])
     assert isinstance(wrong.exception, OptionError) and not unmade.exists()  # told before the work
 
 

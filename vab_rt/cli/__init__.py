@@ -4,30 +4,50 @@ import json
 import sys
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
-from vab_rt.cli import generate, generate_all, kdenlive, models, regenerate, search, serve, timeline
 from vab_rt.cli.console import print_error, print_line, print_warning
 from vab_rt.errors import MediaWarning, VabError, is_out_of_memory
 from vab_rt.signals import unwound_by_signals
 from vab_rt.streams import tolerant_streams
 
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for command in (
-    *(generate.generate, generate_all.generate_all, regenerate.regenerate, search.search),
-    *(timeline.timeline, kdenlive.kdenlive, serve.serve, models.kinds, models.info, models.doctor),
-):
-    app.command()(command)
+_HOMES = {
+    "generate": "generate",
+    "generate-all": "generate_all",
+    "regenerate": "regenerate",
+    "search": "search",
+    "timeline": "timeline",
+    "kdenlive": "kdenlive",
+    "serve": "serve",
+    "kinds": "models",
+    "info": "models",
+    "doctor": "models",
+}
 
 
-def main(app: Callable[[], object] = app) -> None:
+def app_of(command: str = "") -> typer.Typer:
+    """One command, or all where there is none of that name: each takes time to import."""
+    app = typer.Typer(
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(vab_rt_command)
+    for name in [command] if command in _HOMES else _HOMES:
+        home = import_module(f"{__name__}.{_HOMES[name]}")
+        app.command()(getattr(home, name.replace("-", "_")))
+    return app
+
+
+def _asked() -> None:
+    app_of("".join(sys.argv[1:2]))()
+
+
+def main(app: Callable[[], object] = _asked) -> None:
     """The entry point: exit codes 0, 1 (an error, one line), 2 (usage), 130 (interrupted), 129 and
     143 (hung up, terminated)."""
     warnings.showwarning = print_warning
@@ -81,7 +101,6 @@ def _tell_version(is_asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def vab_rt_command(
     version: Annotated[
         bool,
