@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 from export.onnx_graphs import MAX_FILE_BYTES, OPSET
 from export.sampling_graph import Nodes, add_step
 from vab_rt.bundle import Bundle
-from vab_rt.config import MOTION_FRAMES, ModelConfig, TokenOptions
+from vab_rt.config import MAX_STEPS, MOTION_FRAMES, ModelConfig, TokenOptions
 from vab_rt.contract import VabManifest
 from vab_rt.errors import ExportError
 from vab_rt.systems.vab import FINE_SEED
@@ -32,7 +32,6 @@ _SETTINGS = {
     "temperature": np.float64,
     "mask_temperature": np.float64,
 }
-MAX_STEPS = 1024  # as the runtime's
 LEAST = 1e-6  # of a temperature
 _ONE = np.array([1])
 

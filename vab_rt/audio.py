@@ -14,6 +14,7 @@ from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from numpy.typing import NDArray
 
+from vab_rt.config import check_kind, number
 from vab_rt.containers import BOXED, VIDEO_MUXERS
 from vab_rt.delivery import Delivery
 from vab_rt.edit_list import hide_after
@@ -23,6 +24,7 @@ from vab_rt.mastering import Mastering
 from vab_rt.mixing import require_sound
 from vab_rt.muxing import CopyPlan, VideoCopy, copied_video, plan_copy
 from vab_rt.output import check_output, require_file_name, whole_file, writing
+from vab_rt.paths import as_path
 from vab_rt.resampling import LAYOUTS, frame_of
 from vab_rt.sounds import read_sound
 from vab_rt.source import require_file
@@ -53,10 +55,9 @@ class Audio(msgspec.Struct, frozen=True, eq=False):
             raise OptionError(
                 f"samples are {kind}, expected floats from -1 to 1; divide 16-bit ones by 32768"
             )
-        if not self.sample_rate_hz > 0:
-            raise OptionError(
-                f"sample_rate_hz is {self.sample_rate_hz}, expected samples a second, such as 16000"
-            )
+        expected = "samples a second, such as 16000"
+        rate_hz = number("sample_rate_hz", self.sample_rate_hz, int, 1, 2**31 - 1, expected)
+        msgspec.structs.force_setattr(self, "sample_rate_hz", rate_hz)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Audio):
@@ -74,7 +75,7 @@ class Audio(msgspec.Struct, frozen=True, eq=False):
         Raises MediaError for what cannot be read, and for different channels. Warns MediaWarning
         of a sound of ours that was changed since it was made.
         """
-        path = Path(path)
+        path = as_path("path", path, "the name of a sound file")
         require_file(path, "a sound file")
         channels, rate_hz = read_sound(path)
         samples = channels.mean(0, dtype=np.float32)
@@ -158,7 +159,9 @@ def plan_output(
     Raises OutputError unless this file can be written: suffix, folder, and the video's codec;
     OptionError for a delivery that it cannot have; MediaError when there is no video to begin with.
     """
-    path, delivery = Path(path), delivery or Delivery()
+    path = as_path("path", path, "the name of a file, such as out.wav")
+    delivery = Delivery() if delivery is None else delivery
+    check_kind("delivery", delivery, Delivery, "vab_rt.Delivery")
     require_file_name(path)
     form, suffix = format_of(path, delivery), path.suffix.lower()
     if suffix in VIDEO_MUXERS and video is None:

@@ -20,6 +20,7 @@ import msgspec
 from vab_rt.config import ClipConfig
 from vab_rt.contract import FileEntry, GraphContract, GraphEntry, Manifest, VabManifest
 from vab_rt.errors import BundleError, VabError
+from vab_rt.paths import as_path
 from vab_rt.v2a_mapper.contract import V2AManifest
 
 if TYPE_CHECKING:
@@ -115,7 +116,8 @@ class Bundle:
 def open_bundle(path: str | Path | None = None) -> Bundle:
     """Read and check the manifest of a bundle, and the presence and size of its files.
 
-    path: a folder, or the name of a shipped model; None is the shipped default. Raises BundleError.
+    path: a folder, or the name of a shipped model; None is the shipped default. Raises BundleError,
+    and OptionError for what is no name.
     """
     folder = _find(path)
     manifest = read_manifest(folder / MANIFEST)
@@ -143,18 +145,15 @@ def _find(path: str | Path | None) -> Path:
         path = "default"
     if isinstance(path, str) and path in shipped_models():
         return _shipped() / path
-    folder = Path(path)
+    expected = f"a bundle folder or a shipped model ({', '.join(shipped_models()) or 'none'})"
+    folder = as_path("model", path, expected)
     try:
         found = "a folder" if stat.S_ISDIR(folder.stat().st_mode) else "a file"
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         found = "not there" if isinstance(error, FileNotFoundError) else f"unusable ({reason})"
     if found != "a folder":
-        names = ", ".join(shipped_models()) or "none"
-        raise BundleError(
-            f"model {path} is {found}, expected a bundle folder or a shipped model ({names}); "
-            "check the path"
-        )
+        raise BundleError(f"model {path} is {found}, expected {expected}; check the path")
     return folder
 
 

@@ -3,14 +3,18 @@
 import difflib
 import numbers
 import os
+import reprlib
 from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from vab_rt.errors import BundleError, OptionError
+from vab_rt.paths import as_path
 
 MOTION_FRAMES = 50
 """Features that one call of a motion encoder gives; a fixed shape suits every backend."""
+MAX_STEPS = 1024
+MAX_THREADS = 1024
 
 
 class ClipConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -234,6 +238,19 @@ def number(
     return found if isinstance(found, int | float) else kind(found)
 
 
+def check_kind(option: str, found: Any, kind: type, expected: str) -> None:
+    """Raises OptionError for what is of another kind."""
+    if not isinstance(found, kind):
+        raise OptionError(f"{option} is {reprlib.repr(found)}, expected {expected}")
+
+
+def check_threads(threads: Any) -> int | None:
+    """Raises OptionError."""
+    if threads is None:
+        return None
+    return int(number("threads", threads, int, 1, MAX_THREADS, f"1 to {MAX_THREADS}"))
+
+
 class Tuning(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
 ):
@@ -253,8 +270,8 @@ class Tuning(
     """of the Gumbel noise on confidences, 0 to 1000, annealed to 0: variety in the order"""
 
     def __post_init__(self) -> None:
-        _check(self, int, "steps", 1, 1024, "1 to 1024")
-        _check(self, int, "fine_steps", 1, 1024, "1 to 1024")
+        _check(self, int, "steps", 1, MAX_STEPS, f"1 to {MAX_STEPS}")
+        _check(self, int, "fine_steps", 1, MAX_STEPS, f"1 to {MAX_STEPS}")
         _check(self, float, "guidance", 0, 100, "0 to 100")
         _check(self, float, "temperature", 0.01, 100, "0.01 to 100")
         _check(self, int, "top_k", 0, 2**31 - 1, "0 (keep all) or more")
@@ -282,8 +299,7 @@ class GenerateOptions(
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.library is not None:  # a path is taken as well
-            if not isinstance(self.library, str | os.PathLike):
-                raise OptionError(f"library is {self.library!r}, expected a folder of recordings")
+            as_path("library", self.library, "a folder of recordings")
             msgspec.structs.force_setattr(self, "library", os.fspath(self.library))
         share = number("library_strength", self.library_strength, float, 0, 1, "0 to 1")
         msgspec.structs.force_setattr(self, "library_strength", share)
@@ -328,6 +344,13 @@ COARSE_TO_FINE = TokenOptions(fine_steps=36)
 """The defaults of a system whose second model decodes the fine codebooks (paper section 4.1)."""
 
 
+def wishes_of(options: GenerateOptions | None, fields: dict[str, Any]) -> GenerateOptions:
+    """Options, but for what fields name. Raises OptionError."""
+    options = GenerateOptions() if options is None else options
+    check_kind("options", options, GenerateOptions, "vab_rt.GenerateOptions; or fields, as seed=7")
+    return options.but(**fields)
+
+
 def check_top(top: Any) -> int:
     """How many files a search tells, at most. Raises OptionError."""
     return int(number("top", top, int, 1, 10_000, "1 to 10000"))
@@ -336,6 +359,8 @@ def check_top(top: Any) -> int:
 def check_kinds(kinds: tuple[str, ...], config: ClipConfig) -> None:
     """Raises OptionError for a kind that the model does not know."""
     for kind in kinds:
+        if not kind:
+            raise OptionError("kind is '', expected a name; choose one that vab-rt kinds lists")
         if not config.kind_names:
             raise OptionError(
                 f"kind is {kind}, but model {config.name} has no names for what it sees, expected "

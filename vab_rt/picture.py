@@ -14,9 +14,11 @@ import numpy.typing as npt
 from av.video.frame import VideoFrame
 
 from vab_rt.audio import Audio
+from vab_rt.config import check_kind
 from vab_rt.errors import BackendError, OptionError, OutputError
 from vab_rt.media import square_pixels
 from vab_rt.output import check_output, whole_file, writing
+from vab_rt.paths import as_path
 from vab_rt.source import require_file
 from vab_rt.spectrogram import Spectrogram, band_edges_hz
 from vab_rt.video import SCALING, Video, VideoLike, as_video
@@ -71,6 +73,7 @@ def save_picture(path: str | Path, audio: Audio, video: VideoLike, *, force: boo
 
     Raises OutputError, MediaError, and BackendError without Pillow.
     """
+    check_kind("audio", audio, Audio, "vab_rt.Audio")
     with PictureWriter(plan_picture(path, video, force=force), audio.sample_rate_hz) as picture:
         picture.write(audio.samples)
 
@@ -97,7 +100,7 @@ def plan_picture(
     BackendError without Pillow.
     """
     _require_pillow()
-    path = Path(path)
+    path = as_path("path", path, "the name of a file, such as out.png")
     if path.suffix.lower() != ".png":
         raise OutputError(
             f"{path} ends in {path.suffix or 'no suffix'}, expected .png for a picture; rename it"

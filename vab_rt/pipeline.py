@@ -21,12 +21,13 @@ from vab_rt.candidates import (
     require_score,
     sharing_first_step,
 )
-from vab_rt.config import ClipConfig, GenerateOptions, check_kinds, check_top
+from vab_rt.config import ClipConfig, GenerateOptions, check_kind, check_kinds, check_top, wishes_of
 from vab_rt.editing import Editor, open_editor
 from vab_rt.engines import Engine, Engines, open_engines
 from vab_rt.errors import BackendError, OptionError
 from vab_rt.hub import open_model
 from vab_rt.library import Library, open_library
+from vab_rt.paths import as_path
 from vab_rt.search import Found, search
 from vab_rt.sound_index import Progress, SoundIndex, indexed
 from vab_rt.splicing import Edit
@@ -75,7 +76,7 @@ class Pipeline:
         Raises MediaError for what cannot be read; OptionError for a field that there is not or
         that the model has no use for, and for a part of a video without content.
         """
-        wishes = (options or GenerateOptions()).but(**fields)
+        wishes = wishes_of(options, fields)
         return self.gather(self.generate_steps(video, wishes))
 
     def generate_steps(
@@ -86,7 +87,7 @@ class Pipeline:
         On a GPU only the last step of each window is seen, as nothing comes back before it. Memory
         does not grow with the length of the video.
         """
-        options, library = self._wanted((options or GenerateOptions()).but(**fields))
+        options, library = self._wanted(wishes_of(options, fields))
         video, clock = as_video(video), self._clock()
         windows = windows_of(video, self.system, clock)
         return decoded(windows, video, self.system, options, clock, library)
@@ -139,7 +140,7 @@ class Pipeline:
         **fields: Any,
     ) -> Iterator[Step]:
         """The same, step by step; the very last has the whole `audio`, at the sound's own rate."""
-        wanted = self._wanted((options or GenerateOptions()).but(**fields))
+        wanted = self._wanted(wishes_of(options, fields))
         sound = _as_audio(sound)
         part_s = (start_s, sound.duration_s if end_s is None else end_s)
         edit = self._editor.plan_regeneration(as_video(video), sound, part_s)
@@ -170,7 +171,7 @@ class Pipeline:
         **fields: Any,
     ) -> Iterator[Step]:
         """The same, step by step; the very last has the whole `audio`, at the sound's own rate."""
-        wanted = self._wanted((options or GenerateOptions()).but(**fields))
+        wanted = self._wanted(wishes_of(options, fields))
         edit = self._editor.plan_continuation(as_video(video), _as_audio(sound))
         return self._edit_steps(edit, *wanted)
 
@@ -189,7 +190,7 @@ class Pipeline:
         `generate` makes; the others follow it. Raises as `generate` does, and OptionError for
         another number, and for a model that cannot score.
         """
-        wishes = (options or GenerateOptions()).but(**fields)
+        wishes = wishes_of(options, fields)
         steps = self.candidate_steps(video, wishes, num_candidates=num_candidates)
         return ranked(steps, wishes, self.config.sample_rate_hz)
 
@@ -204,7 +205,7 @@ class Pipeline:
         """The same, step by step: of each window one `candidate` after another."""
         count = check_count(num_candidates)
         system = sharing_first_step(require_score(self.system))
-        options, library = self._wanted((options or GenerateOptions()).but(**fields))
+        options, library = self._wanted(wishes_of(options, fields))
         video, clock = as_video(video), self._clock(SCORING)
 
         def decode(windows: Iterator[Window], own: GenerateOptions) -> Iterator[Step]:
@@ -224,7 +225,7 @@ class Pipeline:
 
         Raises OptionError for a folder without sound, and for a model that has no tokens for it.
         """
-        path = Path(folder)
+        path = as_path("library", folder, "a folder of recordings")
         if path not in self._libraries:
             self._libraries[path] = open_library(path, self.system, self._open_graph)
         return self._libraries[path]
@@ -259,8 +260,9 @@ class Pipeline:
         file: where it is kept; None is the user's cache folder. Raises OptionError, OutputError.
         """
         self._check_process()
-        system, path = require_score(self.system), None if file is None else Path(file)
-        return indexed(Path(sounds), path, system, self._editor.encode)
+        folder = as_path("sounds", sounds, "a folder of sounds, or the file of an index")
+        path = None if file is None else as_path("file", file, "where the index is kept")
+        return indexed(folder, path, require_score(self.system), self._editor.encode)
 
     @cached_property
     def _editor(self) -> Editor:
@@ -329,7 +331,9 @@ def load(
             "open the engines as you want them"
         )
     bundle = open_model(model, offline=offline)
-    engines = engines or open_engines(bundle, device, threads)
+    if engines is None:
+        engines = open_engines(bundle, device, threads)
+    check_kind("engines", engines, Engines, "vab_rt.engines.Engines, with the bundle's graphs")
     return assembled(bundle, engines, time.perf_counter() - begin, threads)
 
 
@@ -351,4 +355,7 @@ def _open_graph(bundle: Bundle, threads: int | None, name: str) -> Engine:
 
 
 def _as_audio(sound: Audio | str | Path) -> Audio:
-    return Audio.load(sound) if isinstance(sound, str | Path) else sound
+    if isinstance(sound, str | os.PathLike):
+        return Audio.load(sound)
+    check_kind("sound", sound, Audio, "vab_rt.Audio, or the name of a sound file")
+    return sound

@@ -10,7 +10,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from vab_rt.errors import BackendError, OptionError
+from vab_rt.config import check_threads
+from vab_rt.errors import BackendError
 from vab_rt.philox import CONFIDENCE_STREAM, TOKEN_STREAM, gumbel, log_poly
 from vab_rt.sampling_arguments import StepSettings, check_arguments, not_finite
 
@@ -152,9 +153,7 @@ class NativeSampler:
                 f"the native sampling kernel is not installed ({error}): install a C++ compiler "
                 "and run pip install --force-reinstall --no-deps vab-rt"
             ) from error
-        if threads is not None and not 1 <= threads <= 1024:
-            raise OptionError(f"threads is {threads}, expected 1 to 1024")
-        self._kernel = _sampling.Sampler(threads or min(8, _num_cores()))
+        self._kernel = _sampling.Sampler(check_threads(threads) or min(8, _num_cores()))
 
     @property
     def num_threads(self) -> int:

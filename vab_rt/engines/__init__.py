@@ -3,6 +3,7 @@
 import logging
 
 from vab_rt.bundle import Bundle
+from vab_rt.config import check_threads
 from vab_rt.engines.engine import Engine, Engines
 from vab_rt.errors import BackendError, BundleError, OptionError
 
@@ -21,14 +22,13 @@ def open_engines(bundle: Bundle, device: str = "auto", threads: int | None = Non
     threads: for CPU work, None takes one per physical core. Raises OptionError for a device or
     count that does not exist, BackendError for a device that cannot be used: it never falls back.
     """
-    name, colon, number = device.partition(":")
+    name, colon, number = device.partition(":") if isinstance(device, str) else ("", "", "")
     if name not in DEVICES or colon and (name not in _OF_GPUS or not number.isdecimal()):
         raise OptionError(
             f"device is {device!r}, expected {', '.join(DEVICES[:-1])} or {DEVICES[-1]}, with a "
             f"number for a GPU other than the first, as in cuda:1; choose one"
         )
-    if threads is not None and not 1 <= threads <= 1024:
-        raise OptionError(f"threads is {threads}, expected 1 to 1024")
+    threads = check_threads(threads)
     if name == "auto":
         return _open_best(bundle, threads)
     return _open(bundle, name, int(number or 0), threads)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vab_rt.bundle import Bundle
-from vab_rt.config import TokenOptions
+from vab_rt.config import MAX_STEPS, TokenOptions
 from vab_rt.contract import GraphContract
 from vab_rt.decoding import Tokens, remask_count
 from vab_rt.engines.engine import Engines
@@ -27,7 +27,6 @@ from vab_rt.errors import BackendError, BundleError
 
 log = logging.getLogger(__name__)
 
-MAX_STEPS = 1024
 MAX_CLIPS = 16
 """That a compiled engine takes at a time; the product decodes one, `bench gpu` more."""
 
