@@ -5,6 +5,7 @@ It sees the part of the video around what is to be made, one window where that i
 given the tokens of all else there.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,7 +21,7 @@ from vab_rt.audio import Audio
 from vab_rt.config import ModelConfig, number
 from vab_rt.decoding import Tokens
 from vab_rt.engines import Engine
-from vab_rt.errors import OptionError
+from vab_rt.errors import MediaWarning, OptionError
 from vab_rt.file_object import size_bytes
 from vab_rt.resampling import resample
 from vab_rt.splicing import Edit
@@ -67,8 +68,11 @@ class Editor:
         return Edit(c, sound, video, seen, first, stop, begin, end, lead, known)
 
     def plan_continuation(self, video: Video, sound: Audio) -> Edit:
-        """Of a sound that is the beginning of a video's. Raises OptionError."""
+        """Of a sound that is the beginning of a video's. Raises OptionError; warns MediaWarning of
+        one that was made for another beginning."""
         c, found_s = self.system.codec_config, sound.duration_s
+        if sound.take is not None:
+            _tell_other_beginning(video, sound.take)
         lead, sound = self._compared(video, sound)
         if video.expected_s is not None and found_s >= video.expected_s:
             raise OptionError(
@@ -171,13 +175,27 @@ def _require_tokens(take: Take, config: ModelConfig) -> None:
         )
 
 
-def _require_same_file(video: Video, take: Take) -> None:
+def _is_same_file(video: Video, take: Take) -> bool:
     """By name or size: a file may be renamed, and a film be encoded again."""
-    if name_of(video.path) != take.video and size_bytes(video.path) != take.video_bytes:
+    return name_of(video.path) == take.video or size_bytes(video.path) == take.video_bytes
+
+
+def _require_same_file(video: Video, take: Take) -> None:
+    if not _is_same_file(video, take):
         raise OptionError(
             f"the sound was made for {take.video}, expected one of {video.path}; name the video "
             "that it was made for, or take the file beside the sound away"
         )
+
+
+def _tell_other_beginning(video: Video, take: Take) -> None:
+    """Warns MediaWarning: a film may have become longer, or have been cut at its beginning."""
+    if not _is_same_file(video, take) or video.start_s != take.start_s:
+        message = (
+            f"the sound was made for {take.video} from {take.start_s:g} s on, and goes on as the "
+            f"beginning of {video.path} from {video.start_s:g} s on"
+        )
+        warnings.warn(message, MediaWarning, stacklevel=4)
 
 
 def _require_length(video: Video, sound: Audio) -> None:

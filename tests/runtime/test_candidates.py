@@ -160,6 +160,24 @@ def test_where_one_of_the_files_is_there_none_is_written(run, tiny_bundle, video
 
 
 @pytest.mark.parametrize(
+    ("link", "target"),
+    [("o.2.wav", "o.wav"), ("o.wav", "o.3.wav"), ("o.2.wav.vab.json", "o.3.wav.vab.json")],
+)
+def test_two_of_the_files_that_are_one(run, tiny_bundle, videos, tmp_path, link, target):
+    (tmp_path / link).symlink_to(tmp_path / target)
+    words = ("generate", videos(25), tmp_path / "o.wav", "--model", tiny_bundle, "--steps", "1")
+    said = run(*words, "--candidates", 3, "--force")
+    assert said.code == 1 and said.err.count("\n") == 1
+    assert "are one file, expected one for each candidate" in said.err
+    assert [path.name for path in tmp_path.iterdir()] == [link]
+    (tmp_path / link).unlink()
+    (tmp_path / target).write_text("mine")
+    (tmp_path / link).hardlink_to(tmp_path / target)  # which ends where a file is replaced
+    assert run(*words, "--candidates", 3, "--force").code == 0
+    assert (tmp_path / link).read_bytes() != (tmp_path / target).read_bytes()
+
+
+@pytest.mark.parametrize(
     ("more", "message"),
     [
         (("--candidates", "0"), "num_candidates is 0, expected 1 to 32"),

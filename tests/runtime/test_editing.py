@@ -208,6 +208,19 @@ def test_a_sound_goes_on(shipped, takes, rate_hz, run, tmp_path):
     assert abs(level_db(rest) - level_db(given.samples)) < 10
 
 
+def test_what_goes_on_from_another_beginning_is_told(shipped, recwarn):
+    begin, middle = (shipped.generate(vab_rt.Video(HAMMER, at, 2), steps=1) for at in (0, 4))
+    shipped.continue_steps(HAMMER, begin)
+    shipped.continue_steps(vab_rt.Video(HAMMER, 4), middle)
+    assert not recwarn.list
+    with pytest.warns(
+        MediaWarning, match=r"made for hammer.mp4 from 0 s on, .* of .*waves.mp4 from"
+    ):
+        shipped.continue_steps(WAVES, begin)
+    with pytest.warns(MediaWarning, match=r"from 4 s on, .* the beginning of .*mp4 from 0 s on"):
+        shipped.continue_steps(HAMMER, middle)
+
+
 def test_one_token_is_long_enough(shipped, takes):
     old = takes[HAMMER]
     new = shipped.regenerate(HAMMER, old, 9.98, 10)  # whose difference is less than 0.02

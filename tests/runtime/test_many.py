@@ -58,6 +58,11 @@ def test_a_broken_clip_is_a_line_and_not_the_end(run, folder, tiny_bundle, tmp_p
 
     (folder / "broken.mp4").unlink()
     (out / "b.wav").unlink()
+    (out / "b.wav").mkdir()
+    again = run("generate-all", *words)
+    reports = reports_of(again.out)
+    assert again.code == 1 and "b.wav is a folder, expected a file" in reports["b.mov"]["error"]
+    (out / "b.wav").rmdir()
     again = run("generate-all", *words)
     reports = reports_of(again.out)
     assert again.code == 0 and reports["a.mp4"]["skipped"] == "it exists"

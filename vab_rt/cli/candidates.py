@@ -1,13 +1,14 @@
 """generate --candidates: several sounds of a video, each to a file, the best to OUT."""
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vab_rt.cli.console import readable, with_progress
 from vab_rt.cli.writing import Asked, write_sound
-from vab_rt.errors import OptionError
+from vab_rt.errors import OptionError, OutputError
 from vab_rt.signals import end_if_told
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is quick
@@ -29,6 +30,7 @@ def write_candidates(
     from vab_rt.audio import plan_output
     from vab_rt.candidates import check_count, ranked_steps, seed_of
     from vab_rt.picture import plan_picture
+    from vab_rt.take import path_of
 
     outputs = [nth_output(asked.out, number) for number in range(1, check_count(count) + 1)]
     for path in outputs:  # all or none
@@ -39,6 +41,9 @@ def write_candidates(
             delivery=asked.delivery,
             keeps_take=asked.take,
         )
+    _check_apart(outputs)
+    if asked.take:
+        _check_apart(map(path_of, outputs))
     if asked.picture is not None:
         plan_picture(asked.picture, video, out=asked.out, force=asked.force)
     steps = load().candidate_steps(video, options, num_candidates=count)
@@ -71,6 +76,18 @@ def check_whole(given: "Audio | None") -> None:
 def nth_output(out: Path, number: int) -> Path:
     """OUT, and from 2 on OUT.2.wav ... for OUT.wav."""
     return out if number == 1 else out.with_name(f"{out.stem}.{number}{out.suffix}")
+
+
+def _check_apart(paths: Iterable[Path]) -> None:
+    """Raises OutputError for two that links make one file."""
+    seen: dict[str, Path] = {}
+    for path in paths:
+        other = seen.setdefault(os.path.realpath(path), path)
+        if other != path:
+            raise OutputError(
+                f"{other} and {path} are one file, expected one for each candidate; take the link "
+                "away, or choose a new name"
+            )
 
 
 def _made(steps: "list[Step]") -> "Callable[[Pipeline], Iterator[Step]]":

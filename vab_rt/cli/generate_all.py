@@ -53,7 +53,7 @@ class Maker:
         from vab_rt.video import Video
 
         with claimed(job.out) as is_ours:
-            if not is_ours or (os.path.exists(job.out) and not self.force):
+            if not is_ours or (os.path.isfile(job.out) and not self.force):
                 return _EXISTS if is_ours else {"skipped": "another run makes it"}
             begin, video = time.perf_counter(), Video(job.video)
             asked = Asked(job.out, self.delivery, None, take=True, quiet=True, force=self.force)
@@ -117,7 +117,7 @@ def generate_all(
         raise OptionError(f"jobs is {jobs}, expected 1 to 256")
     load = replace(load, threads=_threads_each(load.threads, jobs))
     maker = Maker(load, wishes.options(seed), delivery, force)
-    made = set() if force else {job for job in todo if os.path.exists(job.out)}  # Path's raises
+    made = set() if force else {job for job in todo if os.path.isfile(job.out)}  # Path's raises
     skips: list[tuple[Job, Report]] = [(job, _EXISTS) for job in todo if job in made]
     unmade = [job for job in todo if job not in made]
     if unmade:
