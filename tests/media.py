@@ -100,6 +100,12 @@ def packets_of(path: Path) -> list[bytes]:
 
 def samples_of(path: Path) -> tuple[NDArray[np.float32], int, Fraction]:
     """Decoded audio [S] (first channel), its rate, and the time of its first sample."""
+    channels, rate_hz, first_s = channels_of(path)
+    return channels[0], rate_hz, first_s
+
+
+def channels_of(path: Path) -> tuple[NDArray[np.float32], int, Fraction]:
+    """The same of all channels [C, S]."""
     with av.open(str(path)) as container:
         stream = container.streams.audio[0]
         resampler = av.AudioResampler(format="fltp")
@@ -107,9 +113,9 @@ def samples_of(path: Path) -> tuple[NDArray[np.float32], int, Fraction]:
         for frame in container.decode(stream):
             if first is None:
                 first = frame.pts * frame.time_base
-            parts += [part.to_ndarray()[0] for part in resampler.resample(frame)]
+            parts += [part.to_ndarray() for part in resampler.resample(frame)]
         assert first is not None, f"{path} has no sound"
-        return np.concatenate(parts), stream.rate, Fraction(first)
+        return np.concatenate(parts, -1), stream.rate, Fraction(first)
 
 
 def damage(path: Path, packets: Sequence[int]) -> Path:

@@ -183,6 +183,7 @@ def test_two_of_the_files_that_are_one(run, tiny_bundle, videos, tmp_path, link,
         (("--candidates", "0"), "num_candidates is 0, expected 1 to 32"),
         (("--candidates", "1000"), "num_candidates is 1000, expected 1 to 32"),
         (("--candidates", "2", "--continue", "begin.wav"), "expected no sound to go on with"),
+        (("--library", ""), "library is '', expected a folder of recordings"),
     ],
 )
 def test_a_command_that_cannot_be_meant(

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 from command import Result
-from media import make_picture, make_video, samples_of
+from media import channels_of, make_picture, make_video, samples_of
 from numpy.typing import NDArray
 
 import vab_rt
@@ -61,15 +61,9 @@ def with_sound(
 
 def heard(path: Path) -> Sound:
     """[C, S]"""
-    with av.open(str(path)) as container:
-        planar = av.AudioResampler(format="fltp")
-        parts = [
-            part.to_ndarray()
-            for frame in container.decode(audio=0)
-            for part in planar.resample(frame)
-        ]
-        assert container.streams.audio[0].rate == FILE_RATE
-    return np.concatenate(parts, -1)
+    sound, rate_hz, _ = channels_of(path)
+    assert rate_hz == FILE_RATE
+    return sound
 
 
 def share_of(part: Sound, whole: Sound) -> tuple[float, int]:

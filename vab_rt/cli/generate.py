@@ -34,7 +34,7 @@ def generate(
     out: Out,
     seed: Seed = DEFAULTS.seed,
     library: Annotated[
-        Path | None,
+        str | None,  # as a Path nothing would be this folder
         typer.Option(
             metavar="FOLDER",
             help="Recordings of your own: those that fit are played, in time with what is seen.",
@@ -75,8 +75,7 @@ def generate(
 ) -> None:
     """Put sound on a silent video."""
     begin = time.perf_counter()
-    recordings = None if library is None else str(library)
-    options = wishes.options(seed, library=recordings, library_strength=library_strength)
+    options = wishes.options(seed, library=library, library_strength=library_strength)
     delivery = deliver.delivery()
     load.begin()
     from vab_rt.audio import Audio
