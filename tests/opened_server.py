@@ -17,6 +17,8 @@ from vab_rt.serve.app import Limits, open_app
 from vab_rt.serve.jobs import Jobs
 
 OVER = ("completed", "failed", "cancelled")
+ENDLESS = 1500
+"""Frames whose sound takes half a minute with steps=1024, where one is to be met in progress."""
 
 
 class Opened:
