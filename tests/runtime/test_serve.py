@@ -291,6 +291,7 @@ def test_the_documented_options_are_those_that_are_taken(opened, videos):
         ),
         ("PUT /v1/sounds", 405, "PUT /v1/sounds is no request .* expected POST for /v1/sounds"),
         ("POST /v1/sounds/{id}/content", 405, "expected GET, HEAD for"),
+        ("PUT /v1/sounds/{id}", 405, "expected DELETE, GET, HEAD for"),
         ("bytes=100-199", 206, ""),
         ("bytes=9999999-", 416, "the range is bytes=9999999-, expected .* within its 32080 b"),
         ("bytes=9-1", 400, "the range is bytes=9-1, expected bytes=FIRST-LAST within"),

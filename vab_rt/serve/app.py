@@ -238,10 +238,12 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    more = error.headers or {}
-    path, method, allowed = request.url.path, request.method, more.get("Allow")
-    expected = f"{allowed} for {path}" if allowed else "one of those in /openapi.json"
-    message = f"{method} {path} is no request of this server, expected {expected}"
+    path, more, expected = request.url.path, {}, "one of those in /openapi.json"
+    if error.status_code == 405:  # of all routes of this path, where starlette tells the first's
+        routes = [route for route in request.app.routes if route.matches(request.scope)[0].value]
+        more["Allow"] = ", ".join(sorted({method for route in routes for method in route.methods}))
+        expected = f"{more['Allow']} for {path}"
+    message = f"{request.method} {path} is no request of this server, expected {expected}"
     return JSONResponse({"error": message}, error.status_code, more)
 
 
