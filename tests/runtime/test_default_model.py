@@ -1,6 +1,8 @@
 """The shipped model on real clips: it sounds, it repeats itself, it has no seams."""
 
 import json
+import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +74,16 @@ def test_same_seed_same_bytes_in_another_process(clip, tmp_path):
         done = subprocess.run(call + flags, capture_output=True, text=True, check=True)
         assert json.loads(done.stdout.splitlines()[-1])["seed"] == 5
     assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="others give memory back themselves")
+def test_a_command_needs_less_than_400_mb(clip, tmp_path):
+    words = ["generate", clip, tmp_path / "out.wav", "--duration", "12"]  # two windows
+    process = subprocess.Popen([sys.executable, "-m", "vab_rt", *map(str, words)])
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    assert usage.ru_maxrss * 1024 < 400e6
 
 
 def test_joins_step_no_more_than_the_sound_does(model, clip):

@@ -1,8 +1,10 @@
 """onnxruntime on the CPU."""
 
+import ctypes
 import math
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,7 @@ def open_cpu(bundle: Bundle, threads: int | None = None) -> Engines:
         return SideBySide(engine, of_rows) if name in BACKBONES else engine
 
     graphs = dict(zip(names, Helpers(len(names)).map(open_one, names), strict=True))
+    _give_back_memory()
     meanwhile = of_rows if threads > 1 and not is_memory_limited() else None
     return Engines(graphs, "cpu", fastest_sampler(threads), meanwhile)
 
@@ -58,6 +61,13 @@ def open_graph(bundle: Bundle, name: str, threads: int | None = None) -> "Sessio
     threads = threads or num_physical_cores()
     graph, contract = bundle.read_graph(name), bundle.contracts[name]
     return SessionEngine(name, graph, contract, threads, str(bundle.folder))
+
+
+def _give_back_memory() -> None:
+    """Of the files that were read and the weights that were converted: glibc keeps 125 MB of the
+    default model's for threads that have ended."""
+    with suppress(OSError, AttributeError, TypeError):  # another C library, and its own ways
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class SessionEngine:
@@ -179,6 +189,7 @@ def _session_options(threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False  # 70 MB more, and no faster
     options.log_severity_level = _NOTHING
     # Threads that spin while they wait double the CPU time, and starve the host's other work.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
