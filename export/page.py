@@ -14,15 +14,21 @@ from vab_rt.bundle import Bundle, open_bundle
 from vab_rt.errors import ExportError
 
 HOSTS = Path(__file__).parents[1] / "examples" / "hosts"
-OURS = ("page/index.html", "page/page.mjs", "page/resize.mjs", "page/worker.mjs", "page/_headers")
-SHARED = "node/one_graph.mjs"
-THEIRS = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+OURS = ("page/*.html", "page/*.mjs", "page/_headers", "node/one_graph.mjs")
+THEIRS = (
+    "onnxruntime-web/dist/ort.wasm.min.mjs",
+    "onnxruntime-web/dist/ort-wasm-simd-threaded.mjs",
+    "onnxruntime-web/dist/ort-wasm-simd-threaded.wasm",
+    "mp4box/dist/mp4box.all.mjs",
+    "mp4box/dist/*-*.mjs",
+)
+LICENCE = "mp4box/LICENSE"  # onnxruntime-web's files name theirs in themselves
 
 
 def write_page(bundle: Bundle, out: Path, node_modules: Path) -> int:
     """Bytes of the folder. Raises ExportError where it exists, where node_modules lacks
-    onnxruntime-web, and as `write_one_graph` does."""
-    require_library(node_modules)
+    a library, and as `write_one_graph` does."""
+    find_libraries(node_modules)
     if out.exists():
         raise ExportError(f"{out} exists, expected a new folder; remove it first")
     with folder_beside(out, force=False) as folder:
@@ -31,24 +37,24 @@ def write_page(bundle: Bundle, out: Path, node_modules: Path) -> int:
         return sum(path.stat().st_size for path in folder.iterdir())
 
 
-def require_library(node_modules: Path) -> Path:
-    """The folder of onnxruntime-web's own files."""
-    library = node_modules / "onnxruntime-web" / "dist"
-    missing = [name for name in THEIRS if not (library / name).is_file()]
+def find_libraries(node_modules: Path) -> list[Path]:
+    found = {name: list(node_modules.glob(name)) for name in (*THEIRS, LICENCE)}
+    missing = [name for name, paths in found.items() if not paths]
     if missing:
         raise ExportError(
-            f"{library} has no {missing[0]}, expected onnxruntime-web 1.30; run "
-            "npm install --ignore-scripts onnxruntime-web, and name its node_modules with "
-            "--node-modules"
+            f"{node_modules} has no {missing[0]}, expected onnxruntime-web 1.30 and mp4box 2.4; "
+            "run npm install --ignore-scripts onnxruntime-web@1.30 mp4box@2.4, and name its "
+            "node_modules with --node-modules"
         )
-    return library
+    return [path for name in THEIRS for path in found[name]]
 
 
 def lay_out(folder: Path, node_modules: Path) -> None:
     """Copies all but the model."""
-    library = require_library(node_modules)
-    for path in [*(HOSTS / name for name in (*OURS, SHARED)), *(library / n for n in THEIRS)]:
+    ours = [path for name in OURS for path in HOSTS.glob(name)]
+    for path in [*ours, *find_libraries(node_modules)]:
         shutil.copyfile(path, folder / path.name)
+    shutil.copyfile(node_modules / LICENCE, folder / "mp4box.LICENSE")
 
 
 def main(words: list[str] | None = None) -> None:
@@ -61,7 +67,7 @@ def main(words: list[str] | None = None) -> None:
         "--node-modules",
         type=Path,
         default=Path("node_modules"),
-        help="where npm has installed onnxruntime-web (default: node_modules)",
+        help="where npm has installed onnxruntime-web and mp4box (default: node_modules)",
     )
     args = parser.parse_args(words)
     with mistakes_in_one_line():

@@ -1,7 +1,7 @@
 // Drop a video, hear its sound: frames are read here, sound is made in the worker.
 
+import { once, readFrames, seek, WRONG_VIDEO } from "./frames.mjs";
 import { readNumber } from "./one_graph.mjs";
-import { resizer } from "./resize.mjs";
 
 const at = (id) => document.getElementById(id);
 const worker = new Worker("worker.mjs", { type: "module" });
@@ -21,50 +21,6 @@ export function ask(action, asked) {
   const id = number++;
   worker.postMessage({ id, action, asked });
   return new Promise((done, failed) => waiting.set(id, { done, failed }));
-}
-
-// Frames of a video element's first clip, uint8, and larger ones where the model takes them.
-export async function readFrames(video, model, tell = () => {}) {
-  const [count, size] = model.shapes.frames;
-  const [numImages, imageSize] = model.shapes.images ?? [0, 0];
-  const stride = Math.ceil(count / numImages);
-  const rate = count / model.clipS;
-  const { videoWidth: width, videoHeight: height } = video;
-  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
-  const [small, large] = [resizer(width, height, size), numImages && resizer(width, height, imageSize)];
-  const [frames, images] = [[], []];
-  const end = Math.max(video.duration, 1e-3);
-  for (let i = 0; i < count && (i === 0 || (i + 0.5) / rate < end); i++) {
-    await seek(video, i === 0 ? Math.min(0.5 / rate, end / 2) : (i + 0.5) / rate);
-    context.drawImage(video, 0, 0);
-    const { data } = context.getImageData(0, 0, width, height);
-    frames.push(small(data));
-    if (numImages && i % stride === 0) images.push(large(data));
-    tell((i + 1) / Math.min(count, Math.ceil(end * rate)));
-  }
-  return { frames: joined(frames), images: numImages ? joined(images) : undefined };
-}
-
-function joined(parts) {
-  const whole = new Uint8Array(parts.length * parts[0].length);
-  parts.forEach((part, i) => whole.set(part, i * part.length));
-  return whole;
-}
-
-function once(target, happens) {
-  return new Promise((done, failed) => {
-    target.addEventListener(happens, done, { once: true });
-    target.addEventListener("error", () => failed(new Error(WRONG_VIDEO)), { once: true });
-  });
-}
-
-const WRONG_VIDEO =
-  "this browser cannot play that file, expected a video such as mp4 (H.264) or webm; convert it";
-
-async function seek(video, seconds) {
-  const there = once(video, "seeked");
-  video.currentTime = seconds;
-  await there;
 }
 
 export async function opened(file, video) {
@@ -107,7 +63,7 @@ async function read(file) {
   say("Reading frames");
   await opened(file, video);
   video.hidden = at("progress").hidden = false;
-  seen = await readFrames(video, model, (share) => (at("progress").value = share));
+  seen = await readFrames(file, video, model, (share) => (at("progress").value = share));
   await seek(video, 0);
   await make(begin);
 }

@@ -1,0 +1,152 @@
+// Frames of a video's first clip: decoded in one pass where browser and file allow it, else sought.
+
+import { resizer } from "./resize.mjs";
+import { readTrack } from "./track.mjs";
+
+const MAX_QUEUED = 8;
+
+export const WRONG_VIDEO =
+  "this browser cannot play that file, expected a video such as mp4 (H.264) or webm; convert it";
+
+export function once(target, happens) {
+  return new Promise((done, failed) => {
+    target.addEventListener(happens, done, { once: true });
+    target.addEventListener("error", () => failed(new Error(WRONG_VIDEO)), { once: true });
+  });
+}
+
+export async function seek(video, seconds) {
+  const there = once(video, "seeked");
+  video.currentTime = seconds;
+  await there;
+}
+
+// Frames uint8, and larger ones where the model takes them, of the file that the element `video` plays.
+export async function readFrames(file, video, model, tell = () => {}) {
+  try {
+    return await decodedFrames(file, video, model, tell);
+  } catch (error) {
+    console.debug(`frames are sought: ${error.message}`);
+    return await soughtFrames(video, model, tell);
+  }
+}
+
+// In one pass, by WebCodecs. Throws where they could be others than a player shows.
+async function decodedFrames(file, video, model, tell) {
+  const track = await readTrack(file);
+  const { supported } = await VideoDecoder.isConfigSupported(track.config);
+  if (!supported) throw new Error(`no decoder of ${track.config.codec}`);
+  const wanted = samplesShown(track, model);
+  const clip = gather(video, model, wanted.length, tell);
+  const last = track.samples.findLastIndex((sample) => wanted.includes(sample));
+  let before = -Infinity;
+  await decode(track.config, chunks(file, track, last), (frame) => {
+    const { timestamp, displayWidth, displayHeight } = frame;
+    if (displayWidth !== video.videoWidth || displayHeight !== video.videoHeight || timestamp <= before) {
+      throw new Error("frames of another size or order than the file says");
+    }
+    before = timestamp;
+    for (const sample of wanted) if (microseconds(track, sample) === timestamp) clip.add(frame);
+  });
+  return clip.whole();
+}
+
+// For moment (i + 0.5) / rate of the clip each, the sample on display.
+function samplesShown({ shown, begin, end, timescale }, model) {
+  const [count] = model.shapes.frames;
+  const ticks = (at) => (at - begin) * 2 * count; // whole numbers, so that no tie is lost
+  const moment = (i) => (2 * i + 1) * timescale * model.clipS;
+  const wanted = [];
+  for (let i = 0, at = 0; i < count && (i === 0 || moment(i) < ticks(end)); i++) {
+    while (at + 1 < shown.length && ticks(shown[at + 1].cts) <= moment(i)) at++;
+    wanted.push(shown[at]);
+  }
+  return wanted;
+}
+
+const microseconds = ({ begin, timescale }, { cts }) => Math.round(((cts - begin) * 1e6) / timescale);
+
+async function* chunks(file, track, last) {
+  for (const sample of track.samples.slice(0, last + 1)) {
+    const { offset, size, is_sync: isKey } = sample;
+    const data = await file.slice(offset, offset + size).arrayBuffer();
+    if (data.byteLength !== size) throw new Error("the file is cut short");
+    yield new EncodedVideoChunk({
+      type: isKey ? "key" : "delta",
+      timestamp: microseconds(track, sample),
+      data,
+    });
+  }
+}
+
+// Shows each frame, in order; throws what `show`, `chunks` and the decoder do.
+async function decode(config, chunks, show) {
+  let failed;
+  const broken = new Promise((_, reject) => (failed = reject));
+  const output = (frame) => {
+    try {
+      show(frame);
+    } catch (error) {
+      failed(error);
+    } finally {
+      frame.close();
+    }
+  };
+  const decoder = new VideoDecoder({ output, error: failed });
+  const feed = async () => {
+    decoder.configure(config);
+    for await (const chunk of chunks) {
+      while (decoder.decodeQueueSize >= MAX_QUEUED) await once(decoder, "dequeue");
+      decoder.decode(chunk);
+    }
+    await decoder.flush();
+  };
+  try {
+    await Promise.race([broken, feed()]);
+  } finally {
+    if (decoder.state !== "closed") decoder.close();
+  }
+}
+
+async function soughtFrames(video, model, tell) {
+  const [count] = model.shapes.frames;
+  const rate = count / model.clipS;
+  const end = Math.max(video.duration, 1e-3);
+  const times = [Math.min(0.5 / rate, end / 2)];
+  for (let i = 1; i < count && (i + 0.5) / rate < end; i++) times.push((i + 0.5) / rate);
+  const clip = gather(video, model, times.length, tell);
+  for (const seconds of times) {
+    await seek(video, seconds);
+    clip.add(video);
+  }
+  return clip.whole();
+}
+
+// Takes what canvases draw, `expected` times, and gives frames.
+function gather({ videoWidth: width, videoHeight: height }, model, expected, tell) {
+  const [count, size] = model.shapes.frames;
+  const [numImages, imageSize] = model.shapes.images ?? [0, 0];
+  const stride = Math.ceil(count / numImages);
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  const [small, large] = [resizer(width, height, size), numImages && resizer(width, height, imageSize)];
+  const [frames, images] = [[], []];
+  return {
+    add(drawable) {
+      context.drawImage(drawable, 0, 0);
+      const { data } = context.getImageData(0, 0, width, height);
+      if (numImages && frames.length % stride === 0) images.push(large(data));
+      frames.push(small(data));
+      tell(frames.length / expected);
+    },
+    whole() {
+      if (frames.length !== expected) throw new Error(`${frames.length} frames, expected ${expected}`);
+      return { frames: joined(frames), images: numImages ? joined(images) : undefined };
+    },
+  };
+}
+
+function joined(parts) {
+  const whole = new Uint8Array(parts.length * parts[0].length);
+  parts.forEach((part, i) => whole.set(part, i * part.length));
+  return whole;
+}

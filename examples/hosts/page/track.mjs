@@ -1,0 +1,53 @@
+// The picture track of an mp4 or mov file: when each of its samples is shown, and where it lies.
+
+import { createFile, DataStream, Endianness, MP4BoxBuffer } from "./mp4box.all.mjs";
+
+const STEP = 1 << 20;
+
+// Throws where a decoder alone would not show what a player shows: turned, cut, fragmented, several.
+export async function readTrack(file) {
+  const { mp4, info } = await readIndex(file);
+  const [track, ...others] = info.videoTracks;
+  if (!track || others.length || info.isFragmented) throw new Error("not one plain track of pictures");
+  const { samples, mdia } = mp4.getTrackById(track.id);
+  if (samples.some(({ description_index: at }) => at !== 0)) throw new Error("more than one format");
+  const isTurned = ({ matrix }) => [65536, 0, 0, 65536].some((unit, i) => matrix[i + (i > 1)] !== unit);
+  if (isTurned(track) || isTurned(mp4.moov.mvhd)) throw new Error("turned or scaled");
+  const shown = samples.toSorted((a, b) => a.cts - b.cts);
+  const begin = shown[0].cts;
+  const end = shown.at(-1).cts + shown.at(-1).duration;
+  if (!isWhole(track, begin, end)) throw new Error("an edit list that cuts or delays");
+  return { samples, shown, begin, end, timescale: track.timescale, config: config(track, mdia) };
+}
+
+async function readIndex(file) {
+  const mp4 = createFile();
+  let [info, wrong] = [];
+  mp4.onReady = (found) => (info = found);
+  mp4.onError = (_, text) => (wrong = text);
+  for (let at = 0, before = -1; !info && before < at && at < file.size; ) {
+    const bytes = await file.slice(at, at + STEP).arrayBuffer();
+    [before, at] = [at, mp4.appendBuffer(MP4BoxBuffer.fromArrayBuffer(bytes, at))];
+  }
+  if (!info) throw new Error(wrong ?? "not mp4 or mov");
+  return { mp4, info };
+}
+
+// Whether the edit list, if there is one, shows all pictures from the first on.
+function isWhole({ edits, timescale, movie_timescale: tick }, begin, end) {
+  if (!edits?.length) return true;
+  const [{ media_time, media_rate_integer, segment_duration }, ...others] = edits;
+  const until = media_time + ((segment_duration + 1) / tick) * timescale;
+  const isPlain = !others.length && media_rate_integer === 1 && 0 <= media_time && media_time <= begin;
+  return isPlain && (!segment_duration || end <= until);
+}
+
+function config({ codec, video: { width, height } }, mdia) {
+  const [entry] = mdia.minf.stbl.stsd.entries;
+  const box = entry.avcC ?? entry.hvcC;
+  if (!box) return { codec, codedWidth: width, codedHeight: height };
+  const stream = new DataStream(undefined, 0, Endianness.BIG_ENDIAN);
+  box.write(stream);
+  const description = new Uint8Array(stream.buffer, 8); // without the box's own size and name
+  return { codec, codedWidth: width, codedHeight: height, description };
+}
