@@ -1,6 +1,6 @@
 // Frames of a video's first clip: decoded in one pass where browser and file allow it, else sought.
 
-import { resizer } from "./resize.mjs";
+import { rgbResizer, yuvResizer } from "./resize.mjs";
 import { readTrack } from "./track.mjs";
 
 const MAX_QUEUED = 8;
@@ -37,18 +37,31 @@ async function decodedFrames(file, video, model, tell) {
   const { supported } = await VideoDecoder.isConfigSupported(track.config);
   if (!supported) throw new Error(`no decoder of ${track.config.codec}`);
   const wanted = samplesShown(track, model);
-  const clip = gather(video, model, wanted.length, tell);
+  const clip = gather(video, model, wanted.length, tell, yuvResizer);
   const last = track.samples.findLastIndex((sample) => wanted.includes(sample));
   let before = -Infinity;
-  await decode(track.config, chunks(file, track, last), (frame) => {
-    const { timestamp, displayWidth, displayHeight } = frame;
+  let bytes;
+  await decode(track.config, chunks(file, track, last), async (frame) => {
+    const { timestamp, displayWidth, displayHeight, colorSpace } = frame;
     if (displayWidth !== video.videoWidth || displayHeight !== video.videoHeight || timestamp <= before) {
       throw new Error("frames of another size or order than the file says");
     }
     before = timestamp;
-    for (const sample of wanted) if (microseconds(track, sample) === timestamp) clip.add(frame);
+    const times = wanted.filter((sample) => microseconds(track, sample) === timestamp).length;
+    if (times === 0) return;
+    bytes ??= new Uint8Array(frame.allocationSize());
+    const planes = planesOf(frame.format, await frame.copyTo(bytes));
+    clip.add(times, bytes, planes, colorSpace);
   });
   return clip.whole();
+}
+
+// Where luma, blue and red lie.
+function planesOf(format, layout) {
+  if (format === "I420") return layout.map((plane) => ({ ...plane, step: 1 }));
+  if (format !== "NV12") throw new Error(`pixels of format ${format}`);
+  const [luma, { offset, stride }] = layout;
+  return [{ ...luma, step: 1 }, { offset, stride, step: 2 }, { offset: offset + 1, stride, step: 2 }];
 }
 
 // For moment (i + 0.5) / rate of the clip each, the sample on display.
@@ -79,27 +92,25 @@ async function* chunks(file, track, last) {
   }
 }
 
-// Shows each frame, in order; throws what `show`, `chunks` and the decoder do.
+// Shows each frame, one after the other; throws what `show`, `chunks` and the decoder do.
 async function decode(config, chunks, show) {
   let failed;
   const broken = new Promise((_, reject) => (failed = reject));
+  let shown = Promise.resolve();
   const output = (frame) => {
-    try {
-      show(frame);
-    } catch (error) {
-      failed(error);
-    } finally {
-      frame.close();
-    }
+    shown = shown.then(() => show(frame)).finally(() => frame.close());
+    shown.catch(failed);
   };
   const decoder = new VideoDecoder({ output, error: failed });
   const feed = async () => {
     decoder.configure(config);
     for await (const chunk of chunks) {
       while (decoder.decodeQueueSize >= MAX_QUEUED) await once(decoder, "dequeue");
+      await shown; // so that few frames wait in memory
       decoder.decode(chunk);
     }
     await decoder.flush();
+    await shown;
   };
   try {
     await Promise.race([broken, feed()]);
@@ -114,28 +125,31 @@ async function soughtFrames(video, model, tell) {
   const end = Math.max(video.duration, 1e-3);
   const times = [Math.min(0.5 / rate, end / 2)];
   for (let i = 1; i < count && (i + 0.5) / rate < end; i++) times.push((i + 0.5) / rate);
-  const clip = gather(video, model, times.length, tell);
+  const clip = gather(video, model, times.length, tell, rgbResizer);
+  const { videoWidth: width, videoHeight: height } = video;
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
   for (const seconds of times) {
     await seek(video, seconds);
-    clip.add(video);
+    context.drawImage(video, 0, 0);
+    clip.add(1, context.getImageData(0, 0, width, height).data);
   }
   return clip.whole();
 }
 
-// Takes what canvases draw, `expected` times, and gives frames.
-function gather({ videoWidth: width, videoHeight: height }, model, expected, tell) {
+// Takes pixels, each picture for one moment or more, and gives frames.
+function gather({ videoWidth: width, videoHeight: height }, model, expected, tell, resizer) {
   const [count, size] = model.shapes.frames;
   const [numImages, imageSize] = model.shapes.images ?? [0, 0];
   const stride = Math.ceil(count / numImages);
-  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
   const [small, large] = [resizer(width, height, size), numImages && resizer(width, height, imageSize)];
   const [frames, images] = [[], []];
   return {
-    add(drawable) {
-      context.drawImage(drawable, 0, 0);
-      const { data } = context.getImageData(0, 0, width, height);
-      if (numImages && frames.length % stride === 0) images.push(large(data));
-      frames.push(small(data));
+    add(times, ...pixels) {
+      const frame = small(...pixels);
+      for (let i = 0; i < times; i++) {
+        if (numImages && frames.length % stride === 0) images.push(large(...pixels));
+        frames.push(frame);
+      }
       tell(frames.length / expected);
     },
     whole() {

@@ -3,12 +3,13 @@
 import { createFile, DataStream, Endianness, MP4BoxBuffer } from "./mp4box.all.mjs";
 
 const STEP = 1 << 20;
+const BT601 = { matrix: "smpte170m", primaries: "smpte170m", transfer: "smpte170m", fullRange: false };
 
-// Throws where a decoder alone would not show what a player shows: turned, cut, fragmented, several.
+// Throws where a decoder alone would not show what a player shows.
 export async function readTrack(file) {
   const { mp4, info } = await readIndex(file);
   const [track, ...others] = info.videoTracks;
-  if (!track || others.length || info.isFragmented) throw new Error("not one plain track of pictures");
+  if (!track || others.length) throw new Error("not one plain track of pictures");
   const { samples, mdia } = mp4.getTrackById(track.id);
   if (samples.some(({ description_index: at }) => at !== 0)) throw new Error("more than one format");
   const isTurned = ({ matrix }) => [65536, 0, 0, 65536].some((unit, i) => matrix[i + (i > 1)] !== unit);
@@ -20,12 +21,13 @@ export async function readTrack(file) {
   return { samples, shown, begin, end, timescale: track.timescale, config: config(track, mdia) };
 }
 
+// All but the pictures; of a fragmented file, which has its index throughout, them too.
 async function readIndex(file) {
   const mp4 = createFile();
   let [info, wrong] = [];
   mp4.onReady = (found) => (info = found);
   mp4.onError = (_, text) => (wrong = text);
-  for (let at = 0, before = -1; !info && before < at && at < file.size; ) {
+  for (let at = 0, before = -1; (!info || info.isFragmented) && before < at && at < file.size; ) {
     const bytes = await file.slice(at, at + STEP).arrayBuffer();
     [before, at] = [at, mp4.appendBuffer(MP4BoxBuffer.fromArrayBuffer(bytes, at))];
   }
@@ -42,12 +44,15 @@ function isWhole({ edits, timescale, movie_timescale: tick }, begin, end) {
   return isPlain && (!segment_duration || end <= until);
 }
 
+// What a decoder must know. Colours that a stream does not explain are BT.601, as for swscale: in Chromium
+// the stream goes before this (userAgentData is Chromium's), in others it may not, which guess themselves.
 function config({ codec, video: { width, height } }, mdia) {
   const [entry] = mdia.minf.stbl.stsd.entries;
   const box = entry.avcC ?? entry.hvcC;
-  if (!box) return { codec, codedWidth: width, codedHeight: height };
+  if (!box) throw new Error(`${codec}, neither H.264 nor H.265`);
   const stream = new DataStream(undefined, 0, Endianness.BIG_ENDIAN);
   box.write(stream);
   const description = new Uint8Array(stream.buffer, 8); // without the box's own size and name
-  return { codec, codedWidth: width, codedHeight: height, description };
+  const told = { codec, codedWidth: width, codedHeight: height, description };
+  return navigator.userAgentData ? { ...told, colorSpace: BT601 } : told;
 }
