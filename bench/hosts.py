@@ -46,8 +46,10 @@ ISOLATED = {
 FIRST_SOUND_S = 600
 IN_PAGE = """async (seed) => {
   const page = await import("/page.mjs");
+  const { readFrames } = await import("/frames.mjs");
+  const [video, input] = ["video", "file"].map((id) => document.getElementById(id));
   const begin = performance.now();
-  const seen = await page.readFrames(document.getElementById("video"), await page.loaded);
+  const seen = await readFrames(input.files[0], video, await page.loaded);
   const read = performance.now();
   await page.ask("make", { ...seen, wishes: { seed } });
   return [(read - begin) / 1e3, (performance.now() - read) / 1e3];
@@ -219,7 +221,7 @@ def _parser() -> argparse.ArgumentParser:
         "--node-modules",
         type=Path,
         default=Path("node_modules"),
-        help="where npm has installed onnxruntime-node and onnxruntime-web (default: node_modules)",
+        help="where npm has installed what hosts and page need (default: node_modules)",
     )
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     return parser

@@ -3,12 +3,13 @@
 import re
 import shutil
 import wave
+from fractions import Fraction
 
 import numpy as np
 import onnxruntime
 import pytest
 from command import PATIENCE_S
-from media import make_video
+from media import make_video, trim
 from one_graph_hosts import node_modules
 
 from bench.hosts import ISOLATED, browsing, serving
@@ -28,10 +29,10 @@ def test_what_the_page_cannot_be_made_of_is_told(
     tiny_bundle, tmp_path, capsys, has_library, message
 ):
     if has_library:
-        library = tmp_path / "onnxruntime-web" / "dist"
-        library.mkdir(parents=True)
-        for name in page_command.THEIRS:
-            (library / name).touch()
+        for name in (*page_command.THEIRS, page_command.LICENCE):
+            path = tmp_path / name.replace("*", "some")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
     with pytest.raises(SystemExit):
         page_command.main([str(tiny_bundle), str(tmp_path), "--node-modules", str(tmp_path)])
     assert message in capsys.readouterr().err
@@ -39,9 +40,9 @@ def test_what_the_page_cannot_be_made_of_is_told(
 
 @pytest.fixture(scope="module")
 def site(tiny_bundle, tmp_path_factory):
-    modules = node_modules("onnxruntime-web")
-    if modules is None:
-        pytest.skip("no onnxruntime-web; NODE_MODULES names the folder that has it")
+    modules = node_modules("mp4box")
+    if modules is None or not (modules / "onnxruntime-web").is_dir():
+        pytest.skip("no onnxruntime-web and mp4box; NODE_MODULES names the folder that has them")
     out = tmp_path_factory.mktemp("page") / "site"
     page_command.main([str(tiny_bundle), str(out), "--node-modules", str(modules)])
     return out
@@ -101,11 +102,46 @@ def test_a_page_without_a_server_makes_the_graphs_sound(opened, site, tiny_bundl
 
 ASK = """async (seed) => {
   const page = await import("/page.mjs");
-  const video = document.getElementById("video");
-  const seen = await page.readFrames(video, await page.loaded);
+  const { readFrames } = await import("/frames.mjs");
+  const [video, input] = ["video", "file"].map((id) => document.getElementById(id));
+  const seen = await readFrames(input.files[0], video, await page.loaded);
   const { tokens } = await page.ask("make", { ...seen, wishes: { seed } });
   return { frames: [...seen.frames], tokens: [...tokens] };
 }"""
+CLIPS = {  # how each is made, and why its frames are sought, not decoded
+    "plain.mp4": ({}, None),
+    "quicktime.mov": ({"b_frames": 0, "with_sound": True}, None),
+    "fragmented.mp4": ({"format_options": {"movflags": "frag_keyframe+empty_moov"}}, None),
+    "fast.mp4": ({"fps": 50, "num_frames": 90}, None),
+    "uneven.mp4": ({"timestamps": [Fraction(n * n, 1000) for n in range(45)]}, "an edit list"),
+    "trimmed.mp4": ({}, "an edit list"),
+    "turned.mp4": ({"rotation": 90}, "turned"),
+    "deep.mp4": ({"pix_fmt": "yuv444p"}, "pixels of format I444"),
+    "vp9.mp4": ({"codec": "libvpx-vp9"}, "neither H.264"),
+    "vp8.webm": ({"codec": "libvpx"}, "sought"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("opened", [{}], indirect=True)
+def test_frames_are_the_readers_decoded_or_sought(opened, tiny_bundle, tmp_path):
+    page, status, _ = opened
+    told = []
+    status.to_contain_text("Ready")
+    page.on("console", lambda said: told.append(said.text))
+    for name, (how, why) in CLIPS.items():
+        video = make_video(tmp_path / name, **{"num_frames": 45, "size": (96, 64)} | how)
+        if name == "trimmed.mp4":
+            trim(video, 15_000, 1.2)
+        told.clear()
+        page.set_input_files("#file", video)
+        status.to_contain_text("Sound of seed")
+        frames = np.array(page.evaluate(ASK, "0")["frames"], np.uint8).reshape(-1, 8, 8, 3)
+        sought = [text for text in told if "frames are sought" in text]
+        assert bool(sought) == bool(why) and all(why in text for text in sought), (name, told)
+        reader, _ = read_frames(Video(video, 0, 2), open_bundle(tiny_bundle).manifest.model)
+        off = np.abs(frames - np.stack(reader).astype(float)).max()
+        assert off <= (4 if why else 1), name
 
 
 def ask_the_graph(site, frames, bundle):
