@@ -24,19 +24,17 @@ class Begun(Generic[T]):
         self._ended: SimpleQueue[None] = SimpleQueue()
         self._results: list[T] = []
         self._error: BaseException | None = None
-        self._has_ended = False
 
     def run(self) -> None:
         try:
             self._results.append(self._work())
         except BaseException as error:  # noqa: BLE001  # whoever asked has it
             self._error = error
-        self._has_ended = True
         self._ended.put(None)
 
     def wait(self) -> None:
         """Until it has ended, well or not."""
-        while not self._has_ended:
+        while not self._results and self._error is None:
             self._ended.get()
 
     def result(self) -> T:
@@ -53,9 +51,9 @@ class Helpers:
 
     def __init__(self, count: int) -> None:
         self._todo: SimpleQueue[Begun[Any] | None] = SimpleQueue()
+        weakref.finalize(self, _end, self._todo, count)
         for _ in range(count):
             Thread(target=_run_all, args=(self._todo,), daemon=True).start()
-        weakref.finalize(self, _end, self._todo, count)
 
     def begin(self, work: Callable[[], T]) -> Begun[T]:
         begun = Begun(work)

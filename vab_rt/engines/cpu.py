@@ -39,7 +39,7 @@ def open_cpu(bundle: Bundle, threads: int | None = None) -> Engines:
     silence(ort)
     threads = threads or num_physical_cores()
     names, contracts = bundle.needed_graphs, bundle.contracts
-    of_rows = Helpers(threads)
+    helpers = Helpers(threads)
 
     def open_one(name: str) -> Engine:
         graph = bundle.read_graph(name)
@@ -47,11 +47,11 @@ def open_cpu(bundle: Bundle, threads: int | None = None) -> Engines:
         engine = SessionEngine(
             name, graph, contracts[name], threads, str(bundle.folder), weights=weights
         )
-        return SideBySide(engine, of_rows) if name in BACKBONES else engine
+        return SideBySide(engine, helpers) if name in BACKBONES else engine
 
-    graphs = dict(zip(names, Helpers(len(names)).map(open_one, names), strict=True))
+    graphs = dict(zip(names, helpers.map(open_one, names), strict=True))
     _give_back_memory()
-    meanwhile = of_rows if threads > 1 and not is_memory_limited() else None
+    meanwhile = helpers if threads > 1 and not is_memory_limited() else None
     return Engines(graphs, "cpu", fastest_sampler(threads), meanwhile)
 
 
@@ -65,7 +65,7 @@ def open_graph(bundle: Bundle, name: str, threads: int | None = None) -> "Sessio
 
 def _give_back_memory() -> None:
     """Of the files that were read and the weights that were converted: glibc keeps 125 MB of the
-    default model's for threads that have ended."""
+    default model's for the threads that loaded it."""
     with suppress(OSError, AttributeError, TypeError):  # another C library, and its own ways
         ctypes.CDLL(None).malloc_trim(0)
 
