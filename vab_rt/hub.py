@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from vab_rt.bundle import MANIFEST, Bundle, open_bundle, read_manifest
 from vab_rt.errors import BackendError, BundleError, OptionError
@@ -32,13 +32,18 @@ class Repository(NamedTuple):
         return f"{PREFIX}{self.name}@{self.revision}"
 
 
+def is_on_hub(model: str | Path | None) -> TypeGuard[str]:
+    """Whether a user names a repository on a hub."""
+    return isinstance(model, str) and model.startswith(PREFIX)
+
+
 def open_model(model: str | Path | None, *, offline: bool = False) -> Bundle:
     """The bundle that a user names: what `open_bundle` opens, or a repository on a hub.
 
     Of a repository only the manifest and the files that it lists are fetched, once. offline: what
     is in the cache and nothing else. Raises BundleError, and BackendError without huggingface_hub.
     """
-    if not isinstance(model, str) or not model.startswith(PREFIX):
+    if not is_on_hub(model):
         return open_bundle(model)
     pinned, folder = needed(parse_repository(model), [MANIFEST], offline=offline)
     _LOG.info("model: %s", pinned)

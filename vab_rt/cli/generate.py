@@ -77,7 +77,7 @@ def generate(
     begin = time.perf_counter()
     options = wishes.options(seed, library=library, library_strength=library_strength)
     delivery = deliver.delivery()
-    load.begin()
+    begun = load.begun()
     from vab_rt.audio import Audio
     from vab_rt.formats import as_in
     from vab_rt.video import Video
@@ -95,11 +95,11 @@ def generate(
     asked = Asked(out, delivery, picture, take, told.is_quiet, force, as_lines=told.as_lines)
     rate_hz = given.sample_rate_hz if given else None
     if candidates is None:
-        report = write_sound(part, asked, load, make, rate_hz) | {"seed": seed}
+        report = write_sound(part, asked, begun, make, rate_hz) | {"seed": seed}
     else:
         check_whole(given)
-        report = write_candidates(part, asked, load, options, candidates)
+        report = write_candidates(part, asked, begun, options, candidates)
     if library is not None:
-        report["library"] = load().library(library).report()
+        report["library"] = begun().library(library).report()
     report["timings_s"]["total"] = time.perf_counter() - begin
     tell(report, told, wishes.kind)

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args, get_type_hints
 
 from vab_rt.cli.console import tell_progress
@@ -105,11 +105,15 @@ class Load:
     device: Device = "auto"
     threads: Threads = None
 
-    def begin(self) -> None:
-        """Opens it beside what a command does until it asks; what is wrong is told only then. Not
-        of a hub, as what comes from there can take long."""
-        if not (self.model or "").startswith("hf:") and not is_memory_limited():
-            self._open = Helpers(1).begin(self._open).result  # type: ignore[method-assign]
+    def begun(self) -> "Callable[[], Pipeline]":
+        """The same, opened beside what a command does until it asks; what is wrong is told only
+        then. Not of a hub, as what comes from there can take long."""
+        from vab_rt.hub import is_on_hub
+
+        if is_on_hub(self.model) or is_memory_limited():
+            return self
+        opening = Helpers(1).begin(self._open)
+        return cache(lambda: self._assembled(opening.result()))
 
     def __call__(self) -> "Pipeline":
         """Loaded when it is first asked for."""
@@ -117,7 +121,9 @@ class Load:
 
     @cached_property
     def _pipeline(self) -> "Pipeline":
-        opened = self._open()
+        return self._assembled(self._open())
+
+    def _assembled(self, opened: "tuple[Bundle, Engines, float]") -> "Pipeline":
         from vab_rt.pipeline import assembled
 
         return assembled(*opened, self.threads)
