@@ -15,9 +15,10 @@ export async function readTrack(file) {
   const isTurned = ({ matrix }) => [65536, 0, 0, 65536].some((unit, i) => matrix[i + (i > 1)] !== unit);
   if (isTurned(track) || isTurned(mp4.moov.mvhd)) throw new Error("turned or scaled");
   const shown = samples.toSorted((a, b) => a.cts - b.cts);
-  const begin = shown[0].cts;
-  const end = shown.at(-1).cts + shown.at(-1).duration;
-  if (!isWhole(track, begin, end)) throw new Error("an edit list that cuts or delays");
+  const [first, last] = [shown[0], shown.at(-1)];
+  const until = endOfEdit(track, first);
+  if (!(last.cts < until)) throw new Error("an edit list that cuts or delays");
+  const [begin, end] = [first.cts, Math.min(last.cts + last.duration, until)];
   return { samples, shown, begin, end, timescale: track.timescale, config: config(track, mdia) };
 }
 
@@ -35,13 +36,12 @@ async function readIndex(file) {
   return { mp4, info };
 }
 
-// Whether the edit list, if there is one, shows all pictures from the first on.
-function isWhole({ edits, timescale, movie_timescale: tick }, begin, end) {
-  if (!edits?.length) return true;
-  const [{ media_time, media_rate_integer, segment_duration }, ...others] = edits;
-  const until = media_time + ((segment_duration + 1) / tick) * timescale;
-  const isPlain = !others.length && media_rate_integer === 1 && 0 <= media_time && media_time <= begin;
-  return isPlain && (!segment_duration || end <= until);
+// Until when the track is shown, in its ticks; NaN where its edit list does not begin with the first picture.
+function endOfEdit({ edits, timescale, movie_timescale: tick }, first) {
+  if (!edits?.length) return Infinity;
+  const [{ media_time: from, media_rate_integer: rate, segment_duration: length }, ...others] = edits;
+  if (others.length || rate !== 1 || !(0 <= from && from <= first.cts)) return NaN;
+  return length ? from + Math.round((length * timescale) / tick) : Infinity;
 }
 
 // What a decoder must know. Colours that a stream does not explain are BT.601, as for swscale: in Chromium
