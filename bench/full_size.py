@@ -29,10 +29,11 @@ from training.model import VAB
 from vab_rt.bundle import Bundle, open_bundle
 from vab_rt.contract import BACKBONES
 from vab_rt.engines import Engine
-from vab_rt.engines.cpu import SessionEngine, num_physical_cores
 from vab_rt.engines.device_loop import gpu_precision
+from vab_rt.engines.providers import SessionEngine
 from vab_rt.engines.tensorrt import compile_graph, tensorrt_rtx
 from vab_rt.errors import BackendError
+from vab_rt.threads import num_physical_cores
 
 SYSTEMS = {"vab-encodec": ("vab-encodec",), "vab-dac": ("vab-dac", "vab-dac-coarse2fine")}
 """Recipes of a system's models: one, or a coarse and a fine one."""

@@ -73,7 +73,7 @@ def opened(pipeline, tmp_path):
 @pytest.fixture
 def without_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where no library for GPUs is installed."""
-    for module in ("cpu", "cuda"):
+    for module in ("providers", "cuda"):
         monkeypatch.setattr(f"vab_rt.engines.{module}.has_cuda_provider", lambda: False)
     for library in ("cuda.core", "tensorrt", "tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, library, None)

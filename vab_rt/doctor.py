@@ -147,7 +147,7 @@ def _gpu() -> Finding:
 
 def _cuda() -> Finding:
     try:
-        from vab_rt.engines.cpu import has_cuda_provider
+        from vab_rt.engines.providers import has_cuda_provider
     except BackendError:
         return _for_gpus("device cuda", "onnxruntime is missing", GPU_INSTALL)
     missing = [name for name in ("cuda.core", "cuda.bindings") if not _is_there(name)]

@@ -344,7 +344,7 @@ def assembled(bundle: Bundle, engines: Engines, load_s: float, threads: int | No
 
 def _open_graph(bundle: Bundle, threads: int | None, name: str) -> Engine:
     """On the CPU, whatever the others run on. Raises OptionError where the bundle has none."""
-    from vab_rt.engines.cpu import open_graph
+    from vab_rt.engines.providers import open_graph
 
     if name not in bundle.manifest.graphs:
         raise OptionError(

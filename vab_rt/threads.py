@@ -5,9 +5,12 @@ future of `concurrent.futures` is being locked: it then stays locked, and whoeve
 waits for ever. Here nothing but queues and flags written in C is between the threads.
 """
 
+import math
+import os
 import weakref
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Generic, TypeVar
@@ -80,6 +83,34 @@ def is_memory_limited() -> bool:
     except ImportError:  # of Unix alone
         return False
     return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+
+
+def num_physical_cores() -> int:
+    """Physical cores that this process may use, all of a container's share of them; logical ones
+    where the system tells no more."""
+    return max(1, min(_num_allowed_cores(), quota_of(Path("/sys/fs/cgroup/cpu.max"))))
+
+
+def quota_of(cpu_max: Path) -> int:
+    """Cores' worth of time that a container has (cgroup v2), rounded up; many where none is set."""
+    try:
+        quota, period = map(int, cpu_max.read_text().split())
+    except (OSError, ValueError):  # no such file, or "max"
+        return 1 << 16
+    return max(1, math.ceil(quota / max(1, period)))
+
+
+def _num_allowed_cores() -> int:
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    allowed = os.sched_getaffinity(0)
+    siblings = (
+        Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") for cpu in allowed
+    )
+    try:
+        return len({path.read_text() for path in siblings})
+    except OSError:
+        return len(allowed)
 
 
 def _run_all(todo: "SimpleQueue[Begun[Any] | None]") -> None:

@@ -16,10 +16,10 @@ from media import make_video
 
 from vab_rt.audio import Audio
 from vab_rt.cli.options import seconds
-from vab_rt.engines.cpu import quota_of
 from vab_rt.errors import OptionError
 from vab_rt.many import Job, find_jobs, run_jobs, share_of
 from vab_rt.output import claimed
+from vab_rt.threads import quota_of
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 from training import foleyworld
 from training.evaluation.decoding import MEASURES, OVERALL, Compared, chosen
 from training.saving import write_whole
-from vab_rt.engines.cpu import num_physical_cores
 from vab_rt.pipeline import Pipeline
+from vab_rt.threads import num_physical_cores
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "DECODING.md"
 TITLES = {

@@ -19,10 +19,11 @@ from vab_rt.bundle import open_bundle
 from vab_rt.config import GenerateOptions, TokenOptions, fill_in
 from vab_rt.contract import STREAMS
 from vab_rt.engines import Engine, Engines
-from vab_rt.engines.cpu import SessionEngine, num_physical_cores
+from vab_rt.engines.providers import SessionEngine
 from vab_rt.errors import BackendError, OptionError
 from vab_rt.pipeline import Pipeline, load
 from vab_rt.systems.vab import Vab
+from vab_rt.threads import num_physical_cores
 from vab_rt.windows import Window
 
 Module = TypeVar("Module", bound=torch.nn.Module)

@@ -23,6 +23,7 @@ from vab_rt.delivery import Delivery
 from vab_rt.errors import OptionError, VabError
 from vab_rt.many import Job, Report, find_jobs, make_folders, run_jobs, share_of
 from vab_rt.signals import end_if_told
+from vab_rt.threads import num_physical_cores
 
 _EXISTS: Report = {"skipped": "it exists"}
 
@@ -167,8 +168,6 @@ def _require_model(load: Load, options: GenerateOptions) -> None:
 def _threads_each(threads: int | None, jobs: int) -> int | None:
     if threads is not None or jobs == 1:
         return threads
-    from vab_rt.engines.cpu import num_physical_cores
-
     return max(1, num_physical_cores() // jobs)
 
 

@@ -36,7 +36,7 @@ def open_engines(bundle: Bundle, device: str = "auto", threads: int | None = Non
 
 def _open_best(bundle: Bundle, threads: int | None) -> Engines:
     """cuda where its parts are installed, or else cpu; TensorRT may build for minutes."""
-    from vab_rt.engines.cpu import has_cuda_provider
+    from vab_rt.engines.providers import has_cuda_provider
 
     if has_cuda_provider():
         try:
@@ -49,7 +49,7 @@ def _open_best(bundle: Bundle, threads: int | None) -> Engines:
 def _open(bundle: Bundle, device: str, gpu_id: int, threads: int | None) -> Engines:
     """Each device imports its own libraries, which take long or are missing."""
     if device == "cpu":
-        from vab_rt.engines.cpu import open_cpu
+        from vab_rt.engines.providers import open_cpu
 
         return open_cpu(bundle, threads)
     if device == "cuda":

@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from vab_rt.bundle import Bundle
 from vab_rt.contract import GraphContract
-from vab_rt.engines.cpu import add_weights, check_session, first_line, has_cuda_provider
 from vab_rt.engines.device_loop import (
     DeviceEngines,
     DeviceGraph,
@@ -28,6 +27,7 @@ from vab_rt.engines.device_loop import (
     gpu_precision,
 )
 from vab_rt.engines.gpu import DeviceArray, Gpu
+from vab_rt.engines.providers import add_weights, check_session, first_line, has_cuda_provider
 from vab_rt.errors import BackendError, BundleError
 from vab_rt.telemetry import silence
 

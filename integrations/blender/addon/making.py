@@ -198,7 +198,7 @@ def _load(model: str) -> "Pipeline":
         ) from error
     if model not in _loaded:
         _loaded.clear()
-        from vab_rt.engines.cpu import num_physical_cores
+        from vab_rt.threads import num_physical_cores
 
         threads = max(1, num_physical_cores() - 1)  # one core is left to Blender's window
         _loaded[model] = vab_rt.load(model, "cpu", threads=threads, offline=True)

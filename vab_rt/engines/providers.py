@@ -1,11 +1,8 @@
-"""onnxruntime on the CPU."""
+"""onnxruntime's sessions on the CPU."""
 
 import ctypes
-import math
-import os
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +14,7 @@ from vab_rt.engines.engine import Engine, Engines
 from vab_rt.errors import BackendError, BundleError, is_out_of_memory
 from vab_rt.sampling import fastest_sampler
 from vab_rt.telemetry import silence
-from vab_rt.threads import Helpers, is_memory_limited
+from vab_rt.threads import Helpers, is_memory_limited, num_physical_cores
 
 try:
     import onnxruntime as ort  # type: ignore[import-untyped]  # it ships no types
@@ -194,34 +191,6 @@ def _session_options(threads: int) -> ort.SessionOptions:
     # Threads that spin while they wait double the CPU time, and starve the host's other work.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
-
-
-def num_physical_cores() -> int:
-    """Physical cores that this process may use, all of a container's share of them; logical ones
-    where the system tells no more."""
-    return max(1, min(_num_allowed_cores(), quota_of(Path("/sys/fs/cgroup/cpu.max"))))
-
-
-def quota_of(cpu_max: Path) -> int:
-    """Cores' worth of time that a container has (cgroup v2), rounded up; many where none is set."""
-    try:
-        quota, period = map(int, cpu_max.read_text().split())
-    except (OSError, ValueError):  # no such file, or "max"
-        return 1 << 16
-    return max(1, math.ceil(quota / max(1, period)))
-
-
-def _num_allowed_cores() -> int:
-    if not hasattr(os, "sched_getaffinity"):
-        return os.cpu_count() or 1
-    allowed = os.sched_getaffinity(0)
-    siblings = (
-        Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") for cpu in allowed
-    )
-    try:
-        return len({path.read_text() for path in siblings})
-    except OSError:
-        return len(allowed)
 
 
 def first_line(error: Exception) -> str:
