@@ -1,5 +1,6 @@
 """Commands, in this process or in one of their own: `vab-rt`, and what others say of a mistake."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -7,7 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -115,15 +116,29 @@ def is_running(pid: int) -> bool:
     return not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
+def descendants(pid: int) -> list[int]:
+    """Processes that it started, and those that these started. Of Linux alone."""
+    parents: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended meanwhile
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            parents.setdefault(parent, []).append(int(stat.parent.name))
+    own = parents.get(pid, [])
+    return own + [each for child in own for each in descendants(child)]
+
+
 @contextmanager
 def small_disk() -> Iterator[None]:
-    """No file may grow beyond 40,000 bytes, no longer than needed: the tests' own output may be
-    one that is larger."""
+    """No file of this process and its children may grow beyond 40,000 bytes, no longer than needed:
+    the tests' own output may be one that is larger."""
     import resource  # not there on Windows
 
+    pids = [0, *(child.pid for child in multiprocessing.active_children())]
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, before[1]))
+    for pid in pids:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (40_000, before[1]))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        for pid in pids:
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, before)

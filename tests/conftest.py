@@ -61,12 +61,21 @@ def pipeline(tiny_bundle) -> Pipeline:
     return vab_rt.load(tiny_bundle, threads=1)
 
 
-@pytest.fixture
-def opened(pipeline, tmp_path):
-    """Opens servers in this process."""
-    from opened_server import opening  # needs extras
+@pytest.fixture(scope="session")
+def workers(tiny_bundle):
+    """Of all servers in this process."""
+    from opened_server import working  # needs extras
 
-    with opening(pipeline, tmp_path) as open_one:
+    with working(tiny_bundle) as found:
+        yield found
+
+
+@pytest.fixture
+def opened(workers, tmp_path):
+    """Opens servers in this process."""
+    from opened_server import opening
+
+    with opening(*workers, tmp_path) as open_one:
         yield open_one
 
 

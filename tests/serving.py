@@ -5,19 +5,21 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from command import command
+from command import command, with_usual_signals
 
 
 @contextmanager
 def running(
-    bundle: Path, home: Path, *words: object
+    bundle: Path, home: Path, *words: object, **more: Any
 ) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Its address and its process. home: where its temporary files lie."""
+    """Its address and its process. home: where its temporary files lie. more: of Popen's."""
     home.mkdir(exist_ok=True)
     whole = command("serve", "--port", 0, "--model", bundle, "--threads", 1, *words)
+    environment = {**os.environ, "TMPDIR": str(home)}
     process = subprocess.Popen(
-        whole, stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(home)}
+        with_usual_signals(whole), stdout=subprocess.PIPE, text=True, env=environment, **more
     )
     try:
         assert process.stdout is not None

@@ -15,8 +15,8 @@ from av.container import OutputContainer
 from numpy.typing import NDArray
 
 from vab_rt.config import check_kind, number
-from vab_rt.containers import BOXED, VIDEO_MUXERS
-from vab_rt.delivery import Delivery
+from vab_rt.containers import BOXED
+from vab_rt.delivery import VIDEO_MUXERS, Delivery
 from vab_rt.edit_list import hide_after
 from vab_rt.errors import MediaError, OptionError, OutputError
 from vab_rt.formats import SOUND_SUFFIXES, Format, format_of, rate_in

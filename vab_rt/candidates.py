@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vab_rt.audio import Audio
-from vab_rt.config import GenerateOptions, number
+from vab_rt.config import GenerateOptions
 from vab_rt.errors import OptionError
 from vab_rt.stopwatch import Stopwatch
 from vab_rt.systems import System
@@ -22,12 +22,6 @@ if TYPE_CHECKING:
 
 SCORING = "score"
 """Its stage in timings."""
-MOST = 32
-
-
-def check_count(num_candidates: int) -> int:
-    """Raises OptionError."""
-    return int(number("num_candidates", num_candidates, int, 1, MOST, f"1 to {MOST}"))
 
 
 def require_score(system: System[Any]) -> Vab:

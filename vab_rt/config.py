@@ -4,6 +4,7 @@ import difflib
 import numbers
 import os
 import reprlib
+import sys
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -15,6 +16,7 @@ MOTION_FRAMES = 50
 """Features that one call of a motion encoder gives; a fixed shape suits every backend."""
 MAX_STEPS = 1024
 MAX_THREADS = 1024
+_MAX_S = 1e9  # a longer part of a video is a mistake
 
 
 class ClipConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -349,6 +351,20 @@ def wishes_of(options: GenerateOptions | None, fields: dict[str, Any]) -> Genera
     options = GenerateOptions() if options is None else options
     check_kind("options", options, GenerateOptions, "vab_rt.GenerateOptions; or fields, as seed=7")
     return options.but(**fields)
+
+
+def check_count(num_candidates: Any) -> int:
+    """How many sounds of one video. Raises OptionError."""
+    return int(number("num_candidates", num_candidates, int, 1, 32, "1 to 32"))
+
+
+def check_part(start_s: Any, duration_s: Any) -> tuple[float, float | None]:
+    """Of a video, in seconds. Raises OptionError."""
+    start_s = number("start", start_s, float, 0, _MAX_S, "0 s or more, at most 1e9 s")
+    if duration_s is not None:
+        least, expected = sys.float_info.min, "more than 0 s, at most 1e9 s"
+        duration_s = number("duration", duration_s, float, least, _MAX_S, expected)
+    return start_s, duration_s
 
 
 def check_top(top: Any) -> int:

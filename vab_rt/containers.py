@@ -20,6 +20,7 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from vab_rt.delivery import VIDEO_MUXERS
 from vab_rt.errors import MediaWarning
 from vab_rt.file_object import VideoFile, size_bytes
 from vab_rt.packets import VideoPacket, frame_s
@@ -28,14 +29,6 @@ from vab_rt.timecode import later_timecode
 if TYPE_CHECKING:
     from av.container.core import Chapter  # in PyAV's stubs alone
 
-VIDEO_MUXERS = {
-    ".mp4": "mp4",
-    ".mov": "mov",
-    ".mkv": "matroska",
-    ".webm": "webm",
-    ".m4v": "ipod",
-    ".avi": "avi",
-}
 BOXED = (".mp4", ".mov", ".m4v")
 """With an edit list (ISO/IEC 14496-12): these start playing at time 0 whatever comes before it, and
 end where they say, so a copy can begin and end between two key frames."""

@@ -10,6 +10,15 @@ from vab_rt.errors import OptionError
 Bits = Literal["16", "24", "32f"]
 Codec = Literal["pcm"]
 Mix = Literal["replace", "keep", "duck"]
+VIDEO_MUXERS = {
+    ".mp4": "mp4",
+    ".mov": "mov",
+    ".mkv": "matroska",
+    ".webm": "webm",
+    ".m4v": "ipod",
+    ".avi": "avi",
+}
+"""Of files that hold a video beside the sound, by suffix; as FFmpeg calls them."""
 _NAMES = {"rate_hz": "rate", "num_channels": "channels", "loudness_lufs": "loudness"}
 _NAMES |= {"fade_s": "fade", "gain_db": "gain"}  # as the command line has them
 

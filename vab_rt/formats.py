@@ -3,11 +3,9 @@
 from pathlib import Path
 from typing import NamedTuple
 
-import av
 import msgspec
 
-from vab_rt.containers import VIDEO_MUXERS
-from vab_rt.delivery import Delivery
+from vab_rt.delivery import VIDEO_MUXERS, Delivery
 from vab_rt.errors import OptionError, OutputError
 
 VIDEO_RATE_HZ = 48_000
@@ -26,6 +24,8 @@ class Format(NamedTuple):
     @property
     def rates_hz(self) -> tuple[int, ...] | None:
         """Those that the codec knows; None: all."""
+        import av  # who needs the names alone does without FFmpeg
+
         known = av.Codec(self.codec, "w").audio_rates
         return None if known is None else tuple(sorted(known))
 
@@ -98,6 +98,8 @@ def rate_in(chosen: Format, delivery: Delivery, own_rate_hz: int, *, has_video: 
 def as_in(sound: Path, out: Path, delivery: Delivery) -> Delivery:
     """The same, and what is left open as a file of sound has it: its channels, and the bits of a
     wav where `out` is one. So what is copied from it stays as it was."""
+    import av
+
     with av.open(f"file:{sound}", metadata_errors="replace") as container:
         context = container.streams.audio[0].codec_context
         codec, channels = context.name, context.channels

@@ -14,13 +14,13 @@ from av.video.stream import VideoStream
 
 from vab_rt.containers import (
     BOXED,
-    VIDEO_MUXERS,
     Copied,
     Form,
     add_stream,
     form_for,
     tell_dropped,
 )
+from vab_rt.delivery import VIDEO_MUXERS
 from vab_rt.errors import OutputError
 from vab_rt.file_object import VideoFile
 from vab_rt.media import VideoInfo

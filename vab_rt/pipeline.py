@@ -13,15 +13,16 @@ import numpy.typing as npt
 
 from vab_rt.audio import Audio
 from vab_rt.bundle import Bundle
-from vab_rt.candidates import (
-    SCORING,
-    candidate_steps,
+from vab_rt.candidates import SCORING, candidate_steps, ranked, require_score, sharing_first_step
+from vab_rt.config import (
+    ClipConfig,
+    GenerateOptions,
     check_count,
-    ranked,
-    require_score,
-    sharing_first_step,
+    check_kind,
+    check_kinds,
+    check_top,
+    wishes_of,
 )
-from vab_rt.config import ClipConfig, GenerateOptions, check_kind, check_kinds, check_top, wishes_of
 from vab_rt.editing import Editor, open_editor
 from vab_rt.engines import Engine, Engines, open_engines
 from vab_rt.errors import BackendError, OptionError

@@ -5,7 +5,6 @@ on display from its timestamp to the next frame's, so variable frame rates need 
 Interlaced frames are shown as they are stored, both fields at once.
 """
 
-import sys
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
@@ -20,7 +19,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from vab_rt.config import ClipConfig, number
+from vab_rt.config import ClipConfig, check_part
 from vab_rt.errors import MediaWarning, OptionError
 from vab_rt.file_object import VideoFile, video_file
 from vab_rt.media import VideoInfo, examine, square_pixels
@@ -36,7 +35,6 @@ SCALING = (
     | Interpolation.FULL_CHR_H_INT
     | Interpolation.FULL_CHR_H_INP
 )
-_MAX_S = 1e9  # a longer selection is a mistake
 _NEAR_S = 5  # frames so far apart or more are each sought, not read up to
 _CUT_SHORT = Fraction(1, 2)  # seconds missing before a file counts as cut short
 
@@ -87,10 +85,7 @@ class Video:
         start_s: float = 0.0,
         duration_s: float | None = None,
     ) -> None:
-        start_s = number("start", start_s, float, 0, _MAX_S, "0 s or more, at most 1e9 s")
-        if duration_s is not None:
-            least, expected = sys.float_info.min, "more than 0 s, at most 1e9 s"
-            duration_s = number("duration", duration_s, float, least, _MAX_S, expected)
+        start_s, duration_s = check_part(start_s, duration_s)
         self.__dict__.update(path=video_file(path), start_s=start_s, duration_s=duration_s)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -17,8 +18,8 @@ from opened_server import ENDLESS, OVER
 from starlette.requests import Request
 
 from vab_rt.serve import uploads
+from vab_rt.serve.app import _order
 from vab_rt.serve.jobs import Job, Refused
-from vab_rt.serve.making import make
 from vab_rt.serve.scratch import scratch_folder
 
 
@@ -214,13 +215,15 @@ def test_a_sound_that_is_asked_for_is_kept(opened, videos):
 
 
 def test_cancelled_after_its_last_step_nothing_stays(opened, videos, monkeypatch):
-    def made_too_late(order, *rest):
-        made = make(order, *rest)
-        order.stop.set()
+    server = opened()
+    do = server.jobs.worker.do
+
+    async def do_too_late(*args, stop, **more):
+        made = await do(*args, stop=stop, **more)
+        stop.set()
         return made
 
-    monkeypatch.setattr("vab_rt.serve.jobs.make", made_too_late)
-    server = opened()
+    monkeypatch.setattr(server.jobs.worker, "do", do_too_late)
     report = server.over(server.ask(videos(25), "steps=2"))
     assert report["status"] == "cancelled" and not report["candidates"]
     assert not server.left()
@@ -229,7 +232,8 @@ def test_cancelled_after_its_last_step_nothing_stays(opened, videos, monkeypatch
 def test_a_bug_of_ours_in_one_sound_is_no_end_of_the_others(opened, videos, monkeypatch, caplog):
     server = opened()
     with monkeypatch.context() as broken:
-        broken.setattr("vab_rt.serve.making.AudioWriter", None)
+        wrong = {"num_candidates": None}
+        broken.setattr("vab_rt.serve.app._order", lambda *of: replace(_order(*of), **wrong))
         report = server.over(server.ask(videos(25), "steps=2"))
     assert report["status"] == "failed" and "TypeError" in report["error"]
     assert "Traceback" in caplog.text

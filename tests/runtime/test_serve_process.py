@@ -1,21 +1,25 @@
 """vab-rt serve in a process of its own: many clients, those that leave or lie, and a kill."""
 
 import json
+import os
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from command import PATIENCE_S, wait_for
+from command import PATIENCE_S, descendants, is_running, wait_for
 from media import make_video
 from serving import running
 
 httpx = pytest.importorskip("httpx", reason="the extra `test` is not installed")
 pytest.importorskip("starlette", reason="the extra `serve` is not installed")
 
-from opened_server import ENDLESS, OVER, over
+from opened_server import ENDLESS, OVER, endless, over
+
+on_linux = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no /proc to look at")
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +27,44 @@ def server(tiny_bundle, tmp_path_factory) -> Iterator[tuple[str, Path]]:
     home = tmp_path_factory.mktemp("served")
     with running(tiny_bundle, home) as (address, _):
         yield address, home
+
+
+@on_linux
+def test_the_server_itself_has_no_model_and_no_decoder(tiny_bundle, videos, tmp_path):
+    with running(tiny_bundle, tmp_path / "home") as (address, process):
+        with httpx.Client(base_url=address, timeout=PATIENCE_S) as client:
+            video = videos(50).read_bytes()
+            made = client.post("/v1/sounds?num_candidates=2&steps=2", content=video)
+            where = made.headers["location"]
+            assert over(client, where)["status"] == "completed"
+            for what in ("spectrogram", "preview", "content?gain_db=-1&format=flac"):
+                assert client.get(f"{where}/{what}").status_code == 200
+            part = client.post(f"{where}/regenerate?end_s=1&steps=2").headers["location"]
+            assert over(client, part)["status"] == "completed"
+        assert len(descendants(process.pid)) >= 2
+        maps = Path(f"/proc/{process.pid}/maps").read_text()
+    assert not [name for name in ("numpy", "onnxruntime", "avcodec") if name in maps]
+
+
+@on_linux
+def test_ctrl_c_in_a_terminal_waits_for_what_was_asked_for(tiny_bundle, videos, tmp_path):
+    more = {"stderr": subprocess.PIPE, "start_new_session": True}
+    with running(tiny_bundle, tmp_path / "home", "--drain", PATIENCE_S, **more) as found:
+        address, process = found
+        with httpx.Client(base_url=address, timeout=PATIENCE_S) as client:
+            video = videos(500).read_bytes()
+            for _ in range(2):
+                where = client.post("/v1/sounds?steps=64", content=video).headers["location"]
+            workers = descendants(process.pid)
+            with client.stream("GET", f"{where}/events") as events:
+                lines = events.iter_lines()
+                next(lines)
+                os.killpg(process.pid, signal.SIGINT)
+                *_, last = [line for line in lines if line.startswith("event: ")]
+        assert last == "event: completed"
+        _, said = process.communicate()
+    assert (process.returncode, said) == (130, "")
+    assert not any(map(is_running, workers))
 
 
 def test_each_client_gets_the_sound_of_its_own_video(run, server, tiny_bundle, tmp_path):
@@ -109,13 +151,18 @@ def test_killed_with_sounds_waiting_nothing_is_left_after_the_next_start(
 ):
     home = tmp_path / "home"
     with running(tiny_bundle, home) as (address, process):
-        with httpx.Client(base_url=address, timeout=PATIENCE_S) as client:
-            for _ in range(3):
-                client.post("/v1/sounds?steps=1024", content=videos(50).read_bytes())
         (killed,) = home.iterdir()
-        assert len(list(killed.iterdir())) == 3
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        with httpx.Client(base_url=address, timeout=PATIENCE_S) as client:
+            video = videos(ENDLESS).read_bytes()
+            jobs = [client.post("/v1/sounds?steps=1024", content=video).json() for _ in range(3)]
+            with endless(killed / jobs[1]["id"] / "video") as is_read:
+                client.delete(f"/v1/sounds/{jobs[0]['id']}")
+                assert wait_for(is_read)  # so the worker does not look whether it is alone
+                workers = descendants(process.pid)
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                assert wait_for(lambda: not any(map(is_running, workers)))
+        assert len(list(killed.iterdir())) == 2
     assert killed.exists()
     with running(tiny_bundle, home, "--drain", 0) as (address, process):
         (folder,) = home.iterdir()

@@ -2,6 +2,7 @@
 sound as it is wanted."""
 
 import base64
+import threading
 from fractions import Fraction
 
 import av
@@ -14,6 +15,7 @@ pytest.importorskip("starlette", reason="the extra `serve` is not installed")
 
 from vab_rt.audio import Audio
 from vab_rt.serve.views import spectrogram_of
+from vab_rt.serve.worker import Worker
 
 
 def clicks_at(path, times_s, rate_hz=16_000, seconds=3.0):
@@ -111,11 +113,12 @@ def test_a_sound_that_goes_meanwhile_is_gone(opened, videos, what, monkeypatch):
     server.over(where := server.ask(videos(25), "steps=2"))
     (job,) = server.jobs.known.values()
 
-    async def run_when_it_is_gone(work, *args):
+    async def do_when_it_is_gone(viewer, work, *args, stop):
         server.jobs.forget(job)
-        return work(*args)
+        return await do(viewer, work, *args, stop=threading.Event())
 
-    monkeypatch.setattr("vab_rt.serve.app.run_in_threadpool", run_when_it_is_gone)
+    do = Worker.do
+    monkeypatch.setattr(Worker, "do", do_when_it_is_gone)
     assert server.client.get(f"{where}/{what}").status_code == 404
     assert not server.left()
 

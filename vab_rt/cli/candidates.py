@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vab_rt.cli.console import readable, with_progress
 from vab_rt.cli.writing import Asked, write_sound
+from vab_rt.config import check_count
 from vab_rt.errors import OptionError, OutputError
 from vab_rt.signals import end_if_told
 
@@ -28,7 +29,7 @@ def write_candidates(
 ) -> dict[str, Any]:
     """The report of the best, with all under `candidates`, best first."""
     from vab_rt.audio import plan_output
-    from vab_rt.candidates import check_count, ranked_steps, seed_of
+    from vab_rt.candidates import ranked_steps, seed_of
     from vab_rt.picture import plan_picture
     from vab_rt.take import path_of
 

@@ -12,7 +12,7 @@ from vab_rt.cli.groups import Load, with_groups
 from vab_rt.errors import BackendError
 
 if TYPE_CHECKING:
-    from vab_rt.pipeline import Pipeline
+    from vab_rt.serve.worker import Model
 
 
 @with_groups
@@ -86,7 +86,7 @@ def serve(
         max_bytes=round(max_mb * 1e6),
     )
     serve(
-        load,
+        vars(load),
         limits,
         port=port,
         max_waiting=queue,
@@ -96,6 +96,6 @@ def serve(
     )
 
 
-def _tell(address: str, pipeline: "Pipeline") -> None:
-    print_line(f"{address}: {pipeline.config.name} on {pipeline.device}; Ctrl-C ends it")
+def _tell(address: str, model: "Model") -> None:
+    print_line(f"{address}: {model.config.name} on {model.device}; Ctrl-C ends it")
     sys.stdout.flush()  # for those who wait for it

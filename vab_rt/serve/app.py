@@ -3,12 +3,11 @@
 import asyncio
 import errno
 import json
-import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
@@ -21,22 +20,28 @@ from starlette.routing import Route
 
 import vab_rt
 from vab_rt.config import check_kinds
-from vab_rt.delivery import Delivery
 from vab_rt.errors import OptionError, VabError
-from vab_rt.serve.files import shown
+from vab_rt.serve.files import borrowed, place_for, shown
 from vab_rt.serve.guard import Guard
 from vab_rt.serve.jobs import Job, Jobs, Refused
-from vab_rt.serve.making import Cancelled, Edit, Order, borrowed, delivered
 from vab_rt.serve.metrics import MEDIA_TYPE, metrics_text
 from vab_rt.serve.openapi import document
 from vab_rt.serve.pages import PATHS, page_routes
 from vab_rt.serve.uploads import declared_bytes, file_below, save_body, too_large
-from vab_rt.serve.views import PREVIEWS, preview_of, spectrogram_of
-from vab_rt.serve.wishes import ContentWish, RegenerateWish, SoundWish, options_of, parse
+from vab_rt.serve.wishes import (
+    PREVIEWS,
+    ContentWish,
+    Edit,
+    Order,
+    RegenerateWish,
+    SoundWish,
+    options_of,
+    parse,
+)
+from vab_rt.serve.worker import Bug, Cancelled, Worker
 
 HEARTBEAT_S = 15.0
 _FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", None) or errno.ENOSPC)
-Result = TypeVar("Result")
 _GONE = "there is no such sound, or no longer; ask for it again"
 
 
@@ -52,15 +57,16 @@ class Limits:
 
 
 class Routes:
-    """What they have in common: the jobs of one server."""
+    """What they have in common: the jobs of one server, and processes for what is seen of them."""
 
-    def __init__(self, jobs: Jobs, limits: Limits) -> None:
+    def __init__(self, jobs: Jobs, viewers: Sequence[Worker], limits: Limits) -> None:
         self.jobs, self.limits = jobs, limits
+        self.viewers, self.viewing = [*viewers], asyncio.Semaphore(len(viewers))
         self.previewing = asyncio.Lock()  # one at a time: each is as much work as a sound
 
     async def create(self, request: Request) -> Response:
         wish = parse(request.query_params, SoundWish)
-        check_kinds(wish.kinds, self.jobs.pipeline.config)
+        check_kinds(wish.kinds, self.jobs.model.config)
         num_bytes = declared_bytes(request, self.limits.max_bytes)
         if wish.path is not None:
             return self._create_of_path(wish, wish.path, num_bytes)
@@ -99,23 +105,25 @@ class Routes:
 
     async def spectrogram(self, request: Request) -> Response:
         job, _, path = await self._file(request)
-        return JSONResponse(await _worked(job, spectrogram_of, path))
+        return JSONResponse(await self._viewed(job, "spectrogram", path))
 
     async def _file(self, request: Request) -> tuple[Job, ContentWish, Path]:
         """What a request wants of a finished sound."""
         job, wish = self._job(request), parse(request.query_params, ContentWish)
-        path = job.take(wish.candidate).path
-        name = wish.format or job.order.format
-        if name != job.order.format or wish.delivery() != Delivery():
-            path = await _worked(job, delivered, job.order, path, name, wish.delivery())
+        sound, delivery = job.take(wish.candidate).path, wish.delivery()
+        path = place_for(job.order, sound, wish.format or job.order.format, delivery)
+        if not path.exists():
+            await self._viewed(job, "deliver", job.order, sound, path, delivery)
         return job, wish, path
 
     async def preview(self, request: Request) -> Response:
         job, name = self._job(request), request.query_params.get("format", "mp4")
         if name not in PREVIEWS:
             raise OptionError(f"format is {name}, expected one of {', '.join(PREVIEWS)}")
+        path = job.order.folder / f"preview.{name}"
         async with self.previewing:
-            path = await _worked(job, preview_of, job.order, name)
+            if not path.exists():
+                await self._viewed(job, "preview", job.order, path)
         return shown(path, f"{job.id}.{path.name}")
 
     async def delete(self, request: Request) -> Response:
@@ -129,7 +137,7 @@ class Routes:
         del defaults["library"], defaults["library_strength"]
         defaults["seed"] = (defaults["seed"] + 1) % 2**64
         wish = parse(request.query_params, RegenerateWish, **defaults)
-        check_kinds(wish.kinds, self.jobs.pipeline.config)
+        check_kinds(wish.kinds, self.jobs.model.config)
         take, made = old.take(wish.candidate), old.made
         assert made is not None, "with a take"
         end_s = made.duration_s if wish.end_s is None else wish.end_s
@@ -151,17 +159,15 @@ class Routes:
                 options=options_of(wish),
                 num_candidates=1,
                 edit=edit,
-                stop=threading.Event(),
             )
             return _accepted(self.jobs.add(order))
 
     async def models(self, request: Request) -> Response:
-        pipeline = self.jobs.pipeline
-        c = pipeline.config
+        c, device = self.jobs.model
         model = {
             "id": c.name,
             "object": "model",
-            "device": pipeline.device,
+            "device": device,
             "sample_rate_hz": c.sample_rate_hz,
             "clip_s": c.clip_s,
             "kinds": list(c.kind_names),
@@ -169,15 +175,34 @@ class Routes:
         return JSONResponse({"object": "list", "data": [model]})
 
     async def health(self, request: Request) -> Response:
-        status = "ending" if self.jobs.is_ending else "ok"
-        told = {"status": status, "version": vab_rt.__version__, "waiting": len(self.jobs.waiting)}
-        return JSONResponse(told, 503 if self.jobs.is_ending else 200)
+        jobs = self.jobs
+        status = "ending" if jobs.is_ending else "without a worker" if jobs.is_stuck else "ok"
+        told = {
+            "status": status,
+            "version": vab_rt.__version__,
+            "waiting": len(jobs.waiting),
+            "worker_restarts": jobs.num_restarts,
+        }
+        return JSONResponse(told, 200 if status == "ok" else 503)
 
     async def metrics(self, request: Request) -> Response:
         return Response(metrics_text(self.jobs), media_type=MEDIA_TYPE)
 
     async def openapi(self, request: Request) -> Response:
         return JSONResponse(document())
+
+    async def _viewed(self, job: Job, work: str, *args: Any) -> Any:
+        """By a process of its own; Refused when the sound goes meanwhile."""
+        async with self.viewing:
+            viewer = self.viewers.pop()
+            try:
+                return await viewer.do(work, *args, stop=job.stop)
+            except (VabError, Cancelled, Bug) as error:
+                if job.stop.is_set():
+                    raise Refused(404, _GONE) from error
+                raise
+            finally:
+                self.viewers.append(viewer)
 
     def _job(self, request: Request) -> Job:
         job = self.jobs.known.get(request.path_params["id"])
@@ -187,9 +212,10 @@ class Routes:
         return job
 
 
-def open_app(jobs: Jobs, limits: Limits) -> Starlette:
-    """The server's application: its jobs are worked through as long as its lifespan is."""
-    routes = Routes(jobs, limits)
+def open_app(jobs: Jobs, viewers: Sequence[Worker], limits: Limits) -> Starlette:
+    """The server's application: its jobs are worked through as long as its lifespan is. viewers:
+    without a model; so many things are shown at once."""
+    routes = Routes(jobs, viewers, limits)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -250,16 +276,6 @@ async def _no_route(request: Request, error: Exception) -> Response:
 async def _wrong(request: Request, error: Exception) -> Response:
     is_full = getattr(error.__cause__, "errno", None) in _FULL
     return JSONResponse({"error": str(error)}, 507 if is_full else 400)
-
-
-async def _worked(job: Job, work: Callable[..., Result], *args: Any) -> Result:
-    """By another thread; Refused when the sound goes meanwhile."""
-    try:
-        return await run_in_threadpool(work, *args)
-    except (VabError, Cancelled, OSError) as error:  # FFmpeg's are OSErrors
-        if job.order.stop.is_set():
-            raise Refused(404, _GONE) from error
-        raise
 
 
 def _accepted(job: Job) -> Response:

@@ -1,12 +1,18 @@
-"""Files as answers, whole or in part."""
+"""A job's files: where they lie, and as answers, whole or in part."""
 
+import hashlib
+import os
+import shutil
 from pathlib import Path
 
+import msgspec
 from starlette.datastructures import Headers
 from starlette.responses import FileResponse
 from starlette.types import Message, Receive, Scope, Send
 
+from vab_rt.delivery import Delivery
 from vab_rt.serve.jobs import Refused
+from vab_rt.serve.wishes import Order
 
 MEDIA_TYPES = {
     "wav": "audio/wav",
@@ -25,6 +31,49 @@ MEDIA_TYPES = {
     "webm": "video/webm",
     "avi": "video/x-msvideo",
 }
+_MOST_DELIVERIES = 16
+
+
+def place_for(order: Order, sound: Path, name: str, delivery: Delivery) -> Path:
+    """Of a finished sound in a file of a format, as it is wanted, beside it: of those wanted in
+    other ways the latest few are kept."""
+    if delivery == Delivery():
+        return sound.with_suffix(f".{name}")
+    digest = hashlib.sha256(msgspec.json.encode(delivery)).hexdigest()[:16]
+    others = sorted(order.folder.glob(f"{sound.stem}.{'?' * 16}.*"), key=_changed_at)
+    for old in others[: -_MOST_DELIVERIES + 1]:
+        old.unlink(missing_ok=True)
+    return sound.with_suffix(f".{digest}.{name}")
+
+
+def _changed_at(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except FileNotFoundError:  # removed meanwhile
+        return 0.0
+
+
+def borrowed(old: Order, sound: Path, folder: Path) -> tuple[Path, Path]:
+    """The video of an order and a sound of it, with what lies beside that by its name, in the
+    folder of another. Raises OSError."""
+    own, video = folder / f"before.{old.format}", old.video
+    if video.is_relative_to(old.folder):
+        video = _linked(video, folder / "video")
+    _linked(sound, own)
+    for beside in sound.parent.glob(f"{sound.name}.*"):
+        _linked(beside, folder / (own.name + beside.name.removeprefix(sound.name)))
+    return video, own
+
+
+def _linked(file: Path, link: Path) -> Path:
+    """The same file by another name, so that it outlives the first."""
+    try:
+        os.link(file, link)
+    except FileNotFoundError:
+        raise
+    except OSError:  # a file system without links
+        shutil.copyfile(file, link)
+    return link
 
 
 class RangedFile(FileResponse):

@@ -1,25 +1,34 @@
-"""Jobs and their queue. All of it lives in the event loop; one thread beside it makes sounds."""
+"""Jobs and their queue. All of it lives in the event loop; one process beside it makes sounds."""
 
 import asyncio
 import logging
 import math
 import secrets
 import shutil
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from vab_rt.errors import VabError, is_out_of_memory
-from vab_rt.pipeline import Pipeline
-from vab_rt.serve.making import Cancelled, Made, Order, TakeFile, make
+from vab_rt.serve.wishes import Made, Order, TakeFile
+from vab_rt.serve.worker import Bug, Cancelled, Worker
 
 Status = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
 OVER: tuple[Status, ...] = ("completed", "failed", "cancelled")
+_MOST_FAILED_STARTS = 3
+"""Of the worker, one after another; then no more is taken until one is there again."""
+RETRY_S = 30.0
+"""Between two of its starts, at the most; less after the first."""
+STEP_S = 30.0
+"""How long the next step of a cancelled sound is waited for, before its worker is killed."""
+CLOSING_S = 3.0
+"""The same where the server ends."""
+_LOOK_S = 1.0
 _LOG = logging.getLogger(__name__)
 
 
@@ -49,6 +58,8 @@ class Job:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     expiry: asyncio.TimerHandle | None = None
     """when it is forgotten, once it is over"""
+    stop: threading.Event = field(default_factory=threading.Event)
+    """set when nobody wants it any more"""
 
     @property
     def is_over(self) -> bool:
@@ -109,19 +120,12 @@ class Job:
 
 
 class Jobs:
-    """The jobs of a server, and the thread that works through them, first come, first served."""
+    """The jobs of a server, and the worker that goes through them, first come, first served."""
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        worker: ThreadPoolExecutor,
-        folder: Path,
-        *,
-        max_waiting: int,
-        keep_s: float,
-    ) -> None:
-        """worker: of one thread, the one that loaded the pipeline."""
-        self.pipeline, self.folder = pipeline, folder
+    def __init__(self, worker: Worker, folder: Path, *, max_waiting: int, keep_s: float) -> None:
+        """worker: with a model, started."""
+        assert worker.model is not None, "started"
+        self.worker, self.model, self.folder = worker, worker.model, folder
         self.max_waiting, self.keep_s = max_waiting, keep_s
         self.known: dict[str, Job] = {}
         self.waiting: deque[Job] = deque()
@@ -132,14 +136,29 @@ class Jobs:
         self.num_refused = 0
         self.busy_s = self.made_s = 0.0
         """seconds that it worked, and seconds of sound that came of it"""
+        self.num_restarts = self.num_failed_starts = 0
+        """of the worker; the failed ones since it was last there"""
         self.is_ending = False
-        self._worker, self._arrived = worker, asyncio.Event()
+        self._arrived = asyncio.Event()
+        self._next_start_s = 0.0
+
+    @property
+    def is_stuck(self) -> bool:
+        """Without a worker, as it does not start any more."""
+        return self.num_failed_starts >= _MOST_FAILED_STARTS
 
     @contextmanager
     def place(self) -> Iterator[None]:
         """Keeps a place of the queue, for `add`. Raises Refused where it is full."""
         if self.is_ending:
             raise Refused(503, "the server is ending; ask again when it is back", retry_after="30")
+        if self.is_stuck:
+            left_s = max(1, math.ceil(self._next_start_s - time.monotonic()))
+            raise Refused(
+                503,
+                "the worker that makes sounds does not start; the server says why, and tries again",
+                retry_after=str(left_s),
+            )
         taken = len(self.waiting) + self.num_arriving
         if taken >= self.max_waiting:
             self.num_refused += 1
@@ -181,15 +200,20 @@ class Jobs:
         return job
 
     def cancel(self, job: Job) -> None:
-        """One that waits is over at once, one in progress after its next step; of one that is over
-        nothing stays."""
+        """One that waits is over at once, one in progress after its next step, or when that takes
+        too long; of one that is over nothing stays."""
         if job.is_over:
             self.forget(job)
         elif job is self.running:
-            job.order.stop.set()
+            job.stop.set()
+            asyncio.get_running_loop().call_later(STEP_S, self._give_up, job)
         else:
             self.waiting.remove(job)
             self._end(job, "cancelled")
+
+    def _give_up(self, job: Job) -> None:
+        if job is self.running:
+            self.worker.kill()
 
     def forget(self, job: Job) -> None:
         self.known.pop(job.id, None)
@@ -209,14 +233,33 @@ class Jobs:
     async def work(self) -> None:
         """Until it is cancelled."""
         while True:
-            while not self.waiting:
+            await self._have_worker()
+            if not self.waiting:
                 self._arrived.clear()
-                await self._arrived.wait()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._arrived.wait(), _LOOK_S)
+                continue
             self.running = self.waiting.popleft()
             try:
                 await self._work_on(self.running)
             finally:
                 self.running = None
+
+    async def _have_worker(self) -> None:
+        """Another one where it has died, which may fail, and is tried again ever more seldom."""
+        loop = asyncio.get_running_loop()
+        while not self.worker.is_alive and (self.waiting or not self.is_ending):
+            try:
+                await loop.run_in_executor(self.worker.thread, self.worker.start)
+            except Exception as error:  # noqa: BLE001  # whatever it is may be over some time later
+                self.num_failed_starts += 1
+                pause_s = min(RETRY_S, 2.0**self.num_failed_starts)
+                _LOG.warning("the worker does not start, next try in %g s: %s", pause_s, error)
+                self._next_start_s = time.monotonic() + pause_s
+                await asyncio.sleep(pause_s)
+            else:
+                self.num_restarts += 1
+                self.num_failed_starts = 0
 
     async def _work_on(self, job: Job) -> None:
         loop = asyncio.get_running_loop()
@@ -227,9 +270,7 @@ class Jobs:
             loop.call_soon_threadsafe(self._advance, job, percent)
 
         try:
-            job.made = await loop.run_in_executor(
-                self._worker, make, job.order, self.pipeline, tell
-            )
+            job.made = await self.worker.do("make", job.order, stop=job.stop, tell=tell)
         except Cancelled:
             self._end(job, "cancelled")
         except VabError as error:
@@ -239,11 +280,13 @@ class Jobs:
                 self._end(job, "failed", "memory ran out; choose a shorter part of the video")
             else:
                 _LOG.exception("sound %s failed", job.id)
-                self._end(job, "failed", f"an error of the server's own, {type(error).__name__}")
+                kind = error.kind if isinstance(error, Bug) else type(error).__name__
+                self._end(job, "failed", f"an error of the server's own, {kind}")
         else:
+            assert job.made is not None, "made"
             self.made_s += job.made.duration_s
             # Cancelled after its last step, it is not wanted any more than before it.
-            self._end(job, "cancelled" if job.order.stop.is_set() else "completed")
+            self._end(job, "cancelled" if job.stop.is_set() else "completed")
         self.busy_s += time.perf_counter() - begin
 
     def _advance(self, job: Job, percent: int) -> None:
@@ -266,12 +309,12 @@ class Jobs:
         """Takes no more; what is left after these seconds is cancelled."""
         self.is_ending = True
         with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._idle()
+            await asyncio.wait_for(self._idle(), seconds)
         for job in list(self.waiting):
             self.cancel(job)
-        if self.running is not None:
-            self.cancel(self.running)
+        if (last := self.running) is not None:
+            self.cancel(last)
+            asyncio.get_running_loop().call_later(CLOSING_S, self._give_up, last)
         await self._idle()
 
     async def _idle(self) -> None:
@@ -281,5 +324,5 @@ class Jobs:
 
 def _remove_files(job: Job) -> None:
     """Whoever still makes one of them ends."""
-    job.order.stop.set()
+    job.stop.set()
     shutil.rmtree(job.order.folder, ignore_errors=True)

@@ -1,116 +1,38 @@
-"""A job's files, made in the thread that has the pipeline."""
+"""A job's files, made in the process that has the pipeline."""
 
-import hashlib
-import os
-import shutil
-import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import av
 import av.error
-import msgspec
 
 from vab_rt.audio import Audio, AudioWriter, plan_output
 from vab_rt.candidates import Ranked, ranked_steps, seed_of
-from vab_rt.config import GenerateOptions
 from vab_rt.delivery import Delivery
 from vab_rt.errors import MediaError, MediaWarning, VabError
 from vab_rt.mixing import require_sound
 from vab_rt.pipeline import Pipeline
+from vab_rt.serve.wishes import Made, Order, TakeFile
+from vab_rt.serve.worker import Talk
 from vab_rt.steps import Seen, Step
-from vab_rt.take import path_of
 from vab_rt.video import Video
 
-_MOST_DELIVERIES = 16
 _LISTS = {"hls", "dash", "concat", "imf", "sdp", "webm_dash_manifest"}
 
 
-class Cancelled(Exception):
-    """Nobody wants the sound any more."""
-
-
-class Edit(NamedTuple):
-    """Of a sound that is there, the seconds to be made anew. sound: a file in the job's folder."""
-
-    of: str
-    candidate: int
-    start_s: float
-    end_s: float
-    sound: Path
-
-    def report(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("of", "candidate", "start_s", "end_s")}
-
-
-@dataclass(frozen=True)
-class Order:
-    """What is to be made, and where. folder: of this job alone; its video may lie elsewhere."""
-
-    folder: Path
-    video: Path
-    options: GenerateOptions
-    start_s: float
-    duration_s: float | None
-    num_candidates: int
-    format: str
-    shown: str = "the video"
-    """what messages call the video"""
-    edit: Edit | None = None
-    stop: threading.Event = field(default_factory=threading.Event)
-
-    def output(self, number: int) -> Path:
-        """Of a candidate, counted from 1."""
-        return self.folder / f"sound.{number}.{self.format}"
-
-    def without_paths(self, message: str) -> str:
-        """The same for those who must not know where files are."""
-        message = message.replace(str(self.video), self.shown)
-        return message.replace(f"{self.folder}/", "").replace(
-            str(self.folder), "the server's folder"
-        )
-
-
-class TakeFile(NamedTuple):
-    """A finished file."""
-
-    path: Path
-    seed: int
-    score: float | None
-
-
-@dataclass(frozen=True)
-class Made:
-    """takes: best first. video_has_sound: some to mix with."""
-
-    takes: list[TakeFile]
-    video_has_sound: bool
-    duration_s: float
-    sample_rate_hz: int
-    kinds: dict[str, float]
-    warnings: list[str]
-    timings_s: dict[str, float]
-
-
-def make(order: Order, pipeline: Pipeline, tell: Callable[[int], None]) -> Made:
-    """tell: percent done. Raises Cancelled, VabError."""
+def make(pipeline: Pipeline, talk: Talk, order: Order) -> Made:
+    """talk: told the percent that is done. Raises Cancelled, VabError."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", MediaWarning)
-        made = _make(order, pipeline, tell)
+        made = _make(pipeline, talk, order)
     said = [one.message for one in told if isinstance(one.message, MediaWarning)]
-    texts = [order.without_paths(str(message)) for message in said]
-    # Warnings are of the process: another thread's are about another sound.
-    made.warnings.extend(text for text in texts if str(order.folder.parent) not in text)
+    made.warnings.extend(order.without_paths(str(message)) for message in said)
     return made
 
 
-def _make(order: Order, pipeline: Pipeline, tell: Callable[[int], None]) -> Made:
-    if order.stop.is_set():
-        raise Cancelled
+def _make(pipeline: Pipeline, talk: Talk, order: Order) -> Made:
     refuse_lists(order.video)
     video = Video(order.video, order.start_s, order.duration_s)
     for number in range(1, order.num_candidates + 1):
@@ -124,7 +46,7 @@ def _make(order: Order, pipeline: Pipeline, tell: Callable[[int], None]) -> Made
         steps = pipeline.generate_steps(video, order.options)
     else:
         steps = pipeline.candidate_steps(video, order.options, num_candidates=order.num_candidates)
-    told = seen.watch(_told(steps, order, tell))
+    told = seen.watch(_told(steps, order, talk))
     takes, num_samples = [], 0
     for number, (candidate, score, parts) in enumerate(_takes(told, order), 1):
         path = order.output(number)
@@ -164,21 +86,11 @@ def _write(path: Path, video: Video, steps: Iterable[Step], rate_hz: int) -> int
     return file.num_samples
 
 
-def delivered(order: Order, sound: Path, name: str, delivery: Delivery) -> Path:
-    """A finished sound in a file of a format, as it is wanted, beside it: made once, and of those
-    wanted in other ways the latest few are kept. Raises VabError."""
-    out = sound.with_suffix(f".{name}")
-    if delivery != Delivery():
-        digest = hashlib.sha256(msgspec.json.encode(delivery)).hexdigest()[:16]
-        out = sound.with_suffix(f".{digest}.{name}")
-        others = sorted(order.folder.glob(f"{sound.stem}.{'?' * 16}.*"), key=_changed_at)
-        for old in others[: -_MOST_DELIVERIES + 1]:
-            old.unlink(missing_ok=True)
-    if not out.exists():
-        video = Video(order.video, order.start_s, order.duration_s)
-        with without_paths(order):
-            Audio.load(sound).save(out, video=video, force=True, take=False, delivery=delivery)
-    return out
+def deliver(order: Order, sound: Path, out: Path, delivery: Delivery) -> None:
+    """A finished sound in another file, as it is wanted. Raises VabError."""
+    video = Video(order.video, order.start_s, order.duration_s)
+    with without_paths(order):
+        Audio.load(sound).save(out, video=video, force=True, take=False, delivery=delivery)
 
 
 @contextmanager
@@ -190,43 +102,16 @@ def without_paths(order: Order) -> Iterator[None]:
         raise type(error)(order.without_paths(str(error))) from error.__cause__
 
 
-def _changed_at(file: Path) -> float:
-    try:
-        return file.stat().st_mtime
-    except FileNotFoundError:  # removed meanwhile
-        return 0.0
-
-
-def borrowed(old: Order, sound: Path, folder: Path) -> tuple[Path, Path]:
-    """The video of an order and a sound of it, in the folder of another. Raises OSError."""
-    own, video = folder / f"before.{old.format}", old.video
-    if video.is_relative_to(old.folder):
-        video = _linked(video, folder / "video")
-    _linked(sound, own)
-    if path_of(sound).exists():
-        _linked(path_of(sound), path_of(own))
-    return video, own
-
-
-def _linked(file: Path, link: Path) -> Path:
-    """The same file by another name, so that it outlives the first."""
-    try:
-        os.link(file, link)
-    except FileNotFoundError:
-        raise
-    except OSError:  # a file system without links
-        shutil.copyfile(file, link)
-    return link
-
-
-def _told(steps: Iterator[Step], order: Order, tell: Callable[[int], None]) -> Iterator[Step]:
+def _told(steps: Iterator[Step], order: Order, talk: Talk) -> Iterator[Step]:
+    told = 0
     for step in steps:
-        if order.stop.is_set():
-            raise Cancelled
+        talk.require_wanted()
         yield step
         done, total = step.position(order.num_candidates)
-        if total is not None:
-            tell(min(99, 100 * done // total))
+        percent = 0 if total is None else min(99, 100 * done // total)
+        if percent > told:
+            told = percent
+            talk.tell(told)
 
 
 def refuse_lists(video: Path) -> None:

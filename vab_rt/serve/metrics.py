@@ -21,6 +21,13 @@ def _lines(jobs: Jobs) -> Iterator[str]:
         ("waiting_most", "gauge", "Sounds that may wait.", jobs.max_waiting),
         ("in_progress", "gauge", "Sounds in progress.", int(jobs.running is not None)),
         ("kept", "gauge", "Sounds that are known, over or not.", len(jobs.known)),
+        ("worker_up", "gauge", "Whether there is a worker.", int(not jobs.num_failed_starts)),
+        (
+            "worker_restarts_total",
+            "counter",
+            "Workers in place of one that died.",
+            jobs.num_restarts,
+        ),
         ("busy_seconds_total", "counter", "Seconds that sounds took.", round(jobs.busy_s, 3)),
         ("sound_seconds_total", "counter", "Seconds of sound made.", round(jobs.made_s, 3)),
     )

@@ -10,8 +10,7 @@ import msgspec
 
 import vab_rt
 from vab_rt.serve.jobs import Status
-from vab_rt.serve.views import PREVIEWS
-from vab_rt.serve.wishes import ContentWish, RegenerateWish, SoundWish, fields_of
+from vab_rt.serve.wishes import PREVIEWS, ContentWish, RegenerateWish, SoundWish, fields_of
 
 Json = dict[str, Any]
 _SOUND = {"$ref": "#/components/schemas/Sound"}
@@ -86,7 +85,7 @@ def _paths() -> Json:
     again = _operation(
         "Make a part of a sound anew; without start_s and end_s, all of it.",
         {202: _SOUND},
-        *(400, 404, 409, 429, 503),
+        *(400, 404, 409, 429, 503, 507),
     )
     delete = _operation(
         "Cancel it, at the next step; or remove its files.", {200: _SOUND, 202: _SOUND}, 404

@@ -1,38 +1,43 @@
-"""A server that runs: model, folder, socket, and an end in order."""
+"""A server that runs: worker, folder, socket, and an end in order."""
 
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any
 
 import uvicorn
+from starlette.applications import Starlette
 
 from vab_rt.errors import OptionError
-from vab_rt.pipeline import Pipeline
 from vab_rt.serve.app import Limits, open_app
 from vab_rt.serve.guard import is_loopback
 from vab_rt.serve.jobs import Jobs
 from vab_rt.serve.scratch import scratch_folder
+from vab_rt.serve.worker import Model, Worker
 
 _MOST_CONNECTIONS = 1000
 _CLOSING_S = 3
+_NUM_VIEWERS = 4
+"""Processes at most that show videos and sounds; previews occupy one of them at a time."""
 
 
 def serve(
-    load: Callable[[], Pipeline],
+    load: Mapping[str, Any],
     limits: Limits,
     *,
     port: int,
     max_waiting: int,
     keep_s: float,
     drain_s: float,
-    tell: Callable[[str, Pipeline], None],
+    tell: Callable[[str, Model], None],
 ) -> None:
-    """Until a signal ends it. tell: the address, and the model that was loaded.
+    """Until a signal ends it. load: what `vab_rt.load` takes, by name. tell: the address, and the
+    model that was loaded.
 
     Raises OptionError for an address that cannot be had, and one that others reach without a token;
-    what `load` raises.
+    what loading raises.
     """
     if limits.token is None and not is_loopback(limits.host):
         raise OptionError(
@@ -42,22 +47,24 @@ def serve(
     with (
         _listening(limits.host, port) as sock,
         scratch_folder() as folder,
-        ThreadPoolExecutor(1, "vab-rt") as worker,
+        Worker(load) as worker,
+        ExitStack() as stack,
     ):
-        pipeline = worker.submit(load).result()
-        jobs = Jobs(pipeline, worker, folder, max_waiting=max_waiting, keep_s=keep_s)
-        server = _Server(jobs, limits, drain_s)
-        tell(_address(limits.host, sock), pipeline)
+        worker.start()
+        viewers = [stack.enter_context(Worker()) for _ in range(_NUM_VIEWERS)]
+        jobs = Jobs(worker, folder, max_waiting=max_waiting, keep_s=keep_s)
+        server = _Server(jobs, open_app(jobs, viewers, limits), drain_s)
+        tell(_address(limits.host, sock), jobs.model)
         server.run([sock])
 
 
 class _Server(uvicorn.Server):
     """Told to end, it first does what is left, or cancels it, and answers meanwhile."""
 
-    def __init__(self, jobs: Jobs, limits: Limits, drain_s: float) -> None:
+    def __init__(self, jobs: Jobs, app: Starlette, drain_s: float) -> None:
         super().__init__(
             uvicorn.Config(
-                open_app(jobs, limits),
+                app,
                 access_log=False,
                 log_config=None,
                 log_level=logging.WARNING,

@@ -1,7 +1,6 @@
 """What a sound and its video look like, for those who show them."""
 
 import base64
-import threading
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import chain
@@ -18,15 +17,17 @@ from av.video.stream import VideoStream
 
 from vab_rt.errors import OptionError
 from vab_rt.output import whole_file, writing
-from vab_rt.serve.making import Cancelled, Order, refuse_lists, without_paths
+from vab_rt.serve.making import refuse_lists, without_paths
+from vab_rt.serve.wishes import Order
+from vab_rt.serve.worker import Talk
 from vab_rt.spectrogram import FLOOR_DB, Spectrogram, band_edges_hz
 from vab_rt.video import Video
 
-PREVIEWS = {
+_CODECS = {
     "mp4": ("libx264", {"preset": "ultrafast", "crf": "27"}),
     "webm": ("libvpx", {"deadline": "realtime", "cpu-used": "8", "crf": "20", "b": "2M"}),
 }
-"""Codec and options of those that some browser plays."""
+"""With options, of those that some browser plays."""
 _SHORT_SIDE = 360
 _TICKS_PER_S = 1000  # as matroska counts
 _KEY_FRAME_EVERY = 12  # frames: who marks a part jumps to and fro
@@ -74,31 +75,22 @@ def _mono(file: Path) -> tuple[Iterator[npt.NDArray[np.float32]], int]:
     return pieces(), stream.rate
 
 
-def preview_of(order: Order, name: str) -> Path:
+def make_preview(talk: Talk, order: Order, out: Path) -> None:
     """The part of its video that a sound is of, small, without sound, in a format that browsers
-    play: made once. Raises Cancelled when the sound goes meanwhile, VabError."""
-    codec, options = PREVIEWS[name]
+    play. Raises Cancelled when the sound goes meanwhile, VabError."""
+    name = out.suffix[1:]
+    codec, options = _CODECS[name]
     if codec not in av.codec.codecs_available:
         raise OptionError(f"format is {name}, but FFmpeg here has no {codec}, expected another")
-    out = order.folder / f"preview.{name}"
-    if order.stop.is_set():
-        raise Cancelled
-    if not out.exists():
-        with without_paths(order):
-            refuse_lists(order.video)
-            video = Video(order.video, order.start_s, order.duration_s)
-            with whole_file(out, force=True) as part, writing(out):
-                _encode(video, part, name, codec, options, order.stop)
-    return out
+    with without_paths(order):
+        refuse_lists(order.video)
+        video = Video(order.video, order.start_s, order.duration_s)
+        with whole_file(out, force=True) as part, writing(out):
+            _encode(talk, video, part, name, codec, options)
 
 
 def _encode(
-    video: Video,
-    part: Path,
-    name: str,
-    codec: str,
-    options: dict[str, str],
-    stop: threading.Event,
+    talk: Talk, video: Video, part: Path, name: str, codec: str, options: dict[str, str]
 ) -> None:
     rate = Fraction(video.info.rate_hz or 25).limit_denominator(1001)
     base, last = Fraction(1, _TICKS_PER_S), -1
@@ -112,8 +104,7 @@ def _encode(
         stream.codec_context.gop_size = _KEY_FRAME_EVERY
         stream.codec_context.thread_count = 1  # libvpx's others wait busily: 12 times the work
         for stored, begin_s, _ in shown:
-            if stop.is_set():
-                raise Cancelled
+            talk.require_wanted()
             frame = _upright(stored, video, reformatter, (stream.width, stream.height))
             last = max(last + 1, round(begin_s * _TICKS_PER_S))
             frame.pts, frame.time_base, frame.pict_type = last, base, PictureType.NONE

@@ -1,18 +1,22 @@
 """What a request asks for, as its query says it: the fields of GenerateOptions by name, and a few
-of the server's own."""
+of the server's own; as it is ordered of the worker, and what comes of it."""
 
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
-from starlette.datastructures import QueryParams
 
-from vab_rt.candidates import check_count
-from vab_rt.config import GenerateOptions
+from vab_rt.config import GenerateOptions, check_count, check_part
 from vab_rt.delivery import Delivery
 from vab_rt.errors import OptionError
 from vab_rt.formats import FORMATS
-from vab_rt.video import Video
 
+if TYPE_CHECKING:  # the worker does without
+    from starlette.datastructures import QueryParams
+
+PREVIEWS = ("mp4", "webm")
+"""Formats of which some browser plays each."""
 _OF_THE_MACHINE = ("library", "library_strength")  # folders of the server are none of a client's
 
 
@@ -32,7 +36,7 @@ class SoundWish(GenerateOptions, frozen=True, forbid_unknown_fields=True, kw_onl
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        Video("video", self.start_s, self.duration_s)
+        check_part(self.start_s, self.duration_s)
         check_count(self.num_candidates)
         msgspec.structs.force_setattr(self, "format", _format(self.format))
 
@@ -98,7 +102,7 @@ def fields_of(kind: type[msgspec.Struct]) -> list[str]:
     return own + shared
 
 
-def parse(query: QueryParams, kind: type[Wish], **defaults: Any) -> Wish:
+def parse(query: "QueryParams", kind: type[Wish], **defaults: Any) -> Wish:
     """The wish of a query. Raises OptionError for what is unknown, twice there or out of range."""
     known = fields_of(kind)
     found: dict[str, Any] = dict(defaults)
@@ -113,3 +117,64 @@ def parse(query: QueryParams, kind: type[Wish], **defaults: Any) -> Wish:
         return msgspec.convert(found, kind, strict=False)
     except msgspec.ValidationError as error:
         raise OptionError(f"the query does not fit: {error}; see /openapi.json") from error
+
+
+class Edit(NamedTuple):
+    """Of a sound that is there, the seconds to be made anew. sound: a file in the job's folder."""
+
+    of: str
+    candidate: int
+    start_s: float
+    end_s: float
+    sound: Path
+
+    def report(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("of", "candidate", "start_s", "end_s")}
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be made, and where. folder: of this job alone; its video may lie elsewhere."""
+
+    folder: Path
+    video: Path
+    options: GenerateOptions
+    start_s: float
+    duration_s: float | None
+    num_candidates: int
+    format: str
+    shown: str = "the video"
+    """what messages call the video"""
+    edit: Edit | None = None
+
+    def output(self, number: int) -> Path:
+        """Of a candidate, counted from 1."""
+        return self.folder / f"sound.{number}.{self.format}"
+
+    def without_paths(self, message: str) -> str:
+        """The same for those who must not know where files are."""
+        message = message.replace(str(self.video), self.shown)
+        return message.replace(f"{self.folder}/", "").replace(
+            str(self.folder), "the server's folder"
+        )
+
+
+class TakeFile(NamedTuple):
+    """A finished file."""
+
+    path: Path
+    seed: int
+    score: float | None
+
+
+@dataclass(frozen=True)
+class Made:
+    """takes: best first. video_has_sound: some to mix with."""
+
+    takes: list[TakeFile]
+    video_has_sound: bool
+    duration_s: float
+    sample_rate_hz: int
+    kinds: dict[str, float]
+    warnings: list[str]
+    timings_s: dict[str, float]

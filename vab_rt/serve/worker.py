@@ -1,0 +1,335 @@
+"""Work that a video may crash, in a process of its own: one piece at a time, and another process in
+its place when it dies."""
+
+import logging
+import multiprocessing
+import multiprocessing.resource_tracker
+import os
+import signal
+import threading
+import traceback
+from asyncio import get_running_loop
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import partial
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any, NamedTuple, Self
+
+from vab_rt.config import ClipConfig
+from vab_rt.errors import BackendError, VabError, is_out_of_memory
+from vab_rt.streams import tolerant_streams
+
+_LOG = logging.getLogger(__name__)
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+_ENDS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+_LOOK_S = 0.05
+"""How often it is looked whether somebody still wants what is made."""
+_PATIENCE_S = 5.0
+
+
+class Cancelled(Exception):
+    """Nobody wants the sound any more."""
+
+
+class Bug(Exception):
+    """An error of ours in the other process. kind: its name; as text, the traceback there."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(kind, text)
+        self.kind, self.text = kind, text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class _Died(Exception):
+    """A process, amid its work; as text, how."""
+
+
+class Model(NamedTuple):
+    """What is known of a model in the process that does not have it."""
+
+    config: ClipConfig
+    device: str
+
+
+class Worker:
+    """The process, and the thread here that waits for it. `load`: what `vab_rt.load` takes, by
+    name; without, it has no model, and starts when there is something to do."""
+
+    def __init__(self, load: Mapping[str, Any] | None = None) -> None:
+        self.load = load
+        self.model: Model | None = None
+        self.thread = ThreadPoolExecutor(1, "vab-rt")
+        self._process: BaseProcess | None = None
+        self._pipe: Connection | None = None
+        self._is_over = threading.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._is_over.set()
+        self.kill()
+        self.thread.shutdown(cancel_futures=True)
+        self._bury()
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        """To be asked between two pieces of work."""
+        return self._process is not None and self._process.is_alive()
+
+    def kill(self) -> None:
+        """Whatever it does. Its files are the server's, who removes them."""
+        if process := self._process:
+            process.kill()
+
+    def start(self) -> None:
+        """Another process where the last one has ended; blocks until it is ready. Raises what
+        loading raises, and BackendError where the process dies of it or cannot be."""
+        if self._process is not None:
+            self._lose()
+        if self._is_over.is_set():
+            raise Cancelled
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        level = logging.getLogger("vab_rt").getEffectiveLevel()
+        process = context.Process(target=_run, args=(theirs, self.load, level), daemon=True)
+        try:
+            with theirs, _signals_held():
+                process.start()
+        except OSError as error:
+            ours.close()
+            raise BackendError(
+                f"no process can be started ({error.strerror}), expected one more; end others, or "
+                "raise the limit that ulimit -u shows"
+            ) from error
+        self._process, self._pipe = process, ours
+        try:
+            self.model = self._answer(self._is_over, _nobody)
+        except _Died as error:
+            raise BackendError(
+                f"the process for the work ended {error} before it could begin, as where memory "
+                "runs out, expected it ready; close other programs"
+            ) from error
+        except BaseException:
+            self.kill()
+            self._bury()
+            raise
+
+    async def do(
+        self,
+        work: str,
+        *args: Any,
+        stop: threading.Event,
+        tell: Callable[[int], None] | None = None,
+    ) -> Any:
+        """What one of its works returns; nothing here waits but a thread. tell: percent done, in
+        that thread. Raises what the work raises: VabError, MemoryError, Bug; Cancelled, soon after
+        `stop` is set; BackendError when the process dies of it."""
+        call = partial(self._call, work, args, stop, tell or _nobody)
+        return await get_running_loop().run_in_executor(self.thread, call)
+
+    def _call(
+        self, work: str, args: tuple[Any, ...], stop: threading.Event, tell: Callable[[int], None]
+    ) -> Any:
+        if stop.is_set():
+            raise Cancelled
+        if not self.is_alive:
+            self.start()
+        self._say((work, args))
+        try:
+            return self._answer(stop, tell)
+        except _Died as error:
+            raise BackendError(
+                f"the process that worked on it ended {error}, as on a video that crashes a "
+                "decoder or where memory runs out, expected it to go on; send a shorter part, or "
+                "the video in another format"
+            ) from error
+
+    def _answer(self, stop: threading.Event, tell: Callable[[int], None]) -> Any:
+        """The last that it says of it."""
+        is_told = False
+        while True:
+            if stop.is_set() and not is_told:
+                is_told = True
+                self._say(None)
+            found = self._heard(stop)
+            if found is None:
+                continue
+            kind, value = found
+            if kind == "done":
+                return value
+            if kind == "failed":
+                error, errno = value
+                raise error from (None if errno is None else OSError(errno, os.strerror(errno)))
+            if kind == "percent":
+                tell(value)
+            else:
+                _LOG.log(*value)
+
+    def _say(self, what: Any) -> None:
+        assert self._pipe is not None, "started"
+        with suppress(OSError):  # it has died; so says the answer
+            self._pipe.send(what)
+
+    def _heard(self, stop: threading.Event) -> tuple[str, Any] | None:
+        """What it says next; None when it has said nothing for a while."""
+        assert self._pipe is not None, "started"
+        if self._is_over.is_set():
+            self.kill()
+        try:
+            found: tuple[str, Any] | None = self._pipe.recv() if self._pipe.poll(_LOOK_S) else None
+        except (EOFError, OSError) as error:
+            if stop.is_set() or self._is_over.is_set():
+                self._bury()
+                raise Cancelled from error
+            raise _Died(self._lose()) from error
+        return found
+
+    def _lose(self) -> str:
+        """As nobody meant it to end; how it did."""
+        how = self._bury()
+        _LOG.warning("a process of the server's ended %s; another takes its place", how)
+        return how
+
+    def _bury(self) -> str:
+        """Leaves nothing of a process that has ended, or is about to; how it did."""
+        if self._process is None or self._pipe is None:
+            return ""
+        self._pipe.close()
+        self._process.join(_PATIENCE_S)
+        if self._process.is_alive():
+            self.kill()
+            self._process.join()
+        how = _how(self._process.exitcode)
+        self._process = self._pipe = None
+        return how
+
+
+def _how(exit_code: int | None) -> str:
+    if exit_code is None or exit_code >= 0:
+        return f"with exit code {exit_code}"
+    with suppress(ValueError):  # a number without a name
+        return f"by signal {-exit_code} ({signal.Signals(-exit_code).name})"
+    return f"by signal {-exit_code}"
+
+
+def _nobody(percent: int) -> None:
+    """Is told."""
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """A process that is started is born deaf to what goes to all of a terminal or a service, and
+    stays so: when it ends is for who started it to say."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    multiprocessing.resource_tracker.ensure_running()  # its own start would let them through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class Talk:
+    """In the process: with who asked."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe, self._lock = pipe, threading.Lock()
+
+    def say(self, kind: str, value: Any) -> None:
+        with self._lock:
+            self._pipe.send((kind, value))
+
+    def tell(self, percent: int) -> None:
+        self.say("percent", percent)
+
+    def require_wanted(self) -> None:
+        """Raises Cancelled when it is not wanted any more."""
+        if self._pipe.poll() and self._pipe.recv() is None:
+            raise Cancelled
+
+
+class _Said(logging.Handler):
+    """What the library logs is logged where the server is."""
+
+    def __init__(self, talk: Talk) -> None:
+        super().__init__()
+        self._talk = talk
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._talk.say("log", (record.levelno, "%s", record.getMessage()))
+
+
+def _run(pipe: Connection, load: Mapping[str, Any] | None, log_level: int) -> None:
+    """The process."""
+    for number in _ENDS:
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    talk, log = Talk(pipe), logging.getLogger("vab_rt")
+    log.setLevel(log_level)
+    log.handlers, log.propagate = [_Said(talk)], False
+    works: dict[str, Callable[..., Any]] = {}
+
+    def open_works() -> Model | None:
+        model, opened = _opened(load, talk)
+        works.update(opened)
+        return model
+
+    with tolerant_streams(), suppress(EOFError, OSError):
+        talk.say(*_result(open_works))
+        while True:
+            asked = pipe.recv()
+            if asked is not None:  # or nobody wanted what is finished
+                work, args = asked
+                talk.say(*_result(partial(works[work], *args)))
+
+
+def _end_with_parent() -> None:
+    """However that ends."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "spawned"
+    parent.join()
+    os._exit(1)
+
+
+def _opened(
+    load: Mapping[str, Any] | None, talk: Talk
+) -> tuple[Model | None, dict[str, Callable[..., Any]]]:
+    """The model, and works by name. Raises what loading raises."""
+    from vab_rt.serve import making
+
+    if load is None:
+        from vab_rt.serve import views
+
+        return None, {
+            "deliver": making.deliver,
+            "spectrogram": views.spectrogram_of,
+            "preview": partial(views.make_preview, talk),
+        }
+    import vab_rt
+
+    pipeline = vab_rt.load(**load)
+    make = partial(making.make, pipeline, talk)
+    return Model(pipeline.config, pipeline.device), {"make": make}
+
+
+def _result(work: Callable[[], Any]) -> tuple[str, Any]:
+    """What it returns, or raises, as it can be sent."""
+    try:
+        return "done", work()
+    except (VabError, Cancelled) as error:
+        return "failed", (error, getattr(error.__cause__, "errno", None))
+    except Exception as error:  # noqa: BLE001  # a bug of one job is no end of the others
+        if is_out_of_memory(error):
+            return "failed", (MemoryError(str(error)), None)
+        return "failed", (Bug(type(error).__name__, traceback.format_exc()), None)
