@@ -30,7 +30,7 @@ from vab_rt.bundle import Bundle, open_bundle
 from vab_rt.contract import BACKBONES
 from vab_rt.engines import Engine
 from vab_rt.engines.device_loop import gpu_precision
-from vab_rt.engines.providers import SessionEngine
+from vab_rt.engines.sessions import SessionEngine
 from vab_rt.engines.tensorrt import compile_graph, tensorrt_rtx
 from vab_rt.errors import BackendError
 from vab_rt.threads import num_physical_cores

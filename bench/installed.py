@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 from bench.report import console, facts, print_table
 
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
-EXTRAS = ("", "gpu", "trt", "rtx")  # those that users install; "" is none
+EXTRAS = ("", "gpu", "trt", "rtx", "openvino")  # those that users install; "" is none
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -100,10 +100,10 @@ def first_gpu() -> FoundGpu | None:
 
 def has_cuda_provider() -> bool:
     try:
-        from vab_rt.engines import providers
+        from vab_rt.engines import sessions
     except BackendError:  # onnxruntime is missing
         return False
-    return providers.has_cuda_provider()
+    return sessions.has_cuda_provider()
 
 
 def run_parts(

@@ -36,7 +36,7 @@ from training.v2a_mapper.parts import PictureEncoder, build_unet, build_vae, bui
 from vab_rt.bundle import open_bundle
 from vab_rt.config import GenerateOptions, Tuning, fill_in
 from vab_rt.engines import Engine
-from vab_rt.engines.providers import SessionEngine
+from vab_rt.engines.sessions import SessionEngine
 from vab_rt.errors import OptionError
 from vab_rt.threads import num_physical_cores
 from vab_rt.v2a_mapper.config import LatentOptions, V2AConfig

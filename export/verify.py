@@ -16,7 +16,7 @@ from export.modules import CodecEncoder
 from export.tolerances import TOLERANCES
 from vab_rt.config import ModelConfig
 from vab_rt.contract import BACKBONES, GraphContract, contract_of
-from vab_rt.engines.providers import add_weights, check_session
+from vab_rt.engines.sessions import add_weights, check_session
 from vab_rt.errors import ExportError
 
 Arrays = dict[str, NDArray]

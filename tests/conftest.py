@@ -82,7 +82,7 @@ def opened(workers, tmp_path):
 @pytest.fixture
 def without_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where no library for GPUs is installed."""
-    for module in ("providers", "cuda"):
+    for module in ("sessions", "cuda"):
         monkeypatch.setattr(f"vab_rt.engines.{module}.has_cuda_provider", lambda: False)
     for library in ("cuda.core", "tensorrt", "tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, library, None)

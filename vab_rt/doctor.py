@@ -4,6 +4,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
@@ -11,6 +12,7 @@ import msgspec
 
 from vab_rt.engines.engine_cache import cache_folder
 from vab_rt.engines.gpu import LEAST_CUDA, cuda_version, find_driver
+from vab_rt.engines.providers import PROVIDERS, plugged_in, what_is_missing
 from vab_rt.errors import BackendError, VabError
 from vab_rt.telemetry import VARIABLE, is_telemetry_wanted
 
@@ -34,7 +36,8 @@ def examine() -> list[Finding]:
     """Every finding, in the order a reader wants them. Raises nothing."""
     checks: tuple[Callable[[], Finding], ...] = (
         _vab_rt, _python, _onnxruntime, _telemetry, _sampling, _ffmpeg, _bundle,
-        _gpu, _cuda, _tensorrt, _tensorrt_rtx, _kept_engines,
+        _gpu, _cuda, _tensorrt, _tensorrt_rtx, *(partial(_provider, name) for name in PROVIDERS),
+        _kept_engines,
     )  # fmt: skip
     return [check() for check in checks]
 
@@ -147,7 +150,7 @@ def _gpu() -> Finding:
 
 def _cuda() -> Finding:
     try:
-        from vab_rt.engines.providers import has_cuda_provider
+        from vab_rt.engines.sessions import has_cuda_provider
     except BackendError:
         return _for_gpus("device cuda", "onnxruntime is missing", GPU_INSTALL)
     missing = [name for name in ("cuda.core", "cuda.bindings") if not _is_there(name)]
@@ -188,6 +191,22 @@ def _tensorrt_rtx() -> Finding:
             found = f"{finding.found}, which does not run on {gpu.name} ({gpu.capability})"
             return Finding(finding.subject, found, False, advice="use --device tensorrt or cuda")
     return finding
+
+
+def _provider(device: str) -> Finding:
+    subject, provider = f"device {device}", PROVIDERS[device]
+    try:
+        found, install = what_is_missing(device)
+        if found:
+            return Finding(subject, found, False, advice=install)
+        if provider.plugin is None or not _is_there(provider.plugin):
+            return Finding(subject, f"onnxruntime with {provider.name}")
+        parts = ", ".join(sorted(plugged_in(provider)))
+        return Finding(subject, f"{provider.package} {version(provider.package)}: {parts}")
+    except ImportError:
+        return Finding(subject, "onnxruntime is missing", False)
+    except BackendError as error:
+        return Finding(subject, str(error), False)
 
 
 def _library(subject: str, module: str, install: str) -> Finding:

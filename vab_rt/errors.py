@@ -67,3 +67,8 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
         return True
     return is_out_of_memory(error.__cause__ or error.__context__)
+
+
+def first_line(error: BaseException) -> str:
+    """What a library says, without the page that follows."""
+    return str(error).strip().split("\n")[0]

@@ -66,10 +66,11 @@ def _device(device: str, gpus_per_worker: float) -> str:
     """Workers see only the GPUs that Ray keeps for them. Raises OptionError."""
     if device == "auto":
         return "cuda" if gpus_per_worker else "cpu"
-    if (device != "cpu") != (gpus_per_worker > 0):
+    needs_gpus = device not in ("cpu", "openvino", "openvino:cpu")
+    if needs_gpus != (gpus_per_worker > 0):
         raise OptionError(
             f"device is {device} and there are {gpus_per_worker:g} GPUs for each worker, expected "
-            "cpu and none, or another and some; see --gpus-per-worker"
+            "cpu or openvino and none, or another and some; see --gpus-per-worker"
         )
     return device
 

@@ -61,7 +61,7 @@ class Pipeline:
 
     @property
     def device(self) -> str:
-        """What it runs on: cpu, cuda, tensorrt or tensorrt-rtx."""
+        """What it runs on, as `load` was told, or what auto took."""
         return self.system.device
 
     def generate(
@@ -317,8 +317,9 @@ def load(
 
     - model: the folder of a bundle, the name of a shipped model, or hf:ORG/NAME[@REVISION] on a
       hub; None is the shipped one.
-    - device: auto, cpu, cuda, tensorrt or tensorrt-rtx (cuda:1: the second GPU); never another
-      than asked for. auto takes cuda where it is installed, else cpu.
+    - device: auto, cpu, cuda, tensorrt, tensorrt-rtx (cuda:1: the second GPU), openvino, coreml,
+      directml or migraphx; never another than asked for. auto takes cuda where it is installed,
+      else cpu.
     - engines: ready ones that a host brings along, instead of the bundle's own.
     - threads: for work on the CPU; None takes one per physical core.
     - offline: of a hub, only what was fetched before.
@@ -345,7 +346,7 @@ def assembled(bundle: Bundle, engines: Engines, load_s: float, threads: int | No
 
 def _open_graph(bundle: Bundle, threads: int | None, name: str) -> Engine:
     """On the CPU, whatever the others run on. Raises OptionError where the bundle has none."""
-    from vab_rt.engines.providers import open_graph
+    from vab_rt.engines.sessions import open_graph
 
     if name not in bundle.manifest.graphs:
         raise OptionError(

@@ -18,7 +18,7 @@ from export.verify import fixed_inputs, run_torch
 from training.efficientnet import ENTRY
 from vab_rt.bundle import open_bundle
 from vab_rt.contract import contract_of
-from vab_rt.engines.providers import SessionEngine
+from vab_rt.engines.sessions import SessionEngine
 from vab_rt.errors import BundleError
 
 SIZES = {"visual_encoder": 0.5, "codec_decoder": 0.6}

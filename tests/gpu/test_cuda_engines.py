@@ -13,7 +13,7 @@ from vab_rt.contract import contract_of
 from vab_rt.engines import cuda, open_engines
 from vab_rt.engines.cuda import OrtGraph, check_placement
 from vab_rt.engines.gpu import DeviceArray
-from vab_rt.engines.providers import SessionEngine
+from vab_rt.engines.sessions import SessionEngine
 from vab_rt.errors import BackendError, BundleError
 
 GPU = SimpleNamespace(name="GPU", device_id=1, handle=0x5000, room=lambda: "5 of 80 MB are free")

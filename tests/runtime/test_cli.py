@@ -312,6 +312,7 @@ def test_doctor_fits_one_screen(run: Run) -> None:
     assert len(lines) <= 24
     subjects = ["vab-rt", "python", "onnxruntime", "sampling", "ffmpeg", "GPU driver"]
     subjects += ["device cuda", "device tensorrt", "device tensorrt-rtx", "engine cache"]
+    subjects += [f"device {name}" for name in ("openvino", "coreml", "directml", "migraphx")]
     for subject in subjects:
         assert any(re.match(rf"(ok|note|MISSING) +{subject} ", line) for line in lines), subject
     assert "providers" in result.out and "CPU" in result.out

@@ -60,7 +60,7 @@ def test_no_driver_is_no_failure():
 @pytest.fixture
 def found(monkeypatch):
     """The findings on a machine with that driver and no onnxruntime for GPUs, by subject."""
-    monkeypatch.setattr("vab_rt.engines.providers.has_cuda_provider", lambda: False)
+    monkeypatch.setattr("vab_rt.engines.sessions.has_cuda_provider", lambda: False)
 
     def examine(driver):
         monkeypatch.setattr(doctor, "find_driver", lambda: driver)
@@ -116,7 +116,7 @@ def test_a_driver_that_is_old_or_broken_is_a_note(found, driver, words):
 )
 def test_onnxruntime_for_gpus_has_to_load(found, monkeypatch, driver, reason, is_good, words):
     pytest.importorskip("cuda.core", reason="cuda-core is not installed: pip install cuda-core")
-    monkeypatch.setattr("vab_rt.engines.providers.has_cuda_provider", lambda: True)
+    monkeypatch.setattr("vab_rt.engines.sessions.has_cuda_provider", lambda: True)
     monkeypatch.setattr("vab_rt.engines.cuda.why_not_loaded", lambda: reason)
     finding = found(driver)["device cuda"]
     assert finding.is_good is is_good and words in finding.found

@@ -14,7 +14,7 @@ from tiny_bundle import make_bundle, tiny_config
 
 from vab_rt.bundle import open_bundle
 from vab_rt.engines import open_engines
-from vab_rt.engines.providers import SideBySide
+from vab_rt.engines.sessions import SideBySide
 from vab_rt.errors import BackendError, BundleError, OptionError
 from vab_rt.threads import Helpers, num_physical_cores
 
@@ -110,7 +110,7 @@ def test_auto_is_cpu_where_nothing_else_is_installed(tiny_bundle, caplog, withou
 
 
 def test_auto_says_why_it_did_not_choose_cuda(tiny_bundle, caplog, monkeypatch):
-    monkeypatch.setattr("vab_rt.engines.providers.has_cuda_provider", lambda: True)
+    monkeypatch.setattr("vab_rt.engines.sessions.has_cuda_provider", lambda: True)
     monkeypatch.setattr("vab_rt.engines.cuda.has_cuda_provider", lambda: True)
     monkeypatch.setitem(sys.modules, "cuda.core", None)
     assert open_engines(open_bundle(tiny_bundle), threads=1).device == "cpu"
@@ -121,7 +121,7 @@ def test_auto_says_why_it_did_not_choose_cuda(tiny_bundle, caplog, monkeypatch):
 
 def test_auto_takes_graphs_for_cpus_to_the_cpu(bundle_copy, caplog, monkeypatch):
     write_manifest(bundle_copy, CONFIG, "int8")
-    monkeypatch.setattr("vab_rt.engines.providers.has_cuda_provider", lambda: True)
+    monkeypatch.setattr("vab_rt.engines.sessions.has_cuda_provider", lambda: True)
     monkeypatch.setattr("vab_rt.engines.cuda.has_cuda_provider", lambda: True)
     assert open_engines(open_bundle(bundle_copy), threads=1).device == "cpu"
     assert "cuda cannot be used" in caplog.text and "graphs in int8, expected" in caplog.text
@@ -129,10 +129,13 @@ def test_auto_takes_graphs_for_cpus_to_the_cpu(bundle_copy, caplog, monkeypatch)
         open_engines(open_bundle(bundle_copy), "cuda")
 
 
-@pytest.mark.parametrize("device", ["gpu", "cpu:1", "auto:0", "cuda:", "cuda:-1", "cuda:first"])
+@pytest.mark.parametrize(
+    "device",
+    ["gpu", "cpu:1", "auto:0", "cuda:", "cuda:-1", "cuda:first", "coreml:1", "openvino:0", 1],
+)
 def test_an_unknown_device(tiny_bundle, device):
     with pytest.raises(
-        OptionError, match=f"'{device}', expected auto, cpu, cuda, .*cuda:1; choose"
+        OptionError, match=f"is {device!r}, expected auto, cpu, cuda, .*cuda:1, or openvino:gpu; "
     ):
         open_engines(open_bundle(tiny_bundle), device)
 

@@ -79,7 +79,7 @@ def _run(*words, cwd, path):
     ("words", "message"),
     [
         (("--workers", "0"), "workers is 0, expected 1 to 256"),
-        (("--workers", "1", "--device", "cuda"), "0 GPUs for each worker, expected cpu and none"),
+        (("--workers", "1", "--device", "cuda"), "0 GPUs for each worker, expected cpu or"),
         (("--workers", "1", "--device", "cpu", "--gpus-per-worker", "1"), "or another and some"),
         (("--workers", "1", "--model", "none"), "none"),
         (("--workers", "1"), "pip install 'vab-rt[ray]'"),

@@ -19,7 +19,7 @@ from vab_rt.bundle import open_bundle
 from vab_rt.config import GenerateOptions, TokenOptions, fill_in
 from vab_rt.contract import STREAMS
 from vab_rt.engines import Engine, Engines
-from vab_rt.engines.providers import SessionEngine
+from vab_rt.engines.sessions import SessionEngine
 from vab_rt.errors import BackendError, OptionError
 from vab_rt.pipeline import Pipeline, load
 from vab_rt.systems.vab import Vab

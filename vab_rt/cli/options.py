@@ -116,8 +116,8 @@ Picture = Annotated[
 Device = Annotated[
     str,
     typer.Option(
-        help="auto, cpu, cuda, tensorrt or tensorrt-rtx (cuda:1: the second GPU); "
-        "never another than asked for."
+        help="auto, cpu, cuda, tensorrt, tensorrt-rtx (cuda:1: the second GPU), openvino, coreml, "
+        "directml or migraphx; never another than asked for."
     ),
 ]
 Threads = Annotated[

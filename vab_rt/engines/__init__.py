@@ -1,57 +1,113 @@
-"""Backends: objects with the same calls, and the one function that chooses among them."""
+"""Backends: what a device gives, the graphs of a bundle as functions and decoding with them, and
+the one function that chooses among devices."""
 
 import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from vab_rt.bundle import Bundle
-from vab_rt.config import check_threads
-from vab_rt.engines.engine import Engine, Engines
+from vab_rt.config import TokenOptions, check_threads
+from vab_rt.decoding import Tokens, decode_masked, guided
 from vab_rt.errors import BackendError, BundleError, OptionError
+from vab_rt.sampling import Sampler, fastest_sampler
+from vab_rt.threads import Helpers
 
 __all__ = ["DEVICES", "Engine", "Engines", "open_engines"]
 
 log = logging.getLogger(__name__)
 
-DEVICES = ("auto", "cpu", "cuda", "tensorrt", "tensorrt-rtx")
-_OF_GPUS = DEVICES[2:]
+_OF_GPUS = ("cuda", "tensorrt", "tensorrt-rtx")
+_OF_PROVIDERS = ("openvino", "coreml", "directml", "migraphx")
+DEVICES = ("auto", "cpu", *_OF_GPUS, *_OF_PROVIDERS)
+_PARTS = re.compile(r"(cuda|tensorrt|tensorrt-rtx|directml|migraphx):\d+|openvino:[a-z]+(\.\d+)?")
+
+
+Engine = Callable[..., npt.NDArray[Any]]
+"""Takes the inputs of a graph as named arrays and returns its output; see `contract.py`."""
+
+
+@dataclass(frozen=True)
+class Engines:
+    """The graphs of a bundle, by name, on one device. `device` names what was chosen."""
+
+    graphs: Mapping[str, Engine]
+    device: str
+    sample_step: Sampler = field(default_factory=fastest_sampler)
+    meanwhile: Helpers | None = None
+    """for what can be done beside the graphs; None where one thread does everything"""
+
+    def __getitem__(self, name: str) -> Engine:
+        return self.graphs[name]
+
+    def with_graphs(self, **graphs: Engine) -> "Engines":
+        """The same engines, but for these graphs."""
+        return replace(self, graphs={**self.graphs, **graphs})
+
+    def decode_tokens(
+        self,
+        backbone: str,
+        given: Mapping[str, npt.NDArray[Any]],
+        tokens: Tokens,
+        seeds: npt.NDArray[np.uint64],
+        options: TokenOptions,
+    ) -> Iterator[tuple[int, Tokens]]:
+        """Fill the [MASK] positions of tokens [B, K, T] with the graph of that name.
+
+        given: the graph's other inputs, which stay: features [B, F, visual_dim], and of a
+        fine_backbone coarse tokens. seeds [B]. Yields (step, tokens), on a GPU the last alone; each
+        clip gets the tokens it would get alone.
+        """
+        logits = guided(self[backbone], given, options.guidance)
+        return decode_masked(logits, tokens, seeds, options, self.sample_step)
+
+    def warm_up(self, backbone: str, options: TokenOptions) -> None:
+        """Prepare `decode_tokens` for one clip with these options, where that takes time."""
 
 
 def open_engines(bundle: Bundle, device: str = "auto", threads: int | None = None) -> Engines:
     """The engines of a bundle on a device; auto takes the best that is there and says which.
 
-    device: one of DEVICES; of several GPUs the first, or another by its number, as cuda:1.
+    device: one of DEVICES; of several GPUs the first, or another by its number, as cuda:1; of
+    OpenVINO its cpu, or openvino:gpu.
     threads: for CPU work, None takes one per physical core. Raises OptionError for a device or
     count that does not exist, BackendError for a device that cannot be used: it never falls back.
     """
-    name, colon, number = device.partition(":") if isinstance(device, str) else ("", "", "")
-    if name not in DEVICES or colon and (name not in _OF_GPUS or not number.isdecimal()):
+    if device not in DEVICES and not (isinstance(device, str) and _PARTS.fullmatch(device)):
         raise OptionError(
             f"device is {device!r}, expected {', '.join(DEVICES[:-1])} or {DEVICES[-1]}, with a "
-            f"number for a GPU other than the first, as in cuda:1; choose one"
+            "number for a GPU other than the first, as in cuda:1, or openvino:gpu; choose one"
         )
     threads = check_threads(threads)
-    if name == "auto":
+    if device == "auto":
         return _open_best(bundle, threads)
-    return _open(bundle, name, int(number or 0), threads)
+    name, _, part = device.partition(":")
+    return _open(bundle, name, part, threads)
 
 
 def _open_best(bundle: Bundle, threads: int | None) -> Engines:
     """cuda where its parts are installed, or else cpu; TensorRT may build for minutes."""
-    from vab_rt.engines.providers import has_cuda_provider
+    from vab_rt.engines.sessions import has_cuda_provider
 
     if has_cuda_provider():
         try:
-            return _open(bundle, "cuda", 0, threads)
+            return _open(bundle, "cuda", "", threads)
         except (BackendError, BundleError) as error:  # such as graphs for CPUs alone
             log.warning("device auto chose cpu, as cuda cannot be used: %s", error)
-    return _open(bundle, "cpu", 0, threads)
+    return _open(bundle, "cpu", "", threads)
 
 
-def _open(bundle: Bundle, device: str, gpu_id: int, threads: int | None) -> Engines:
+def _open(bundle: Bundle, device: str, part: str, threads: int | None) -> Engines:
     """Each device imports its own libraries, which take long or are missing."""
-    if device == "cpu":
-        from vab_rt.engines.providers import open_cpu
+    if device not in _OF_GPUS:
+        from vab_rt.engines.sessions import open_sessions
 
-        return open_cpu(bundle, threads)
+        return open_sessions(bundle, device, part, threads)
+    gpu_id = int(part or 0)
     if device == "cuda":
         from vab_rt.engines.cuda import open_cuda
 

@@ -27,8 +27,8 @@ from vab_rt.engines.device_loop import (
     gpu_precision,
 )
 from vab_rt.engines.gpu import DeviceArray, Gpu
-from vab_rt.engines.providers import add_weights, check_session, first_line, has_cuda_provider
-from vab_rt.errors import BackendError, BundleError
+from vab_rt.engines.sessions import add_weights, check_session, has_cuda_provider
+from vab_rt.errors import BackendError, BundleError, first_line
 from vab_rt.telemetry import silence
 
 PROVIDER = "CUDAExecutionProvider"

@@ -1,197 +1,186 @@
-"""onnxruntime's sessions on the CPU."""
+"""Execution providers of onnxruntime beside those of the CPU and of CUDA: which there are, what
+each is told, what is missing, and what it left to the CPU."""
 
-import ctypes
-from collections.abc import Mapping
-from contextlib import suppress
+import json
+import logging
+import platform
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+from vab_rt.errors import BackendError, first_line
 
-from vab_rt.bundle import Bundle
-from vab_rt.contract import BACKBONES, GraphContract, Tensor
-from vab_rt.engines.engine import Engine, Engines
-from vab_rt.errors import BackendError, BundleError, is_out_of_memory
-from vab_rt.sampling import fastest_sampler
-from vab_rt.telemetry import silence
-from vab_rt.threads import Helpers, is_memory_limited, num_physical_cores
+log = logging.getLogger(__name__)
 
-try:
-    import onnxruntime as ort  # type: ignore[import-untyped]  # it ships no types
-except ImportError as error:
-    if is_out_of_memory(error):
-        raise
-    if isinstance(error.__cause__, KeyboardInterrupt | SystemExit):  # pybind11 has wrapped it
-        raise error.__cause__ from None
-    raise BackendError(
-        f"device cpu needs onnxruntime, which cannot be imported ({error}); "
-        "install it with: pip install onnxruntime"
-    ) from error
-
-_NOTHING = 4  # what fails raises, and is reported in one line
+CPU = "CPUExecutionProvider"
+Placement = Counter[tuple[str, str]]
+"""How many nodes are with which provider, of which operator."""
 
 
-def open_cpu(bundle: Bundle, threads: int | None = None) -> Engines:
-    """Verify and load every graph, side by side."""
-    silence(ort)
-    threads = threads or num_physical_cores()
-    names, contracts = bundle.needed_graphs, bundle.contracts
-    helpers = Helpers(threads)
+@dataclass(frozen=True)
+class Provider:
+    """One of onnxruntime's execution providers.
 
-    def open_one(name: str) -> Engine:
-        graph = bundle.read_graph(name)
-        weights = bundle.read_weights(name)
-        engine = SessionEngine(
-            name, graph, contracts[name], threads, str(bundle.folder), weights=weights
-        )
-        return SideBySide(engine, helpers) if name in BACKBONES else engine
-
-    graphs = dict(zip(names, helpers.map(open_one, names), strict=True))
-    _give_back_memory()
-    meanwhile = helpers if threads > 1 and not is_memory_limited() else None
-    return Engines(graphs, "cpu", fastest_sampler(threads), meanwhile)
-
-
-def open_graph(bundle: Bundle, name: str, threads: int | None = None) -> "SessionEngine":
-    """One that generating does without, such as codec_encoder."""
-    silence(ort)
-    threads = threads or num_physical_cores()
-    graph, contract = bundle.read_graph(name), bundle.contracts[name]
-    return SessionEngine(name, graph, contract, threads, str(bundle.folder))
-
-
-def _give_back_memory() -> None:
-    """Of the files that were read and the weights that were converted: glibc keeps 125 MB of the
-    default model's for the threads that loaded it."""
-    with suppress(OSError, AttributeError, TypeError):  # another C library, and its own ways
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-class SessionEngine:
-    """One graph in an onnxruntime session; called with its named inputs, returns its output.
-
-    weights: what the graph lacks, by name.
+    systems: where there is one, as `platform` names them. package: what pip installs it with.
+    settings: what it is told of the device ("": the first) and of threads. plugin: the module that
+    registers it beside the plain onnxruntime; the other packages are an onnxruntime of their own,
+    in the same folder. driver: a file without which there is nothing to run on.
     """
 
-    def __init__(
-        self,
-        name: str,
-        graph: bytes,
-        contract: GraphContract,
-        threads: int,
-        origin: str,
-        *,
-        weights: Mapping[str, npt.NDArray[Any]] | None = None,
-    ) -> None:
-        self.name, self._weights = name, weights or {}  # a session may go on reading them
-        options = _session_options(threads)
-        try:
-            add_weights(ort, options, self._weights)
-            # Its fallback, to the same provider, would print to stdout.
-            self._session = ort.InferenceSession(
-                graph,
-                options,
-                providers=["CPUExecutionProvider"],
-                enable_fallback=0,
-            )
-        except Exception as error:  # onnxruntime's own exceptions share no other base
-            raise_out_of_memory(error, f"graph {name} was loaded")
-            raise BundleError(
-                f"graph {name} of {origin} cannot be loaded by onnxruntime {ort.__version__} "
-                f"({first_line(error)}), expected an ONNX graph; export the model again"
-            ) from error
-        check_session(self._session, name, contract, origin)
+    name: str
+    systems: tuple[str, ...]
+    package: str
+    settings: Callable[[str, int], dict[str, str]]
+    plugin: str | None = None
+    driver: str | None = None
 
-    def __call__(self, **inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        try:
-            output: npt.NDArray[Any] = self._session.run(None, inputs)[0]
-        except Exception as error:  # onnxruntime's own exceptions share no other base
-            raise_out_of_memory(error, f"graph {self.name} ran")
-            shapes = ", ".join(f"{key} {x.dtype} {x.shape}" for key, x in inputs.items())
-            raise BackendError(
-                f"graph {self.name} failed on cpu with {shapes} ({first_line(error)}), expected "
-                "it to run; export the model again"
-            ) from error
-        return output
+    @property
+    def install(self) -> str:
+        """The plain onnxruntime goes first: pip would leave the files of both in one folder."""
+        if self.plugin or self.package == "onnxruntime":
+            return f"pip install {self.package}"
+        return f"pip uninstall -y onnxruntime && pip install {self.package}"
 
 
-class SideBySide:
-    """A graph whose rows are runs of their own, as many at a time as there are threads.
-
-    Two runs of one row wait for each other less than two threads inside one run of two do: on two
-    cores a guided step takes three quarters of the time. No row can depend on another.
-    """
-
-    def __init__(self, engine: Engine, threads: Helpers) -> None:
-        self._engine, self._threads = engine, threads
-
-    def __call__(self, **inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        num_rows = len(next(iter(inputs.values())))
-        if num_rows == 1:
-            return self._engine(**inputs)
-        rows = ({name: x[i : i + 1] for name, x in inputs.items()} for i in range(num_rows))
-        return np.concatenate(self._threads.map(lambda row: self._engine(**row), rows))
+def _openvino(part: str, threads: int) -> dict[str, str]:
+    """float32 in the graph is meant: OpenVINO would take bfloat16 or float16 where it can."""
+    wishes = {"INFERENCE_PRECISION_HINT": "f32"}
+    if part == "cpu":
+        wishes["INFERENCE_NUM_THREADS"] = str(threads)
+    return {"load_config": json.dumps({part.upper(): wishes})}
 
 
-def raise_out_of_memory(error: Exception, when: str) -> None:
-    """Raises BackendError when that is what the error means."""
-    if is_out_of_memory(error):
+def _numbered(gpu: str, threads: int) -> dict[str, str]:
+    return {"device_id": gpu or "0"}
+
+
+PROVIDERS = {
+    "openvino": Provider(
+        "OpenVINOExecutionProvider",
+        ("Linux x86_64", "Windows AMD64"),
+        "onnxruntime-ep-openvino",
+        _openvino,
+        "onnxruntime_ep_openvino",
+    ),
+    "coreml": Provider(
+        "CoreMLExecutionProvider",
+        ("Darwin",),
+        "onnxruntime",
+        lambda part, threads: {"ModelFormat": "MLProgram"},
+    ),
+    "directml": Provider("DmlExecutionProvider", ("Windows",), "onnxruntime-directml", _numbered),
+    "migraphx": Provider(
+        "MIGraphXExecutionProvider",
+        ("Linux x86_64",),
+        "onnxruntime-migraphx",
+        _numbered,
+        driver="/dev/kfd",
+    ),
+}
+"""By device, as users name it."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What sessions run on. device: as users name it. plugged: onnxruntime's handle of the device
+    where the provider came as a plugin."""
+
+    device: str = "cpu"
+    provider: str = CPU
+    settings: Mapping[str, str] = field(default_factory=dict)
+    plugged: Any = None
+
+
+ON_CPU = Target()
+
+
+def find_target(device: str, part: str, threads: int) -> Target:
+    """Raises BackendError where the provider, or that part of it, is not there."""
+    provider = PROVIDERS[device]
+    found, install = what_is_missing(device)
+    if found:
+        advice = f"install it with: {install}" if install else "use --device cpu"
+        raise BackendError(f"device {device} needs {provider.name}, and {found}; {advice}")
+    label = f"{device}:{part}" if part else device
+    if device != "openvino":
+        return Target(label, provider.name, provider.settings(part, threads))
+    part = part or "cpu"
+    settings = provider.settings(part, threads)
+    if not _is_installed(provider.plugin):  # the wheel that has it inside
+        return Target(label, provider.name, settings | {"device_type": part.upper()})
+    parts = plugged_in(provider)
+    if part not in parts:
         raise BackendError(
-            f"memory ran out while {when} on cpu, expected more of it to be free (about 400 MB in "
-            "all for the default model); close other programs, or raise the limit that ulimit -v "
-            "shows"
+            f"device {label} is not there: OpenVINO finds {', '.join(sorted(parts))}, expected "
+            f"{part} among them; choose one that it finds, as in openvino:cpu"
+        )
+    return Target(label, provider.name, settings, parts[part])
+
+
+def what_is_missing(device: str) -> tuple[str, str]:
+    """What was found instead of a device's provider, and how to install it where that helps; two
+    empty strings where it is installed."""
+    provider, here = PROVIDERS[device], f"{platform.system()} {platform.machine()}"
+    if not here.startswith(provider.systems):
+        found = f"it is of {' and '.join(provider.systems)} alone, this is {here}"
+        return found.replace("Darwin", "macOS"), ""
+    if provider.driver and not Path(provider.driver).exists():
+        return f"there is no {provider.driver}, the driver of its GPUs", ""
+    if _is_installed(provider.plugin):
+        return "", ""
+    import onnxruntime as ort  # type: ignore[import-untyped]  # it ships no types
+
+    available = ort.get_available_providers()
+    if provider.name in available:
+        return "", ""
+    if provider.plugin:
+        return f"{provider.package} is not installed", provider.install
+    others = ", ".join(name.removesuffix("ExecutionProvider") for name in available)
+    return f"onnxruntime {ort.__version__} has {others}", provider.install
+
+
+def plugged_in(provider: Provider) -> dict[str, Any]:
+    """The devices that a plugin finds, by its names for them, in small letters. Raises BackendError
+    where it does not load."""
+    import onnxruntime as ort
+
+    def parts() -> dict[str, Any]:
+        found = [one for one in ort.get_ep_devices() if one.ep_name == provider.name]
+        return {one.ep_metadata.get("ov_device", "").lower(): one for one in found}
+
+    assert provider.plugin is not None
+    try:
+        if not parts():  # once in a process
+            library = import_module(provider.plugin).get_library_path()
+            ort.register_execution_provider_library(provider.plugin, library)
+        return parts()
+    except Exception as error:  # onnxruntime's own exceptions share no other base
+        raise BackendError(
+            f"{provider.package} does not load into onnxruntime {ort.__version__} "
+            f"({first_line(error)}), expected it to; install it again: pip install "
+            f"--force-reinstall --no-deps {provider.package}"
         ) from error
 
 
-def add_weights(ort: Any, options: Any, weights: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Give a session what its graph lacks. The arrays must live as long as the session."""
-    if weights:
-        values = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
-        options.add_external_initializers(list(weights), values)
+def _is_installed(plugin: str | None) -> bool:
+    return plugin is not None and find_spec(plugin) is not None
 
 
-def has_cuda_provider() -> bool:
-    """Whether the onnxruntime that is installed is the one for GPUs."""
-    return "CUDAExecutionProvider" in ort.get_available_providers()
-
-
-def check_session(
-    session: ort.InferenceSession, name: str, contract: GraphContract, origin: str
-) -> None:
-    """Raises BundleError unless the session has the inputs and outputs of the contract."""
-    for kind, values, tensors in (
-        ("inputs", session.get_inputs(), contract.inputs),
-        ("outputs", session.get_outputs(), contract.outputs),
-    ):
-        found = [_describe(value.name, value.type, value.shape) for value in values]
-        expected = [_describe(t.name, _ort_type(t), t.shape) for t in tensors]
-        if found != expected:
-            raise BundleError(
-                f"graph {name} of {origin} has the {kind} {', '.join(found)}; expected "
-                f"{', '.join(expected)}; export the model again"
-            )
-
-
-def _describe(name: str, kind: str, shape: tuple[int | str, ...] | list[int | str | None]) -> str:
-    """Free dimensions are all alike, whatever their letter."""
-    sizes = ", ".join(str(size) if isinstance(size, int) else "?" for size in shape)
-    return f"{name} {kind} [{sizes}]"
-
-
-def _ort_type(tensor: Tensor) -> str:
-    return f"tensor({'float' if tensor.dtype == 'float32' else tensor.dtype})"
-
-
-def _session_options(threads: int) -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.enable_mem_pattern = False  # 70 MB more, and no faster
-    options.log_severity_level = _NOTHING
-    # Threads that spin while they wait double the CPU time, and starve the host's other work.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return options
-
-
-def first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+def tell_placement(target: Target, placements: Mapping[str, Placement]) -> None:
+    """Logs, by graph, the nodes that are not with the target's provider. Raises BackendError where
+    it has none."""
+    left = []
+    for graph, counts in placements.items():
+        elsewhere = {kind: n for (name, kind), n in counts.items() if name != target.provider}
+        if elsewhere:
+            kinds = ", ".join(sorted(elsewhere))
+            left.append(f"{sum(elsewhere.values())} of {counts.total()} nodes of {graph} ({kinds})")
+    told = f"device {target.device} leaves to the CPU: {'; '.join(left)}"
+    if all(name != target.provider for counts in placements.values() for name, _ in counts):
+        raise BackendError(f"{told}; expected some of them on the device; use --device cpu")
+    if left:
+        log.warning("%s", told)
