@@ -29,6 +29,7 @@ from vab_rt.errors import BackendError, OptionError
 from vab_rt.hub import open_model
 from vab_rt.library import Library, open_library
 from vab_rt.paths import as_path
+from vab_rt.preview import one_step, previewed_steps, require_preview
 from vab_rt.search import Found, search
 from vab_rt.sound_index import Progress, SoundIndex, indexed
 from vab_rt.splicing import Edit
@@ -81,17 +82,46 @@ class Pipeline:
         return self.gather(self.generate_steps(video, wishes))
 
     def generate_steps(
-        self, video: VideoLike, options: GenerateOptions | None = None, **fields: Any
+        self,
+        video: VideoLike,
+        options: GenerateOptions | None = None,
+        *,
+        with_preview: bool = False,
+        **fields: Any,
     ) -> Iterator[Step]:
         """The same, step by step; the `audio` of all steps in a row is the sound.
+
+        with_preview: before the steps of each window comes one with a `preview` of it.
 
         On a GPU only the last step of each window is seen, as nothing comes back before it. Memory
         does not grow with the length of the video.
         """
-        options, library = self._wanted(wishes_of(options, fields))
-        video, clock = as_video(video), self._clock()
-        windows = windows_of(video, self.system, clock)
-        return decoded(windows, video, self.system, options, clock, library)
+        wishes = wishes_of(options, fields)
+        wanted, library = self._wanted(wishes)
+        video, clock, system = as_video(video), self._clock(), self.system
+        if with_preview:
+            tokens = require_preview(system)
+            quick, _ = self._wanted(one_step(tokens, wishes))
+            system = sharing_first_step(tokens)
+
+        def decode(windows: Iterator[Window], own: GenerateOptions) -> Iterator[Step]:
+            return decoded(windows, video, system, own, clock, library)
+
+        windows = windows_of(video, system, clock)
+        if with_preview:
+            return previewed_steps(windows, decode, quick, wanted)
+        return decode(windows, wanted)
+
+    def preview(
+        self, video: VideoLike, options: GenerateOptions | None = None, **fields: Any
+    ) -> Audio:
+        """What `generate` with the same arguments will be like, in a part of its time: the sound
+        after the first step. What that step is sure of stays in the finished sound.
+
+        Raises as `generate` does, and OptionError for a model without tokens.
+        """
+        wishes = wishes_of(options, fields)
+        return self.generate(video, one_step(require_preview(self.system), wishes))
 
     def gather(self, steps: Iterable[Step], sample_rate_hz: int | None = None) -> Audio:
         """The sound of all of a video's steps, with what it was made of.

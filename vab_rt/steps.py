@@ -58,6 +58,9 @@ class Step:
     nats a token, more is better"""
     take: Take | None = None
     """what the sound was made of, on its very last step; None of a model without tokens"""
+    preview: npt.NDArray[np.float32] | None = None
+    """[S] what `audio` of this window will be like, in a step of its own before the others; only
+    where it is asked for"""
 
     def position(self, num_candidates: int = 1) -> tuple[int, int | None]:
         """Steps made of the whole, and how many those are as far as that is known."""

@@ -20,10 +20,12 @@ from vab_rt.cli.options import (
     VideoIn,
 )
 from vab_rt.cli.writing import Asked, tell, write_sound
+from vab_rt.errors import OptionError
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is quick
     from collections.abc import Iterator
 
+    from vab_rt.config import GenerateOptions
     from vab_rt.pipeline import Pipeline
     from vab_rt.steps import Step
 
@@ -64,6 +66,13 @@ def generate(
             show_default="one sound",
         ),
     ] = None,
+    preview: Annotated[
+        bool,
+        typer.Option(
+            "--preview",
+            help="A quick sound, after one step; without this the same command goes on from it.",
+        ),
+    ] = False,
     picture: Picture = None,
     take: KeepTake = True,
     force: Force = False,
@@ -87,10 +96,17 @@ def generate(
     if continue_ is not None:
         delivery = as_in(continue_, out, delivery)
 
+    def wanted(pipeline: "Pipeline") -> "GenerateOptions":
+        if not preview:
+            return options
+        from vab_rt.preview import one_step, require_preview
+
+        return one_step(require_preview(pipeline.system), options)
+
     def make(pipeline: "Pipeline") -> "Iterator[Step]":
         if given is None:
-            return pipeline.generate_steps(part, options)
-        return pipeline.continue_steps(part, given, options)
+            return pipeline.generate_steps(part, wanted(pipeline))
+        return pipeline.continue_steps(part, given, wanted(pipeline))
 
     asked = Asked(out, delivery, picture, take, told.is_quiet, force, as_lines=told.as_lines)
     rate_hz = given.sample_rate_hz if given else None
@@ -98,6 +114,10 @@ def generate(
         report = write_sound(part, asked, begun, make, rate_hz) | {"seed": seed}
     else:
         check_whole(given)
+        if preview:
+            raise OptionError(
+                "a preview is of one sound, expected no --candidates beside it; leave one out"
+            )
         report = write_candidates(part, asked, begun, options, candidates)
     if library is not None:
         report["library"] = begun().library(library).report()
