@@ -64,7 +64,7 @@ def test_ctrl_c_in_a_terminal_waits_for_what_was_asked_for(tiny_bundle, videos, 
         assert last == "event: completed"
         _, said = process.communicate()
     assert (process.returncode, said) == (130, "")
-    assert not any(map(is_running, workers))
+    assert wait_for(lambda: not any(map(is_running, workers)))
 
 
 def test_each_client_gets_the_sound_of_its_own_video(run, server, tiny_bundle, tmp_path):
