@@ -152,20 +152,23 @@ def _decode(
         "num_remask": num_remask,
     }
     sampled = add_step(body, "state", with_, without, settings, int(size))
-    body.list.append(helper.make_node("Identity", ["go_on"], ["goes_on"]))
-    loop = helper.make_graph(
-        body.list,
-        f"{backbone}_step",
-        [
-            _value("iteration", np.int64, ()),
-            _value("go_on", np.bool_, ()),
-            _value("state", np.int32, (None,)),
-        ],
-        [_value("goes_on", np.bool_, ()), _value(sampled, np.int32, (None,))],
-    )
-    filled = main.Loop(steps, np.bool_(True), flat, body=loop)
+    filled = _looped(main, body, f"{backbone}_step", sampled, flat, steps)
     shaped: str = main.Reshape(filled, np.array([1, -1, c.num_token_steps]))
     return shaped
+
+
+def _looped(main: Nodes, body: Nodes, name: str, sampled: str, tokens: str, steps: str) -> str:
+    """Flat tokens after so many steps of `body`, each of which leaves `sampled` of its `state`."""
+    body.list.append(helper.make_node("Identity", ["go_on"], ["goes_on"]))
+    state = [_value("go_on", np.bool_, ()), _value("state", np.int32, (None,))]
+    loop = helper.make_graph(
+        body.list,
+        name,
+        [_value("iteration", np.int64, ()), *state],
+        [_value("goes_on", np.bool_, ()), _value(sampled, np.int32, (None,))],
+    )
+    looped: str = main.Loop(steps, np.bool_(True), tokens, body=loop)
+    return looped
 
 
 def _checked(main: Nodes, where: str, name: str, least: float, most: float | None = None) -> str:
