@@ -185,7 +185,7 @@ def loop_clip(clip: Path, out: Path, length_s: float) -> float:
 def ceilings(bundle: Bundle, roofline: Roofline, flops: dict[str, int]) -> dict[str, float]:
     """The least seconds of each stage that does arithmetic, and of reading the bundle."""
     size_bytes = sum(entry.size_bytes for entry in bundle.manifest.files.values())
-    branches = 1 if bundle.manifest.defaults.guidance == 1 else 2
+    branches = len(bundle.manifest.model.branches(bundle.manifest.defaults.guidance))
     step_s = roofline.seconds(backbone_flops(bundle.config, batch=branches))
     return {
         "load": roofline.seconds(0, size_bytes),

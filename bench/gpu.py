@@ -194,7 +194,7 @@ def host_us_per_step(system: Vab) -> float | None:
     """What launching a step of the last clip cost the host; None where no GPU decodes."""
     if not isinstance(system.engines, DeviceEngines):
         return None
-    loop = system.engines.loop_for("backbone", 1, True)
+    loop = system.engines.loop_for("backbone", 1, system.config.branches(OPTIONS.guidance))
     return round(1e6 * loop.launching_s / OPTIONS.steps, 2)
 
 

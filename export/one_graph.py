@@ -120,13 +120,8 @@ def _decode(
     flat = main.Reshape(tokens, np.array([-1]))
     seed_low, seed_high = _seed(main, is_fine=coarse is not None)
     steps = _checked(main, backbone, "fine_steps" if coarse is not None else "steps", 1, MAX_STEPS)
-    # Both branches, or at guidance 1 the first alone, of which `guided` makes itself.
-    is_guided = main.cast(main.Not(main.Equal("guidance", np.float64(1))), np.int64)
-    count = main.Reshape(main.Add(is_guided, np.int64(1)), _ONE)  # [1] of G
-    given = {
-        "features": _repeated(main, features, count),
-        "conditional": main.Slice(np.array([1, 0], np.float32), np.array([0]), count),
-    }
+    count, conditional = _branches(main, backbone, config)
+    given = {"features": _repeated(main, features, count), "conditional": conditional}
     if coarse is not None:
         given["coarse"] = _repeated(main, coarse, count)
     body = Nodes(f"{backbone}/step/", main)
@@ -169,6 +164,16 @@ def _looped(main: Nodes, body: Nodes, name: str, sampled: str, tokens: str, step
     )
     looped: str = main.Loop(steps, np.bool_(True), tokens, body=loop)
     return looped
+
+
+def _branches(main: Nodes, where: str, config: ModelConfig) -> tuple[str, str]:
+    """[1] of G, and `ModelConfig.branches` [G]; one branch guided by itself stays as it is."""
+    if config.max_guidance:
+        scale = _checked(main, where, "guidance", 1, config.max_guidance)
+        return main.named(_ONE), main.Reshape(main.cast(scale, np.float32), _ONE)
+    is_guided = main.cast(main.Not(main.Equal("guidance", np.float64(1))), np.int64)
+    count = main.Reshape(main.Add(is_guided, np.int64(1)), _ONE)
+    return count, main.Slice(np.array([1, 0], np.float32), np.array([0]), count)
 
 
 def _checked(main: Nodes, where: str, name: str, least: float, most: float | None = None) -> str:

@@ -137,7 +137,8 @@ def fixed_inputs(name: str, config: ModelConfig, batch: int) -> Arrays:
             features = random.standard_normal(shape, np.float32)
             inputs["features"] = features / np.linalg.norm(features, axis=-1, keepdims=True)
         elif tensor.name == "conditional":
-            inputs["conditional"] = (np.arange(batch) % 2 == 0).astype(np.float32)
+            is_seen = (np.arange(batch) % 2 == 0).astype(np.float32)
+            inputs["conditional"] = is_seen * np.float32(max(1.0, config.max_guidance))
         else:
             inputs["audio"] = _sweep_in_noise(random, shape, config.sample_rate_hz)
     return inputs

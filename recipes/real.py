@@ -74,6 +74,7 @@ def run(recipe: Recipe, folder: Path, folders: Folders) -> None:
         recipe.pretrain,
         recipe.pretrain_minutes,
         recipe.options_of(recipe.model),
+        recipe.distilled,
     )
     if distributed.rank() == 0:
         export(checkpoint, folder / "bundle")

@@ -27,7 +27,7 @@ from vab_rt.output import UNFINISHED, writing
 
 FREE = {
     *("pretrain_minutes", "fine_minutes", "contrastive_minutes", "classification_minutes"),
-    *("denoiser_minutes", "evaluated_clips", "options"),
+    *("distill_minutes", "denoiser_minutes", "evaluated_clips", "options"),
 }
 """What may change between runs in one folder: no other network learns from what comes of it."""
 

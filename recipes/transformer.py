@@ -1,6 +1,5 @@
 """The tokens and features of FoleyWorld's clips, and the transformer that learns from them."""
 
-import datetime
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,16 +8,17 @@ from pathlib import Path
 import msgspec
 
 from training import distributed, foleyworld
-from training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from training.checkpoint import Checkpoint, read_checkpoint
 from training.command import report
 from training.datasets.clips import ClipSource, TokenisedClips
 from training.datasets.growing import Field, Row, grow, read_grown
+from training.distill import DISTILLATION, DistillSettings, distill_guidance
 from training.evaluation.held_out import encoded_clips, with_classes
 from training.fitting import averaged_weights, steps_made
 from training.model import VAB
-from training.pretrain import PretrainSettings, pretrain
-from training.stage import hold, stage
-from vab_rt.config import Tuning
+from training.pretrain import PretrainSettings, finish, pretrain
+from training.stage import begin, hold, stage
+from vab_rt.config import ModelConfig, Tuning
 
 
 def encoded(path: Path, start: Path, split: str, count: int) -> TokenisedClips:
@@ -52,36 +52,48 @@ def train_model(
     settings: PretrainSettings,
     minutes: float | None,
     options: Tuning,
+    distilled: tuple[DistillSettings, float] | None = None,
 ) -> Path:
     """Pre-train the transformer of `start`; the path of the finished checkpoint, whose model wants
-    to be decoded with these `options`. Raises OptionError where it was begun from another start."""
+    to be decoded with these `options`. Raises OptionError where it was begun from another start.
+
+    distilled: then distill its guidance into one pass, in so many minutes.
+    """
     with distributed.rank_zero_first():
         hold(folder / "vab.pt", start=start.path)
     report(
         f"pretrain {start.config.name}",
         pretrain(folder, clips, validation, start.vab(), settings, minutes),
     )
+    config, weights, steps = start.config, folder / "vab.pt", "pretraining_steps"
+    if distilled is not None:
+        made = {steps: str(steps_made(weights))}
+        start = msgspec.structs.replace(start, header=start.header.with_provenance(made))
+        steps = DISTILLATION
+        config, weights = distill(
+            folder / "distilled" / "vab.pt", weights, clips, config, *distilled
+        )
     if distributed.rank() == 0:
-        finish(folder, start, options)
+        finish(folder / "ckpt.pt", start, config, weights, options, steps)
     distributed.barrier()
     return folder / "ckpt.pt"
 
 
-def finish(folder: Path, start: Checkpoint, options: Tuning) -> None:
-    """`folder`/ckpt.pt: `start` with the weights in vab.pt."""
-    path, weights = folder / "ckpt.pt", folder / "vab.pt"
-
-    def make() -> None:
-        vab = VAB(start.config)
-        vab.load_state_dict(averaged_weights(weights))
-        modules = {"vab": vab, "codec": start.codec(), **start.visual_parts()}
-        made = {
-            "date": datetime.date.today().isoformat(),
-            "pretraining_steps": str(steps_made(weights)),
-        }
-        header = msgspec.structs.replace(start.header.with_provenance(made), options=options)
-        write_checkpoint(path, header, modules)
-
-    if path.exists() and read_checkpoint(path).header.options != options:
-        path.unlink()  # also one of an earlier version, without inputs beside it
-    stage(path, make, weights=weights, start=start.path)
+def distill(
+    path: Path,
+    weights: Path,
+    clips: ClipSource,
+    config: ModelConfig,
+    settings: DistillSettings,
+    minutes: float,
+) -> tuple[ModelConfig, Path]:
+    """The student of a model with these weights, at `path`."""
+    with distributed.rank_zero_first():
+        begin(path, weights=weights)
+    teacher = VAB(config)
+    teacher.load_state_dict(averaged_weights(weights))
+    report(
+        f"distill {config.name}",
+        distill_guidance(path.parent, clips, teacher, settings, minutes),
+    )
+    return settings.student_config(config), path

@@ -39,7 +39,14 @@ def run(recipe: Recipe, folder: Path, images: Path | None = None) -> None:
     settings, minutes = recipe.pretrain, recipe.pretrain_minutes
     options = recipe.options_of(recipe.model)
     checkpoint = train_model(
-        folder, read_checkpoint(start), clips, validation, settings, minutes, options
+        folder,
+        read_checkpoint(start),
+        clips,
+        validation,
+        settings,
+        minutes,
+        options,
+        recipe.distilled,
     )
     if distributed.rank() == 0:
         finetune(recipe, folder, checkpoint, clips)
@@ -67,7 +74,14 @@ def run_on_shards(recipe: Recipe, folder: Path, start: Path, shards: str, held_o
     given = msgspec.structs.replace(given, header=given.header.with_provenance(own))
     options = recipe.options_of(recipe.model)
     checkpoint = train_model(
-        folder, given, clips, validation, recipe.pretrain, recipe.pretrain_minutes, options
+        folder,
+        given,
+        clips,
+        validation,
+        recipe.pretrain,
+        recipe.pretrain_minutes,
+        options,
+        recipe.distilled,
     )
     if distributed.rank() == 0 and not recipe.model.given_codebooks:
         finetune(recipe, folder, checkpoint, clips)

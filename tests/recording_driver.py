@@ -186,7 +186,7 @@ PARAMETERS, STATE = 4 * (8 + 2 + 3 * 2), 16 + 4
 BEGIN = [f"upload {2 * FEATURES}", f"upload {TOKENS}", f"upload {PARAMETERS}", f"upload {STATE}"]
 END = [f"download {TOKENS}", "download 4"]
 RUN = """
-loop = DeviceLoop(gpu, Marked(gpu, CAPTURED), contract, 1, True)
+loop = DeviceLoop(gpu, Marked(gpu, CAPTURED), contract, 1, 2)
 loop.run(*request(1), TokenOptions(steps=3))
 """
 

@@ -27,6 +27,7 @@ class VAB(nn.Module):
         self.audio_in = nn.Linear(c.num_codebooks * c.code_dim, c.width)  # a part for each level
         self.visual_in = nn.Linear(c.visual_dim, c.width)
         self.visual_beside = AlignedFrames(c) if c.aligned_visual else None
+        self.guidance_in = GuidanceScale(c) if c.max_guidance else None
         self.modality = nn.Parameter(torch.randn(2, c.width) * 0.02)
         self.layers = nn.ModuleList(
             Layer(c.width, c.heads, expert=i < c.expert_layers, dropout=dropout)
@@ -46,6 +47,8 @@ class VAB(nn.Module):
             for branch in filter(None, (layer.audio, layer.visual)):
                 branch.contract.weight.data *= (2 * len(self.layers)) ** -0.5
             layer.out.weight.data *= (2 * len(self.layers)) ** -0.5
+        if self.guidance_in is not None:
+            nn.init.zeros_(self.guidance_in.contract.weight)
 
     @torch.no_grad()
     def use_codebooks(self, codebooks: Tensor) -> None:
@@ -61,8 +64,9 @@ class VAB(nn.Module):
         """tokens [B, K, T] (V is [MASK]), features [B, F, visual_dim], conditional [B] of 0 or 1
         -> logits [B, K - given_codebooks, T, V].
 
-        Where conditional is 0 the visual embedding is zeroed (VATT). F and T may be those of a
-        part of the clip that begins at `first_frame`.
+        Where conditional is 0 the visual embedding is zeroed (VATT); of a model with max_guidance
+        it may be more than 1, the scale that logits are guided by. F and T may be those of a part
+        of the clip that begins at `first_frame`.
         """
         x = self._through(tokens, features, conditional, len(self.layers), first_frame)
         logits = self.heads(self.norm(x[:, -tokens.shape[2] :]))  # [B, T, K * V]
@@ -104,6 +108,8 @@ class VAB(nn.Module):
         parts = []
         if features is not None:
             seen = conditional[:, None, None]
+            if self.guidance_in is not None:
+                seen = seen.clamp(max=1)
             positions = features.unflatten(1, (-1, self.config.image_stride)).mean(2)
             parts.append(self.visual_in(positions) * seen + self.modality[0])
         if tokens is not None:
@@ -113,7 +119,10 @@ class VAB(nn.Module):
             if features is not None and self.visual_beside is not None:
                 audio = audio + self.visual_beside(features, tokens.shape[2]) * seen
             parts.append(audio)
-        return torch.cat(parts, 1)
+        x = torch.cat(parts, 1)
+        if self.guidance_in is None or conditional is None:
+            return x
+        return x + self.guidance_in(conditional)
 
     def projected_codes(self) -> Tensor:
         """Every code by its own level's projection [K, V + 1, D]; runtimes fold it at load.
@@ -158,6 +167,20 @@ class AlignedFrames(nn.Module):
         frames = self.mix(features.transpose(1, 2)).transpose(1, 2)  # [B, F, D]
         times = (torch.arange(num_steps, device=features.device) + 0.5) / self.steps_per_frame
         return frames[:, times.long().clamp(max=features.shape[1] - 1)]
+
+
+class GuidanceScale(nn.Module):
+    """How far a guidance scale is above 1, as an embedding that is 0 there; it begins as 0."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.above = config.max_guidance - 1
+        self.expand = nn.Linear(1, config.width)
+        self.contract = nn.Linear(config.width, config.width, bias=False)
+
+    def forward(self, scale: Tensor) -> Tensor:  # [B] -> [B, 1, D]
+        above = (scale[:, None, None] - 1).clamp(min=0) / self.above
+        return above * self.contract(F.gelu(self.expand(above)))
 
 
 class Layer(nn.Module):

@@ -1,5 +1,6 @@
 """Pre-training: predict masked audio tokens from the video and the tokens left (section 3.2)."""
 
+import datetime
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -11,8 +12,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training import distributed
+from training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from training.datasets.clips import ClipSource, TokenisedClips
-from training.fitting import EMA, cosine_lr, fit, wants_bfloat16, warm_up_share
+from training.fitting import (
+    EMA,
+    averaged_weights,
+    cosine_lr,
+    fit,
+    steps_made,
+    wants_bfloat16,
+    warm_up_share,
+)
 from training.masking import (
     MASK_MEAN,
     mask_tokens,
@@ -23,7 +33,8 @@ from training.masking import (
     temporal_roll,
 )
 from training.model import VAB
-from vab_rt.config import ModelConfig
+from training.stage import stage
+from vab_rt.config import ModelConfig, Tuning
 from vab_rt.errors import OptionError
 
 VALIDATION_SEED = 1
@@ -159,6 +170,31 @@ def fit_transformer(
 
     parts: dict[str, Any] = {checkpoint.stem: model, "average": average, **optimizers}
     yield from fit(checkpoint, parts, step, minutes, steps)
+
+
+def finish(
+    path: Path,
+    start: Checkpoint,
+    config: ModelConfig,
+    weights: Path,
+    options: Tuning,
+    steps: str = "pretraining_steps",
+) -> None:
+    """A checkpoint at `path`: `start` with the averaged weights of a run, of a transformer of that
+    config, whose model wants to be decoded with these options; steps: what its steps are called."""
+
+    def make() -> None:
+        vab = VAB(config)
+        vab.load_state_dict(averaged_weights(weights))
+        modules = {"vab": vab, "codec": start.codec(), **start.visual_parts()}
+        made = {"date": datetime.date.today().isoformat(), steps: str(steps_made(weights))}
+        header = start.header.with_provenance(made)
+        header = msgspec.structs.replace(header, config=config, options=options)
+        write_checkpoint(path, header, modules)
+
+    if path.exists() and read_checkpoint(path).header.options != options:
+        path.unlink()  # also one of an earlier version, without inputs beside it
+    stage(path, make, weights=weights, start=start.path)
 
 
 def num_steps(num_clips: int, settings: PretrainSettings) -> int:

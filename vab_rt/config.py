@@ -15,6 +15,7 @@ from vab_rt.paths import as_path
 MOTION_FRAMES = 50
 """Features that one call of a motion encoder gives; a fixed shape suits every backend."""
 MAX_STEPS = 1024
+MAX_GUIDANCE = 100.0
 MAX_THREADS = 1024
 _MAX_S = 1e9  # a longer part of a video is a mistake
 
@@ -117,6 +118,9 @@ class ModelConfig(ClipConfig, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     With `kinds` a feature begins with their probabilities, which add up to 1; the last of them
     stands for whatever is unknown or makes no sound.
+
+    With `max_guidance` one pass gives logits that are guided already, by the scale that its input
+    `conditional` holds, 1 to max_guidance (0: without the video). Otherwise that is 0 or 1.
     """
 
     codec: Literal["encodec", "dac", "spectral"]
@@ -136,6 +140,7 @@ class ModelConfig(ClipConfig, frozen=True, forbid_unknown_fields=True, kw_only=T
     motion_reach: int = 0
     motion_size: int = 0
     kinds: tuple[str, ...] = ()
+    max_guidance: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -153,6 +158,11 @@ class ModelConfig(ClipConfig, frozen=True, forbid_unknown_fields=True, kw_only=T
             )
         if self.width % self.heads:
             raise BundleError(f"model width {self.width} is not a multiple of heads {self.heads}")
+        if self.max_guidance and not 1 < self.max_guidance <= MAX_GUIDANCE:
+            raise BundleError(
+                f"model max_guidance is {self.max_guidance}, expected 0, or more than 1 and at "
+                f"most {MAX_GUIDANCE:g}"
+            )
         self._check_streams()
         self._check_kinds()
 
@@ -197,6 +207,13 @@ class ModelConfig(ClipConfig, frozen=True, forbid_unknown_fields=True, kw_only=T
     @property
     def image_dim(self) -> int:
         return self.visual_dim - self.motion_dim
+
+    def branches(self, guidance: float) -> tuple[float, ...]:
+        """What `conditional` is in each pass of a step: one pass without guidance, and of a model
+        whose logits are guided already; else one with and one without the video."""
+        if guidance == 1:
+            return (1.0,)
+        return (guidance,) if self.max_guidance else (1.0, 0.0)
 
     @property
     def num_visual(self) -> int:
@@ -274,7 +291,7 @@ class Tuning(
     def __post_init__(self) -> None:
         _check(self, int, "steps", 1, MAX_STEPS, f"1 to {MAX_STEPS}")
         _check(self, int, "fine_steps", 1, MAX_STEPS, f"1 to {MAX_STEPS}")
-        _check(self, float, "guidance", 0, 100, "0 to 100")
+        _check(self, float, "guidance", 0, MAX_GUIDANCE, f"0 to {MAX_GUIDANCE:g}")
         _check(self, float, "temperature", 0.01, 100, "0.01 to 100")
         _check(self, int, "top_k", 0, 2**31 - 1, "0 (keep all) or more")
         _check(self, float, "mask_temperature", 0, 1000, "0 to 1000")

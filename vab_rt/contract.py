@@ -56,7 +56,8 @@ def contract_of(config: ModelConfig) -> dict[str, GraphContract]:
     motion_encoder: runs of consecutive frames, MOTION_FRAMES and `motion_reach` before and after
         them -> features of motion at each of the MOTION_FRAMES. Only of a model with motion_dim.
     backbone: tokens (V is [MASK]), features, and per item 1.0 for conditional or 0.0 for the
-        unconditional branch of guidance -> logits. Of a model that some codebooks are given to it
+        unconditional branch of guidance -> logits; with max_guidance the scale that these are to be
+        guided by. Of a model that some codebooks are given to it
         is called fine_backbone, and takes these apart from the tokens that it fills in.
     codec_decoder: tokens -> samples in [-1, 1]; codebook look-up is inside.
     codec_encoder: samples -> tokens.

@@ -42,7 +42,7 @@ def decode_masked(
     """Fill the [MASK] positions of tokens [B, K, T]; yields (step, tokens), finished in the last.
 
     tokens_to_logits: tokens [B, K, T], where V is [MASK], -> conditional logits [B, K, T, V] and
-    unconditional ones, or None when guidance is 1. seeds [B]. Given tokens never change, and a
+    unconditional ones, or None where one pass is all. seeds [B]. Given tokens never change, and a
     clip's result does not depend on the others in the batch. Every array yielded is a new one.
     """
     batch, steps = len(tokens), options.steps
@@ -56,7 +56,7 @@ def decode_masked(
         settings = StepSettings(
             seeds=seeds,
             step=step,
-            guidance=options.guidance,
+            guidance=1.0 if unconditional is None else options.guidance,
             temperature=options.temperature,
             top_k=options.top_k,
             mask_temperature=options.mask_temperature * (1 - (step + 1) / steps),
@@ -72,24 +72,26 @@ def decode_masked(
 
 
 def guided(
-    backbone: Callable[..., Logits], given: Mapping[str, npt.NDArray[Any]], guidance: float
+    backbone: Callable[..., Logits],
+    given: Mapping[str, npt.NDArray[Any]],
+    branches: tuple[float, ...],
 ) -> TokensToLogits:
-    """A backbone (see `contract.py`) as `decode_masked` wants it: both branches of guidance of a
-    clip in one call.
+    """A backbone (see `contract.py`) as `decode_masked` wants it: all branches of a clip in one
+    call.
 
-    given: its inputs beside tokens and branch, [B, ...]. Each clip has its own call, so that
-    neither the rounding of a larger batch nor int8 scales, which a whole call shares, can carry
-    anything from one clip to another.
+    given: its inputs beside tokens and branch, [B, ...]. branches: see `ModelConfig`. Each clip
+    has its own call, so that neither the rounding of a larger batch nor int8 scales, which a whole
+    call shares, can carry anything from one clip to another.
     """
-    branches = np.array([1] if guidance == 1 else [1, 0], np.float32)  # [G]
+    conditional = np.array(branches, np.float32)  # [G]
 
     def run_clip(clip: int, tokens: Tokens) -> Logits:  # [K, T] -> [G, K, T, V]
         inputs = {"tokens": tokens, **{name: x[clip] for name, x in given.items()}}
-        twice = {name: np.stack([x] * len(branches)) for name, x in inputs.items()}
-        return backbone(**twice, conditional=branches)
+        twice = {name: np.stack([x] * len(conditional)) for name, x in inputs.items()}
+        return backbone(**twice, conditional=conditional)
 
     def tokens_to_logits(tokens: Tokens) -> tuple[Logits, Logits | None]:
         logits = np.stack([run_clip(i, clip) for i, clip in enumerate(tokens)], axis=1)
-        return logits[0], (None if guidance == 1 else logits[1])  # [B, K, T, V]
+        return logits[0], (logits[1] if len(branches) > 1 else None)  # [B, K, T, V]
 
     return tokens_to_logits

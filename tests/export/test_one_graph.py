@@ -22,7 +22,12 @@ ANY_SEED = 0xFEDCBA9876543210
 @pytest.fixture(scope="module")
 def bundles(tiny_bundle, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundles") / "coarse-to-fine"
-    return {"one stage": tiny_bundle, "two": make_bundle(folder, tiny_config(), fine=fine_config())}
+    guided = make_bundle(folder.with_name("guided"), tiny_config(max_guidance=4.0))
+    return {
+        "one stage": tiny_bundle,
+        "guided": guided,
+        "two": make_bundle(folder, tiny_config(), fine=fine_config()),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +77,17 @@ def test_it_gives_the_runtimes_tokens_and_sound(graphs, name, wish):
     (tokens, audio), (found, sound) = both(session, system, TokenOptions(**wish), **how)
     assert np.array_equal(found, tokens)
     assert np.abs(sound - audio).max() <= 1e-5
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.5, 4.0])
+def test_one_that_is_guided_in_one_pass_is_told_the_scale(graphs, guidance):
+    options = TokenOptions(guidance=guidance, temperature=0.5)
+    (tokens, _), (found, _) = both(*graphs["guided"], options)
+    assert np.array_equal(found, tokens)
+    (others, _), _ = both(
+        *graphs["guided"], TokenOptions(guidance=guidance / 2 + 1, temperature=0.5)
+    )
+    assert np.array_equal(others, tokens) == (guidance == 2.0)
 
 
 def test_it_says_what_it_is(graphs):

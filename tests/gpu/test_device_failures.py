@@ -22,7 +22,7 @@ class Full:
     def bind(self, tensors):
         raise BackendError("no room")
 
-report(lambda: DeviceLoop(gpu, Full(), contract, 2, True))
+report(lambda: DeviceLoop(gpu, Full(), contract, 2, 2))
 free, total = gpu.memory_bytes()
 print(held(), free - total)
 """
@@ -45,7 +45,7 @@ class Refusing(Marked):
         return enqueue
 
 from vab_rt.errors import BackendError
-loop = DeviceLoop(gpu, Refusing(gpu, True), contract, 1, True)
+loop = DeviceLoop(gpu, Refusing(gpu, True), contract, 1, 2)
 print(loop.is_captured)
 loop.run(*request(1), TokenOptions(steps=3))
 """

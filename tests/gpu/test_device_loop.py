@@ -44,7 +44,7 @@ def test_without_guidance_there_is_one_branch(launch):
     _, log = launch(
         LOOP
         + """
-loop = DeviceLoop(gpu, Marked(gpu, False), contract, 3, False)
+loop = DeviceLoop(gpu, Marked(gpu, False), contract, 3, 1)
 loop.run(*request(3), TokenOptions(steps=2, guidance=1))
 """
     )
@@ -62,10 +62,11 @@ engines = engines_of(gpu)
 for clips in (1, 3, 16):
     for guidance in (1.0, 2.5):
         case, options = request(clips), TokenOptions(steps=4, guidance=guidance, temperature=5.0)
+        branches = (1.0,) if guidance == 1 else (1.0, 0.0)
         host = Engines(engines.graphs, "cpu", sample_step)
-        expected = list(host.decode_tokens("backbone", *case, options))[-1][1]
+        expected = list(host.decode_tokens("backbone", *case, options, branches))[-1][1]
         for again in range(2):
-            ((step, tokens),) = engines.decode_tokens("backbone", *case, options)
+            ((step, tokens),) = engines.decode_tokens("backbone", *case, options, branches)
             assert (step, tokens.dtype) == (3, np.int32)
             np.testing.assert_array_equal(tokens, expected)
         assert (tokens < 16).all() and (tokens[-1, :, :30] == 3).all()
@@ -89,7 +90,7 @@ def test_a_loop_that_is_let_go_gives_its_memory_back(launch):
     out, _ = launch(
         LOOP
         + """
-loop = DeviceLoop(gpu, Marked(gpu, True), contract, 1, True)
+loop = DeviceLoop(gpu, Marked(gpu, True), contract, 1, 2)
 loop.run(*request(1), TokenOptions(steps=3))
 print(loop.launching_s > 0, held())
 del loop

@@ -132,7 +132,8 @@ def request(config, clips, seed=0):
 
 
 def decoded(engines, case, options):
-    return list(engines.decode_tokens("backbone", *case, options))[-1][1]
+    branches = TINY.branches(options.guidance)
+    return list(engines.decode_tokens("backbone", *case, options, branches))[-1][1]
 
 
 @pytest.fixture(scope="module")
@@ -230,4 +231,4 @@ def test_one_captured_step_serves_every_request_of_its_shape(sides):
         case = request(TINY, 2, seed)
         found = decoded(on_gpu, case, options)
         np.testing.assert_array_equal(found, decoded(on_host, case, options))
-    assert on_gpu.loop_for("backbone", 2, True).launching_s > 0
+    assert on_gpu.loop_for("backbone", 2, (1.0, 0.0)).launching_s > 0

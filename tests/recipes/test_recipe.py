@@ -43,6 +43,7 @@ codec_minutes = 0.02
 clip_minutes = 0.02
 contrastive_minutes = 0.01
 classification_minutes = 0.01
+distill_minutes = 0.02
 [model]
 name = "tiny"
 layers = 2
@@ -58,6 +59,9 @@ batch = 2
 epochs = 1
 warm_up = 0.03
 validate_every = 1
+[distill]
+batch = 2
+max_guidance = 3
 [contrastive]
 batch = 2
 warm_up = 0.03
@@ -196,12 +200,13 @@ def finished(tmp_path_factory):
 def test_one_command_makes_everything(finished):
     run = finished / "run"
     bundle = open_bundle(str(run / "bundle"))
-    assert bundle.config.name == "tiny"
+    assert (bundle.config.name, bundle.config.max_guidance) == ("tiny", 3)
     card = read_card(bundle)
     for task in ("generation", "retrieval", "classification"):
         assert f"`python -m training.evaluate {task}`" in card
     checkpoint = read_checkpoint(run / "ckpt.pt")
     assert checkpoint.header.provenance["pretraining_steps"] == "3"  # 1 epoch of 6 clips by 2
+    assert int(checkpoint.header.provenance["distillation_steps"]) >= 1
     result = {
         task: json.loads((run / f"evaluation-{task}.json").read_text())
         for task in ("generation", "retrieval", "classification")

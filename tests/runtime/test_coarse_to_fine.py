@@ -76,7 +76,7 @@ def test_the_fine_stage_is_masked_decoding_of_its_own_tokens(pair):
     *_, (_, found) = pair.system.decode(window, None, options)
     given = {"coarse": found[:, :2], "features": window.features[None]}
     stage = TokenOptions(steps=5)
-    logits = guided(pair.system.engines["fine_backbone"], given, stage.guidance)
+    logits = guided(pair.system.engines["fine_backbone"], given, (1.0, 0.0))
     seeds = np.array([(2**64 - 3 + FINE_SEED) % 2**64], np.uint64)
     masked = np.full((1, 3, 100), FINE.mask_id, np.int32)
     *_, (_, expected) = decode_masked(logits, masked, seeds, stage, sample_step)

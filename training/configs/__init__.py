@@ -8,6 +8,7 @@ import msgspec
 
 from training.classification import ClassificationSettings
 from training.contrastive import ContrastiveSettings
+from training.distill import DistillSettings
 from training.fitting import warm_up_share
 from training.motion_training import MotionSettings
 from training.pretrain import PretrainSettings
@@ -25,6 +26,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     codec, codec_training: see `build_codec` and `codecs/settings.py`. rendered_clips: what
     codec and visual encoders learn from; clips: what the transformer learns from. fine: a second
     transformer, which goes on from the tokens of the first; the codec is then the one of both.
+    distill_minutes: then the model's guidance is distilled into one pass; None: it is not.
     options: how the model wants to be decoded; what is left out is as `TokenOptions` has it.
     """
 
@@ -35,6 +37,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     codec_training: dict[str, Any] = {}
     pretrain: PretrainSettings = PretrainSettings()
     fine_pretrain: PretrainSettings = PretrainSettings()
+    distill: DistillSettings = DistillSettings()
     motion: MotionSettings = MotionSettings()
     contrastive: ContrastiveSettings = ContrastiveSettings()
     classification: ClassificationSettings = ClassificationSettings()
@@ -47,6 +50,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     motion_minutes: float = 12
     pretrain_minutes: float | None = None
     fine_minutes: float | None = None
+    distill_minutes: float | None = None
     contrastive_minutes: float | None = None
     classification_minutes: float | None = None
     license: str = "Apache-2.0"
@@ -68,6 +72,11 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         if config.given_codebooks:
             return Tuning(fine_steps=self.options.fine_steps)
         return msgspec.structs.replace(self.options, fine_steps=None)
+
+    @property
+    def distilled(self) -> tuple[DistillSettings, float] | None:
+        """How the transformer is distilled, and for how long; None: it is not."""
+        return None if self.distill_minutes is None else (self.distill, self.distill_minutes)
 
     def with_minutes(self, pretrain: float) -> Self:
         """The same with so many minutes of pre-training, of both transformers where there are two

@@ -90,15 +90,16 @@ def decode(
 ) -> NDArray[np.int32]:
     """Tokens [1, K, T] for features [1, F, visual_dim], as `decode_masked` does for one that stays
     the same in all steps."""
-    engines, s = pipeline.system.engines, setting
-    tokens = carry_over(None, pipeline.system.config)
+    engines, config, s = pipeline.system.engines, pipeline.system.config, setting
+    tokens = carry_over(None, config)
     flat, steps = tokens.reshape(1, -1), len(s.guidance)
-    ways = {g: guided(engines["backbone"], {"features": features}, g) for g in {*s.guidance}}
+    branches = {g: config.branches(g) for g in s.guidance}
+    ways = {g: guided(engines["backbone"], {"features": features}, b) for g, b in branches.items()}
     for step, guidance in enumerate(s.guidance):
         settings = StepSettings(
             seeds=np.array([seed], np.uint64),
             step=step,
-            guidance=guidance,
+            guidance=guidance if len(branches[guidance]) > 1 else 1.0,
             temperature=s.temperature[step],
             top_k=s.top_k,
             mask_temperature=s.mask_temperature * (1 - (step + 1) / steps),

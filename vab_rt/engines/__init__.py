@@ -55,18 +55,19 @@ class Engines:
         tokens: Tokens,
         seeds: npt.NDArray[np.uint64],
         options: TokenOptions,
+        branches: tuple[float, ...],
     ) -> Iterator[tuple[int, Tokens]]:
         """Fill the [MASK] positions of tokens [B, K, T] with the graph of that name.
 
         given: the graph's other inputs, which stay: features [B, F, visual_dim], and of a
-        fine_backbone coarse tokens. seeds [B]. Yields (step, tokens), on a GPU the last alone; each
-        clip gets the tokens it would get alone.
+        fine_backbone coarse tokens. seeds [B]. branches: see `ModelConfig`. Yields (step, tokens),
+        on a GPU the last alone; each clip gets the tokens it would get alone.
         """
-        logits = guided(self[backbone], given, options.guidance)
+        logits = guided(self[backbone], given, branches)
         return decode_masked(logits, tokens, seeds, options, self.sample_step)
 
-    def warm_up(self, backbone: str, options: TokenOptions) -> None:
-        """Prepare `decode_tokens` for one clip with these options, where that takes time."""
+    def warm_up(self, backbone: str, branches: tuple[float, ...]) -> None:
+        """Prepare `decode_tokens` for one clip with these branches, where that takes time."""
 
 
 def open_engines(bundle: Bundle, device: str = "auto", threads: int | None = None) -> Engines:

@@ -51,7 +51,7 @@ class DeviceGraph(Protocol):
 
 
 class DeviceLoop:
-    """The loop for one shape: B clips, with or without guidance.
+    """The loop for one shape: B clips, in one branch or with both of guidance.
 
     launching_s: what putting all steps of the last request on the stream cost the host.
     is_captured: whether a step is one CUDA graph here, whatever the backbone does in its own.
@@ -61,21 +61,28 @@ class DeviceLoop:
     is_captured = False
 
     def __init__(
-        self, gpu: Gpu, backbone: DeviceGraph, contract: GraphContract, clips: int, is_guided: bool
+        self, gpu: Gpu, backbone: DeviceGraph, contract: GraphContract, clips: int, branches: int
     ) -> None:
-        rows = clips * (2 if is_guided else 1)
+        rows = clips * branches
         self._gpu, self.clips = gpu, clips
         self._arrays = arrays_of(gpu, contract, rows)
         _, k, t, v = self._arrays["logits"].shape
         self._enqueue_backbone = backbone.bind(self._arrays)
         self._sampler = CudaSampler(gpu, clips, k * t, v, max_steps=MAX_STEPS)
-        conditional = (np.arange(rows) < clips).astype(np.float32)
-        gpu.upload(self._arrays["conditional"], conditional)
+        self._branches: tuple[float, ...] = ()
+        self.use((1.0, 0.0)[:branches])
         self._launch: Enqueue = self._step
         self._warm_up()
         if backbone.can_be_captured:
             self._launch = self._capture() or self._step
             self.is_captured = self._launch != self._step
+
+    def use(self, branches: tuple[float, ...]) -> None:
+        """What `conditional` is in each of them from here on."""
+        if branches != self._branches:
+            conditional = np.repeat(np.array(branches, np.float32), self.clips)
+            self._gpu.upload(self._arrays["conditional"], conditional)
+            self._branches = branches
 
     def run(
         self,
@@ -88,7 +95,7 @@ class DeviceLoop:
 
         given: the backbone's inputs beside tokens and branch, [B, ...].
         """
-        branches = self._arrays["logits"].shape[0] // self.clips
+        branches = len(self._branches)
         for name, values in given.items():
             self._gpu.upload(self._arrays[name], np.concatenate([values] * branches))
         self._gpu.upload(self._arrays["tokens"].part(0, self.clips), tokens)
@@ -96,7 +103,7 @@ class DeviceLoop:
         mask_temperatures, num_remask = schedule(options, (tokens == mask_id).sum(axis=(1, 2)))
         self._sampler.begin(
             seeds,
-            guidance=options.guidance,
+            guidance=options.guidance if branches > 1 else 1.0,
             temperature=options.temperature,
             top_k=options.top_k,
             mask_temperatures=mask_temperatures,
@@ -227,7 +234,7 @@ class DeviceEngines(Engines):
     gpu: Gpu
     device_graphs: dict[str, DeviceGraph]
     contracts: dict[str, GraphContract]
-    loops: dict[tuple[str, int, bool], DeviceLoop] = field(default_factory=dict)
+    loops: dict[tuple[str, int, int], DeviceLoop] = field(default_factory=dict)
 
     def decode_tokens(
         self,
@@ -236,22 +243,24 @@ class DeviceEngines(Engines):
         tokens: Tokens,
         seeds: npt.NDArray[np.uint64],
         options: TokenOptions,
+        branches: tuple[float, ...],
     ) -> Iterator[tuple[int, Tokens]]:
         with self.gpu.lock:
             self.gpu.make_current()
-            loop = self.loop_for(backbone, len(tokens), options.guidance != 1)
+            loop = self.loop_for(backbone, len(tokens), branches)
             finished = loop.run(given, tokens, seeds, options)
         yield options.steps - 1, finished
 
-    def warm_up(self, backbone: str, options: TokenOptions) -> None:
-        self.loop_for(backbone, 1, options.guidance != 1)
+    def warm_up(self, backbone: str, branches: tuple[float, ...]) -> None:
+        self.loop_for(backbone, 1, branches)
 
-    def loop_for(self, backbone: str, clips: int, is_guided: bool) -> DeviceLoop:
-        """The loop of a shape, made once."""
-        key = backbone, clips, is_guided
+    def loop_for(self, backbone: str, clips: int, branches: tuple[float, ...]) -> DeviceLoop:
+        """The loop of a shape, made once, for whatever is in its branches."""
+        key = backbone, clips, len(branches)
         if key not in self.loops:
             graph, contract = self.device_graphs[backbone], self.contracts[backbone]
-            self.loops[key] = DeviceLoop(self.gpu, graph, contract, clips, is_guided)
+            self.loops[key] = DeviceLoop(self.gpu, graph, contract, clips, len(branches))
+        self.loops[key].use(branches)
         return self.loops[key]
 
 

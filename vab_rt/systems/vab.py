@@ -14,6 +14,7 @@ from vab_rt.config import COARSE_TO_FINE, GenerateOptions, ModelConfig, TokenOpt
 from vab_rt.contract import VabManifest
 from vab_rt.decoding import Tokens, guided
 from vab_rt.engines import Engines
+from vab_rt.errors import OptionError
 from vab_rt.seeing import encode_images, encode_two_streams, given_kinds
 from vab_rt.windows import Window
 
@@ -67,7 +68,9 @@ class Vab:
 
     def options(self, overrides: GenerateOptions) -> TokenOptions:
         """The caller's overrides, and the model's own where there are none."""
-        return fill_in(overrides, self.defaults, f"model {self.config.name}")
+        options = fill_in(overrides, self.defaults, f"model {self.config.name}")
+        check_guidance(options.guidance, self.config)
+        return options
 
     def num_steps(self, options: TokenOptions) -> int:
         return options.steps + (options.fine_steps or 0)
@@ -96,7 +99,7 @@ class Vab:
         c = self.config
         nothing = np.full((1, c.num_codebooks, c.num_token_steps), c.mask_id, np.int32)
         seen = given_kinds(features, kinds, c)[None]
-        with_, without = guided(self.engines["backbone"], {"features": seen}, 0.0)(nothing)
+        with_, without = guided(self.engines["backbone"], {"features": seen}, (1.0, 0.0))(nothing)
         assert without is not None
         return Said(_log_softmax(with_[0]), _log_softmax(without[0]))
 
@@ -120,7 +123,8 @@ class Vab:
         tokens it would get alone.
         """
         given = {"features": features}
-        return self.engines.decode_tokens("backbone", given, tokens, seeds, options)
+        branches = self.config.branches(options.guidance)
+        return self.engines.decode_tokens("backbone", given, tokens, seeds, options, branches)
 
     def render(self, state: Tokens) -> npt.NDArray[np.float32]:
         return self.engines["codec_decoder"](tokens=state)
@@ -171,9 +175,23 @@ class CoarseToFine(Vab):
         stage = msgspec.structs.replace(options, steps=options.fine_steps)
         given = {"coarse": coarse, "features": features}
         own_seeds = seeds + np.uint64(FINE_SEED)  # modulo 2**64
-        decoding = self.engines.decode_tokens("fine_backbone", given, fine, own_seeds, stage)
+        branches = self.fine_config.branches(options.guidance)
+        decoding = self.engines.decode_tokens(
+            "fine_backbone", given, fine, own_seeds, stage, branches
+        )
         for step, filled in decoding:
             yield step, np.concatenate([coarse, filled], 1)
+
+
+def check_guidance(guidance: float, config: ModelConfig) -> None:
+    """Raises OptionError for one that a model which is guided in one pass has not learned."""
+    most = config.max_guidance
+    if most and not 1 <= guidance <= most:
+        raise OptionError(
+            f"guidance is {guidance:g}, expected 1 to {most:g} for model {config.name}, which has "
+            "learned to be guided in one pass so far; choose another, or the model that it was "
+            "made of"
+        )
 
 
 def mean_gains(
@@ -197,11 +215,12 @@ def open_system(bundle: Bundle, engines: Engines) -> Vab:
     """In one stage or two, as the bundle has them."""
     manifest = bundle.manifest
     assert isinstance(manifest, VabManifest), manifest.kind
-    engines.warm_up("backbone", manifest.defaults)
+    guidance = manifest.defaults.guidance
+    engines.warm_up("backbone", manifest.model.branches(guidance))
     sha256 = manifest.files[manifest.graphs["codec_decoder"].file].sha256
     if manifest.fine is None:
         return Vab(manifest.model, engines, manifest.defaults, sha256)
-    engines.warm_up("fine_backbone", manifest.defaults)
+    engines.warm_up("fine_backbone", manifest.fine.branches(guidance))
     return CoarseToFine(
         manifest.model,
         engines,

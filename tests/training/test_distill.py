@@ -1,0 +1,123 @@
+"""A student does in one pass, or in fewer steps, what its teacher does; the checkpoint is whole."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs torch")
+
+from checkpoints import coded_vab, saved_checkpoint, short_config
+
+from training import distill
+from training.checkpoint import read_checkpoint
+from training.datasets.clips import TokenisedClips
+from training.distill import DistillSettings, distill_guidance, distill_steps, random_scales
+from training.fitting import averaged_weights
+from training.model import VAB
+from vab_rt.config import TokenOptions
+from vab_rt.errors import OptionError
+
+QUICK = DistillSettings(
+    batch=8,
+    epochs=12,
+    peak_rate=3e-3,
+    mixup=0,
+    roll=0,
+    visual_dropout=0.1,
+    clips=16,
+    max_guidance=3,
+)
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    return coded_vab(short_config(layers=2, aligned_visual=True))
+
+
+@pytest.fixture(scope="module")
+def clips(teacher):
+    c, random = teacher.config, np.random.default_rng(0)
+    features = random.standard_normal((64, c.num_frames, c.visual_dim))
+    return TokenisedClips(
+        tokens=random.integers(c.codebook_size, size=(64, 2, c.num_token_steps), dtype=np.int16),
+        features=(features / np.linalg.norm(features, axis=2, keepdims=True)).astype(np.float32),
+        labels=np.zeros((64, 0), np.float32),
+    )
+
+
+@torch.no_grad()
+def divergence(student, teacher, clips, scale, told):
+    """From logits guided by `scale`, of a student that is told another, in nats."""
+    c = teacher.config
+    tokens = torch.full((64, c.num_codebooks, c.num_token_steps), c.mask_id)
+    features, ones = torch.from_numpy(clips.features), torch.ones(64)
+    with_, without = (teacher(tokens, features, x) for x in (ones, 0 * ones))
+    wanted = torch.lerp(without, with_, scale).log_softmax(-1)
+    found = student(tokens, features, told * ones).log_softmax(-1)
+    return (wanted.exp() * (wanted - found)).sum(-1).mean().item()
+
+
+def test_one_pass_becomes_the_guided_two(teacher, clips, tmp_path):
+    before = {name: x.clone() for name, x in teacher.state_dict().items()}
+    reports = list(distill_guidance(tmp_path, clips, teacher, QUICK, None))
+    assert all(torch.equal(x, before[name]) for name, x in teacher.state_dict().items())
+    student = VAB(QUICK.student_config(teacher.config)).eval()
+    student.load_state_dict(averaged_weights(tmp_path / "vab.pt"))
+    assert reports[-1][2]["loss"] < 0.5 * divergence(teacher, teacher, clips, 2.0, 1.0)
+    for scale in (1.5, 3.0):  # nearer than a pass that is not guided, and than another scale's
+        own = divergence(student, teacher, clips, scale, scale)
+        assert own < 0.35 * divergence(teacher, teacher, clips, scale, 1.0)
+        assert own < divergence(student, teacher, clips, scale, 4.5 - scale)
+    for scale in (0.0, 1.0):  # and still what it was without
+        assert divergence(student, teacher, clips, scale, scale) < 0.02
+
+
+def test_a_student_begins_as_its_teacher(teacher, clips):
+    student = VAB(QUICK.student_config(teacher.config))
+    student.load_state_dict(student.state_dict() | teacher.state_dict())
+    for scale in (0.0, 1.0):
+        assert divergence(student.eval(), teacher, clips, scale, scale) == pytest.approx(
+            0, abs=1e-6
+        )
+
+
+def test_scales_reach_from_one_to_the_largest():
+    scales = random_scales(4000, QUICK)
+    assert (scales == 1).float().mean() == pytest.approx(QUICK.unguided, abs=0.03)
+    assert scales.min() == 1 and 2.9 < scales.max() <= 3
+
+
+def test_a_student_of_steps_learns_its_teachers_tokens(teacher, clips, tmp_path):
+    settings = DistillSettings(batch=8, epochs=2, clips=10, teacher_steps=3)
+    options = TokenOptions(guidance=1.5)
+    (last,) = list(distill_steps(tmp_path, clips, teacher, settings, None, options))
+    assert last[2]["loss"] > 0
+    decoded = TokenisedClips.load(tmp_path / "decoded.npz")
+    assert len(decoded) == 16 and decoded.tokens.max() < teacher.config.mask_id  # whole batches
+    again = distill.decoded(teacher, clips, settings, TokenOptions(guidance=1.5, steps=3))
+    assert np.array_equal(decoded.tokens, again.tokens)
+    assert not np.array_equal(decoded.tokens, clips.batch(0, 16, 0).tokens)
+    student = VAB(teacher.config)
+    student.load_state_dict(averaged_weights(tmp_path / "vab.pt"))
+    assert not torch.equal(student.heads.weight, teacher.heads.weight)
+
+
+def test_what_is_guided_in_one_pass_is_not_distilled_again(clips, tmp_path):
+    student = VAB(short_config(max_guidance=3.0))
+    with pytest.raises(OptionError, match="guided in one pass already"):
+        next(distill_guidance(tmp_path, clips, student, QUICK, None))
+
+
+@pytest.mark.parametrize("what", ["guidance", "steps"])
+def test_the_command_leaves_a_checkpoint(what, clips, tmp_path, monkeypatch, refused):
+    given = saved_checkpoint(tmp_path, short_config(layers=2, aligned_visual=True, code_dim=288))
+    monkeypatch.setattr(distill, "open_shards", lambda url, checkpoint: clips)
+    settings = ["--batch", "8", "--epochs", "4", "--clips", "8", "--teacher-steps", "2"]
+    words = [what, str(given.path), "--shards", "x", "--out", str(tmp_path / "run"), *settings]
+    distill.main(words)
+    made = read_checkpoint(tmp_path / "run" / "ckpt.pt")
+    assert made.config.max_guidance == (4 if what == "guidance" else 0)
+    assert made.header.options == given.header.options
+    assert not torch.equal(made.vab().heads.weight, given.vab().heads.weight)
+    assert int(made.header.provenance["distillation_steps"]) >= 1
+    words[0] = "guidance" if what == "steps" else "steps"
+    assert "vab.pt was made of another what" in refused(distill.main, *words)
