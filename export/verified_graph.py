@@ -52,7 +52,7 @@ def verify_one_graph(model: onnx.ModelProto, bundle: Bundle) -> float:
     ExportError for a request that gave others."""
     session, system = _session(model), open_system(bundle, open_engines(bundle, "cpu"))
     c, random, apart = system.codec_config, np.random.default_rng(0), 0.0
-    for seed, wish in enumerate(_requests(system.defaults)):
+    for seed, wish in enumerate(_requests(system.defaults, system.config.max_guidance)):
         features = random.normal(0, 1, (1, c.num_frames, c.visual_dim)).astype(np.float32)
         given = random.integers(0, c.codebook_size, (1, c.num_codebooks, c.num_token_steps), "i4")
         given[random.random(given.shape) < random.choice([0.5, 1.0, 1.0])] = c.mask_id
@@ -105,11 +105,11 @@ def _compare(what: str, found: Any, expected: Any) -> None:
         )
 
 
-def _requests(defaults: TokenOptions) -> Iterator[TokenOptions]:
+def _requests(defaults: TokenOptions, max_guidance: float) -> Iterator[TokenOptions]:
     """Of few steps, so that they take seconds: guided or not, with and without top-k."""
     few = {} if defaults.fine_steps is None else {"fine_steps": 2}
     for number in range(NUM_REQUESTS):
         own = {"steps": 1 + number % 4, "top_k": (defaults.top_k, 0, 5)[number % 3], **few}
-        own["guidance"] = (defaults.guidance, 1.0, 2.5)[number // 2 % 3]
+        own["guidance"] = (defaults.guidance, 1.0, max_guidance or 2.5)[number // 2 % 3]
         own["temperature"] = (defaults.temperature, 0.8, 1.37)[number // 5 % 3]
         yield msgspec.structs.replace(defaults, **own)

@@ -12,7 +12,7 @@ from checkpoints import save_average, tiny_checkpoint, tiny_config
 from recipes import encoders, results, transformer, v2a_mapper
 from training.checkpoint import MOTION, read_checkpoint
 from training.configs import Recipe
-from training.pretrain import PretrainSettings
+from training.pretrain import PretrainSettings, finish
 from training.stage import hold
 from training.v2a_mapper.config import read_v2a_recipe
 from training.visual_encoder import MotionEncoder
@@ -96,7 +96,7 @@ def test_other_options_are_written_into_a_checkpoint_and_its_bundle(folder):
     start, bundle, made = read_checkpoint(folder / "start.pt"), folder / "bundle", []
     save_average(folder / "vab.pt", start.vab())
     for options in (Tuning(), Tuning(), Tuning(steps=8)):
-        transformer.finish(folder, start, options)
+        finish(folder / "ckpt.pt", start, CONFIG, folder / "vab.pt", options)
         results.export(folder / "ckpt.pt", bundle)
         made.append([x.stat().st_mtime_ns for x in (folder / "ckpt.pt", bundle / "vab.json")])
     assert made[0] == made[1] and not set(made[1]) & set(made[2])
