@@ -1,4 +1,5 @@
-"""`python -m bench hosts`: a model as one graph beside our own loop, in Python, Node and a browser.
+"""`python -m bench hosts`: a model as one graph beside our own loop, in Python, Node and a browser,
+and the loop on OpenVINO.
 
 From a clip's frames to its sound, the model loaded. Node and the browser run where npm has
 installed onnxruntime for them; otherwise their figures are null, and `why` says what is missing.
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -26,19 +27,17 @@ import onnxruntime
 
 import vab_rt
 from bench.generate import render_clip
+from bench.openvino import MOST_APART, SEED, beside_cpu, make
 from bench.report import PAUSE_S, console, in_turn, print_facts, print_figures, summarise
 from bench.runs import at_least_one
 from export.one_graph import build_one_graph, request
 from export.page import HOSTS, lay_out
 from vab_rt.bundle import Bundle, open_bundle
 from vab_rt.errors import ExportError
-from vab_rt.seeing import as_frames
 from vab_rt.systems.vab import Vab
 from vab_rt.video import Video
 
-SEED = 0xFEDCBA9876543210
 MOST_RATIO = 1.3
-MOST_APART = 1e-3
 ISOLATED = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
@@ -85,8 +84,13 @@ def main(arguments: list[str] | None = None) -> None:
         (folder / "model.onnx").write_bytes(graph)
         figures: Figures = dict(in_python(options.model, graph, clip, options.runs))
         why = {}
-        for host in (in_node, in_browser):
-            found, reason = host(folder, clip, options.node_modules, options.runs)
+        hosts: list[Callable[[int], tuple[Figures, str | None]]] = [
+            partial(beside_cpu, bundle, clip.frames, clip.large),
+            partial(in_node, folder, clip, options.node_modules),
+            partial(in_browser, folder, clip, options.node_modules),
+        ]
+        for host in hosts:
+            found, reason = host(options.runs)
             figures |= found
             why |= {figure: reason for figure in found if reason}
     print_figures(figures | {f"why no {figure}": reason for figure, reason in why.items()})
@@ -105,16 +109,10 @@ def in_python(model: str | None, graph: bytes, clip: Clip, num_runs: int) -> dic
     given = np.full((1, c.num_codebooks, c.num_token_steps), c.mask_id, np.int32)
     asked = clip.inputs | request(given, SEED, system.defaults)
 
-    def ours() -> tuple[Any, Any]:
-        seen = as_frames(clip.frames, clip.large, system.config.large_stride or 1)
-        features = np.stack([*system.see(seen)])[None]
-        seeds = np.array([SEED], np.uint64)
-        *_, (_, tokens) = system.decode_tokens(features, given, seeds, system.defaults)
-        return tokens, system.render(tokens)
-
     def theirs() -> tuple[Any, Any]:
         return tuple(session.run(["tokens", "audio"], asked))
 
+    ours = partial(make, system, clip.frames, clip.large)
     apart = check_parity(ours(), theirs())
     times = summarise(
         in_turn({"loop": ours, "graph": theirs}, num_runs, warm_ups=1, pause_s=PAUSE_S)
