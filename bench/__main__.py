@@ -13,6 +13,7 @@ BENCHES = {
     "hosts": "bench.hosts",
     "timeline": "bench.timeline",
     "full_size": "bench.full_size",
+    "pareto": "bench.pareto",
     "sampling": "bench.sampling",
     "peers": "bench.peers.comparison",
     "foleygen": "bench.foleygen",
