@@ -1,19 +1,25 @@
 """vab-rt serve: who may ask, and what nobody gets."""
 
+import asyncio
 import re
 import socket
 import sys
 from pathlib import Path
 
 import pytest
+from command import PATIENCE_S
 from media import make_video
 
 pytest.importorskip("httpx", reason="the extra `test` is not installed")
 pytest.importorskip("starlette", reason="the extra `serve` is not installed")
 
+import uvicorn
+from uvicorn.server import ServerState
+
 from vab_rt.errors import MediaError
 from vab_rt.serve.making import refuse_lists
 from vab_rt.serve.pages import PATHS
+from vab_rt.serve.server import Connection
 
 
 @pytest.mark.parametrize(
@@ -48,6 +54,31 @@ def test_who_may_ask(opened, headers, limits, status):
     assert status == 200 or answer.json()["error"]
     if status == 401:
         assert client.get("/health").status_code == 200
+
+
+def test_who_asks_for_nothing_keeps_no_place(monkeypatch):
+    monkeypatch.setattr("vab_rt.serve.server.HEAD_S", 0.1)
+
+    async def answer(scope, receive, send):
+        await asyncio.sleep(0.5)  # longer than asking may take
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async def ask(whole: bytes) -> bytes:
+        config, state = uvicorn.Config(answer, lifespan="off", log_config=None), ServerState()
+        config.load()
+        listen = asyncio.get_running_loop().create_server
+        async with await listen(lambda: Connection(config, state, {}), "127.0.0.1") as made:
+            address = made.sockets[0].getsockname()
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(whole + b"GET / HTTP/1.1\r\nHost: ")
+            found = await asyncio.wait_for(reader.read(), PATIENCE_S)
+            writer.close()
+        return found
+
+    assert asyncio.run(ask(b"")) == b""
+    answered = asyncio.run(ask(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+    assert answered.startswith(b"HTTP/1.1 204 ")
 
 
 @pytest.mark.parametrize(

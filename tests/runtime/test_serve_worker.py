@@ -19,7 +19,6 @@ from opened_server import endless, opening
 
 import vab_rt
 from vab_rt.errors import BackendError, VabError
-from vab_rt.serve import jobs
 from vab_rt.serve.worker import Worker
 
 
@@ -73,13 +72,28 @@ def test_a_worker_that_dies_idle_is_back_before_it_is_needed(opened, videos):
 @pytest.mark.parametrize("how", ["cancelled", "told to end"])
 def test_a_worker_that_hangs_is_not_waited_for(opened, videos, monkeypatch, how):
     server = opened()
-    monkeypatch.setattr(jobs, "STEP_S" if how == "cancelled" else "CLOSING_S", 0.2)
+    monkeypatch.setattr("vab_rt.serve.worker.STEP_S", 0.2)
     with stuck(server, videos) as where:
         if how == "cancelled":
             assert server.client.delete(where).status_code == 202
         else:
             server.client.portal.call(server.jobs.drain, 0)
         assert server.over(where)["status"] == "cancelled"
+    assert not server.left()
+
+
+def test_a_preview_that_hangs_goes_with_its_sound(opened, videos, monkeypatch):
+    server = opened()
+    monkeypatch.setattr("vab_rt.serve.worker.STEP_S", 0.2)
+    server.over(where := server.ask(videos(50), "steps=2"))
+    with (
+        ThreadPoolExecutor(1) as thread,
+        endless(folder_of(server, where) / "video") as is_read,
+    ):
+        preview = thread.submit(server.client.get, f"{where}/preview")
+        assert wait_for(is_read)
+        server.client.delete(where)
+        assert preview.result().status_code == 404
     assert not server.left()
 
 
@@ -99,16 +113,16 @@ def test_a_video_that_kills_what_shows_it(opened, workers, videos):
 
 
 def test_a_worker_that_does_not_start_again(bundle_copy, workers, videos, tmp_path, monkeypatch):
-    monkeypatch.setattr(jobs, "RETRY_S", 0.1)
+    monkeypatch.setattr("vab_rt.serve.jobs.RETRY_S", 0.1)
     away = bundle_copy.with_name("away")
-    with Worker({"model": bundle_copy, "threads": 1}) as worker:
-        worker.start()
-        with opening(worker, workers[1], tmp_path) as open_one:
+    with Worker({"model": bundle_copy, "threads": 1}) as mortal:
+        mortal.start()
+        with opening(mortal, workers[1], tmp_path) as open_one:
             server = open_one()
             with stuck(server, videos) as where:
                 behind = server.ask(videos(50), "steps=2")
                 bundle_copy.rename(away)
-                os.kill(worker.pid, signal.SIGKILL)
+                os.kill(mortal.pid, signal.SIGKILL)
                 assert wait_for(lambda: health(server)["status"] == "without a worker")
                 assert server.over(where)["status"] == "failed"
             assert server.client.get("/health").status_code == 503
@@ -130,8 +144,8 @@ class Deadly:
 
 
 def test_a_process_that_dies_before_it_can_begin():
-    with Worker({"model": Deadly()}) as worker, pytest.raises(BackendError, match="exit code 9"):
-        worker.start()
+    with Worker({"model": Deadly()}) as mortal, pytest.raises(BackendError, match="exit code 9"):
+        mortal.start()
 
 
 def test_no_room_for_another_process(monkeypatch):
@@ -139,8 +153,8 @@ def test_no_room_for_another_process(monkeypatch):
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr("multiprocessing.context.SpawnProcess.start", refuse)
-    with Worker() as worker, pytest.raises(BackendError, match="no process can be started"):
-        worker.start()
+    with Worker() as unborn, pytest.raises(BackendError, match="no process can be started"):
+        unborn.start()
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,6 @@ _MOST_FAILED_STARTS = 3
 """Of the worker, one after another; then no more is taken until one is there again."""
 RETRY_S = 30.0
 """Between two of its starts, at the most; less after the first."""
-STEP_S = 30.0
-"""How long the next step of a cancelled sound is waited for, before its worker is killed."""
-CLOSING_S = 3.0
-"""The same where the server ends."""
 _LOOK_S = 1.0
 _LOG = logging.getLogger(__name__)
 
@@ -200,20 +196,15 @@ class Jobs:
         return job
 
     def cancel(self, job: Job) -> None:
-        """One that waits is over at once, one in progress after its next step, or when that takes
-        too long; of one that is over nothing stays."""
+        """One that waits is over at once, one in progress after its next step; of one that is over
+        nothing stays."""
         if job.is_over:
             self.forget(job)
         elif job is self.running:
             job.stop.set()
-            asyncio.get_running_loop().call_later(STEP_S, self._give_up, job)
         else:
             self.waiting.remove(job)
             self._end(job, "cancelled")
-
-    def _give_up(self, job: Job) -> None:
-        if job is self.running:
-            self.worker.kill()
 
     def forget(self, job: Job) -> None:
         self.known.pop(job.id, None)
@@ -312,9 +303,8 @@ class Jobs:
             await asyncio.wait_for(self._idle(), seconds)
         for job in list(self.waiting):
             self.cancel(job)
-        if (last := self.running) is not None:
-            self.cancel(last)
-            asyncio.get_running_loop().call_later(CLOSING_S, self._give_up, last)
+        if self.running is not None:
+            self.cancel(self.running)
         await self._idle()
 
     async def _idle(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from vab_rt.errors import OptionError
 from vab_rt.serve.app import Limits, open_app
@@ -19,6 +20,8 @@ from vab_rt.serve.worker import Model, Worker
 
 _MOST_CONNECTIONS = 1000
 _CLOSING_S = 3
+HEAD_S = 10.0
+"""How long a request may take to say what it wants; at most twice that on a used connection."""
 _NUM_VIEWERS = 4
 """Processes at most that show videos and sounds; previews occupy one of them at a time."""
 
@@ -58,6 +61,24 @@ def serve(
         server.run([sock])
 
 
+class Connection(H11Protocol):
+    """One that does not ask for anything keeps no place of those that do."""
+
+    _asked: object = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.loop.call_later(HEAD_S, self._look)
+
+    def _look(self) -> None:
+        is_waiting = self.cycle is None or self.cycle.response_complete
+        if is_waiting and self.cycle is self._asked:
+            self.transport.close()
+        elif not self.transport.is_closing():
+            self._asked = self.cycle
+            self.loop.call_later(HEAD_S, self._look)
+
+
 class _Server(uvicorn.Server):
     """Told to end, it first does what is left, or cancels it, and answers meanwhile."""
 
@@ -65,6 +86,7 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http=Connection,
                 access_log=False,
                 log_config=None,
                 log_level=logging.WARNING,

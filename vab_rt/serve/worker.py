@@ -2,11 +2,13 @@
 its place when it dies."""
 
 import logging
+import math
 import multiprocessing
 import multiprocessing.resource_tracker
 import os
 import signal
 import threading
+import time
 import traceback
 from asyncio import get_running_loop
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +28,8 @@ _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 _ENDS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
 _LOOK_S = 0.05
 """How often it is looked whether somebody still wants what is made."""
-_PATIENCE_S = 5.0
+STEP_S = 5.0
+"""How long the next step of what nobody wants is waited for; then its process is killed."""
 
 
 class Cancelled(Exception):
@@ -132,7 +135,7 @@ class Worker:
     ) -> Any:
         """What one of its works returns; nothing here waits but a thread. tell: percent done, in
         that thread. Raises what the work raises: VabError, MemoryError, Bug; Cancelled, soon after
-        `stop` is set; BackendError when the process dies of it."""
+        `stop` is set, also where it hangs; BackendError when the process dies of it."""
         call = partial(self._call, work, args, stop, tell or _nobody)
         return await get_running_loop().run_in_executor(self.thread, call)
 
@@ -155,11 +158,13 @@ class Worker:
 
     def _answer(self, stop: threading.Event, tell: Callable[[int], None]) -> Any:
         """The last that it says of it."""
-        is_told = False
+        end_s = math.inf
         while True:
-            if stop.is_set() and not is_told:
-                is_told = True
+            if stop.is_set() and end_s == math.inf:
+                end_s = time.monotonic() + STEP_S
                 self._say(None)
+            if time.monotonic() > end_s:
+                self.kill()
             found = self._heard(stop)
             if found is None:
                 continue
@@ -204,7 +209,7 @@ class Worker:
         if self._process is None or self._pipe is None:
             return ""
         self._pipe.close()
-        self._process.join(_PATIENCE_S)
+        self._process.join(STEP_S)
         if self._process.is_alive():
             self.kill()
             self._process.join()
