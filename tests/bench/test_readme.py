@@ -1,7 +1,8 @@
-"""The README says nothing that does not work: every command and every line of Python is tried.
+"""The README, and the pages on using and training, say nothing that does not work: every command
+and every line of Python is tried.
 
 What takes minutes is not run here but held to its own --help: the command exists and has every
-option that the README gives it.
+option that a page gives it.
 """
 
 import re
@@ -19,7 +20,9 @@ import vab_rt
 from vab_rt.bundle import shipped_models
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
+PAGES = "".join(
+    (ROOT / name).read_text() for name in ("README.md", "docs/USING.md", "docs/TRAINING.md")
+)
 MAP = (ROOT / "docs/ARCHITECTURE.md").read_text()
 NOT_RUN = {
     "pip install .": "`make demo` and `make test-wheel` install it",
@@ -31,12 +34,13 @@ needs_model = pytest.mark.skipif(
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGES, re.MULTILINE | re.DOTALL)
 
 
 def commands(program: str) -> list[str]:
     lines = (line for block in blocks("sh") for line in block.splitlines() if line.strip())
-    return [line for line in map(strip_comment, lines) if line.split()[0] == program]
+    found = (line for line in map(strip_comment, lines) if line.split()[0] == program)
+    return list(dict.fromkeys(found))  # each once
 
 
 def strip_comment(line: str) -> str:
@@ -65,8 +69,9 @@ def folder(tmp_path_factory):
 
 
 def test_every_line_is_of_a_kind_that_is_tested():
-    known = sum(len(commands(program)) for program in ("vab-rt", "python", "pip"))
-    assert known == sum(bool(line.strip()) for b in blocks("sh") for line in b.splitlines())
+    known = {line for program in ("vab-rt", "python", "pip") for line in commands(program)}
+    lines = (line for block in blocks("sh") for line in block.splitlines() if line.strip())
+    assert known == set(map(strip_comment, lines))
     assert set(commands("pip")) == set(NOT_RUN)
 
 
@@ -108,8 +113,8 @@ def test_python_lines(folder):
 
 
 def test_recipes_of_the_examples_exist():
-    names = re.findall(r"^python -m recipes\.train (\S+)", README, re.MULTILINE)
-    assert len(names) == 2
+    names = re.findall(r"^python -m recipes\.train (\S+)", PAGES, re.MULTILINE)
+    assert len(names) == 3
     assert all((ROOT / f"training/configs/{name}.toml").is_file() for name in names)
 
 
@@ -140,6 +145,6 @@ def test_links_lead_somewhere(page):
         assert (path.parent / target).exists(), f"{page} links to {target}"
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"`make (\w+)`", README))))
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"`make (\w+)`", PAGES))))
 def test_make_targets_exist(target):
     run(["make", "--dry-run", target], ROOT)
