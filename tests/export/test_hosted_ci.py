@@ -1,6 +1,8 @@
 """The hosted CI calls what is here: targets of the Makefile, on all three systems."""
 
 import re
+import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import yaml
@@ -18,3 +20,22 @@ def test_the_workflow_calls_targets_that_there_are():
     for name in ("runtime", "wheels"):
         systems = {os.partition("-")[0] for os in jobs[name]["strategy"]["matrix"]["os"]}
         assert systems == {"ubuntu", "macos", "windows"}
+    assert "ubuntu-24.04-arm" in jobs["wheels"]["strategy"]["matrix"]["os"]
+    assert jobs["runtime"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13", "3.14"]
+
+
+def test_a_wheel_for_every_platform_and_one_from_python_3_12_on():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    config = project["tool"]["cibuildwheel"]
+    kinds = [f"{libc}linux_{cpu}" for libc in ("many", "musl") for cpu in ("x86_64", "aarch64")]
+    kinds += ["macosx_arm64", "macosx_x86_64", "win_amd64"]
+    for kind in kinds:
+        chosen = [
+            f"cp{python}-{kind}"
+            for python in (311, 312, 313, 314)
+            if any(fnmatch(f"cp{python}-{kind}", one) for one in config["build"])
+            and not any(fnmatch(f"cp{python}-{kind}", one) for one in config["skip"])
+        ]
+        assert chosen == [f"cp311-{kind}", f"cp312-{kind}"]
+    assert config["macos"]["archs"] == ["arm64", "x86_64"]
+    assert project["tool"]["scikit-build"]["wheel"]["py-api"] == "cp312"

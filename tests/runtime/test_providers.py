@@ -106,6 +106,13 @@ def test_without_a_gpu_of_amd_there_is_nothing_to_install(tiny_bundle, machine, 
         open_engines(open_bundle(tiny_bundle), "migraphx")
 
 
+def test_an_onnxruntime_that_does_not_tell_the_placement(tiny_bundle, machine, monkeypatch):
+    machine("Darwin", PROVIDERS["coreml"].name)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", object)
+    with pytest.raises(BackendError, match="does not tell what a provider takes; use --device"):
+        open_engines(open_bundle(tiny_bundle), "coreml")
+
+
 def test_what_a_provider_leaves_to_the_cpu_is_told(tiny_bundle, machine, caplog, monkeypatch):
     machine("Darwin", PROVIDERS["coreml"].name)
     monkeypatch.setattr(RecordingSession, "left", ("Gather", "Tanh"))
@@ -121,10 +128,10 @@ def test_what_a_provider_leaves_to_the_cpu_is_told(tiny_bundle, machine, caplog,
 def test_a_device_that_fails_is_no_fault_of_the_bundle(tiny_bundle, machine, monkeypatch):
     machine("Windows", PROVIDERS["directml"].name)
 
-    def refuse(graph, options, **asked):
+    def refuse(session, graph, options, **asked):
         raise RuntimeError("no adapter 7\nat line 5")
 
-    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+    monkeypatch.setattr(RecordingSession, "__init__", refuse)
     with pytest.raises(BackendError, match=r"on directml:7 \(no adapter 7\), .*--device cpu$"):
         open_engines(open_bundle(tiny_bundle), "directml:7", threads=1)
 

@@ -130,12 +130,12 @@ def what_is_missing(device: str) -> tuple[str, str]:
         return found.replace("Darwin", "macOS"), ""
     if provider.driver and not Path(provider.driver).exists():
         return f"there is no {provider.driver}, the driver of its GPUs", ""
-    if _is_installed(provider.plugin):
-        return "", ""
     import onnxruntime as ort  # type: ignore[import-untyped]  # it ships no types
 
+    if not hasattr(ort.InferenceSession, "get_provider_graph_assignment_info"):  # before 1.24
+        return f"onnxruntime {ort.__version__} does not tell what a provider takes", ""
     available = ort.get_available_providers()
-    if provider.name in available:
+    if _is_installed(provider.plugin) or provider.name in available:
         return "", ""
     if provider.plugin:
         return f"{provider.package} is not installed", provider.install
