@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from vab_rt.bundle import open_bundle
 from vab_rt.config import ModelConfig, TokenOptions
 from vab_rt.errors import OptionError
 from vab_rt.pipeline import Pipeline
-from vab_rt.video import Video, read_frames
+from vab_rt.video import Video
 
 
 class TorchModel:
@@ -70,9 +71,12 @@ class TorchModel:
     @torch.inference_mode()
     def generate(self, video: Path, options: TokenOptions) -> tuple[Tensor, float]:
         """Samples [1, S] of one clip, and the seconds spent on its tokens."""
-        images, _ = read_frames(Video(video), self.config)
-        frames = np.stack(images[: self.config.num_frames])
-        features = self.visual_encoder(torch.from_numpy(frames))[None]  # [1, F, visual_dim]
+        frames = list(islice(Video(video).frames(self.config), self.config.num_frames))
+        images = [torch.from_numpy(np.stack([frame.image for frame in frames]))]
+        if self.config.large_stride:
+            large = [frame.large for frame in frames if frame.large is not None]
+            images.append(torch.from_numpy(np.stack(large)))
+        features = self.visual_encoder(*images)[None]  # [1, F, visual_dim]
         begin = time.perf_counter()
         tokens = Parallel(self.vab, options).tokens(features, options.seed)
         tokens_s = time.perf_counter() - begin
@@ -80,11 +84,15 @@ class TorchModel:
 
 
 def recipe_of(config: ModelConfig) -> Recipe:
-    """The recipe that trains this model. Raises OptionError."""
+    """The recipe that trains this model, with the kinds that it has learned, and guided in two
+    passes. Raises OptionError."""
+    own = msgspec.structs.replace(config, max_guidance=0.0)
     for name in recipe_names():
         recipe = read_recipe(name)
-        if recipe.model == config:
-            return recipe
+        visual_dim = recipe.model.visual_dim + len(own.kinds) - len(recipe.model.kinds)
+        told = msgspec.structs.replace(recipe.model, kinds=own.kinds, visual_dim=visual_dim)
+        if told == own:
+            return msgspec.structs.replace(recipe, model=own)
     raise OptionError(
         f"no recipe of {CONFIGS} has the model of this bundle ({config.name}), expected one with "
         "equal facts; export the bundle again, or add its recipe"
@@ -104,10 +112,13 @@ def count_flops(model: TorchModel) -> dict[str, int]:
     """Of one clip: the frames, one guided step, and the sound."""
     c = model.config
     tokens = torch.zeros(2, c.num_codebooks, c.num_token_steps, dtype=torch.int32)
-    frames = torch.zeros(c.num_frames, c.image_size, c.image_size, 3, dtype=torch.uint8)
+    frames = [torch.zeros(c.num_frames, c.frame_size, c.frame_size, 3, dtype=torch.uint8)]
+    if c.large_stride:
+        side = c.image_size
+        frames.append(torch.zeros(c.num_visual, side, side, 3, dtype=torch.uint8))
     features = torch.zeros(2, c.num_frames, c.visual_dim)
     return {
-        "visual": flops_of(model.visual_encoder, frames),
+        "visual": flops_of(model.visual_encoder, *frames),
         "guided_step": flops_of(model.vab, tokens, features, torch.tensor([1.0, 0.0])),
         "codec": flops_of(model.codec.decode, tokens[:1]),
     }

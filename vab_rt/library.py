@@ -244,14 +244,14 @@ def lay(
     strokes = strokes_of(sound, rate_hz)
     if not struck or not len(strokes):
         stretch = np.concatenate([_faded(one.samples, rate_hz) for one in recordings])
-        track = _at_level_of(sound, _filled(stretch, len(sound)))
+        track = _at_level_of(sound, _filled(stretch, len(sound)), rate_hz)
         return track, is_loud, np.zeros_like(is_loud)
     track, plays = np.zeros_like(sound), np.zeros_like(is_loud)
     shots = [shot for samples in struck for shot in _shots(samples, rate_hz)]
     for begin, end in zip(strokes, [*strokes[1:], len(sound)], strict=True):
         shot = shots[int(random.integers(len(shots)))][: end - begin]
         part = slice(begin, begin + len(shot))
-        track[part] = _at_level_of(sound[part], _faded(shot, rate_hz))
+        track[part] = _at_level_of(sound[part], _faded(shot, rate_hz), rate_hz)
         plays[part] = True
     after = np.arange(len(sound)) >= strokes[0]
     return track, plays, after & ~plays
@@ -262,14 +262,14 @@ def _shots(samples: Samples, rate_hz: int) -> list[Samples]:
     return [samples[a:b] for a, b in zip(begins, [*begins[1:], len(samples)], strict=True)]
 
 
-def _at_level_of(sound: Samples, part: Samples) -> Samples:
+def _at_level_of(sound: Samples, part: Samples, rate_hz: int) -> Samples:
     """With the same loudest 10 ms as a sound as long."""
-    loudest = _peak(sound) / max(_peak(part), 1e-9)
+    loudest = _peak(sound, rate_hz) / max(_peak(part, rate_hz), 1e-9)
     return part * np.float32(min(loudest, 1 / max(float(np.abs(part).max()), 1e-9)))
 
 
-def _peak(samples: Samples) -> float:
-    size = 160
+def _peak(samples: Samples, rate_hz: int) -> float:
+    size = max(1, rate_hz // 100)
     padded = np.pad(samples, (0, -len(samples) % size))
     return float(np.sqrt((padded.reshape(-1, size) ** 2).mean(1).max())) if len(samples) else 0.0
 

@@ -15,6 +15,7 @@ from bench.machine import commit, machine, versions
 from bench.runs import run
 from bench.torch_loop import recipe_of
 from training.configs import read_recipe
+from vab_rt.bundle import open_bundle, shipped_models
 from vab_rt.errors import OptionError
 from vab_rt.media import probe
 from vab_rt.video import Video, read_frames
@@ -52,6 +53,9 @@ def test_a_clip_is_looped(tmp_path):
 
 def test_the_recipe_of_a_model_is_found():
     assert recipe_of(read_recipe("vab-dac").model) == read_recipe("vab-dac")
+    for name in shipped_models():
+        found = recipe_of(open_bundle(name).config)
+        assert found.model == open_bundle(name).config and found.codec
     with pytest.raises(OptionError, match=r"tiny-test.*export the bundle again"):
         recipe_of(tiny_config())
 
