@@ -363,7 +363,7 @@ COARSE_TO_FINE = TokenOptions(fine_steps=36)
 """The defaults of a system whose second model decodes the fine codebooks (paper section 4.1)."""
 
 
-def wishes_of(options: GenerateOptions | None, fields: dict[str, Any]) -> GenerateOptions:
+def overridden(options: GenerateOptions | None, fields: dict[str, Any]) -> GenerateOptions:
     """Options, but for what fields name. Raises OptionError."""
     options = GenerateOptions() if options is None else options
     check_kind("options", options, GenerateOptions, "vab_rt.GenerateOptions; or fields, as seed=7")

@@ -21,7 +21,7 @@ from vab_rt.config import (
     check_kind,
     check_kinds,
     check_top,
-    wishes_of,
+    overridden,
 )
 from vab_rt.editing import Editor, open_editor
 from vab_rt.engines import Engine, Engines, open_engines
@@ -78,8 +78,8 @@ class Pipeline:
         Raises MediaError for what cannot be read; OptionError for a field that there is not or
         that the model has no use for, and for a part of a video without content.
         """
-        wishes = wishes_of(options, fields)
-        return self.gather(self.generate_steps(video, wishes))
+        options = overridden(options, fields)
+        return self.gather(self.generate_steps(video, options))
 
     def generate_steps(
         self,
@@ -96,21 +96,21 @@ class Pipeline:
         On a GPU only the last step of each window is seen, as nothing comes back before it. Memory
         does not grow with the length of the video.
         """
-        wishes = wishes_of(options, fields)
-        wanted, library = self._wanted(wishes)
+        options = overridden(options, fields)
+        own, library = self._own(options)
         video, clock, system = as_video(video), self._clock(), self.system
         if with_preview:
             tokens = require_preview(system)
-            quick, _ = self._wanted(one_step(tokens, wishes))
+            quick, _ = self._own(one_step(tokens, options))
             system = sharing_first_step(tokens)
 
-        def decode(windows: Iterator[Window], own: GenerateOptions) -> Iterator[Step]:
-            return decoded(windows, video, system, own, clock, library)
+        def decode(windows: Iterator[Window], options: GenerateOptions) -> Iterator[Step]:
+            return decoded(windows, video, system, options, clock, library)
 
         windows = windows_of(video, system, clock)
         if with_preview:
-            return previewed_steps(windows, decode, quick, wanted)
-        return decode(windows, wanted)
+            return previewed_steps(windows, decode, quick, own)
+        return decode(windows, own)
 
     def preview(
         self, video: VideoLike, options: GenerateOptions | None = None, **fields: Any
@@ -120,8 +120,8 @@ class Pipeline:
 
         Raises as `generate` does, and OptionError for a model without tokens.
         """
-        wishes = wishes_of(options, fields)
-        return self.generate(video, one_step(require_preview(self.system), wishes))
+        options = overridden(options, fields)
+        return self.generate(video, one_step(require_preview(self.system), options))
 
     def gather(self, steps: Iterable[Step], sample_rate_hz: int | None = None) -> Audio:
         """The sound of all of a video's steps, with what it was made of.
@@ -171,11 +171,11 @@ class Pipeline:
         **fields: Any,
     ) -> Iterator[Step]:
         """The same, step by step; the very last has the whole `audio`, at the sound's own rate."""
-        wanted = self._wanted(wishes_of(options, fields))
+        own = self._own(overridden(options, fields))
         sound = _as_audio(sound)
         part_s = (start_s, sound.duration_s if end_s is None else end_s)
         edit = self._editor.plan_regeneration(as_video(video), sound, part_s)
-        return self._edit_steps(edit, *wanted)
+        return self._edit_steps(edit, *own)
 
     def continue_sound(
         self,
@@ -202,9 +202,9 @@ class Pipeline:
         **fields: Any,
     ) -> Iterator[Step]:
         """The same, step by step; the very last has the whole `audio`, at the sound's own rate."""
-        wanted = self._wanted(wishes_of(options, fields))
+        own = self._own(overridden(options, fields))
         edit = self._editor.plan_continuation(as_video(video), _as_audio(sound))
-        return self._edit_steps(edit, *wanted)
+        return self._edit_steps(edit, *own)
 
     def candidates(
         self,
@@ -221,9 +221,9 @@ class Pipeline:
         `generate` makes; the others follow it. Raises as `generate` does, and OptionError for
         another number, and for a model that cannot score.
         """
-        wishes = wishes_of(options, fields)
-        steps = self.candidate_steps(video, wishes, num_candidates=num_candidates)
-        return ranked(steps, wishes, self.config.sample_rate_hz)
+        options = overridden(options, fields)
+        steps = self.candidate_steps(video, options, num_candidates=num_candidates)
+        return ranked(steps, options, self.config.sample_rate_hz)
 
     def candidate_steps(
         self,
@@ -236,20 +236,20 @@ class Pipeline:
         """The same, step by step: of each window one `candidate` after another."""
         count = check_count(num_candidates)
         system = sharing_first_step(require_score(self.system))
-        options, library = self._wanted(wishes_of(options, fields))
+        options, library = self._own(overridden(options, fields))
         video, clock = as_video(video), self._clock(SCORING)
 
-        def decode(windows: Iterator[Window], own: GenerateOptions) -> Iterator[Step]:
-            return decoded(windows, video, system, own, clock, library)
+        def decode(windows: Iterator[Window], options: GenerateOptions) -> Iterator[Step]:
+            return decoded(windows, video, system, options, clock, library)
 
         windows = windows_of(video, system, clock)
         return candidate_steps(windows, decode, system, options, count, clock)
 
-    def _wanted(self, wishes: GenerateOptions) -> tuple[Any, Library | None]:
+    def _own(self, options: GenerateOptions) -> tuple[Any, Library | None]:
         """The system's own options, and the library among them."""
-        check_kinds(wishes.kinds, self.config)
-        library = None if wishes.library is None else self.library(wishes.library)
-        return self.system.options(wishes), library
+        check_kinds(options.kinds, self.config)
+        library = None if options.library is None else self.library(options.library)
+        return self.system.options(options), library
 
     def library(self, folder: str | Path) -> Library:
         """The recordings of a folder, for this model: `used` says which were played. Opened once.

@@ -195,7 +195,7 @@ def _why_missing(path: Path, expected: str) -> str:
 
 
 def _video_stream(container: InputContainer, path: VideoFile) -> VideoStream:
-    """The first stream with moving pictures; cover art does not count."""
+    """The first video stream; cover art does not count."""
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
             if stream.codec_context is None:
@@ -204,7 +204,7 @@ def _video_stream(container: InputContainer, path: VideoFile) -> VideoStream:
     found = ", ".join(s.type for s in container.streams) or "no stream at all"
     raise MediaError(
         f"{path} has no video stream that can be decoded (found: {found}); "
-        "expected a file with moving pictures; choose another file"
+        "expected a file with one; choose another file"
     )
 
 

@@ -63,7 +63,7 @@ NOT_A_VIDEO: dict[str, tuple[Make | None, str, str]] = {
     "audio only": (
         make_sound,
         "in.mp4 out.wav",
-        r"has no video stream .*found: audio\); expected a file with moving pictures; ",
+        r"has no video stream .*found: audio\); expected a file with one; ",
     ),
     "no decodable frame": (
         lambda video: damage(make_video(video), range(50)),

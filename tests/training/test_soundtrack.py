@@ -1,4 +1,4 @@
-"""The soundtrack of a file: 16 kHz mono, on the clock of its pictures, from any moment on."""
+"""The soundtrack of a file: 16 kHz mono, on the clock of its frames, from any moment on."""
 
 from fractions import Fraction
 

@@ -82,7 +82,7 @@ def draw_pair(
 def _audio(
     scenes: Sequence[Scene], bounds: Sequence[int], rate_hz: int, random: np.random.Generator
 ) -> Samples:
-    """The scenes' sounds, each cut where its picture is, over a floor of noise [S]."""
+    """The scenes' sounds, each cut where its frames are, over a floor of noise [S]."""
     floor = 10 ** ((FLOOR_DB + random.uniform(-6, 4)) / 20)
     audio = np.float32(floor) * room_tone(bounds[-1], rate_hz, random)
     fade = np.linspace(0, 1, round(FADE_S * rate_hz), dtype=np.float32)

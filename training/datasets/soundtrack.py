@@ -1,4 +1,4 @@
-"""The sound of a media file as the codec takes it, on the clock of its pictures."""
+"""The sound of a media file as the codec takes it, on the clock of its frames."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -48,12 +48,12 @@ def _parts(
     """(time of the first sample, samples [S]) from `begin` or before it to the end of the file."""
     seek_s = begin - _PREROLL
     can_seek = seek_s > 0 and _seek_lands_before(path, seek_s)
-    with open_video(path) as (container, pictures):
+    with open_video(path) as (container, stream):
         if not container.streams.audio:
             raise MediaError(f"{path} has no sound, expected a soundtrack; leave the file out")
         try:
             if can_seek:
-                seek(container, pictures, seek_s)
+                seek(container, stream, seek_s)
             resampler = av.AudioResampler(format="fltp", rate=rate_hz)  # mixing to mono is louder
             at = None
             for frame in container.decode(container.streams.audio[0]):

@@ -1,4 +1,4 @@
-"""When something is struck, by ear: onset times, and how well they fit those of the picture."""
+"""When something is struck, by ear: onset times, and how well they fit those of the video."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Sound by picture and picture by sound: recall at ranks, by the protocol of CAV-MAE.
+"""Sound by video and video by sound: recall at ranks, by the protocol of CAV-MAE.
 
 Each clip of one modality is a query for all clips of the other; cosine similarity of mean-pooled,
 normalised representations from separate passes (arXiv:2210.07839, section 4.3).
@@ -44,7 +44,7 @@ def recalls(similarity: NDArray[np.float64]) -> dict:
 def embed(
     retriever: Retriever, clips: TokenisedClips
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Unit vectors of sound and of picture, both [N, D]."""
+    """Unit vectors of sound and of video, both [N, D]."""
     device = retriever.log_scale.device
     audio, visual = [], []
     for start in range(0, len(clips), EMBEDDED_AT_ONCE):

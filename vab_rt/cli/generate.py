@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vab_rt.cli.candidates import check_whole, write_candidates
-from vab_rt.cli.groups import Deliver, Load, Tell, Wishes, with_groups
+from vab_rt.cli.groups import Deliver, Load, Overrides, Tell, with_groups
 from vab_rt.cli.options import (
     DEFAULTS,
     Duration,
@@ -77,14 +77,14 @@ def generate(
     take: KeepTake = True,
     force: Force = False,
     *,
-    wishes: Wishes,
+    overrides: Overrides,
     deliver: Deliver,
     load: Load,
     told: Tell,
 ) -> None:
     """Put sound on a silent video."""
     begin = time.perf_counter()
-    options = wishes.options(seed, library=library, library_strength=library_strength)
+    options = overrides.options(seed, library=library, library_strength=library_strength)
     delivery = deliver.delivery()
     begun = load.begun()
     from vab_rt.audio import Audio
@@ -122,4 +122,4 @@ def generate(
     if library is not None:
         report["library"] = begun().library(library).report()
     report["timings_s"]["total"] = time.perf_counter() - begin
-    tell(report, told, wishes.kind)
+    tell(report, told, overrides.kind)

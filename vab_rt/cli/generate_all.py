@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from vab_rt.cli.console import print_error, print_line, readable, tell_progress
-from vab_rt.cli.groups import Deliver, Load, Wishes, with_groups
+from vab_rt.cli.groups import Deliver, Load, Overrides, with_groups
 from vab_rt.cli.options import DEFAULTS, Quiet, Seed
 from vab_rt.cli.writing import Asked, write_sound
 from vab_rt.config import GenerateOptions, check_kinds
@@ -103,7 +103,7 @@ def generate_all(
         bool, typer.Option("--force", "-f", help="Make sounds that exist once more.")
     ] = False,
     *,
-    wishes: Wishes,
+    overrides: Overrides,
     deliver: Deliver,
     load: Load,
 ) -> None:
@@ -117,7 +117,7 @@ def generate_all(
     if not 1 <= jobs <= 256:
         raise OptionError(f"jobs is {jobs}, expected 1 to 256")
     load = replace(load, threads=_threads_each(load.threads, jobs))
-    maker = Maker(load, wishes.options(seed), delivery, force)
+    maker = Maker(load, overrides.options(seed), delivery, force)
     made = set() if force else {job for job in todo if os.path.isfile(job.out)}  # Path's raises
     skips: list[tuple[Job, Report]] = [(job, _EXISTS) for job in todo if job in made]
     unmade = [job for job in todo if job not in made]

@@ -52,7 +52,7 @@ if TYPE_CHECKING:  # imported where they are used, so that --help is quick
 
 
 @dataclass
-class Wishes:
+class Overrides:
     """How a sound is decoded."""
 
     steps: Steps = DEFAULTS.steps

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vab_rt.cli.groups import Deliver, Load, Tell, Wishes, with_groups
+from vab_rt.cli.groups import Deliver, Load, Overrides, Tell, with_groups
 from vab_rt.cli.options import Force, KeepTake, Out, Picture, VideoIn, seconds, seed_of
 from vab_rt.cli.writing import Asked, tell, write_sound
 
@@ -54,7 +54,7 @@ def regenerate(
     take: KeepTake = True,
     force: Force = False,
     *,
-    wishes: Wishes,
+    overrides: Overrides,
     deliver: Deliver,
     load: Load,
     told: Tell,
@@ -72,7 +72,7 @@ def regenerate(
     delivery = as_in(sound, out, delivery)
     seed = (0 if old.seed is None else (old.seed + 1) % 2**64) if seed is None else seed
     end_s = old.duration_s if to is None else to
-    options = wishes.options(seed)
+    options = overrides.options(seed)
     part = selected(Video(video), old.take)
 
     def make(pipeline: "Pipeline") -> "Iterator[Step]":
@@ -82,4 +82,4 @@ def regenerate(
     report = write_sound(part, asked, begun, make, old.sample_rate_hz)
     report |= {"seed": seed, "start_s": from_, "end_s": end_s}
     report["timings_s"]["total"] = time.perf_counter() - begin
-    tell(report, told, wishes.kind)
+    tell(report, told, overrides.kind)

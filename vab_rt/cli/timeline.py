@@ -18,7 +18,7 @@ from vab_rt.cli.console import (
     with_count,
 )
 from vab_rt.cli.delivery import DELIVERY, Fade, GainDb, Loudness
-from vab_rt.cli.groups import Load, Tell, Wishes, with_groups
+from vab_rt.cli.groups import Load, Overrides, Tell, with_groups
 from vab_rt.cli.options import DEFAULTS, Force, KeepTake, Seed
 from vab_rt.cli.writing import Asked, write_sound
 from vab_rt.config import GenerateOptions
@@ -149,7 +149,7 @@ def timeline(
     take: KeepTake = True,
     force: Force = False,
     *,
-    wishes: Wishes,
+    overrides: Overrides,
     load: Load,
     told: Tell,
 ) -> None:
@@ -162,7 +162,7 @@ def timeline(
     _check_formats(source, out)
     opened = open_timeline(source)
     clips = opened.clips(video_track, track)
-    maker = Maker(load, wishes.options(seed), delivery, take, force)
+    maker = Maker(load, overrides.options(seed), delivery, take, force)
     found = list[Made]()
     with sound_folder(opened, source, out, force=force) as (folder, scratch):
         if any(isinstance(clip.media, Path) for clip in clips):
