@@ -51,7 +51,7 @@ class Pipeline:
         open_graph: Callable[[str], Engine] | None = None,
     ) -> None:
         """open_graph: opens those that generating does without."""
-        self.system, self.load_s, self._open_graph = system, load_s, open_graph
+        self.system, self._load_s, self._open_graph = system, load_s, open_graph
         self._libraries: dict[Path, Library] = {}
         self._process = os.getpid()
 
@@ -59,6 +59,12 @@ class Pipeline:
     def config(self) -> ClipConfig:
         """Facts of the model, such as `config.sample_rate_hz` and `config.clip_s`."""
         return self.system.config
+
+    @property
+    def load_s(self) -> float:
+        """Seconds that loading took, also beside other work."""
+        loaded = self.system.engines.loaded
+        return self._load_s + (0.0 if loaded is None else loaded())
 
     @property
     def device(self) -> str:

@@ -38,7 +38,10 @@ class Begun(Generic[T]):
     def wait(self) -> None:
         """Until it has ended, well or not."""
         while not self._results and self._error is None:
-            self._ended.get()
+            try:
+                self._ended.get()
+            finally:
+                self._ended.put(None)  # for whoever else waits
 
     def result(self) -> T:
         """What the work returned; raises what it raised."""

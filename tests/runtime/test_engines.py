@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -245,3 +246,30 @@ def test_a_wrong_hash_is_found_before_the_graph_is_loaded(bundle_copy):
     path.write_bytes(path.read_bytes()[::-1])
     with pytest.raises(BundleError, match="sha256"):
         open_engines(open_bundle(bundle_copy), threads=1)
+
+
+def test_graphs_may_be_opened_beside_the_work(tiny_bundle, engines):
+    before = set(threading.enumerate())
+    later = open_engines(open_bundle(tiny_bundle), "cpu", 2, wait=False)
+    opening = set(threading.enumerate()) - before
+    for name in ("backbone", "codec_decoder"):
+        inputs = backbone_inputs() if name == "backbone" else {"tokens": finished_tokens()}
+        assert np.array_equal(later[name](**inputs), engines[name](**inputs))
+    deadline_s = time.monotonic() + PATIENCE_S
+    while later.loaded() == 0 or sum(one.is_alive() for one in opening) > 2:  # those that work
+        assert time.monotonic() < deadline_s
+        time.sleep(0.001)
+
+
+def finished_tokens():
+    return np.zeros((1, CONFIG.num_codebooks, CONFIG.num_token_steps), np.int32)
+
+
+def test_what_is_wrong_with_a_graph_is_told_by_its_first_call(bundle_copy):
+    path = bundle_copy / "backbone.onnx"
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    later = open_engines(open_bundle(bundle_copy), "cpu", 2, wait=False)
+    assert later["codec_decoder"](tokens=finished_tokens()).shape == (1, CONFIG.num_samples)
+    for _ in range(2):
+        with pytest.raises(BundleError, match=r"backbone\.onnx has the sha256"):
+            later["backbone"](**backbone_inputs())

@@ -30,6 +30,18 @@ def test_the_first_error_is_raised_once_nothing_runs_any_more():
     assert running == []
 
 
+def test_several_may_wait_for_the_same():
+    gate, found, threads = threading.Event(), [], Helpers(1)
+    begun = threads.begin(gate.wait)
+    waiting = [threading.Thread(target=lambda: found.append(begun.result())) for _ in range(5)]
+    for one in waiting:
+        one.start()
+    gate.set()
+    for one in waiting:
+        one.join(PATIENCE_S)
+    assert found == [True] * 5
+
+
 def test_threads_end_with_their_owner():
     before = set(threading.enumerate())
     owner = Helpers(2)

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args, get_type_hints
 
 from vab_rt.cli.console import tell_progress
@@ -112,7 +112,7 @@ class Load:
 
         if is_on_hub(self.model) or is_memory_limited():
             return self
-        opening = Helpers(1).begin(self._open)
+        opening = Helpers(1).begin(partial(self._open, wait=False))
         return cache(lambda: self._assembled(opening.result()))
 
     def __call__(self) -> "Pipeline":
@@ -128,14 +128,15 @@ class Load:
 
         return assembled(*opened, self.threads)
 
-    def _open(self) -> "tuple[Bundle, Engines, float]":
-        """With no import but those it needs: graphs are read beside the others."""
+    def _open(self, *, wait: bool = True) -> "tuple[Bundle, Engines, float]":
+        """With no import but those it needs: graphs are read beside the others, and without `wait`
+        beside what is done before each of them runs."""
         from vab_rt.engines import open_engines
         from vab_rt.hub import open_model
 
         begin = time.perf_counter()
         bundle = open_model(self.model, offline=self.offline)
-        engines = open_engines(bundle, self.device, self.threads)
+        engines = open_engines(bundle, self.device, self.threads, wait=wait)
         return bundle, engines, time.perf_counter() - begin
 
 

@@ -40,6 +40,8 @@ class Engines:
     sample_step: Sampler = field(default_factory=fastest_sampler)
     meanwhile: Helpers | None = None
     """for what can be done beside the graphs; None where one thread does everything"""
+    loaded: Callable[[], float] | None = None
+    """the seconds that opening the graphs takes, once they are; None: they were before"""
 
     def __getitem__(self, name: str) -> Engine:
         return self.graphs[name]
@@ -70,12 +72,17 @@ class Engines:
         """Prepare `decode_tokens` for one clip with these branches, where that takes time."""
 
 
-def open_engines(bundle: Bundle, device: str = "auto", threads: int | None = None) -> Engines:
+def open_engines(
+    bundle: Bundle, device: str = "auto", threads: int | None = None, *, wait: bool = True
+) -> Engines:
     """The engines of a bundle on a device; auto takes the best that is there and says which.
 
     device: one of DEVICES; of several GPUs the first, or another by its number, as cuda:1; of
     OpenVINO its cpu, or openvino:gpu.
-    threads: for CPU work, None takes one per physical core. Raises OptionError for a device or
+    threads: for CPU work, None takes one per physical core. wait: until all graphs are open; on the
+    CPU it may be left to the first call of each, which then raises what is wrong with it.
+
+    Raises OptionError for a device or
     count that does not exist, BackendError for a device that cannot be used: it never falls back.
     """
     if device not in DEVICES and not (isinstance(device, str) and _PARTS.fullmatch(device)):
@@ -85,29 +92,29 @@ def open_engines(bundle: Bundle, device: str = "auto", threads: int | None = Non
         )
     threads = check_threads(threads)
     if device == "auto":
-        return _open_best(bundle, threads)
+        return _open_best(bundle, threads, wait=wait)
     name, _, part = device.partition(":")
-    return _open(bundle, name, part, threads)
+    return _open(bundle, name, part, threads, wait=wait)
 
 
-def _open_best(bundle: Bundle, threads: int | None) -> Engines:
+def _open_best(bundle: Bundle, threads: int | None, *, wait: bool) -> Engines:
     """cuda where its parts are installed, or else cpu; TensorRT may build for minutes."""
     from vab_rt.engines.sessions import has_cuda_provider
 
     if has_cuda_provider():
         try:
-            return _open(bundle, "cuda", "", threads)
+            return _open(bundle, "cuda", "", threads, wait=wait)
         except (BackendError, BundleError) as error:  # such as graphs for CPUs alone
             log.warning("device auto chose cpu, as cuda cannot be used: %s", error)
-    return _open(bundle, "cpu", "", threads)
+    return _open(bundle, "cpu", "", threads, wait=wait)
 
 
-def _open(bundle: Bundle, device: str, part: str, threads: int | None) -> Engines:
+def _open(bundle: Bundle, device: str, part: str, threads: int | None, *, wait: bool) -> Engines:
     """Each device imports its own libraries, which take long or are missing."""
     if device not in _OF_GPUS:
         from vab_rt.engines.sessions import open_sessions
 
-        return open_sessions(bundle, device, part, threads)
+        return open_sessions(bundle, device, part, threads, wait=wait)
     gpu_id = int(part or 0)
     if device == "cuda":
         from vab_rt.engines.cuda import open_cuda

@@ -1,9 +1,11 @@
 """onnxruntime's sessions: on the CPU, and on other devices through its execution providers."""
 
 import ctypes
+import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -36,12 +38,18 @@ _WARNINGS, _NOTHING = 2, 4  # what fails raises, and is reported in one line
 
 
 def open_sessions(
-    bundle: Bundle, device: str = "cpu", part: str = "", threads: int | None = None
+    bundle: Bundle,
+    device: str = "cpu",
+    part: str = "",
+    threads: int | None = None,
+    *,
+    wait: bool = True,
 ) -> Engines:
     """Verify and load every graph on the CPU, or on a device of `providers` and a part of it.
 
-    part: the number of a GPU, or OpenVINO's name of what it runs on. What a provider leaves to the
-    CPU is told. Raises BackendError where the device is not there, or takes nothing at all.
+    part: the number of a GPU, or OpenVINO's name of what it runs on. wait: see `open_engines`. What
+    a provider leaves to the CPU is told. Raises BackendError where the device is not there, or
+    takes nothing at all.
     """
     silence(ort)
     threads = threads or num_physical_cores()
@@ -61,16 +69,20 @@ def open_sessions(
             target=target,
         )
 
+    def as_engine(session: SessionEngine) -> Engine:
+        is_of_rows = session.name in BACKBONES or session.is_of_rows
+        return SideBySide(session, helpers) if is_of_rows else session
+
+    is_idle = device == "cpu" and threads > 1 and not is_memory_limited()
+    rest = (target.device, fastest_sampler(threads), helpers if is_idle else None)
+    if is_idle and not wait:
+        opening = Opening(lambda name: as_engine(open_one(name)), names, threads)
+        return Engines(opening.graphs, *rest, loaded=opening.seconds)
     sessions = dict(zip(names, helpers.map(open_one, names), strict=True))
     _give_back_memory()
     if device != "cpu":
         tell_placement(target, {name: session.placement() for name, session in sessions.items()})
-    graphs = {
-        name: SideBySide(session, helpers) if name in BACKBONES or session.is_of_rows else session
-        for name, session in sessions.items()
-    }
-    is_idle = device == "cpu" and threads > 1 and not is_memory_limited()
-    return Engines(graphs, target.device, fastest_sampler(threads), helpers if is_idle else None)
+    return Engines({name: as_engine(session) for name, session in sessions.items()}, *rest)
 
 
 def open_graph(bundle: Bundle, name: str, threads: int | None = None) -> "SessionEngine":
@@ -86,6 +98,32 @@ def _give_back_memory() -> None:
     default model's for the threads that loaded it."""
     with suppress(OSError, AttributeError, TypeError):  # another C library, and its own ways
         ctypes.CDLL(None).malloc_trim(0)
+
+
+class Opening:
+    """Graphs that are opened in threads of their own, in the order in which they run: the first
+    call of each waits for it, and raises what is wrong with it."""
+
+    def __init__(self, open_one: Callable[[str], Engine], names: list[str], threads: int) -> None:
+        self._begin_s, self._ends_s = time.perf_counter(), [0.0]
+        self._helpers = Helpers(threads)
+        self._begun = {name: self._helpers.begin(partial(open_one, name)) for name in names}
+        self.graphs = {name: partial(self._call, name) for name in names}
+        self._helpers.begin(self._end)
+
+    def _call(self, name: str, **inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return self._begun[name].result()(**inputs)
+
+    def _end(self) -> None:
+        for begun in self._begun.values():
+            begun.wait()
+        self._ends_s.append(time.perf_counter())
+        _give_back_memory()
+        del self._helpers  # their threads end
+
+    def seconds(self) -> float:
+        """That it took; 0 before it has ended."""
+        return max(0.0, self._ends_s[-1] - self._begin_s)
 
 
 class SessionEngine:
