@@ -27,17 +27,17 @@ from vab_rt.serve.jobs import Job, Jobs, Refused
 from vab_rt.serve.metrics import MEDIA_TYPE, metrics_text
 from vab_rt.serve.openapi import document
 from vab_rt.serve.pages import PATHS, page_routes
-from vab_rt.serve.uploads import declared_bytes, file_below, save_body, too_large
-from vab_rt.serve.wishes import (
+from vab_rt.serve.queries import (
     PREVIEWS,
-    ContentWish,
+    ContentQuery,
     Edit,
     Order,
-    RegenerateWish,
-    SoundWish,
+    RegenerateQuery,
+    SoundQuery,
     options_of,
     parse,
 )
+from vab_rt.serve.uploads import declared_bytes, file_below, save_body, too_large
 from vab_rt.serve.worker import Bug, Cancelled, Worker
 
 HEARTBEAT_S = 15.0
@@ -65,14 +65,14 @@ class Routes:
         self.previewing = asyncio.Lock()  # one at a time: each is as much work as a sound
 
     async def create(self, request: Request) -> Response:
-        wish = parse(request.query_params, SoundWish)
-        check_kinds(wish.kinds, self.jobs.model.config)
+        query = parse(request.query_params, SoundQuery)
+        check_kinds(query.kinds, self.jobs.model.config)
         num_bytes = declared_bytes(request, self.limits.max_bytes)
-        if wish.path is not None:
-            return self._create_of_path(wish, wish.path, num_bytes)
+        if query.path is not None:
+            return self._create_of_path(query, query.path, num_bytes)
         try:
             with self.jobs.new_folder() as folder:
-                order = _order(wish, folder, folder / "video")
+                order = _order(query, folder, folder / "video")
                 if num_bytes is None:  # how large it is comes before whether there is a place
                     await save_body(request, order.video, self.limits.max_bytes)
                 with self.jobs.place():
@@ -82,14 +82,14 @@ class Routes:
         except ClientDisconnect:
             return Response(status_code=499)  # nobody reads it
 
-    def _create_of_path(self, wish: SoundWish, path: str, num_bytes: int | None) -> Response:
+    def _create_of_path(self, query: SoundQuery, path: str, num_bytes: int | None) -> Response:
         if num_bytes:
             raise Refused(400, "there are a path and a body, expected one of them")
         video = file_below(self.limits.root, path)
         if video.stat().st_size > self.limits.max_bytes:
             raise too_large(self.limits.max_bytes)
         with self.jobs.place(), self.jobs.new_folder() as folder:
-            return _accepted(self.jobs.add(_order(wish, folder, video, path)))
+            return _accepted(self.jobs.add(_order(query, folder, video, path)))
 
     async def show(self, request: Request) -> Response:
         return JSONResponse(self._job(request).report())
@@ -100,21 +100,21 @@ class Routes:
         return StreamingResponse(_events(job), media_type="text/event-stream", headers=headers)
 
     async def content(self, request: Request) -> Response:
-        job, wish, path = await self._file(request)
-        return shown(path, f"{job.id}.{wish.candidate}{path.suffix}")
+        job, query, path = await self._file(request)
+        return shown(path, f"{job.id}.{query.candidate}{path.suffix}")
 
     async def spectrogram(self, request: Request) -> Response:
         job, _, path = await self._file(request)
         return JSONResponse(await self._viewed(job, "spectrogram", path))
 
-    async def _file(self, request: Request) -> tuple[Job, ContentWish, Path]:
+    async def _file(self, request: Request) -> tuple[Job, ContentQuery, Path]:
         """What a request wants of a finished sound."""
-        job, wish = self._job(request), parse(request.query_params, ContentWish)
-        sound, delivery = job.take(wish.candidate).path, wish.delivery()
-        path = place_for(job.order, sound, wish.format or job.order.format, delivery)
+        job, query = self._job(request), parse(request.query_params, ContentQuery)
+        sound, delivery = job.take(query.candidate).path, query.delivery()
+        path = place_for(job.order, sound, query.format or job.order.format, delivery)
         if not path.exists():
             await self._viewed(job, "deliver", job.order, sound, path, delivery)
-        return job, wish, path
+        return job, query, path
 
     async def preview(self, request: Request) -> Response:
         job, name = self._job(request), request.query_params.get("format", "mp4")
@@ -136,14 +136,14 @@ class Routes:
         defaults = msgspec.structs.asdict(old.order.options)
         del defaults["library"], defaults["library_strength"]
         defaults["seed"] = (defaults["seed"] + 1) % 2**64
-        wish = parse(request.query_params, RegenerateWish, **defaults)
-        check_kinds(wish.kinds, self.jobs.model.config)
-        take, made = old.take(wish.candidate), old.made
+        query = parse(request.query_params, RegenerateQuery, **defaults)
+        check_kinds(query.kinds, self.jobs.model.config)
+        take, made = old.take(query.candidate), old.made
         assert made is not None, "with a take"
-        end_s = made.duration_s if wish.end_s is None else wish.end_s
-        if not 0 <= wish.start_s < end_s <= made.duration_s:
+        end_s = made.duration_s if query.end_s is None else query.end_s
+        if not 0 <= query.start_s < end_s <= made.duration_s:
             raise OptionError(
-                f"the part is {wish.start_s:g} to {end_s:g} s, expected one within the sound's "
+                f"the part is {query.start_s:g} to {end_s:g} s, expected one within the sound's "
                 f"{made.duration_s:g} s"
             )
         with self.jobs.place(), self.jobs.new_folder() as folder:
@@ -151,12 +151,12 @@ class Routes:
                 video, sound = await run_in_threadpool(borrowed, old.order, take.path, folder)
             except OSError as error:
                 raise Refused(404, f"the sound {old.id} is gone") from error
-            edit = Edit(old.id, wish.candidate, wish.start_s, end_s, sound)
+            edit = Edit(old.id, query.candidate, query.start_s, end_s, sound)
             order = replace(
                 old.order,
                 folder=folder,
                 video=video,
-                options=options_of(wish),
+                options=options_of(query),
                 num_candidates=1,
                 edit=edit,
             )
@@ -282,15 +282,15 @@ def _accepted(job: Job) -> Response:
     return JSONResponse(job.report(), 202, {"Location": f"/v1/sounds/{job.id}"})
 
 
-def _order(wish: SoundWish, folder: Path, video: Path, shown: str = "the video") -> Order:
+def _order(query: SoundQuery, folder: Path, video: Path, shown: str = "the video") -> Order:
     return Order(
         folder=folder,
         video=video,
-        options=wish.options(),
-        start_s=wish.start_s,
-        duration_s=wish.duration_s,
-        num_candidates=wish.num_candidates,
-        format=wish.format,
+        options=query.options(),
+        start_s=query.start_s,
+        duration_s=query.duration_s,
+        num_candidates=query.num_candidates,
+        format=query.format,
         shown=shown,
     )
 

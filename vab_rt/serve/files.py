@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from vab_rt.delivery import Delivery
 from vab_rt.serve.jobs import Refused
-from vab_rt.serve.wishes import Order
+from vab_rt.serve.queries import Order
 
 MEDIA_TYPES = {
     "wav": "audio/wav",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vab_rt.errors import VabError, is_out_of_memory
-from vab_rt.serve.wishes import Made, Order, TakeFile
+from vab_rt.serve.queries import Made, Order, TakeFile
 from vab_rt.serve.worker import Bug, Cancelled, Worker
 
 Status = Literal["queued", "in_progress", "completed", "failed", "cancelled"]

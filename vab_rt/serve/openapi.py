@@ -1,4 +1,4 @@
-"""The OpenAPI document: made of the table of routes here and of the fields of the wishes."""
+"""The OpenAPI document: made of the table of routes here and of the fields of the queries."""
 
 import ast
 import inspect
@@ -10,10 +10,11 @@ import msgspec
 
 import vab_rt
 from vab_rt.serve.jobs import Status
-from vab_rt.serve.wishes import PREVIEWS, ContentWish, RegenerateWish, SoundWish, fields_of
+from vab_rt.serve.queries import PREVIEWS, ContentQuery, RegenerateQuery, SoundQuery, fields_of
 
 Json = dict[str, Any]
 _SOUND = {"$ref": "#/components/schemas/Sound"}
+_TEXT = {"type": "string"}
 _TAKE = {"candidate": "integer", "seed": "integer", "score": "number|null", "content": "string"}
 _SOUND_FIELDS = {
     "id": "string",
@@ -75,36 +76,45 @@ def document() -> Json:
 
 
 def _paths() -> Json:
-    one = _path_parameter()
-    preview = _parameter("format", {"enum": [*PREVIEWS], "default": "mp4"}, "of the file")
+    return {
+        "/v1/sounds": {"post": _create()},
+        **{
+            f"/v1/sounds/{{id}}{name}": {"parameters": [_path_parameter()], **operations}
+            for name, operations in (_of_a_sound() | _files_of_a_sound()).items()
+        },
+        "/v1/models": {"get": _operation("The model.", {200: {"type": "object"}})},
+        "/health": {"get": _operation("Whether it takes sounds.", {200: {"type": "object"}}, 503)},
+        "/metrics": {"get": _operation("For Prometheus.", {200: _TEXT}, media="text/plain")},
+        "/openapi.json": {"get": _operation("This document.", {200: {"type": "object"}})},
+    }
+
+
+def _create() -> Json:
     body = {
         "description": "The video's bytes; none with `path`.",
-        "content": {"application/octet-stream": {"schema": {"type": "string"}}},
+        "content": {"application/octet-stream": {"schema": _TEXT}},
     }
     create = _operation("Ask for a sound.", {202: _SOUND}, 400, 403, 404, 408, 413, 429, 503, 507)
+    return create | {"parameters": _query(SoundQuery), "requestBody": body}
+
+
+def _of_a_sound() -> Json:
+    event = _fields({"event": "string", "data": "string"})
+    event["properties"]["event"]["enum"] = _STATUSES
+    event["properties"]["data"]["description"] = "the report, as JSON"
     again = _operation(
         "Make a part of a sound anew; without start_s and end_s, all of it.",
         {202: _SOUND},
         *(400, 404, 409, 429, 503, 507),
     )
-    delete = _operation(
-        "Cancel it, at the next step; or remove its files.", {200: _SOUND, 202: _SOUND}, 404
-    )
-    text = {"type": "string"}
-    event = _fields({"event": "string", "data": "string"})
-    event["properties"]["event"]["enum"] = _STATUSES
-    event["properties"]["data"]["description"] = "the report, as JSON"
     return {
-        "/v1/sounds": {
-            "post": create | {"parameters": _query(SoundWish), "requestBody": body},
-        },
-        "/v1/sounds/{id}": {
-            "parameters": [one],
+        "": {
             "get": _operation("How far it is.", {200: _SOUND}, 404),
-            "delete": delete,
+            "delete": _operation(
+                "Cancel it, at the next step; or remove its files.", {200: _SOUND, 202: _SOUND}, 404
+            ),
         },
-        "/v1/sounds/{id}/events": {
-            "parameters": [one],
+        "/events": {
             "get": _operation(
                 "The same, whenever it changes, until it is over: server-sent events.",
                 {200: event},
@@ -112,45 +122,33 @@ def _paths() -> Json:
                 media="text/event-stream",
             ),
         },
-        "/v1/sounds/{id}/content": {
-            "parameters": [one],
-            "get": _operation(
-                "Its file.", {200: text, 206: text}, *(400, 404, 409, 416, 507), media="*/*"
-            )
-            | {"parameters": _query(ContentWish)},
-        },
-        "/v1/sounds/{id}/spectrogram": {
-            "parameters": [one],
-            "get": _operation(
-                "What that file sounds like: dB of bands that are equally high on a logarithmic "
-                "axis, the lowest first, column by column, in levels: base64 of one byte each, "
-                "0 for floor_db and 255 for 0 dB; and when it strikes.",
-                {200: {"$ref": "#/components/schemas/Spectrogram"}},
-                *(400, 404, 409, 507),
-            )
-            | {"parameters": _query(ContentWish)},
-        },
-        "/v1/sounds/{id}/preview": {
-            "parameters": [one],
-            "get": _operation(
-                "Its video, small and without sound, as browsers play it; from the time it was "
-                "asked for on.",
-                {200: text, 206: text},
-                *(400, 404, 416, 507),
-                media="*/*",
-            )
-            | {"parameters": [preview]},
-        },
-        "/v1/sounds/{id}/regenerate": {
-            "parameters": [one],
-            "post": again | {"parameters": _query(RegenerateWish)},
-        },
-        "/v1/models": {"get": _operation("The model.", {200: {"type": "object"}})},
-        "/health": {"get": _operation("Whether it takes sounds.", {200: {"type": "object"}}, 503)},
-        "/metrics": {
-            "get": _operation("For Prometheus.", {200: text}, media="text/plain"),
-        },
-        "/openapi.json": {"get": _operation("This document.", {200: {"type": "object"}})},
+        "/regenerate": {"post": again | {"parameters": _query(RegenerateQuery)}},
+    }
+
+
+def _files_of_a_sound() -> Json:
+    content = _operation(
+        "Its file.", {200: _TEXT, 206: _TEXT}, *(400, 404, 409, 416, 507), media="*/*"
+    )
+    spectrogram = _operation(
+        "What that file sounds like: dB of bands that are equally high on a logarithmic "
+        "axis, the lowest first, column by column, in levels: base64 of one byte each, "
+        "0 for floor_db and 255 for 0 dB; and when it strikes.",
+        {200: {"$ref": "#/components/schemas/Spectrogram"}},
+        *(400, 404, 409, 507),
+    )
+    preview = _operation(
+        "Its video, small and without sound, as browsers play it; from the time it was "
+        "asked for on.",
+        {200: _TEXT, 206: _TEXT},
+        *(400, 404, 416, 507),
+        media="*/*",
+    )
+    as_format = _parameter("format", {"enum": [*PREVIEWS], "default": "mp4"}, "of the file")
+    return {
+        "/content": {"get": content | {"parameters": _query(ContentQuery)}},
+        "/spectrogram": {"get": spectrogram | {"parameters": _query(ContentQuery)}},
+        "/preview": {"get": preview | {"parameters": [as_format]}},
     }
 
 
@@ -185,7 +183,7 @@ def _parameter(name: str, schema: Json, text: str = "") -> Json:
 
 
 def _query(kind: type[msgspec.Struct]) -> list[Json]:
-    """Of a wish: its fields, with types and defaults from the class, and what is said of them."""
+    """Of a query: its fields, with types and defaults from the class, and what is said of them."""
     schema = msgspec.json.schema(kind)["$defs"][kind.__name__]["properties"]
     said = dict(_described(kind))
     return [_parameter(name, _sent(schema[name]), said.get(name, "")) for name in fields_of(kind)]

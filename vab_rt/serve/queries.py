@@ -20,7 +20,7 @@ PREVIEWS = ("mp4", "webm")
 _OF_THE_MACHINE = ("library", "library_strength")  # folders of the server are none of a client's
 
 
-class SoundWish(GenerateOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class SoundQuery(GenerateOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Of POST /v1/sounds. Raises OptionError."""
 
     start_s: float = 0.0
@@ -45,7 +45,7 @@ class SoundWish(GenerateOptions, frozen=True, forbid_unknown_fields=True, kw_onl
         return options_of(self)
 
 
-class RegenerateWish(GenerateOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class RegenerateQuery(GenerateOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Of POST /v1/sounds/{id}/regenerate. Raises OptionError."""
 
     start_s: float = 0.0
@@ -56,7 +56,7 @@ class RegenerateWish(GenerateOptions, frozen=True, forbid_unknown_fields=True, k
     """of which sound, counted from 1, the best"""
 
 
-class ContentWish(Delivery, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class ContentQuery(Delivery, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Of GET /v1/sounds/{id}/content. Raises OptionError."""
 
     candidate: int = 1
@@ -74,7 +74,7 @@ class ContentWish(Delivery, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         return Delivery(**{name: getattr(self, name) for name in Delivery.__struct_fields__})
 
 
-Wish = TypeVar("Wish", bound=msgspec.Struct)
+Query = TypeVar("Query", bound=msgspec.Struct)
 
 
 def _format(name: str) -> str:
@@ -86,24 +86,24 @@ def _format(name: str) -> str:
     return plain
 
 
-def options_of(wish: GenerateOptions) -> GenerateOptions:
+def options_of(query: GenerateOptions) -> GenerateOptions:
     """Those of the pipeline."""
     return GenerateOptions(
-        **{name: getattr(wish, name) for name in GenerateOptions.__struct_fields__}
+        **{name: getattr(query, name) for name in GenerateOptions.__struct_fields__}
     )
 
 
 def fields_of(kind: type[msgspec.Struct]) -> list[str]:
     """The names that a query may have, those of the request first."""
     (base,) = kind.__bases__
-    assert issubclass(base, msgspec.Struct), "a wish is one of the runtime's, and more"
+    assert issubclass(base, msgspec.Struct), "a query is one of the runtime's, and more"
     own = [name for name in kind.__struct_fields__ if name not in base.__struct_fields__]
     shared = [name for name in base.__struct_fields__ if name not in _OF_THE_MACHINE]
     return own + shared
 
 
-def parse(query: "QueryParams", kind: type[Wish], **defaults: Any) -> Wish:
-    """The wish of a query. Raises OptionError for what is unknown, twice there or out of range."""
+def parse(query: "QueryParams", kind: type[Query], **defaults: Any) -> Query:
+    """What is asked for. Raises OptionError for what is unknown, twice there or out of range."""
     known = fields_of(kind)
     found: dict[str, Any] = dict(defaults)
     for name in query:
