@@ -174,6 +174,9 @@ def _default(described: type, name: str) -> str:
 
 
 def _function(name: str, node: Any, doc: str | None, level: str) -> str:
+    for argument in (*node.args.args, *node.args.kwonlyargs):
+        argument.annotation = _unquoted(argument.annotation)
+    node.returns = _unquoted(node.returns)
     arguments = [a.replace("=", " = ") for a in ast.unparse(node.args).split(", ") if a != "self"]
     line = f"{name}({', '.join(arguments)}) -> {_words(node.returns)}"
     if len(line) > 99:
@@ -181,6 +184,13 @@ def _function(name: str, node: Any, doc: str | None, level: str) -> str:
             f"{name}(\n    {(',' + chr(10) + '    ').join(arguments)},\n) -> {_words(node.returns)}"
         )
     return f"{level} {name.removeprefix('.')}\n\n```\n{line}\n```\n\n{_text(doc)}\n"
+
+
+def _unquoted(annotation: ast.expr | None) -> ast.expr | None:
+    """Of a type that its module imports for checkers alone."""
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        return ast.parse(annotation.value, mode="eval").body
+    return annotation
 
 
 def _tree(thing: Callable[..., Any] | type) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,21 +23,22 @@ from vab_rt.config import (
     check_top,
     overridden,
 )
-from vab_rt.editing import Editor, open_editor
 from vab_rt.engines import Engine, Engines, open_engines
 from vab_rt.errors import BackendError, OptionError
 from vab_rt.hub import open_model
-from vab_rt.library import Library, open_library
 from vab_rt.paths import as_path
-from vab_rt.preview import one_step, previewed_steps, require_preview
-from vab_rt.search import Found, search
-from vab_rt.sound_index import Progress, SoundIndex, indexed
-from vab_rt.splicing import Edit
 from vab_rt.steps import STAGES, Step, decoded, render, seen_s, windows_of
 from vab_rt.stopwatch import Stopwatch
 from vab_rt.systems import State, System, open_system
 from vab_rt.video import VideoLike, as_video
 from vab_rt.windows import Window
+
+if TYPE_CHECKING:  # what a sound that is only generated does without takes a twentieth of a second
+    from vab_rt.editing import Editor
+    from vab_rt.library import Library
+    from vab_rt.search import Found
+    from vab_rt.sound_index import Progress, SoundIndex
+    from vab_rt.splicing import Edit
 
 
 class Pipeline:
@@ -106,6 +107,8 @@ class Pipeline:
         own, library = self._own(options)
         video, clock, system = as_video(video), self._clock(), self.system
         if with_preview:
+            from vab_rt.preview import one_step, previewed_steps, require_preview
+
             tokens = require_preview(system)
             quick, _ = self._own(one_step(tokens, options))
             system = sharing_first_step(tokens)
@@ -127,6 +130,8 @@ class Pipeline:
         Raises as `generate` does, and OptionError for a model without tokens.
         """
         options = overridden(options, fields)
+        from vab_rt.preview import one_step, require_preview
+
         return self.generate(video, one_step(require_preview(self.system), options))
 
     def gather(self, steps: Iterable[Step], sample_rate_hz: int | None = None) -> Audio:
@@ -251,25 +256,27 @@ class Pipeline:
         windows = windows_of(video, system, clock)
         return candidate_steps(windows, decode, system, options, count, clock)
 
-    def _own(self, options: GenerateOptions) -> tuple[Any, Library | None]:
+    def _own(self, options: GenerateOptions) -> "tuple[Any, Library | None]":
         """The system's own options, and the library among them."""
         check_kinds(options.kinds, self.config)
         library = None if options.library is None else self.library(options.library)
         return self.system.options(options), library
 
-    def library(self, folder: str | Path) -> Library:
+    def library(self, folder: str | Path) -> "Library":
         """The recordings of a folder, for this model: `used` says which were played. Opened once.
 
         Raises OptionError for a folder without sound, and for a model that has no tokens for it.
         """
         path = as_path("library", folder, "a folder of recordings")
         if path not in self._libraries:
+            from vab_rt.library import open_library
+
             self._libraries[path] = open_library(path, self.system, self._open_graph)
         return self._libraries[path]
 
     def search(
-        self, video: VideoLike, sounds: SoundIndex | str | Path, top: int = 10
-    ) -> list[Found]:
+        self, video: VideoLike, sounds: "SoundIndex | str | Path", top: int = 10
+    ) -> "list[Found]":
         """Which sound files of a folder fit a video, the best first: each has its `path`, its
         `score` and `start_s`, where in the video its beginning fits best.
 
@@ -280,6 +287,9 @@ class Pipeline:
         Raises MediaError for a video that cannot be read; OptionError for a folder without sound,
         an index of another model, and a model that cannot tell.
         """
+        from vab_rt.search import search
+        from vab_rt.sound_index import SoundIndex
+
         count, system = check_top(top), self.system
         if not isinstance(sounds, SoundIndex):
             *_, last = self.index_sounds(sounds)
@@ -290,22 +300,26 @@ class Pipeline:
 
     def index_sounds(
         self, sounds: str | Path, file: str | Path | None = None
-    ) -> Iterator[Progress]:
+    ) -> "Iterator[Progress]":
         """Brings the index of a folder up to date, or that of an index's file, and keeps it: yields
         how many of the files that changed are read (`number` of `total`), at last with the `index`.
 
         file: where it is kept; None is the user's cache folder. Raises OptionError, OutputError.
         """
+        from vab_rt.sound_index import indexed
+
         self._check_process()
         folder = as_path("sounds", sounds, "a folder of sounds, or the file of an index")
         path = None if file is None else as_path("file", file, "where the index is kept")
         return indexed(folder, path, require_score(self.system), self._editor.encode)
 
     @cached_property
-    def _editor(self) -> Editor:
+    def _editor(self) -> "Editor":
+        from vab_rt.editing import open_editor
+
         return open_editor(self.system, self._open_graph, seen_s(self.config))
 
-    def _edit_steps(self, edit: Edit, options: Any, library: Library | None) -> Iterator[Step]:
+    def _edit_steps(self, edit: "Edit", options: Any, library: "Library | None") -> Iterator[Step]:
         """Of what the model hears anew; the sound with it in its place is the last step's."""
         if library is not None:
             raise OptionError(

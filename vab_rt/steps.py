@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,6 @@ from vab_rt.config import ClipConfig, GenerateOptions
 from vab_rt.decoding import Tokens
 from vab_rt.errors import BundleError
 from vab_rt.file_object import size_bytes
-from vab_rt.library import Library
 from vab_rt.loudness import Limiter
 from vab_rt.seeing import FRAMES_AHEAD, ahead, kinds_seen, see_all
 from vab_rt.stopwatch import Stopwatch
@@ -22,6 +21,9 @@ from vab_rt.systems.vab import Vab
 from vab_rt.take import Take, name_of
 from vab_rt.video import Video
 from vab_rt.windows import Window, cut_windows, join, num_windows
+
+if TYPE_CHECKING:  # imported where it is used
+    from vab_rt.library import Library
 
 SEEN_S = 4.0
 """Seconds around a shorter selection that the model sees: alone, most would be silent."""
@@ -112,7 +114,7 @@ def decoded(
     system: System[Any],
     options: GenerateOptions,
     clock: Stopwatch,
-    library: Library | None = None,
+    library: "Library | None" = None,
     given: Callable[[Window], Tokens] | None = None,
 ) -> Iterator[Step]:
     """The sound of windows of a video, step by step. options: the system's own. given: the tokens

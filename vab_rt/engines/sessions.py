@@ -12,7 +12,6 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from vab_rt.attention import spelled_out
 from vab_rt.bundle import Bundle
 from vab_rt.contract import BACKBONES, GraphContract, Tensor
 from vab_rt.engines import Engine, Engines
@@ -153,7 +152,7 @@ class SessionEngine:
             contract = _of_one_row(contract)
         try:
             add_weights(ort, options, self._weights)
-            self._session = _open_session(graph if is_cpu else spelled_out(graph), options, target)
+            self._session = _open_session(graph, options, target)
         except Exception as error:  # onnxruntime's own exceptions share no other base
             raise_out_of_memory(error, f"graph {name} was loaded")
             raise _not_loaded(f"graph {name} of {origin}", error, target) from error
@@ -223,6 +222,9 @@ def _open_session(graph: bytes, options: ort.SessionOptions, target: Target) -> 
     """Without onnxruntime's own fallback, which would print to stdout."""
     if target is ON_CPU:
         return ort.InferenceSession(graph, options, providers=[CPU], enable_fallback=0)
+    from vab_rt.attention import spelled_out
+
+    graph = spelled_out(graph)
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     ort.set_default_logger_severity(_NOTHING)
     try:
