@@ -34,7 +34,7 @@ from training.pretrain import (
     masked_loss,
 )
 from training.stage import hold, stage
-from vab_rt.config import ModelConfig, TokenOptions, fill_in
+from vab_rt.config import MAX_GUIDANCE, ModelConfig, TokenOptions, fill_in
 from vab_rt.decoding import decode_masked, guided
 from vab_rt.errors import OptionError
 from vab_rt.sampling import fastest_sampler
@@ -61,6 +61,17 @@ class DistillSettings(PretrainSettings, frozen=True, forbid_unknown_fields=True,
     unguided: float = 0.2
     clips: int = 2000
     teacher_steps: int = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("clips", "teacher_steps"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"distill {name} is {getattr(self, name)}, expected at least 1")
+        if not 1 < self.max_guidance <= MAX_GUIDANCE or not 0 <= self.unguided < 1:
+            raise OptionError(
+                f"distill max_guidance is {self.max_guidance} and unguided {self.unguided}, "
+                f"expected more than 1, at most {MAX_GUIDANCE:g}, and 0 to less than 1"
+            )
 
     def student_config(self, teacher: ModelConfig) -> ModelConfig:
         return msgspec.structs.replace(teacher, max_guidance=self.max_guidance)

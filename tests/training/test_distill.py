@@ -121,3 +121,11 @@ def test_the_command_leaves_a_checkpoint(what, clips, tmp_path, monkeypatch, ref
     assert int(made.header.provenance["distillation_steps"]) >= 1
     words[0] = "guidance" if what == "steps" else "steps"
     assert "vab.pt was made of another what" in refused(distill.main, *words)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"max_guidance": 1.0}, {"unguided": 1.0}, {"clips": 0}, {"teacher_steps": 0}], ids=str
+)
+def test_settings_that_teach_nothing_are_refused(wrong):
+    with pytest.raises(OptionError, match=f"distill .*{next(iter(wrong))}"):
+        DistillSettings(**wrong)
