@@ -4,7 +4,8 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from vab_rt.stopwatch import Stopwatch
 from vab_rt.systems import State, System
 from vab_rt.systems.vab import Vab
 from vab_rt.take import Take, name_of
+from vab_rt.threads import Begun
 from vab_rt.video import Video
 from vab_rt.windows import Window, cut_windows, join, num_windows
 
@@ -108,6 +110,15 @@ def seen_s(config: ClipConfig) -> float:
     return min(SEEN_S, config.clip_s / 2)
 
 
+class Decoded(NamedTuple):
+    """A window after one of its steps; see `Step`."""
+
+    window: Window
+    kinds: dict[str, float]
+    step: int
+    state: State
+
+
 def decoded(
     windows: Iterable[Window],
     video: Video,
@@ -118,15 +129,60 @@ def decoded(
     given: Callable[[Window], Tokens] | None = None,
 ) -> Iterator[Step]:
     """The sound of windows of a video, step by step. options: the system's own. given: the tokens
-    of a window that are known."""
-    c, (decoding, rendering) = system.config, system.stages
+    of a window that are known.
+
+    While a window is rendered the next one is seen, and its first step made.
+    """
     num_steps = system.num_steps(options) * (1 if library is None else 2)
+    sound, aside = Joined(video, system, options), system.engines.meanwhile
+    held: tuple[Decoded, Begun[npt.NDArray[np.float32]]] | None = None
+
+    def as_step(now: Decoded, rendered: Callable[[], npt.NDArray[np.float32]] | None) -> Step:
+        audio, take = None, None
+        if rendered is not None:
+            with clock.time(system.stages[1]):
+                audio, take = sound.add(now, rendered()[0])
+        return Step(
+            window=now.window.index,
+            num_windows=_expected_windows(video, now.window, system.config),
+            step=now.step,
+            num_steps=num_steps,
+            state=now.state[0],
+            audio=audio,
+            kinds=now.kinds,
+            timings_s=dict(clock.seconds),
+            take=take,
+        )
+
+    try:
+        for now in _states(windows, system, options, clock, library, given):
+            if held is not None:
+                yield as_step(held[0], held[1].result)
+                held = None
+            if now.step < num_steps - 1:
+                yield as_step(now, None)
+                continue
+            work = partial(render, system, now.state)
+            if aside is None or now.window.is_last:
+                yield as_step(now, work)
+            else:
+                held = now, aside.begin(work)
+    finally:
+        if held is not None:
+            held[1].wait()
+
+
+def _states(
+    windows: Iterable[Window],
+    system: System[Any],
+    options: GenerateOptions,
+    clock: Stopwatch,
+    library: "Library | None",
+    given: Callable[[Window], Tokens] | None,
+) -> Iterator[Decoded]:
     state: State | None = None
-    tail, limiter = np.empty(0, np.float32), Limiter(c.sample_rate_hz)
-    finished: list[State] = []
-    num_samples, take = 0, None
     for window in windows:
-        kinds = kinds_seen(window.features[: window.num_seen], c)
+        kinds = kinds_seen(window.features[: window.num_seen], system.config)
         if library is not None:
             steps = library.decode(window, state, options, kinds)
         elif given is not None:
@@ -134,27 +190,33 @@ def decoded(
             steps = system.decode(window, state, options, given(window))  # type: ignore[arg-type]
         else:
             steps = system.decode(window, state, options)
-        for step, state in clock.each(decoding, steps):
-            audio = None
-            if step == num_steps - 1:
-                with clock.time(rendering):
-                    heard, tail = join(render(system, state)[0], tail, window, c)
-                    audio = limiter.add(heard, is_last=window.is_last)
-                finished.append(state[0])
-                num_samples += len(audio)
-                if window.is_last and isinstance(system, Vab):
-                    take = _take(video, system, finished, num_samples, options)
-            yield Step(
-                window=window.index,
-                num_windows=_expected_windows(video, window, c),
-                step=step,
-                num_steps=num_steps,
-                state=state[0],
-                audio=audio,
-                kinds=kinds,
-                timings_s=dict(clock.seconds),
-                take=take,
-            )
+        for step, state in clock.each(system.stages[0], steps):
+            yield Decoded(window, kinds, step, state)
+
+
+class Joined:
+    """The sound of a video's windows, as each is rendered."""
+
+    def __init__(self, video: Video, system: System[Any], options: GenerateOptions) -> None:
+        self._video, self._system, self._options = video, system, options
+        self._tail, self._limiter = np.empty(0, np.float32), Limiter(system.config.sample_rate_hz)
+        self._windows: list[State] = []
+        self._num_samples = 0
+
+    def add(
+        self, now: Decoded, rendered: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.float32], Take | None]:
+        """What a finished window adds, of all its samples [S]; with the last, what all was made
+        of."""
+        window, system = now.window, self._system
+        heard, self._tail = join(rendered, self._tail, window, system.config)
+        audio = self._limiter.add(heard, is_last=window.is_last)
+        self._windows.append(now.state[0])
+        self._num_samples += len(audio)
+        take = None
+        if window.is_last and isinstance(system, Vab):
+            take = _take(self._video, system, self._windows, self._num_samples, self._options)
+        return audio, take
 
 
 def render(system: System[Any], state: State) -> npt.NDArray[np.float32]:

@@ -330,3 +330,41 @@ def test_a_fork_is_told_at_once_that_the_pipeline_is_not_its_own(pipeline, video
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+@pytest.fixture(scope="module")
+def with_threads(tiny_bundle):
+    return vab_rt.load(tiny_bundle, threads=2)
+
+
+def test_windows_rendered_beside_the_next_are_the_same(pipeline, with_threads, videos):
+    alone, beside = (list(p.generate_steps(videos(130), FAST)) for p in (pipeline, with_threads))
+    assert [(s.window, s.step) for s in beside] == [(s.window, s.step) for s in alone]
+    for one, other in zip(alone, beside, strict=True):
+        assert np.array_equal(one.state, other.state)
+        assert (one.audio is None) == (other.audio is None)
+    assert np.array_equal(sound_of(alone), sound_of(beside))
+
+
+def test_what_is_rendered_beside_is_waited_for_and_its_errors_raised(with_threads, videos):
+    begun, ended = [], []
+    codec = with_threads.system.engines["codec_decoder"]
+
+    def counted(tokens):
+        begun.append(1)
+        audio = codec(tokens=tokens)
+        ended.append(1)
+        return audio
+
+    steps = changed(with_threads, codec_decoder=counted).generate_steps(videos(130), FAST)
+    for step in steps:
+        if step.window == 1:
+            break
+    steps.close()
+    assert len(begun) == len(ended) > 0
+
+    def broken(tokens):
+        return np.full_like(codec(tokens=tokens), np.nan)
+
+    with pytest.raises(BundleError, match="NaN"):
+        list(changed(with_threads, codec_decoder=broken).generate_steps(videos(130), FAST))
