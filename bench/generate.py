@@ -145,7 +145,7 @@ def measure_installation(repeats: int = 5) -> dict[str, float]:
 
 
 def size_bytes_of(entry: Path) -> int:
-    """Of a file, or of all files in a folder."""
+    """The size of a file, or of all files in a folder."""
     if not entry.is_dir():
         return entry.lstat().st_size
     return sum(path.lstat().st_size for path in entry.rglob("*") if not path.is_dir())

@@ -108,7 +108,8 @@ def timed(
 
 
 def check(device: Device, vab: VAB, system: Vab) -> float:
-    """Of the backbone's logits against torch's in the same precision. Raises Differs."""
+    """The relative error of the backbone's logits against torch's in the same precision. Raises
+    Differs."""
     way = Parallel(vab.to(device.kind, device.dtype), OPTIONS)
     _, features, _ = inputs(system, 1)
     error = parity.logits_error(way, torch.from_numpy(features), system.engines["backbone"])
@@ -213,7 +214,7 @@ def compared(ms: float, ceiling_ms: float) -> dict[str, float]:
 
 
 def work_of_stages(recipe: str, precision: str, ours_on: str) -> dict[str, Work]:
-    """Of one clip, by stage; around torch's backbone there is the loop alone."""
+    """The work of one clip, by stage; around torch's backbone there is the loop alone."""
     number_bytes = PRECISIONS[precision].itemsize
     if ours_on == "torch":
         step = backbone_work(read_model(recipe), GUIDED, number_bytes)

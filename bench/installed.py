@@ -75,7 +75,7 @@ def closure(names: list[str]) -> set[str]:
 
 
 def installed_mb(name: str) -> float | None:
-    """Of the files that pip wrote; None for what is not installed."""
+    """The files that pip wrote, together; None for what is not installed."""
     try:
         files = metadata.files(name) or []
     except metadata.PackageNotFoundError:

@@ -94,7 +94,7 @@ def half_masked(tokens: NDArray, features: NDArray, config: ModelConfig) -> dict
 
 
 def loss_of(exact: Vab, other: Vab, rows: dict[str, NDArray]) -> Loss:
-    """Of what the two say of the masked steps."""
+    """How far apart the two are on the masked steps."""
     logits = (system.engines["backbone"](**rows)[..., ::2, :] for system in (exact, other))
     return measure_loss(*logits)
 

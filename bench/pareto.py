@@ -75,7 +75,8 @@ def ceilings(compared: list[Compared], config: EvalConfig, roofline: Roofline) -
 
 
 def peer_seconds(reference_s: float, peers: dict[str, Any]) -> dict[str, float]:
-    """Of the tokens of the first setting, by what made them; one that failed is left out."""
+    """Seconds of the tokens of the first setting, by what made them; one that failed is left
+    out."""
     ratios = {what: peers.get(name) for name, what in PEERS.items()}
     return {what: round(x * reference_s, 3) for what, x in ratios.items() if x is not None}
 

@@ -18,7 +18,7 @@ console = Console(highlight=False)
 
 
 class Times(NamedTuple):
-    """Of the runs of one call, in the unit of its clock."""
+    """Statistics of the runs of one call, in the unit of its clock."""
 
     best: float
     median: float

@@ -44,7 +44,7 @@ class Roofline:
 
 
 def measure_roofline(size: int = 2048, copied_bytes: int = 256_000_000) -> Roofline:
-    """Of the CPU, in float32."""
+    """The ceilings of the CPU, in float32."""
     a, b = np.random.default_rng(0).standard_normal((2, size, size), np.float32)
     product = np.empty_like(a)
     source = np.ones(copied_bytes, np.uint8)
@@ -121,7 +121,8 @@ def autoregressive_work(config: ModelConfig, batch: int, number_bytes: int = 4) 
 
 
 def layer_weights(config: ModelConfig) -> int:
-    """Of the matrices that one position passes in one layer: q, k, v, out; expand, contract."""
+    """The weights of the matrices that one position passes in one layer: q, k, v, out; expand,
+    contract."""
     return (4 + 2 * FEED_FORWARD_FACTOR) * config.width**2
 
 

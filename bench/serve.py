@@ -141,7 +141,7 @@ class Server(NamedTuple):
     pid: int
 
     def memory_mb(self) -> float:
-        """Of all of them now, what they share counted once."""
+        """The memory of all of them now, what they share counted once."""
         return sum(_share_kb(pid) for pid in self._pids()) * 1024 / 1e6
 
     def cpu_s(self) -> float:

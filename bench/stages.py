@@ -15,7 +15,7 @@ from training.visual_encoder import build_visual_encoder
 
 
 def stage_work(recipe: Recipe, number_bytes: int, steps: int) -> dict[str, Work]:
-    """Of one clip: its frames, the guided token loop, and its sound.
+    """The work of one clip: its frames, the guided token loop, and its sound.
 
     Bytes are those of weights, inputs and outputs, each once a pass: what lies between need not
     leave the chip. FLOPs are those that torch counts, of shapes alone.

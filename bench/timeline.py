@@ -101,7 +101,7 @@ def check_same(parts: list[Part], folder: Path) -> None:
 
 
 def cpu_s(call: Callable[[], object]) -> float:
-    """Of this process and of those that it waited for."""
+    """CPU seconds of this process and of those that it waited for."""
     before = _used_s()
     call()
     return _used_s() - before

@@ -109,7 +109,7 @@ def export(model: TorchModel, folder: Path, precision: str = "fp32") -> Path:
 
 @torch.inference_mode()
 def count_flops(model: TorchModel) -> dict[str, int]:
-    """Of one clip: the frames, one guided step, and the sound."""
+    """The work of one clip: the frames, one guided step, and the sound."""
     c = model.config
     tokens = torch.zeros(2, c.num_codebooks, c.num_token_steps, dtype=torch.int32)
     frames = [torch.zeros(c.num_frames, c.frame_size, c.frame_size, 3, dtype=torch.uint8)]
@@ -138,7 +138,7 @@ def flops_of(call: Callable[..., Tensor] | nn.Module, *inputs: Tensor) -> int:
 
 
 def logits_error(model: TorchModel, pipeline: Pipeline) -> float:
-    """Of one guided step, relative: torch against the runtime's backbone."""
+    """The error of one guided step, relative: torch against the runtime's backbone."""
     inputs = fixed_inputs("backbone", model.config, batch=2)
     found = pipeline.system.engines["backbone"](**inputs)
     return relative_error(run_torch(model.vab, inputs), found)

@@ -48,8 +48,8 @@ GUIDED = 2  # branches of classifier-free guidance
 
 @dataclass(frozen=True)
 class Stage:
-    """Of one clip. calls: of the graph, each with so many rows. ceiling_s: the least for the
-    arithmetic of its matrix products and convolutions."""
+    """What a stage of one clip takes. calls: of the graph, each with so many rows. ceiling_s: the
+    least for the arithmetic of its matrix products and convolutions."""
 
     calls: int
     rows: int

@@ -94,7 +94,8 @@ def tell_one_graph(args: argparse.Namespace, bundle: Bundle) -> None:
 
 
 def leave_out_remarks() -> None:
-    """Of encodec, open_clip and onnxruntime, on how they build and quantise models."""
+    """Silences encodec, open_clip and onnxruntime, which remark on how they build and quantise
+    models."""
     warnings.simplefilter("ignore", FutureWarning)
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     logging.getLogger("vab_rt").setLevel(logging.INFO)

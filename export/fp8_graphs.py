@@ -152,7 +152,8 @@ def scale_of(peak: NDArray[np.floating]) -> NDArray[np.float16]:
 
 
 def measure_loss(checkpoint: Checkpoint, path: Path) -> verify.Loss:
-    """Of the logits of the graph at `path`, float32 around its 8-bit products, against torch's."""
+    """The loss of the logits of the graph at `path`, float32 around its 8-bit products, against
+    torch's."""
     inputs = verify.fixed_inputs("backbone", checkpoint.config, batch=2)
     exact = verify.run_torch(graph_module("backbone", checkpoint, "fp32"), inputs)
     wide = path.with_suffix(".wide")
@@ -209,7 +210,7 @@ def _has_constant(node: ir.Node) -> bool:
 
 
 def _shape(value: ir.Value | None) -> tuple[int, ...]:
-    """Of a constant; () of anything else."""
+    """The shape of a constant; () for anything else."""
     return () if value is None or value.const_value is None else tuple(value.const_value.shape)
 
 

@@ -24,7 +24,7 @@ MAX_FOLDED_ELEMENTS = 8192
 """Larger tables are left to be computed by the runtime at load; they would only fill the file."""
 HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 TRACED_SIZE = 2
-"""Of free dimensions in the example; 0 and 1 would be taken for constants."""
+"""The size of free dimensions in the example; 0 and 1 would be taken for constants."""
 
 
 def trace(

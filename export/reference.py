@@ -187,7 +187,7 @@ def _function(name: str, node: Any, doc: str | None, level: str) -> str:
 
 
 def _unquoted(annotation: ast.expr | None) -> ast.expr | None:
-    """Of a type that its module imports for checkers alone."""
+    """The annotation of a type that its module imports for type checkers alone."""
     if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
         return ast.parse(annotation.value, mode="eval").body
     return annotation

@@ -107,7 +107,7 @@ def add_step(
 
 
 def _kth_largest(n: Nodes, scaled: str, is_near: str, top_k: str, size: int) -> str:
-    """Of each row [R, 1]; -inf where top_k is 0 or leaves out nothing near."""
+    """The k-th largest of each row [R, 1]; -inf where top_k is 0 or leaves out nothing near."""
     counts = n.cast(n.ReduceSum(n.cast(is_near, np.int32), _ONE, keepdims=0), np.int64)
     is_cut = n.And(n.Greater(top_k, np.int64(0)), n.Greater(counts, top_k))
     rows = n.Squeeze(n.NonZero(is_cut), _ZERO)
@@ -181,7 +181,7 @@ def exp_poly(n: Nodes, x: str) -> str:
 
 
 def _power_of_two(n: Nodes, exponent: str) -> str:
-    """Of whole floats in the range of the table."""
+    """The power of two of whole floats in the range of the table."""
     table = np.exp2(np.arange(_LEAST_EXPONENT, _MOST_EXPONENT + 1)).astype(np.float32)
     index = n.cast(n.Sub(exponent, np.float32(_LEAST_EXPONENT)), np.int64)
     power: str = n.Gather(table, index)

@@ -63,7 +63,7 @@ class Models(NamedTuple):
         return Tuning(**of_fine.named() | self.coarse.header.options.named())
 
     def provenance(self, store: Store) -> dict[str, str]:
-        """Of the fine model's own, under names that begin with `fine_`."""
+        """With the fine model's own, under names that begin with `fine_`."""
         found = dict(self.coarse.header.provenance) | built_from(self.coarse.path, store)
         if self.fine is None:
             return found

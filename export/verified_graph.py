@@ -20,8 +20,8 @@ from vab_rt.systems.vab import open_system
 
 NUM_REQUESTS = 20
 MOST_APART = 1e-3
-"""Of samples. Tokens must be equal; a codec that adds up phases rounds otherwise where other nodes
-stand beside it."""
+"""How far samples may differ. Tokens must be equal; a codec that adds up phases rounds otherwise
+where other nodes stand beside it."""
 
 
 class OneGraph(NamedTuple):
@@ -106,7 +106,7 @@ def _compare(what: str, found: Any, expected: Any) -> None:
 
 
 def _requests(defaults: TokenOptions, max_guidance: float) -> Iterator[TokenOptions]:
-    """Of few steps, so that they take seconds: guided or not, with and without top-k."""
+    """Requests of few steps, so that they take seconds: guided or not, with and without top-k."""
     few = {} if defaults.fine_steps is None else {"fine_steps": 2}
     for number in range(NUM_REQUESTS):
         own = {"steps": 1 + number % 4, "top_k": (defaults.top_k, 0, 5)[number % 3], **few}

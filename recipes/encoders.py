@@ -83,7 +83,8 @@ def train_encoders(
 
 
 def encoder_files(folder: Path) -> dict[str, Path]:
-    """Of a folder that was copied to another machine without them, none is there."""
+    """The encoders' files by name. In a folder that was copied to another machine without them
+    there is none."""
     return {name: folder / f"{name}.pt" for name in ("codec", "clip", "motion", "kinds")}
 
 

@@ -106,7 +106,7 @@ class OutputLosses:
     def __call__(
         self, output: Tensor, target: Tensor, progress: float, random: np.random.Generator
     ) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """Of output and target [B, S]: the codec's losses, and the discriminator's."""
+        """For output and target [B, S], the codec's losses, and the discriminator's."""
         losses = self.spectra(output, target, self.names)
         if "waveform" in self.names:
             losses["waveform"] = F.l1_loss(output, target)

@@ -82,7 +82,8 @@ def broadcast(value: float) -> float:
 
 
 def all_reduce_mean(value: Tensor) -> Tensor:
-    """Of a scalar that each process has. It stays on its device: reading it waits for a GPU."""
+    """The mean of a scalar that each process has. It stays on its device: reading it waits for a
+    GPU."""
     if distributed.is_initialized():
         distributed.all_reduce(value := value.detach().clone())
         value /= world_size()

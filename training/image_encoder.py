@@ -45,7 +45,7 @@ class ImageEncoder(nn.Module):
 
 
 def mean_and_std(config: ModelConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Of the images that the encoder learned from, by channel, of values up to 1."""
+    """By channel, of the images that the encoder learned from, whose values are 0 to 1."""
     if config.image_encoder.startswith(MAE):
         return timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD
     return open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD

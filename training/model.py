@@ -146,7 +146,7 @@ class VAB(nn.Module):
 
 
 def initialise_linears(model: nn.Module) -> None:
-    """Of a transformer with `heads` and `visual_in`: weights that keep unit variance."""
+    """Gives a transformer with `heads` and `visual_in` weights that keep unit variance."""
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)

@@ -26,7 +26,7 @@ NUM_MELS = 32
 STEPS_PER_FRAME = 2
 WINDOW_HOPS = 2
 FLOOR = 1e-3
-"""Of magnitudes: -60 dB of a full-scale sine, below which nothing is heard."""
+"""The floor of magnitudes: -60 dB of a full-scale sine, below which nothing is heard."""
 
 
 class MotionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

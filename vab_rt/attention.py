@@ -57,7 +57,7 @@ def _graph(graph: memoryview) -> bytes:
 
 
 def _value(info: memoryview) -> tuple[str, Value]:
-    """Of a ValueInfoProto: its name, and what TypeProto and TensorShapeProto say of it."""
+    """The name in a ValueInfoProto, and what TypeProto and TensorShapeProto say of it."""
     tensors = [tensor for kind in _all(info, 2) for tensor in _all(kind, 1)]
     dtypes = [dtype for tensor in tensors for dtype in _all(tensor, 1)]
     sizes = [size for tensor in tensors for shape in _all(tensor, 2) for size in _all(shape, 1)]
@@ -85,8 +85,8 @@ def _spelled_out(node: Field, values: dict[str, Value]) -> bytes | memoryview:
 
 
 def _is_nothing(attribute: memoryview) -> bool:
-    """Of AttributeProto: a number that is 0, as of no causality and no cap. One that is not set,
-    such as the scale, is the operator's own, 1 / sqrt(D)."""
+    """Whether an AttributeProto is a number that is 0, as for no causality and no cap. One that is
+    not set, such as the scale, is the operator's own, 1 / sqrt(D)."""
     return not any(_all(attribute, 2) + _all(attribute, 3))
 
 
@@ -135,7 +135,7 @@ def _all(message: memoryview, number: int) -> list[Any]:
 
 
 def _fields(message: memoryview) -> Iterator[Field]:
-    """Of a message in protobuf's wire format, in their order."""
+    """The fields of a message in protobuf's wire format, in their order."""
     position = 0
     while position < len(message):
         begin = position

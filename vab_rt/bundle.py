@@ -90,7 +90,7 @@ class Bundle:
         return weights_of(graph, self.manifest.weights, self.folder)
 
     def weights_sha256(self, name: str, precision: str | None = None) -> list[str]:
-        """Of the files that `read_weights` reads, in their order."""
+        """The digests of the files that `read_weights` reads, in their order."""
         return [self.manifest.weights[k].sha256 for k in self._entry_of(name, precision).weights]
 
     def read_file(self, file: str) -> bytes:

@@ -94,8 +94,8 @@ class Ranked(NamedTuple):
 
 
 def ranked_steps(steps: "Iterable[Step]") -> list[Ranked]:
-    """Of `candidate_steps`, best first. A score is the mean of those of its windows, each by how
-    much of it is heard."""
+    """The results of `candidate_steps`, best first. A score is the mean of those of its windows,
+    each by how much of it is heard."""
     finished: dict[int, list[Step]] = {}
     for step in steps:
         if step.audio is not None:

@@ -71,7 +71,7 @@ class ClipConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     @property
     def kind_names(self) -> tuple[str, ...]:
-        """Of what the model knows to make a sound, where it has names for that."""
+        """The names of the kinds that the model knows, where it has names for them."""
         return ()
 
     @property
@@ -376,7 +376,7 @@ def check_count(num_candidates: Any) -> int:
 
 
 def check_part(start_s: Any, duration_s: Any) -> tuple[float, float | None]:
-    """Of a video, in seconds. Raises OptionError."""
+    """A part of a video, in seconds, as numbers. Raises OptionError."""
     start_s = number("start", start_s, float, 0, _MAX_S, "0 s or more, at most 1e9 s")
     if duration_s is not None:
         least, expected = sys.float_info.min, "more than 0 s, at most 1e9 s"

@@ -58,7 +58,7 @@ class Form(msgspec.Struct, frozen=True):
 
     @property
     def options(self) -> dict[str, str]:
-        """Of the muxer."""
+        """The options of the muxer."""
         strict = {} if self.is_strict else {"strict": "unofficial"}
         return strict | ({"movflags": "use_metadata_tags"} if self.has_any_tags else {})
 

@@ -18,7 +18,7 @@ VIDEO_MUXERS = {
     ".m4v": "ipod",
     ".avi": "avi",
 }
-"""Of files that hold a video beside the sound, by suffix; as FFmpeg calls them."""
+"""The formats of files that hold a video beside the sound, by suffix; as FFmpeg calls them."""
 _NAMES = {"rate_hz": "rate", "num_channels": "channels", "loudness_lufs": "loudness"}
 _NAMES |= {"fade_s": "fade", "gain_db": "gain"}  # as the command line has them
 

@@ -49,7 +49,7 @@ class Editor:
     seen_s: float
 
     def plan_regeneration(self, video: Video, sound: Audio, part_s: tuple[float, float]) -> Edit:
-        """Of seconds `part_s` of a sound of this video. Raises OptionError."""
+        """The plan for seconds `part_s` of a sound of this video. Raises OptionError."""
         c = self.system.codec_config
         video = selected(video, sound.take)
         _require_length(video, sound)
@@ -68,8 +68,8 @@ class Editor:
         return Edit(c, sound, video, seen, first, stop, begin, end, lead, known)
 
     def plan_continuation(self, video: Video, sound: Audio) -> Edit:
-        """Of a sound that is the beginning of a video's. Raises OptionError; warns MediaWarning of
-        one that was made for another beginning."""
+        """The plan to go on from a sound that is the beginning of a video's. Raises OptionError;
+        warns MediaWarning of one that was made for another beginning."""
         c, found_s = self.system.codec_config, sound.duration_s
         if sound.take is not None:
             _tell_other_beginning(video, sound.take)

@@ -9,7 +9,7 @@ from vab_rt.delivery import VIDEO_MUXERS, Delivery
 from vab_rt.errors import OptionError, OutputError
 
 VIDEO_RATE_HZ = 48_000
-"""Of sound beside a video, as editors expect it."""
+"""The rate of sound beside a video, as editors expect it."""
 _WAV_CODECS = {"16": "pcm_s16le", "24": "pcm_s24le", "32f": "pcm_f32le"}
 _PCM_HOLDERS = (".mov", ".mkv", ".avi")
 

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 Samples = npt.NDArray[np.float32]
 
 LONGEST_S = 30.0
-"""Of a recording, from its beginning."""
+"""How much of a recording is used, from its beginning."""
 MOST_USED = 4
 """Recordings that one window is made of."""
 MOST_SCORED = 16

@@ -16,8 +16,8 @@ from vab_rt.resampling import LAYOUTS, frame_of
 
 Samples = npt.NDArray[np.float32]
 CEILING = 10 ** (-1.9 / 20)
-"""Of estimated true peaks. The estimate misses up to 0.8 dB of noise that reaches Nyquist, so that
-true peaks stay below -1 dBTP, as EBU R 128 asks."""
+"""The largest estimated true peak. The estimate misses up to 0.8 dB of noise that reaches Nyquist,
+so that true peaks stay below -1 dBTP, as EBU R 128 asks."""
 OVERSAMPLED_CEILING = 10 ** (-1.2 / 20)
 """The same of sound that has nothing above half of Nyquist, of which the estimate misses at most
 0.17 dB."""
@@ -94,7 +94,8 @@ class Meter:
         self._read()
 
     def lufs(self) -> float | None:
-        """Of all that was added; None where no block of 0.4 s is above -70 LUFS. Ends the meter."""
+        """The loudness of all that was added; None where no block of 0.4 s is above -70 LUFS. Ends
+        the meter."""
         self._into.push(None)
         self._read()
         return self._lufs if self._lufs > _SILENT_LUFS else None

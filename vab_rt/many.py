@@ -33,8 +33,8 @@ class Job(NamedTuple):
 
 
 def find_jobs(source: Path, out: Path, suffix: str) -> list[Job]:
-    """Of all videos below a folder, or in a list of one path a line, in order. Sounds lie in `out`
-    as videos do in the folder.
+    """The jobs of all videos below a folder, or in a list of one path a line, in order. Sounds lie
+    in `out` as videos do in the folder.
 
     Two videos of one name, such as a.mp4 and a.mov, keep their suffixes: a.mp4.wav and a.mov.wav.
     Raises OptionError for a source that is neither or holds none, and where a video would be its

@@ -104,8 +104,8 @@ class DisplayTimes(msgspec.Struct, frozen=True):
 
 
 def display_times(packets: Iterator[VideoPacket], stream: VideoStream) -> DisplayTimes:
-    """Of a stream that does not tell: decodes all of it. The n-th frame that is shown is shown at
-    the time of the n-th packet."""
+    """The times of a stream that does not tell them: decodes all of it. The n-th frame that is
+    shown is shown at the time of the n-th packet."""
     places: list[tuple[int, int]] = []
 
     def noted() -> Iterator[VideoPacket]:

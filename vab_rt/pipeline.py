@@ -320,7 +320,7 @@ class Pipeline:
         return open_editor(self.system, self._open_graph, seen_s(self.config))
 
     def _edit_steps(self, edit: "Edit", options: Any, library: "Library | None") -> Iterator[Step]:
-        """Of what the model hears anew; the sound with it in its place is the last step's."""
+        """The steps of what is decoded anew; the sound with it in its place is the last step's."""
         if library is not None:
             raise OptionError(
                 "a library plays in a sound that is generated whole, expected none to change or "
@@ -338,7 +338,7 @@ class Pipeline:
                 yield replace(step, audio=sound.samples, take=sound.take)
 
     def _clock(self, *more: str) -> Stopwatch:
-        """Of one call. Raises BackendError where it would wait for ever."""
+        """The clock of one call. Raises BackendError where the call would wait for ever."""
         self._check_process()
         return Stopwatch(*STAGES, *self.system.stages, *more)
 
@@ -390,7 +390,7 @@ def load(
 
 
 def assembled(bundle: Bundle, engines: Engines, load_s: float, threads: int | None) -> Pipeline:
-    """Of what was opened already, in so many seconds. Raises BundleError."""
+    """A pipeline of what was opened already, in so many seconds. Raises BundleError."""
     return Pipeline(open_system(bundle, engines), load_s, partial(_open_graph, bundle, threads))
 
 

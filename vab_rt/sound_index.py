@@ -65,7 +65,7 @@ class SoundIndex:
 
 
 def origin_of(folder: Path, system: Vab) -> Origin:
-    """Of an index that is made now."""
+    """The origin of an index that is made now."""
     config = system.codec_config
     return Origin(FORMAT, config.name, system.codec_sha256, str(folder.resolve()))
 

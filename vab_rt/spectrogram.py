@@ -93,7 +93,7 @@ class Spectrogram:
 
 
 def band_edges_hz(rate_hz: int) -> npt.NDArray[np.float64]:
-    """Of all bands [bands + 1], equally high on a logarithmic axis."""
+    """The edges of all bands [bands + 1], equally high on a logarithmic axis."""
     return np.geomspace(LOWEST_HZ, min(HIGHEST_HZ, rate_hz / 2), NUM_BANDS + 1)
 
 

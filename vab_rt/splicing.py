@@ -86,7 +86,7 @@ class Edit:
         return np.minimum(1, inside / length).astype(np.float32)
 
     def _take(self, made: Take, num_samples: int) -> Take | None:
-        """Of the whole sound, from that of what the model heard."""
+        """The take of the whole sound, from that of what the model heard."""
         c, old = self.config, self.sound.take
         if old is None and self.first:
             return None  # nobody has the tokens of what lies before
@@ -108,6 +108,6 @@ class Edit:
         )
 
     def _sample(self, hop: int) -> int:
-        """Of the sound, at its own rate, where a hop begins."""
+        """The sound's sample, at its own rate, where a hop begins."""
         at_s = (hop * self.config.hop_samples - self.lead) / self.config.sample_rate_hz
         return max(0, round(at_s * self.sound.sample_rate_hz))

@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # imported where it is used
 SEEN_S = 4.0
 """Seconds around a shorter selection that the model sees: alone, most would be silent."""
 STAGES = ("decode_video", "visual")
-"""Of every system; its own two follow."""
+"""The stages of every system; its own two follow."""
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no one answer
@@ -233,7 +233,7 @@ def render(system: System[Any], state: State) -> npt.NDArray[np.float32]:
 def _take(
     video: Video, system: Vab, windows: list[Tokens], num_samples: int, options: GenerateOptions
 ) -> Take:
-    """Of the tokens [K, T] of all windows."""
+    """The take of the tokens [K, T] of all windows."""
     c, lead = system.codec_config, system.config.samples_in(video.lead_s(seen_s(system.config)))
     parts = [tokens[:, c.num_overlap_hops * (i > 0) :] for i, tokens in enumerate(windows)]
     num_hops = math.ceil((lead + num_samples) / c.hop_samples)

@@ -99,7 +99,7 @@ def name_of(video: VideoFile) -> str:
 
 
 def path_of(sound: Path) -> Path:
-    """Of the take of a file of sound."""
+    """The path of a sound file's take."""
     return sound.with_name(sound.name + SUFFIX)
 
 
@@ -146,7 +146,8 @@ def _unpacked(content: _File) -> "Tokens":
 
 
 def packets_sha256(sound: Path) -> str:
-    """Of the sound in a file, as it is encoded: what else is in the container does not count.
+    """The digest of the sound in a file, as it is encoded: what else is in the container does not
+    count.
 
     Raises OSError for a file without sound.
     """

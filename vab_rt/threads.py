@@ -67,7 +67,8 @@ class Helpers:
         return begun
 
     def map(self, work: Callable[[Item], T], items: Iterable[Item]) -> list[T]:
-        """Of every item, in their order. Nothing is left running, whatever is raised."""
+        """The results of every item, in their order. Nothing is left running, whatever is
+        raised."""
         begun: list[Begun[T]] = []
         try:
             for item in items:

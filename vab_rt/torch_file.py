@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 MAX_WORDS, MAX_DEPTH, MAX_NAME = 500_000, 8, 1000
-"""Of a pickle, of dicts in dicts, and letters of a name: no file of weights has more."""
+"""The most words of a pickle, dicts in dicts, and letters of a name: no file of weights has
+more."""
 
 _DTYPES = {
     "DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", "LongStorage": "<i8",

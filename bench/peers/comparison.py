@@ -156,7 +156,7 @@ def time_in_turn(
 
 
 def elapsed_ms(contenders: Contenders, name: str, peer: Peer, seed: int) -> float | None:
-    """Of one clip; None where the peer fails."""
+    """Milliseconds of one clip; None where the peer fails."""
     time.sleep(PAUSE_S)
     return contenders.attempt(name, lambda: contenders.device.elapsed_ms(lambda: peer.run(seed)))
 

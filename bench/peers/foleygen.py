@@ -207,7 +207,7 @@ def num_columns(config: ModelConfig) -> int:
 
 
 def num_positions(config: ModelConfig) -> int:
-    """Of the whole stream: what is seen, then a column a pass."""
+    """The length of the whole stream: what is seen, then a column a pass."""
     return config.num_visual + num_columns(config)
 
 

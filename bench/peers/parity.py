@@ -52,7 +52,8 @@ def require(name: str, found: float, limit: float) -> float:
 
 @torch.inference_mode()
 def cached_error(way: Autoregressive, features: Tensor, columns: Tensor) -> float:
-    """Of the logits after each of the first columns [B, K, P], cached, against no cache at all."""
+    """The error of the logits after each of the first columns [B, K, P], cached, against no cache
+    at all."""
     model, branches = way.model, way.branches
     pair = features.to(branches).repeat(2, 1, 1)
     first = columns[..., :-1][..., :CACHED_COLUMNS]  # nothing follows the last
@@ -84,7 +85,8 @@ def share_unequal_columns(
 def share_unequal_steps(
     way: Parallel, features: Tensor, ours: Callable[[int, TokenOptions], Steps]
 ) -> float:
-    """Of our tokens [1, K, T] after each step, against torch's from the same tokens and noise.
+    """The share of our tokens [1, K, T] after each step, against torch's from the same tokens and
+    noise.
 
     Where only the last of many steps is seen, as on a GPU, a loop of a single step is compared.
     """
@@ -129,7 +131,8 @@ def relative_error(expected: Tensor, found: Tensor) -> float:
 def logits_error(
     way: Parallel, features: Tensor, backbone: Callable[..., npt.NDArray[np.float32]]
 ) -> float:
-    """Of the runtime's backbone, against torch's, on one guided step from [MASK] alone."""
+    """The error of the runtime's backbone, against torch's, on one guided step from [MASK]
+    alone."""
     pair = features.repeat(2, 1, 1)
     tokens = way.masked().repeat(2, 1, 1)
     expected = torch.cat(way.branch_logits(way.masked(), pair.to(way.branches)))

@@ -29,7 +29,7 @@ from vab_rt.errors import ExportError, OptionError
 from vab_rt.v2a_mapper.config import V2AConfig
 
 LICENSE = "CC-BY-NC-SA-4.0"
-"""Of all that AudioLDM's authors publish (huggingface.co/cvssp, since April 2024)."""
+"""The license of all that AudioLDM's authors publish (huggingface.co/cvssp, since April 2024)."""
 
 PIPELINE = "AudioLDMPipeline"
 WEIGHTS = (
@@ -52,7 +52,7 @@ STATED = {
 """What a config must say, as the library's default is another."""
 
 OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-"""Of attention in autoencoders, before diffusers 0.16."""
+"""The names that attention in autoencoders had before diffusers 0.16."""
 NOT_LEARNED = ("embeddings.position_ids", "embeddings.token_type_ids")
 _ADVICE = "get the folder as safetensors, or save it again with save_pretrained"
 _SIBLING = "choose cvssp/audioldm-s-full-v2, or a folder like it"

@@ -13,7 +13,7 @@ from vab_rt.errors import ExportError
 MAX_LISTED = 8
 MAX_SIZE = 4096
 MAX_RATIOS = 8
-"""Of a file's own description of its codec: beyond, building it takes for ever."""
+"""The most strides that a file may say its codec has: beyond, building it takes for ever."""
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 

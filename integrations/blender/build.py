@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 
 BLENDERS = {"3.11": ("4.2.0", "5.1.0"), "3.13": ("5.1.0", None)}
-"""Of each Python: the first Blender that has it, and the first that no longer does."""
+"""For each Python, the first Blender that has it, and the first that no longer does."""
 PLATFORMS = {
     ("Linux", "x86_64"): "linux-x64",
     ("Darwin", "arm64"): "macos-arm64",

@@ -163,7 +163,7 @@ def _models() -> dict[str, Path | str]:
 
 
 def _path_of(model: str) -> Path | str:
-    """Of those that are offered alone, whatever a request names. Raises OptionError."""
+    """The path of a model, one of those offered, whatever a request names. Raises OptionError."""
     models = _models()
     if model not in models:
         raise OptionError(f"model is {model}, expected one of {', '.join(models)}")

@@ -93,7 +93,7 @@ def read_result(path: Path) -> Result | None:
 
 
 def read_figures(out: Path, ablations: Ablations) -> Figures:
-    """Of all rows that are finished."""
+    """The figures of all rows that are finished."""
     found = {name: read_result(result_path(out, ablations, name)) for name in ablations.rows}
     return {name: result.figures for name, result in found.items() if result is not None}
 

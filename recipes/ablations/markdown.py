@@ -13,7 +13,7 @@ TRAINED_TWICE = ("base", "base-again")
 ALIKE_WITHIN = 0.1  # of the larger figure
 
 Figures = Mapping[str, Mapping[str, Any]]
-"""Of each row that was run, by its name: figures by measure."""
+"""For each row that was run, by its name, its figures by measure."""
 
 
 def markdown(figures: Figures) -> str:

@@ -98,7 +98,7 @@ class Run:
 
     @cached_property
     def reference(self) -> Reference:
-        """Of the held-out clips; evaluating their true sounds takes a moment."""
+        """The measures of the held-out clips; evaluating their true sounds takes a moment."""
         scenes = [foleyworld.make_scene(seed) for seed in self.seeds]
         clips = evaluate_clips(true_sound, self.seeds, EvalConfig(), self.workers)
         return Reference(scenes, [clip.sounds["ground_truth"] for clip in clips])

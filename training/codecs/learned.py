@@ -120,7 +120,8 @@ class LearnedSpectralCodec(SpectralCodec):
 
     @torch.no_grad()
     def fit(self, points: Tensor) -> Iterator[None]:
-        """Of points [N, frames_per_token * CODE_DIM]: principal components, and their codebooks."""
+        """Fits principal components, and their codebooks, to points [N, frames_per_token *
+        CODE_DIM]."""
         random = torch.Generator().manual_seed(0)
         points = points[torch.randperm(len(points), generator=random)[:FITTED_POINTS]]
         self.mean.copy_(points.mean(0))
@@ -134,7 +135,7 @@ class LearnedSpectralCodec(SpectralCodec):
 
 
 class Together(nn.Module):
-    """Of frames [..., frames, width] -> of tokens [..., T, frames / T * width]."""
+    """Frames [..., frames, width] -> tokens [..., T, frames / T * width]."""
 
     def __init__(self, frames: int) -> None:
         super().__init__()

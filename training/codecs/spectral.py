@@ -327,8 +327,8 @@ class SpectralCodec(nn.Module):
         return fit_codebooks(self.quantizer, latents, seen=self.seen)
 
     def fit_shares(self, latents: Tensor) -> Tensor:
-        """Of one clip's latents [T, code_dim]: all frames in which levels move, as blows are rare
-        and what goes on is not; a few of the rest, fewer of silence."""
+        """A choice of one clip's latents [T, code_dim]: all frames in which levels move, as blows
+        are rare and what goes on is not; a few of the rest, fewer of silence."""
         logs = (latents / self.weight)[:, FINE_BANDS:]
         level = logs[:, :LEVEL_BANDS].amax(1)
         heard = level > logs[:, :LEVEL_BANDS].amin() + HEARD

@@ -121,7 +121,7 @@ def check_options(recipe: Recipe) -> None:
 
 
 def recipe_names() -> list[str]:
-    """Of the recipes of VAB; the others there are of V2A-Mapper."""
+    """The names of VAB's recipes; the others in the folder are V2A-Mapper's."""
     names = (path.stem for path in CONFIGS.glob("*.toml"))
     return sorted(name for name in names if not name.startswith("v2a-mapper"))
 

@@ -21,8 +21,8 @@ Levels = tuple[Tensor, ...]
 
 
 class Material(msgspec.Struct, frozen=True):
-    """Of a split. kinds: of the model, AMBIENCE last; recordings and pictures by kind, where there
-    are any; struck: the kinds that are heard in single sounds."""
+    """The material of a split. kinds: the model's, AMBIENCE last; recordings and pictures by kind,
+    where there are any; struck: the kinds that are heard in single sounds."""
 
     kinds: tuple[str, ...]
     recordings: dict[str, list[Samples]]

@@ -22,14 +22,14 @@ from vab_rt.errors import MediaError
 SIDE = 256
 """Pixels of a picture's shorter side as it is kept."""
 LONGEST = 2.0
-"""Of the longer side to the shorter; what is longer is cut at both ends."""
+"""The largest ratio of the longer side to the shorter; what is longer is cut at both ends."""
 
 Times = NDArray[np.float64]
 
 
 class Pose(NamedTuple):
-    """Of a layer at some times, [F] each or one number: its centre, half its width and height, and
-    how far it is turned, in radians."""
+    """The pose of a layer at some times, [F] each or one number: its centre, half its width and
+    height, and how far it is turned, in radians."""
 
     x: Times | float
     y: Times | float

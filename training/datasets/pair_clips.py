@@ -123,7 +123,7 @@ def _world_row(world: Clips, number: int, seed: int, config: ModelConfig) -> Row
 
 
 def at_rate(audio: NDArray[np.int16], config: ModelConfig) -> NDArray[np.int16]:
-    """Of FoleyWorld [S at its rate] -> [S]."""
+    """FoleyWorld's sound [S at its rate] -> [S at the model's]."""
     ratio = Fraction(config.sample_rate_hz, foleyworld.SAMPLE_RATE_HZ)
     if ratio != 1:
         wide = resample_poly(audio.astype(np.float32), ratio.numerator, ratio.denominator)

@@ -109,7 +109,7 @@ def kept_sounds(path: Path, listed: Sequence[Listed], rate_hz: int, workers: int
 
 
 def fingerprint(listed: Sequence[Listed]) -> str:
-    """Of names, splits and sizes: another one when files come, go or change in length."""
+    """A digest of names, splits and sizes: another one when files come, go or change in length."""
     facts = [f"{x.kind}/{x.path.name} {x.split} {x.path.stat().st_size}" for x in listed]
     return hashlib.sha256("\n".join(facts).encode(errors="replace")).hexdigest()
 

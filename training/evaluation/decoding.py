@@ -129,7 +129,8 @@ def compare_settings(
 
 
 def digest_of(config: EvalConfig) -> str:
-    """Of all that the features of a setting depend on: the model, the world, the classifier."""
+    """A digest of all that the features of a setting depend on: the model, the world, the
+    classifier."""
     files = open_bundle(config.bundle).manifest.files
     parts = [msgspec.json.encode(files, order="deterministic"), config.classifier.read_bytes()]
     parts.append(f"world {foleyworld.VERSION}, seed {config.options.seed}".encode())
@@ -203,8 +204,8 @@ def compare(
 
 
 def mean_over_measures(gains: dict[str, Floats], base: dict[str, Floats]) -> Floats:
-    """Of each clip [N], over the measures that it has, each in units of how far clips differ in it
-    in the reference."""
+    """The mean of each clip [N], over the measures that it has, each in units of how far clips
+    differ in it in the reference."""
     units = [gain / (np.nanstd(base[name]) or 1.0) for name, gain in gains.items()]
     return np.nanmean(np.stack(units), axis=0)
 

@@ -168,7 +168,7 @@ def evaluate_clip(job: tuple[Generate[Clip], int, Clip, EvalConfig]) -> ClipFeat
 
 
 def clip_features(number: int, arrays: Arrays) -> ClipFeatures:
-    """Of the arrays that `evaluate_clip` keeps."""
+    """The features in the arrays that `evaluate_clip` keeps."""
     sounds: dict[str, Arrays] = {}
     for key in [key for key in arrays if key.startswith("sounds/")]:
         _, name, feature = key.split("/")

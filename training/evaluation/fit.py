@@ -51,8 +51,8 @@ class FitClip(NamedTuple):
 
 
 class Ranked(NamedTuple):
-    """Of one clip: scores of all true sounds [N], of its own shifted [shifts]; the place of its own
-    among all in a search, in time and not."""
+    """What a search says of one clip: scores of all true sounds [N], of its own shifted [shifts];
+    the place of its own among all in a search, in time and not."""
 
     scores: NDArray[np.float64]
     shifted: NDArray[np.float64]
@@ -144,8 +144,8 @@ def rank_clip(
 
 
 def place_of(own: int, said: Said, tokens: NDArray[np.int16], system: Vab) -> int:
-    """Of the sound of that number among tokens [N, K, T] in a search, 1 is the first; N + 1 where
-    it is not found."""
+    """The rank of the sound of that number among tokens [N, K, T] in a search, 1 is the first; N +
+    1 where it is not found."""
     found = found_of(said, tokens, system)
     return int(np.flatnonzero(found == own)[0]) + 1 if own in found else len(tokens) + 1
 

@@ -37,7 +37,7 @@ from vab_rt.pipeline import Pipeline
 from vab_rt.systems.vab import CoarseToFine
 
 FINE_STEPS = (24, 36)
-"""Of the second stage alone, as in table 15."""
+"""The steps of the second stage alone, as in table 15."""
 FLOOR, OTHER, AGAIN = "floor", "other_truth", "again"
 RETAKE = 2
 AGAIN_SEED = 1 << 32

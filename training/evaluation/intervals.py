@@ -9,7 +9,7 @@ from training.evaluation.measures import Floats, Interval, bootstrap, bootstrap_
 
 
 def means_of(values: dict[str, Floats]) -> dict:
-    """Of what `Reference.per_clip` returns."""
+    """The means, with intervals, of what `Reference.per_clip` returns."""
     return {key: x for name, each in values.items() for key, x in mean_of(name, each).items()}
 
 
@@ -23,7 +23,7 @@ def mean_of(name: str, values: Floats | Sequence[float]) -> dict:
 
 
 def share(name: str, hits: ArrayLike) -> dict:
-    """Of hits [N], true or false."""
+    """The share of true ones among hits [N], with its interval."""
     found = np.asarray(hits, bool)
     if not len(found):
         return _figure(name, None)
@@ -31,7 +31,7 @@ def share(name: str, hits: ArrayLike) -> dict:
 
 
 def ratio(name: str, measure: Callable[[NDArray], float], counts: NDArray[np.int64]) -> dict:
-    """Of the counts of all clips together [N, 3]."""
+    """A ratio of the counts [N, 3] of all clips together, with its interval."""
     if not len(counts):
         return _figure(name, None)
     return _figure(name, measure(counts), bootstrap(measure, counts, np.random.default_rng(0)))

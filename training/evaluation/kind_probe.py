@@ -34,12 +34,12 @@ class Probe(NamedTuple):
 
 
 def logs(scores: Floats) -> Floats:
-    """Of mean scores, 0 to 1: what a probe on them is given."""
+    """The logarithms of mean scores, 0 to 1: the inputs of a probe."""
     return np.log(scores + FLOOR)
 
 
 def train_probe(inputs: Floats, kinds: Sequence[str]) -> Probe:
-    """Of inputs [N, D] and the kind of each; a kind with many has less of a say in each.
+    """A probe fitted to inputs [N, D] and their kinds; each input of a frequent kind weighs less.
 
     Raises DataError below two kinds.
     """

@@ -74,7 +74,8 @@ def evaluate_kind_search(
 
 
 def chances(of_kind: list[int], count: int) -> dict[str, float]:
-    """Of a search that draws from `count` files, `of_kind` of which are right for each clip."""
+    """The chances of a search that draws from `count` files, `of_kind` of which are right for each
+    clip."""
     first = min(FIRST, count)
     none = [comb(count - n, first) / comb(count, first) for n in of_kind]
     return {

@@ -23,7 +23,8 @@ TITLES = {
 
 
 def document(entry: dict[str, Any]) -> str:
-    """Of an entry of docs/figures.json: the result of `evaluate real`, its command and date."""
+    """The text for an entry of docs/figures.json: the result of `evaluate real`, its command and
+    date."""
     result = entry["result"]
     probe = result["probe"]
     tested = {kind: row for kind, row in result["by_kind"].items() if "clips" in row}

@@ -70,7 +70,7 @@ def frechet_distance(true: Floats, generated: Floats) -> float:
 
 
 def ranks(similarity: Floats) -> NDArray[np.int64]:
-    """Of each query's own partner, the diagonal of [queries, candidates]: 1 is the best.
+    """The rank of each query's own partner, the diagonal of [queries, candidates]: 1 is the best.
 
     Equals stand before it, so that a model that tells nothing apart finds nothing.
     """

@@ -12,7 +12,7 @@ ONSET_HOP = 80  # samples: 5 ms at 16 kHz
 SPACING_S = 0.15
 """Heel and sole are one step; what follows sooner is not told apart."""
 PERIODS_S = (0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0)
-"""Of the metronomes that are tried."""
+"""The periods of the metronomes that are tried."""
 
 
 def onset_times(audio: NDArray[np.float32], sample_rate_hz: int) -> Floats:

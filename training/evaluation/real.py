@@ -125,7 +125,7 @@ class RealJob(msgspec.Struct, frozen=True):
 
 
 class Given(NamedTuple):
-    """Of pictures that only features are there of; see RealJob."""
+    """A job for a picture of which there are only features; see RealJob."""
 
     rows: ImageRows | None
     table: dict[int, str]
@@ -158,7 +158,8 @@ def evaluate_real(
 
 
 def clip_config(config: RealConfig) -> ModelConfig:
-    """Of the model, or else of the recipe. Raises OptionError for a model that knows no kinds."""
+    """The config of the model, or else of the recipe. Raises OptionError for a model that knows no
+    kinds."""
     if config.model is None:
         return read_recipe(config.recipe).model
     return require_kinds(open_any_model(config.model).pipeline.config)

@@ -26,7 +26,7 @@ from vab_rt.seeing import as_frames, given_kinds
 Floats = NDArray[np.float32]
 Seen = Literal["picture", "features", "name"]
 FIRST_SEED = 1 << 33
-"""Of no clip that anything is trained on."""
+"""The first of seeds that no training uses."""
 MOST = 1000
 """Clips of a kind."""
 

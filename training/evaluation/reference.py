@@ -82,8 +82,9 @@ class Reference:
         return found
 
     def kinds_of(self, sounds: list[SoundFeatures]) -> dict:
-        """Of two sources either counts for class_agreement; both_sources wants both, each by the
-        classifier's own yes (a probability of at least a half)."""
+        """The share whose kind is right. Of two sources either counts for class_agreement;
+        both_sources wants both, each by the classifier's own yes (a probability of at least a
+        half)."""
         logits = np.stack([s.logits for s in sounds])
         hits = agreement(logits, self.present)
         both = (logits[self.pairs] >= 0)[self.present[self.pairs]].reshape(-1, 2).all(1)
@@ -121,8 +122,8 @@ class Reference:
 
     @functools.cached_property
     def fad_floor(self) -> float | None:
-        """Of the true sound from that of as many other scenes; of these very clips it would be
-        0."""
+        """The FAD of the true sound from that of as many other scenes; of these very clips it would
+        be 0."""
         return None if self.others is None else fad(self.others, self.true)
 
     def per_clip(self, sounds: list[SoundFeatures]) -> dict[str, Floats]:
@@ -151,8 +152,9 @@ class Reference:
         return spread
 
     def blows_of(self, sounds: list[SoundFeatures]) -> dict[str, Floats]:
-        """Of blows within MATCHED_S of a true one: what they differ by from it, and from the true
-        blows of the other clips of the class; blow_margin_db is how much nearer their own is."""
+        """The errors of blows within MATCHED_S of a true one: what they differ by from it, and from
+        the true blows of the other clips of the class; blow_margin_db is how much nearer their own
+        is."""
         names = ("level_error_db", "level_error_abs_db", "own_db", "others_db", "pitch_semitones")
         found = {f"blow_{name}": np.full(len(self), np.nan) for name in names}
         for i in self.impacts:
@@ -184,7 +186,7 @@ class Reference:
 
     @functools.cached_property
     def lone_rivals(self) -> list[NDArray[np.int64]]:
-        """Of each clip; none where it has two sources."""
+        """The rivals of each clip; none for one with two sources."""
         lone = set(self.lone.tolist())
         return [self.rivals(i) if i in lone else self.lone[:0] for i in range(len(self))]
 
@@ -257,7 +259,7 @@ def own_nearest(
 
 
 def chance(rivals: list[NDArray[np.int64]]) -> float | None:
-    """Of `own_nearest`, the mean."""
+    """What `own_nearest` is by chance, on the average."""
     found = [1 / (1 + min(RIVALS, len(others))) for others in rivals if len(others)]
     return round(float(np.mean(found)), 4) if found else None
 

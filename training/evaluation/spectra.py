@@ -26,7 +26,8 @@ ENVELOPE_RATE_HZ = 10
 
 
 class Blows(NamedTuple):
-    """Of each of n onsets: bands [n, BANDS] and levels [n] in dB, pitches [n] in Hz."""
+    """What each of n onsets sounds like: bands [n, BANDS] and levels [n] in dB, pitches [n] in
+    Hz."""
 
     bands: Floats
     levels_db: Floats

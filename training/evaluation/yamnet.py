@@ -70,7 +70,7 @@ class YAMNet:
         return np.stack([self.scores_of(window) for window in windows(sound)])
 
     def scores_of(self, window: Sound) -> NDArray[np.float32]:
-        """Of [WINDOW] samples."""
+        """The scores of [WINDOW] samples."""
         self.interpreter.set_tensor(self.taken, window)
         self.interpreter.invoke()
         return self.interpreter.get_tensor(self.given)[0].copy()  # [classes]

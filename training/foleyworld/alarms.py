@@ -46,7 +46,7 @@ class Alarm:
         return tuple(time_s for group in self.groups for time_s in group)
 
     def level(self, time_s: float) -> float:
-        """Of the contact: 1 closed, 0 open."""
+        """The position of the contact: 1 closed, 0 open."""
         return float(self.lever(time_s) == 0.0)
 
     def lever(self, time_s: float) -> float:

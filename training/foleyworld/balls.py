@@ -106,7 +106,7 @@ class Ball:
         return 0.13 + 0.14 * self.place.size
 
     def height(self, time_s: float) -> float:
-        """Of the ball's lowest point above the ground, at most TOP_HEIGHT."""
+        """The height of the ball's lowest point above the ground, at most TOP_HEIGHT."""
         arc = self.arc(time_s)
         t = time_s - arc.start_s
         height = max(0.0, arc.height + arc.speed * t - 0.5 * arc.gravity * t * t)

@@ -58,7 +58,7 @@ class Bell:
         return float(np.exp(-since(time_s, self.strikes_s) / self.ring_s))
 
     def angle(self, time_s: float) -> float:
-        """Of the bell, in radians: it sways from each strike on, as long as it rings."""
+        """The angle of the bell, in radians: it sways from each strike on, as long as it rings."""
         after = since(time_s, self.strikes_s)
         return -MAX_ANGLE * self.level(time_s) * math.sin(2 * math.pi * 1.2 * min(after, 50.0))
 

@@ -62,7 +62,8 @@ class Clock:
         return {"color": self.color, "material": "brass", "pitch_hz": pitch_hz}
 
     def side(self, time_s: float) -> float:
-        """Of the pendulum: +-1 at the posts; it springs back from the one it has struck."""
+        """The position of the pendulum: +-1 at the posts; it springs back from the one it has
+        struck."""
         way = -1.0 if self.count(time_s) % 2 else 1.0
         rest = SPRING * (1 - math.exp(-min(since(time_s, self.events_s) / SPRING_S, 50.0))) - 1
         tried = 1.6 * short_of(time_s, self.misses)

@@ -27,7 +27,7 @@ class Engine:
         return cls(place, Curve.wander(rng, 0.0, 1.0, (1.2, 2.8)), color)
 
     def turns(self, time_s: float) -> float:
-        """Of the seen wheel, 0.3 to 1.8 a second."""
+        """The turns of the seen wheel, 0.3 to 1.8 a second."""
         return 0.3 * time_s + 1.5 * self.speed.area(time_s)
 
     def level(self, time_s: float) -> float:

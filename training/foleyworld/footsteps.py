@@ -76,7 +76,7 @@ class Footsteps:
         return cls(place, material, color, events, gestures, dust, skin)
 
     def progress(self, time_s: float) -> float:
-        """Of the moving foot: 0 still behind, 1 landed in front."""
+        """The progress of the moving foot: 0 still behind, 1 landed in front."""
         return max(0.0, 1.0 - (neighbours(time_s, self.events_s)[1] - time_s) / STEP_S)
 
     def level(self, time_s: float) -> float:

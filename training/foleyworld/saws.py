@@ -58,7 +58,7 @@ class Saw:
         return np.where(times_s < start, 0.0, peak * np.sin(np.pi * u))
 
     def position(self, times_s: np.ndarray | float) -> np.ndarray:
-        """Of the blade, 0..1 of its travel."""
+        """The position of the blade, 0..1 of its travel."""
         _, _, first, last, u = self._stroke(times_s)
         return first + (last - first) * (0.5 - 0.5 * np.cos(np.pi * u))
 

@@ -48,7 +48,8 @@ class Siren:
         return 0.5 - 0.5 * np.cos(2 * np.pi * self.turns(times_s))
 
     def heading(self, time_s: float) -> float:
-        """Of the reflector, in turns: 0 down, 0.5 up. It falls back once the siren is silent."""
+        """The direction of the reflector, in turns: 0 down, 0.5 up. It falls back once the siren is
+        silent."""
         starts = self.events_s
         i = max(0, bisect_right(starts, time_s) - 1)
         turned = max(0.0, min(time_s, self.on_s[i][1]) - starts[i]) / self.period_s
@@ -90,7 +91,7 @@ class Siren:
         self._paint_beam(canvas, lamp, 2 * np.pi * self.heading(time_s) - 0.5 * np.pi)
 
     def _paint_beam(self, canvas: Canvas, lamp: tuple[float, float], angle: float) -> None:
-        """Of even brightness; its direction is what tells the pitch."""
+        """A beam of even brightness; its direction is what tells the pitch."""
         color = mix(PALETTE[self.color], (255, 255, 210), 0.5)
         ends = (angle - 0.24, angle + 0.24)
         corners = [(lamp[0] + 0.75 * np.cos(v), lamp[1] + 0.75 * np.sin(v)) for v in ends]
@@ -146,7 +147,7 @@ class Bird:
         return tuple(chirp[0] for chirp in self.chirps)
 
     def level(self, time_s: float) -> float:
-        """Of the beak: 0 closed, 1 wide open."""
+        """How far the beak is open: 0 closed, 1 wide open."""
         for start, duration, *_ in self.chirps:
             if start <= time_s < start + duration:
                 return float(np.sin(np.pi * (0.12 + 0.88 * (time_s - start) / duration)) ** 0.6)

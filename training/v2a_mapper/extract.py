@@ -111,7 +111,7 @@ def note_of(segment: Segment, digest: str) -> dict:
 
 @functools.lru_cache(maxsize=1)  # one for all clips of a process
 def open_encoders(checkpoint: Path, clap: Path) -> Encoders:
-    """Of a checkpoint that may still lack a mapper. Raises ExportError, DataError."""
+    """The encoders of a checkpoint that may still lack a mapper. Raises ExportError, DataError."""
     header, weights = read_parts(checkpoint, V2A_PARTS)
     if header.get("kind") != KIND:
         raise ExportError(

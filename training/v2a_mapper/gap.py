@@ -7,7 +7,7 @@ from training.evaluation.measures import ranks
 
 
 def gap(mapped: Tensor, heard: Tensor) -> dict[str, float]:
-    """Of unit vectors [N, D] made from frames, and those of the clips' own sound.
+    """How far unit vectors [N, D] made from frames are from those of the clips' own sound.
 
     matched: mean cosine of the two of a clip; unmatched: of other clips. centroids: distance
     between the means of the two sets, 0 to 2. found_1, found_10: share of clips whose own sound is

@@ -98,7 +98,7 @@ def prior_loss(
     drop: float,
     random: np.random.Generator,
 ) -> Tensor:
-    """Of frames and sounds [B, D]: how far the sound is missed, in vectors of length sqrt(D)."""
+    """How far the sound is missed, of frames and sounds [B, D], in vectors of length sqrt(D)."""
     count, dim = target.shape
     clean = target * dim**0.5
     times = torch.from_numpy(random.integers(len(left), size=count))

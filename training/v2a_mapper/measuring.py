@@ -13,8 +13,8 @@ RUNS = 3
 
 
 def cost(bundle: str | None, seed: int = 0) -> dict:
-    """Of one 10-s clip on the CPU, all cores: seconds by stage, the median of RUNS after one that
-    warms up; their sum; and the megabytes of the graphs that generating takes."""
+    """The cost of one 10-s clip on the CPU, all cores: seconds by stage, the median of RUNS after
+    one that warms up; their sum; and the megabytes of the graphs that generating takes."""
     pipeline, spent = load(bundle), []
     with tempfile.TemporaryDirectory() as folder:
         video = rendered_video(Path(folder), foleyworld.clip_seeds("test", seed, 1)[0])

@@ -10,7 +10,8 @@ from vab_rt.v2a_mapper.config import V2AConfig
 N_FFT = 1024
 FLOOR = 1e-5
 MEAN, SPREAD = -5.0, 2.0
-"""Of the log mels of FoleyWorld, about; what networks are first shown is of this scale."""
+"""About the mean and spread of FoleyWorld's log mels; what networks are first shown is of this
+scale."""
 
 
 class LogMel(nn.Module):

@@ -106,7 +106,7 @@ def _read(path: Path) -> str:
 
 
 def _value(text: str, group: str) -> str | None:
-    """Of the job in a group, None where it has none."""
+    """The command of the job in a group, None where it has none."""
     inside = False
     for line in map(str.strip, text.splitlines()):
         if line.startswith("["):

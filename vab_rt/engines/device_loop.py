@@ -309,7 +309,8 @@ def check_room(gpu: Gpu, bundle: Bundle, precisions: Mapping[str, str]) -> None:
 
 
 def max_rows(contract: GraphContract) -> int:
-    """Of a graph's free dimension; larger calls are cut. Guidance runs both branches at once."""
+    """The most rows of one call of a graph; larger calls are cut. Guidance runs both branches at
+    once."""
     is_guided = any(tensor.name == "conditional" for tensor in contract.inputs)
     return 2 * MAX_CLIPS if is_guided else MAX_CLIPS
 

@@ -160,7 +160,7 @@ class Gpu:
 
     @property
     def handle(self) -> int:
-        """Of the stream, as libraries of C take it."""
+        """The address of the stream, as libraries of C take it."""
         return int(self.stream.handle)
 
     def make_current(self) -> None:

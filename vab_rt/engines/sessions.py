@@ -93,8 +93,8 @@ def open_graph(bundle: Bundle, name: str, threads: int | None = None) -> "Sessio
 
 
 def _give_back_memory() -> None:
-    """Of the files that were read and the weights that were converted: glibc keeps 125 MB of the
-    default model's for the threads that loaded it."""
+    """Gives back the memory of the files that were read and the weights that were converted: glibc
+    keeps 125 MB of the default model's for the threads that loaded it."""
     with suppress(OSError, AttributeError, TypeError):  # another C library, and its own ways
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -35,8 +35,8 @@ _MOST_DELIVERIES = 16
 
 
 def place_for(order: Order, sound: Path, name: str, delivery: Delivery) -> Path:
-    """Of a finished sound in a file of a format, as it is wanted, beside it: of those wanted in
-    other ways the latest few are kept."""
+    """The place of a finished sound in a file of a format, as it is wanted, beside it: of those
+    wanted in other ways the latest few are kept."""
     if delivery == Delivery():
         return sound.with_suffix(f".{name}")
     digest = hashlib.sha256(msgspec.json.encode(delivery)).hexdigest()[:16]

@@ -21,7 +21,8 @@ from vab_rt.serve.worker import Bug, Cancelled, Worker
 Status = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
 OVER: tuple[Status, ...] = ("completed", "failed", "cancelled")
 _MOST_FAILED_STARTS = 3
-"""Of the worker, one after another; then no more is taken until one is there again."""
+"""The most failed starts of the worker, one after another; then no more is taken until one is there
+again."""
 RETRY_S = 30.0
 """Between two of its starts, at the most; less after the first."""
 _LOOK_S = 1.0

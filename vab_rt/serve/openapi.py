@@ -183,7 +183,8 @@ def _parameter(name: str, schema: Json, text: str = "") -> Json:
 
 
 def _query(kind: type[msgspec.Struct]) -> list[Json]:
-    """Of a query: its fields, with types and defaults from the class, and what is said of them."""
+    """The parameters of a query: its fields, with types and defaults from the class, and what is
+    said of them."""
     schema = msgspec.json.schema(kind)["$defs"][kind.__name__]["properties"]
     said = dict(_described(kind))
     return [_parameter(name, _sent(schema[name]), said.get(name, "")) for name in fields_of(kind)]

@@ -21,7 +21,7 @@ _OF_THE_MACHINE = ("library", "library_strength")  # folders of the server are n
 
 
 class SoundQuery(GenerateOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Of POST /v1/sounds. Raises OptionError."""
+    """The query of POST /v1/sounds. Raises OptionError."""
 
     start_s: float = 0.0
     """where to begin in the video"""
@@ -46,7 +46,7 @@ class SoundQuery(GenerateOptions, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 class RegenerateQuery(GenerateOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Of POST /v1/sounds/{id}/regenerate. Raises OptionError."""
+    """The query of POST /v1/sounds/{id}/regenerate. Raises OptionError."""
 
     start_s: float = 0.0
     """where the part begins that is made anew, in the sound"""
@@ -57,7 +57,7 @@ class RegenerateQuery(GenerateOptions, frozen=True, forbid_unknown_fields=True, 
 
 
 class ContentQuery(Delivery, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Of GET /v1/sounds/{id}/content. Raises OptionError."""
+    """The query of GET /v1/sounds/{id}/content. Raises OptionError."""
 
     candidate: int = 1
     """which sound, counted from 1, the best"""
@@ -120,7 +120,7 @@ def parse(query: "QueryParams", kind: type[Query], **defaults: Any) -> Query:
 
 
 class Edit(NamedTuple):
-    """Of a sound that is there, the seconds to be made anew. sound: a file in the job's folder."""
+    """Which seconds of a finished sound to make anew. sound: a file in the job's folder."""
 
     of: str
     candidate: int
@@ -148,7 +148,7 @@ class Order:
     edit: Edit | None = None
 
     def output(self, number: int) -> Path:
-        """Of a candidate, counted from 1."""
+        """The file of a candidate, counted from 1."""
         return self.folder / f"sound.{number}.{self.format}"
 
     def without_paths(self, message: str) -> str:

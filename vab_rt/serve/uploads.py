@@ -11,7 +11,7 @@ from vab_rt.serve.jobs import Refused
 
 PATIENCE_S = 60.0
 SLOWEST_BYTES_PER_S = 10_000
-"""Of a body, on the average after PATIENCE_S."""
+"""The least speed of a body, on the average after PATIENCE_S."""
 _PIECE_BYTES = 1 << 20
 
 

@@ -34,7 +34,8 @@ _KEY_FRAME_EVERY = 12  # frames: who marks a part jumps to and fro
 
 
 def spectrogram_of(file: Path) -> dict[str, Any]:
-    """Of the sound in a file, as JSON has it; levels: one byte each [columns, bands], base64."""
+    """The spectrogram of the sound in a file, as JSON has it; levels: one byte each [columns,
+    bands], base64."""
     pieces, rate_hz = _mono(file)
     sound = Spectrogram(rate_hz)
     for piece in pieces:

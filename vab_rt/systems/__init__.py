@@ -72,5 +72,5 @@ def open_system(bundle: Bundle, engines: Engines) -> System[Any]:
 
 
 def module_of(manifest: Manifest) -> ModuleType:
-    """Of the kind: its `open_system`, and `facts_of` its model for people."""
+    """The module of a kind of bundle: its `open_system`, and `facts_of` its model for people."""
     return import_module(manifest.system)

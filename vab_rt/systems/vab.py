@@ -63,7 +63,7 @@ class Vab:
 
     @property
     def codec_config(self) -> ModelConfig:
-        """Of the model that has all the codec's codebooks."""
+        """The config of the model that has all of the codec's codebooks."""
         return self.config
 
     def options(self, overrides: GenerateOptions) -> TokenOptions:

@@ -12,7 +12,8 @@ from vab_rt.errors import MediaError
 from vab_rt.paths import address_of
 
 MAX_ITEMS = 200_000
-"""Of a timeline, with all that is nested: one that holds itself a few times over has billions."""
+"""The most items of a timeline, with all that is nested: one that holds itself a few times over has
+billions."""
 _MAX_DEPTH = 64
 _NTSC = Fraction(1000, 1001)
 
@@ -107,7 +108,8 @@ def clips_of(items: Iterable[Item], path: Path) -> list[Clip]:
 
 
 def exact_rate(rate: float) -> Fraction:
-    """Of the float that a file has: 29.97, 29.97003 and 23.976 are thousandths of 1001."""
+    """The fraction for the float that a file has: 29.97, 29.97003 and 23.976 are thousandths of
+    1001."""
     whole = round(rate)
     if abs(rate - whole) < 1e-6:
         return Fraction(whole)

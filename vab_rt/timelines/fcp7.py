@@ -42,7 +42,7 @@ class Fcp7Timeline(Timeline):
         self.rate = self._rate(self._sequence)
 
     def clips(self, video_track: int, name: str) -> list[Clip]:
-        """Of a video track, counted from 1; tracks have no names here."""
+        """The clips of a video track, counted from 1; tracks have no names here."""
         tracks = self._sequence.findall("media/video/track")
         items = self._items(self.chosen(tracks, video_track), self.rate)
         return clips_of(items, self.path)

@@ -64,7 +64,8 @@ class MltTimeline(Timeline):
             ) from error
 
     def clips(self, video_track: int, name: str) -> list[Clip]:
-        """Of a video track, counted from 1, the lowest; one of colours alone is the background."""
+        """The clips of a video track, counted from 1, the lowest; one of colours alone is the
+        background."""
         names = [_property(one, "shotcut:name") for one in self._by_id.values()]
         self.require_new_name(name, names)
         try:

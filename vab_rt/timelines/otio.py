@@ -60,7 +60,7 @@ class OtioTimeline(Timeline):
         return read_bytes(self.path).decode("utf-8", "replace")
 
     def clips(self, video_track: int, name: str) -> list[Clip]:
-        """Of a video track, counted from 1. name: of the track that is to come."""
+        """The clips of a video track, counted from 1. name: of the track that is to come."""
         tracks = list(self._timeline.tracks or ())
         self.require_new_name(name, [one.name for one in tracks if _is_track(one, "Audio")])
         track = self.chosen([one for one in tracks if _is_track(one, "Video")], video_track)

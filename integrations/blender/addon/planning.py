@@ -78,7 +78,8 @@ def seconds(frames: float, rate_hz: Fraction) -> float:
 
 
 def plan_piece(strip: Strip, rate_hz: Fraction) -> Piece:
-    """Of a movie strip. What it holds before or after its movie has no sound. Raises Refused."""
+    """The piece of a movie strip. What it holds before or after its movie has no sound. Raises
+    Refused."""
     path = _movie_of(strip)
     first = math.ceil(strip.content_begin)
     last = math.floor(strip.content_begin + strip.content_frames)
@@ -140,7 +141,7 @@ def check_speed(piece: Piece, file_s: float | None) -> None:
 
 
 def speed_changed(name: str) -> str:
-    """Of a strip: a message."""
+    """The message for a strip whose speed was changed."""
     return (
         f"{name} has its speed changed, expected its own time; render it to a file first, and use "
         "that"
