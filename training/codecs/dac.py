@@ -96,7 +96,7 @@ class DacCodec(nn.Module):
             yield
 
     def fit_shares(self, latents: Tensor) -> Tensor:
-        """All frames alike [T], of one clip's [T, width]: nobody knows yet what they hold."""
+        """Equal shares [T] of one clip's frames [T, width]: what they hold is not known yet."""
         return torch.ones(len(latents), device=latents.device)
 
     def reconstruct(

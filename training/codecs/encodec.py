@@ -87,7 +87,7 @@ class EncodecCodec(nn.Module):
         return fit_codebooks(self.quantizer, latents)
 
     def fit_shares(self, latents: Tensor) -> Tensor:
-        """All frames alike [T], of one clip's [T, code_dim]: nobody knows yet what they hold."""
+        """Equal shares [T] of one clip's frames [T, code_dim]: what they hold is not known yet."""
         return torch.ones(len(latents), device=latents.device)
 
     def reconstruct(

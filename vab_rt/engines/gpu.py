@@ -182,7 +182,7 @@ class Gpu:
         try:
             free, total = self.memory_bytes()
         except BackendError:
-            return "nobody knows how many are free"
+            return "how many are free is unknown"
         return f"{free / 1e6:.0f} of {total / 1e6:.0f} MB are free"
 
     def array(self, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> DeviceArray:

@@ -50,7 +50,8 @@ class V2AConfig(ClipConfig, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         if not 1 <= self.mapper_steps < self.mapper_timesteps <= 100_000:
             raise BundleError(
                 f"model mapper_steps is {self.mapper_steps} and mapper_timesteps "
-                f"{self.mapper_timesteps}, expected 1 or more, below 100000 or fewer"
+                f"{self.mapper_timesteps}, expected 1 or more steps, fewer than "
+                "timesteps, and at most 100000 of these"
             )
         if not (0 <= self.mapper_eta <= 1 and 0 <= self.mapper_guidance <= 100):
             raise BundleError(
