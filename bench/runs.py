@@ -21,7 +21,8 @@ process = os.posix_spawnp(command[0], command, os.environ)
 _, status, usage = os.wait4(process, 0)
 wall_s = time.perf_counter() - begin
 with open(report, "w") as file:
-    json.dump([wall_s, usage.ru_maxrss * 1024 / 1e6], file)
+    cpu_s = usage.ru_utime + usage.ru_stime
+    json.dump([wall_s, cpu_s, usage.ru_maxrss * 1024 / 1e6], file)
 sys.exit(max(0, os.waitstatus_to_exitcode(status)) or os.WIFSIGNALED(status))
 """
 
@@ -46,9 +47,11 @@ def make_folder(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """wall_s counts from before the process exists until it is gone; peak_mb is resident memory."""
+    """wall_s counts from before the process exists until it is gone, cpu_s on all cores; peak_mb is
+    resident memory."""
 
     wall_s: float
+    cpu_s: float
     peak_mb: float
     last_line: str
 
@@ -64,5 +67,5 @@ def run(command: Sequence[str | Path]) -> Run:
         done = subprocess.run(
             [*parent, *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True
         )
-        wall_s, peak_mb = json.loads(report.read_text())
-    return Run(wall_s, peak_mb, done.stdout.decode().strip().rpartition("\n")[2])
+        measured = json.loads(report.read_text())
+    return Run(*measured, done.stdout.decode().strip().rpartition("\n")[2])
