@@ -15,8 +15,8 @@ from typing import Any
 
 from bench.machine import machine
 from export.card import card_of, write_card
-from training.documents import write_between
 from training.evaluation.kinds_document import document
+from training.marked_tables import write_between
 from training.saving import write_whole
 from vab_rt.bundle import open_bundle
 from vab_rt.errors import DataError, OptionError

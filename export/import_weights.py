@@ -29,7 +29,7 @@ from pathlib import Path
 from export.weights.parts import Part
 from export.weights.start import ADVICE, add_part, room_for
 from training.configs import Recipe, read_recipe
-from training.names import print_any_name
+from training.file_names import print_any_name
 from training.v2a_mapper.config import is_v2a_recipe, read_v2a_recipe
 from vab_rt.errors import ExportError, VabError
 

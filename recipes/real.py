@@ -31,10 +31,10 @@ from training.codecs.recordings import Recordings, rows_of
 from training.codecs.settings import read_training
 from training.command import report
 from training.configs import Recipe
-from training.datasets.growing import Field, Row, grow, read_grown
 from training.datasets.kind_clips import KindClips
 from training.datasets.moving_pictures import read_centre
 from training.datasets.pair_clips import PairClips
+from training.datasets.resumable_arrays import Field, Row, grow, read_grown
 from training.datasets.sound_folders import Listed, fingerprint, of_split
 from training.efficientnet import LITE0
 from training.fitting import averaged_weights

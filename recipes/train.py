@@ -19,7 +19,7 @@ from recipes.real_data import Folders
 from training import distributed
 from training.command import run_command
 from training.configs import read_recipe
-from training.names import readable
+from training.file_names import readable
 from training.stage import described, differing, read_inputs, write_inputs
 from training.v2a_mapper.config import is_v2a_recipe, read_v2a_recipe
 from vab_rt.errors import OptionError

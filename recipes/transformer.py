@@ -11,7 +11,7 @@ from training import distributed, foleyworld
 from training.checkpoint import Checkpoint, read_checkpoint
 from training.command import report
 from training.datasets.clips import ClipSource, TokenisedClips
-from training.datasets.growing import Field, Row, grow, read_grown
+from training.datasets.resumable_arrays import Field, Row, grow, read_grown
 from training.distill import DISTILLATION, DistillSettings, distill_guidance
 from training.evaluation.held_out import encoded_clips, with_classes
 from training.fitting import averaged_weights, steps_made

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from training.names import print_any_name
+from training.file_names import print_any_name
 from vab_rt.errors import OptionError, VabError
 
 Settings = TypeVar("Settings", bound=msgspec.Struct)

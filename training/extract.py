@@ -35,7 +35,7 @@ from training.datasets.shard_format import (
     write_index,
     write_shard,
 )
-from training.names import print_any_name
+from training.file_names import print_any_name
 from training.processes import in_parallel
 from vab_rt.config import ModelConfig
 from vab_rt.errors import DataError, MediaError, OptionError, VabError

@@ -14,7 +14,7 @@ from export.v2a_mapper.mapper import read_mapper
 from export.weights.clip import read_clip
 from export.weights.reading import read_torch
 from export.weights.start import ADVICE
-from training.names import readable
+from training.file_names import readable
 from training.saving import save_whole, with_new_keys
 from training.v2a_mapper.checkpoint import KIND, NULL_EMBEDDING, V2A_PARTS
 from training.v2a_mapper.config import V2ARecipe

@@ -15,8 +15,8 @@ from export.weights.reading import read_torch
 from training.checkpoint import PARTS, Header, load_weights
 from training.codecs.codec import build_codec
 from training.configs import Recipe
+from training.file_names import readable
 from training.model import VAB
-from training.names import readable
 from training.saving import save_whole, with_new_keys
 from vab_rt.errors import ExportError
 from vab_rt.output import check_output

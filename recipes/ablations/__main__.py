@@ -19,7 +19,7 @@ from recipes.ablations.rows import ROWS, Ablations, read_ablations
 from recipes.ablations.run import Run
 from recipes.ablations.stages import run_row
 from training.command import run_command
-from training.documents import PAPER, marks, write_between
+from training.marked_tables import PAPER, marks, write_between
 from training.saving import write_whole
 from training.stage import is_made, key_of, stage
 from vab_rt.errors import DataError, OptionError, VabError

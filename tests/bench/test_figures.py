@@ -20,7 +20,7 @@ from bench.figures import (
     shipped_card,
     taken,
 )
-from training import documents
+from training import marked_tables
 from training.evaluation.kinds_document import document
 from vab_rt.bundle import open_bundle
 from vab_rt.card import CARD
@@ -32,7 +32,7 @@ NO_MEASUREMENTS = {"10 s"}  # the length of a clip
 
 def between_marks(text: str) -> tuple[str, str]:
     """What stands between the marks of the figures, and all the rest."""
-    begin, end = documents.marks(command.MARK)
+    begin, end = marked_tables.marks(command.MARK)
     before, _, rest = text.partition(f"{begin}\n")
     inside, _, after = rest.partition(end)
     return inside, before + after

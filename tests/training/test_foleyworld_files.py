@@ -12,8 +12,8 @@ from command import small_disk
 
 from training.configs import read_recipe
 from training.datasets import rendered
-from training.datasets.growing import Row
 from training.datasets.rendered import read_clips, rendered_clips
+from training.datasets.resumable_arrays import Row
 from training.foleyworld import CLASSES, NUM_SAMPLES, VERSION, clip_seeds, make_scene, read_truth
 from training.foleyworld.__main__ import main
 from training.foleyworld.rendering import frame_times

@@ -16,19 +16,19 @@ from v2a_checkpoints import MAPPER, UNET, VAE, VOCODER, tiny_v2a_config, write_t
 
 from recipes import v2a_mapper as chain
 from recipes.train import main as recipe_command
-from training import documents, foleyworld
+from training import foleyworld, marked_tables
 from training.evaluation.evaluator import ClipFeatures, SoundFeatures
 from training.evaluation.spectra import BANDS
 from training.image_encoder import build_clip
+from training.v2a_mapper import bundle_cost
 from training.v2a_mapper import evaluate as command
-from training.v2a_mapper import measuring
+from training.v2a_mapper.bundle_cost import cost
 from training.v2a_mapper.checkpoint import read_v2a_checkpoint
 from training.v2a_mapper.clap import TinyClap, load_clap, text_vectors
 from training.v2a_mapper.config import V2ARecipe
 from training.v2a_mapper.evaluate import eval_config, evaluate, sound_figures, variability
-from training.v2a_mapper.gap import gap, spread
 from training.v2a_mapper.markdown import NOT_RUN, findings, markdown
-from training.v2a_mapper.measuring import cost
+from training.v2a_mapper.modality_gap import gap, spread
 from vab_rt.errors import DataError, ExportError, OptionError
 
 SEEDS = foleyworld.clip_seeds("validation", 0, 2)
@@ -162,7 +162,7 @@ def test_findings_say_which_way_it_came_out():
 def test_tables_are_written_between_the_marks(tmp_path, monkeypatch, capsys):
     (tmp_path / command.RESULT).write_text(json.dumps(FIGURES))
     paper = tmp_path / "PAPER.md"
-    begin, end = documents.marks("v2a-mapper")
+    begin, end = marked_tables.marks("v2a-mapper")
     paper.write_text(f"before\n{begin}\nformer tables\n{end}\nafter\n")
     monkeypatch.setattr(command, "PAPER", paper)
     command.main(["--run", str(tmp_path), "--table", "--write"])
@@ -173,16 +173,16 @@ def test_tables_are_written_between_the_marks(tmp_path, monkeypatch, capsys):
     assert "| VAB | 1.50 | visual 0.12 | 20.0 |" in text and "mapper 1.20" in text
     paper.write_text("no marks")
     with pytest.raises(DataError, match="lacks <!-- v2a-mapper: begin"):
-        documents.write_between(paper, "v2a-mapper", "text")
+        marked_tables.write_between(paper, "v2a-mapper", "text")
 
 
 def test_the_document_has_the_marks():
-    text = documents.PAPER.read_text()
-    assert all(text.count(mark) == 1 for mark in documents.marks("v2a-mapper"))
+    text = marked_tables.PAPER.read_text()
+    assert all(text.count(mark) == 1 for mark in marked_tables.marks("v2a-mapper"))
 
 
 def test_cost_is_that_of_a_users_clip(monkeypatch):
-    monkeypatch.setattr(measuring, "RUNS", 1)
+    monkeypatch.setattr(bundle_cost, "RUNS", 1)
     found = cost(None)
     assert found["seconds"] == pytest.approx(sum(found["stages_s"].values()), abs=0.01)
     assert 1 < found["megabytes"] < 100

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
 from training import foleyworld
-from training.datasets.growing import Field, Row, grow, read_grown
 from training.datasets.material import Material
 from training.datasets.pairs import IMAGES, SOUNDING, draw_pair
 from training.datasets.rendered import Clips, frame_times
+from training.datasets.resumable_arrays import Field, Row, grow, read_grown
 from training.datasets.sound_folders import Split
 from training.samples import as_int16
 from vab_rt.config import ModelConfig

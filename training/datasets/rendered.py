@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training import foleyworld
-from training.datasets.growing import Field, Row, grow, read_grown
+from training.datasets.resumable_arrays import Field, Row, grow, read_grown
 from training.processes import in_order
 from training.samples import as_int16
 from vab_rt.config import ModelConfig

@@ -57,7 +57,7 @@ from training.evaluation.real_figures import (
 )
 from training.evaluation.spectrograms import thumbnail
 from training.evaluation.yamnet import RATE_HZ, at_16_khz, mean_scores, open_yamnet
-from training.foleyworld.sheets import spectrogram_db
+from training.foleyworld.contact_sheets import spectrogram_db
 from training.kinds import read_table
 from training.processes import in_order, in_parallel
 from training.reconstruction import load_codec, reconstruct

@@ -13,7 +13,7 @@ from training.evaluation.real_figures import (
     TRUE,
     ScoredClip,
 )
-from training.foleyworld.sheets import BANDS_HZ, RANGE_DB, TICKS_HZ
+from training.foleyworld.contact_sheets import BANDS_HZ, RANGE_DB, TICKS_HZ
 
 COLUMNS = {TRUE: "true sound", CODEC: "the codec alone", RETRIEVED: "retrieved", MADE: "generated"}
 THUMBNAIL = 96

@@ -5,10 +5,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from training.file_names import print_any_name
+from training.foleyworld.contact_sheets import write_sheet
 from training.foleyworld.rendering import write_clip
 from training.foleyworld.scenes import CLASSES, SPLITS, Scene, clip_seeds, make_scene
-from training.foleyworld.sheets import write_sheet
-from training.names import print_any_name
 from vab_rt.errors import VabError
 from vab_rt.output import writing
 

@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 
 from training import foleyworld
 from training.command import run_command
-from training.documents import PAPER, write_between
 from training.evaluation.evaluator import ClipFeatures, by_sound, evaluate_clips, open_evaluator
 from training.evaluation.intervals import mean_of
 from training.evaluation.measures import frechet_distance
 from training.evaluation.reference import Reference
+from training.marked_tables import PAPER, write_between
 from training.saving import write_whole
+from training.v2a_mapper.bundle_cost import cost
 from training.v2a_mapper.checkpoint import V2ACheckpoint, read_v2a_checkpoint
 from training.v2a_mapper.clap import load_clap, text_vectors
-from training.v2a_mapper.gap import gap, spread
 from training.v2a_mapper.markdown import NAME, markdown
-from training.v2a_mapper.measuring import cost
+from training.v2a_mapper.modality_gap import gap, spread
 from training.v2a_mapper.sounds import V2AEvalConfig, open_models, sounds_of_clip
 from training.v2a_mapper.texts import class_text
 from vab_rt.errors import DataError, OptionError

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from training.checkpoint import load_weights, read_parts
 from training.command import run_command
 from training.datasets.encoders import read_segment
-from training.datasets.growing import NOTES, Field, Row, grow, read_grown
 from training.datasets.media_sets import Segment, list_csv, list_folder
+from training.datasets.resumable_arrays import NOTES, Field, Row, grow, read_grown
 from training.datasets.shard_format import encoders_sha256
 from training.evaluation.held_out import one_thread_in_a_worker
 from training.processes import in_order

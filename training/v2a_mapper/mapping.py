@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.command import report, run_command, settings_of
-from training.datasets.growing import read_grown
+from training.datasets.resumable_arrays import read_grown
 from training.fitting import EMA, cosine_lr, fit, set_lr
 from training.representation import load_averaged
 from training.saving import save_whole

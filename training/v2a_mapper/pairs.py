@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from training import foleyworld
-from training.datasets.growing import Field, Row, grow, read_grown
 from training.datasets.rendered import frame_times
+from training.datasets.resumable_arrays import Field, Row, grow, read_grown
 from training.evaluation.held_out import one_thread_in_a_worker
 from training.image_encoder import build_clip
 from training.processes import in_order

@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("torch", reason="training needs torch")
 
-from training.datasets.growing import NOTES, Field, Row, grow, read_grown
+from training.datasets.resumable_arrays import NOTES, Field, Row, grow, read_grown
 
 FIELDS = {"a": Field("<i2", (3,)), "b": Field("<f4", (2, 2))}
 COUNT = 5

@@ -11,7 +11,7 @@ pytest.importorskip("torch", reason="training needs torch")
 from recipes.train import hold_recipe
 from training.command import run_command
 from training.configs import read_recipe
-from training.names import readable
+from training.file_names import readable
 
 NAME = os.fsdecode(b"clips-\xff")
 
