@@ -25,6 +25,18 @@ class Times(NamedTuple):
     worst: float
 
 
+class Target(NamedTuple):
+    """A figure, and the most that it may be, or the least."""
+
+    figure: str
+    what: str
+    limit: float
+    is_least: bool = False
+
+    def is_met(self, value: float) -> bool:
+        return value >= self.limit if self.is_least else value <= self.limit
+
+
 def facts() -> dict[str, Any]:
     """What figures depend on, for the JSON object."""
     return {"machine": machine(), "versions": versions(), "commit": commit()}
@@ -50,6 +62,18 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
 
 def print_figures(figures: Mapping[str, object]) -> None:
     print_table(("figure", "value"), figures.items())
+
+
+def print_targets(
+    targets: Iterable[Target], figures: Mapping[str, Any], absent: str = "not measured"
+) -> None:
+    """Each figure beside its target. absent: said of a figure that there is not."""
+    rows = []
+    for target in targets:
+        value, words = figures.get(target.figure), "at least" if target.is_least else "at most"
+        met = absent if value is None else "yes" if target.is_met(value) else "NO"
+        rows.append((target.what, value, f"{words} {target.limit:g}", met))
+    print_table(("figure", "measured", "target", "met"), rows)
 
 
 def elapsed_ms(call: Call) -> float:

@@ -25,19 +25,20 @@ import numpy as np
 
 import vab_rt
 from bench.generate import render_clip
-from bench.report import PAUSE_S, console, in_turn, print_facts, print_table, summarise
+from bench.report import (
+    PAUSE_S,
+    Target,
+    console,
+    in_turn,
+    print_facts,
+    print_figures,
+    print_targets,
+    summarise,
+)
 from bench.runs import at_least_one
 from vab_rt.pipeline import Pipeline
 
 PATIENCE_S = 600
-
-
-class Target(NamedTuple):
-    """A figure, and the most that it may be."""
-
-    figure: str
-    what: str
-    most: float
 
 
 TARGETS = (
@@ -105,9 +106,10 @@ def main(arguments: list[str] | None = None) -> None:
         with running(options.model, words if options.threads else words[:2]) as server:
             figures = measure_overhead(server, pipeline, folder, options.runs)
             figures |= measure_load(server, videos, sounds, options.seconds)
-    print_targets(figures)
+    print_figures(figures)
+    print_targets(TARGETS, figures)
     if options.json:
-        targets = {target.figure: target.most for target in TARGETS}
+        targets = {target.figure: target.limit for target in TARGETS}
         print(json.dumps(figures | {"clients": options.clients, "targets": targets} | facts))
 
 
@@ -264,15 +266,6 @@ def _repeat(address: str, seen: Seen, end: float, number: int, video: bytes, own
             seen.num_crossed += sound is not None and sound != own
             seen.first_event_s.append(first_s)
             seen.sound_s.append(time.perf_counter() - begin)
-
-
-def print_targets(figures: dict[str, Any]) -> None:
-    print_table(("figure", "value"), figures.items())
-    rows = [
-        (what, figures[name], f"at most {most:g}", "yes" if figures[name] <= most else "NO")
-        for name, what, most in TARGETS
-    ]
-    print_table(("figure", "measured", "target", "met"), rows)
 
 
 def _parser() -> argparse.ArgumentParser:
