@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 pytest.importorskip("torch", reason="the bench exports a graph: pip install '.[dev]'")
@@ -27,6 +28,8 @@ def test_a_graph_that_gives_something_else_is_not_timed(token, apart):
 def test_a_run_without_what_pip_and_npm_install(tiny_bundle, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(hosts, "render_clip", lambda _: CLIP)
     monkeypatch.setitem(sys.modules, "onnxruntime_ep_openvino", None)
+    providers = ["CPUExecutionProvider"]  # also where a test before has plugged it in
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
     words = ["--model", str(tiny_bundle), "--runs", "2", "--node-modules", str(tmp_path), "--json"]
     hosts.main(words)
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
