@@ -1,5 +1,6 @@
 """vab-rt serve where a process of its own dies, hangs, or does not start again."""
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from contextlib import chdir, contextmanager
 from pathlib import Path
 
 import pytest
-from command import wait_for
+from command import is_running, wait_for
 
 pytest.importorskip("httpx", reason="the extra `test` is not installed")
 pytest.importorskip("starlette", reason="the extra `serve` is not installed")
@@ -146,6 +147,21 @@ class Deadly:
 def test_a_process_that_dies_before_it_can_begin():
     with Worker({"model": Deadly()}) as mortal, pytest.raises(BackendError, match="exit code 9"):
         mortal.start()
+
+
+def test_a_signal_while_a_process_starts_leaves_none(monkeypatch):
+    start = multiprocessing.context.SpawnProcess.start
+
+    def start_interrupted(process):
+        start(process)
+        signal.raise_signal(signal.SIGINT)  # which waits until it has started
+
+    monkeypatch.setattr("multiprocessing.context.SpawnProcess.start", start_interrupted)
+    with Worker() as worker:
+        with pytest.raises(KeyboardInterrupt):
+            worker.start()
+        pid = worker.pid
+    assert pid is not None and not is_running(pid)
 
 
 def test_no_room_for_another_process(monkeypatch):

@@ -107,13 +107,13 @@ class Worker:
         try:
             with theirs, _signals_held():
                 process.start()
+                self._process, self._pipe = process, ours  # before a signal that came meanwhile
         except OSError as error:
             ours.close()
             raise BackendError(
                 f"no process can be started ({error.strerror}), expected one more; end others, or "
                 "raise the limit that ulimit -u shows"
             ) from error
-        self._process, self._pipe = process, ours
         try:
             self.model = self._answer(self._is_over, _nobody)
         except _Died as error:
