@@ -41,7 +41,8 @@ class Begun(Generic[T]):
             try:
                 self._ended.get()
             finally:
-                self._ended.put(None)  # for whoever else waits
+                if self._results or self._error is not None:  # it was no signal that ended the wait
+                    self._ended.put(None)  # for whoever else waits
 
     def result(self) -> T:
         """What the work returned; raises what it raised."""

@@ -42,6 +42,25 @@ def test_several_may_wait_for_the_same():
     assert found == [True] * 5
 
 
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="its signals are Unix's")
+def test_one_that_is_interrupted_wakes_none_of_the_others():
+    def interrupt(number, frame):
+        raise Interrupted
+
+    gate, threads = threading.Event(), Helpers(1)
+    begun = threads.begin(gate.wait)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        with pytest.raises(Interrupted):
+            begun.wait()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert begun._ended.empty()  # or they would look again and again
+    gate.set()
+    assert begun.result()
+
+
 def test_threads_end_with_their_owner():
     before = set(threading.enumerate())
     owner = Helpers(2)
