@@ -4,6 +4,7 @@ import itertools
 import json
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 from manifests import write_manifest
@@ -113,6 +114,16 @@ def test_a_bundle_may_recommend_its_own(tmp_path):
 def test_one_stage_has_no_use_for_fine_steps(pipeline, videos):
     with pytest.raises(OptionError, match="fine_steps is 3, which model tiny has no use for"):
         pipeline.generate(videos(25), GenerateOptions(fine_steps=3))
+
+
+@pytest.mark.parametrize("stage", ["config", "fine_config"])
+@pytest.mark.parametrize("guidance", [0.5, 3.0])
+def test_guidance_that_either_stage_has_not_learned_is_refused(pair, stage, guidance):
+    config = msgspec.structs.replace(getattr(pair.system, stage), max_guidance=2.5)
+    system = replace(pair.system, **{stage: config})
+    with pytest.raises(OptionError, match=f"guidance is {guidance:g}, expected 1 to 2.5"):
+        system.options(GenerateOptions(guidance=guidance))
+    assert system.options(GenerateOptions(guidance=2.0)).guidance == 2
 
 
 def test_the_command_takes_steps_of_both_stages(run, bundle, videos, tmp_path):

@@ -69,7 +69,8 @@ class Vab:
     def options(self, overrides: GenerateOptions) -> TokenOptions:
         """The caller's overrides, and the model's own where there are none."""
         options = fill_in(overrides, self.defaults, f"model {self.config.name}")
-        check_guidance(options.guidance, self.config)
+        for config in (self.config, self.codec_config):
+            check_guidance(options.guidance, config)
         return options
 
     def num_steps(self, options: TokenOptions) -> int:
