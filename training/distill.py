@@ -34,7 +34,7 @@ from training.pretrain import (
     masked_loss,
 )
 from training.stage import hold, stage
-from vab_rt.config import MAX_GUIDANCE, ModelConfig, TokenOptions, fill_in
+from vab_rt.config import MAX_GUIDANCE, ModelConfig, TokenOptions, Tuning, fill_in
 from vab_rt.decoding import decode_masked, guided
 from vab_rt.errors import OptionError
 from vab_rt.sampling import fastest_sampler
@@ -71,6 +71,15 @@ class DistillSettings(PretrainSettings, frozen=True, forbid_unknown_fields=True,
             raise OptionError(
                 f"distill max_guidance is {self.max_guidance} and unguided {self.unguided}, "
                 f"expected more than 1, at most {MAX_GUIDANCE:g}, and 0 to less than 1"
+            )
+
+    def require_learned(self, options: Tuning, name: str) -> None:
+        """Raises OptionError for a guidance of the model's own that its student will not know."""
+        guidance = TokenOptions().guidance if options.guidance is None else options.guidance
+        if not 1 <= guidance <= self.max_guidance:
+            raise OptionError(
+                f"model {name} is decoded with guidance {guidance:g}, expected 1 to its student's "
+                f"max_guidance, {self.max_guidance:g}; raise that, or choose another guidance"
             )
 
     def student_config(self, teacher: ModelConfig) -> ModelConfig:
@@ -210,7 +219,7 @@ def as_backbone(vab: VAB) -> Callable[..., NDArray[np.float32]]:
 
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.distill", description=__doc__)
-    parser.add_argument("what", choices=("guidance", "steps"), help="what there is to be less of")
+    parser.add_argument("what", choices=("guidance", "steps"), help="what takes fewer passes")
     add_finetuning(parser, DistillSettings())
     parser.add_argument("--shards", required=True, help="clips: a folder or an fsspec URL")
     run_command(_run, parser, words)
@@ -219,6 +228,8 @@ def main(words: list[str] | None = None) -> None:
 def _run(arguments: argparse.Namespace) -> None:
     settings, out = settings_of(arguments, DistillSettings), arguments.out
     given = read_checkpoint(arguments.checkpoint)
+    if arguments.what == "guidance":
+        settings.require_learned(given.header.options, given.config.name)
     clips, vab, config = open_shards(arguments.shards, given), given.vab(), given.config
     with distributed.rank_zero_first():
         hold(out / "vab.pt", checkpoint=arguments.checkpoint, what=arguments.what)

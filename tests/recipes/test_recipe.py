@@ -96,6 +96,18 @@ MODEL = b"\n" + TINY[TINY.index("[model]") :].encode()
             b"fine_minutes = 1\n[fine_pretrain]\nwarm_up = 9\n" + MODEL,
             "fine_pretrain warm_up is 9 and minutes are its budget",
         ),
+        (
+            b"distill_minutes = 1\n[options]\nguidance = 5" + MODEL,
+            "guidance 5, expected 1 to its student's max_guidance, 3; raise that",
+        ),
+        (
+            b"distill_minutes = 1\n" + of("vab-dac-small", "steps = 8"),
+            "distill_minutes is 1, expected none in a recipe of two transformers",
+        ),
+        (
+            b"distill_minutes = 1" + MODEL.replace(b"max_guidance = 3", b"warm_up = 9"),
+            "distill warm_up is 9",
+        ),
         (of("default", "fine_steps = 36"), "fine_steps is 36, which vab-tiny has no use for"),
         (of("default", "guidence = 2"), "guidence"),
         (of("default", "steps = 0"), "steps is 0, expected 1 to 1024"),

@@ -123,6 +123,15 @@ def test_the_command_leaves_a_checkpoint(what, clips, tmp_path, monkeypatch, ref
     assert "vab.pt was made of another what" in refused(distill.main, *words)
 
 
+def test_a_student_knows_the_guidance_that_its_model_is_decoded_with(tmp_path, refused):
+    config, out = short_config(layers=2, code_dim=288), tmp_path / "run"
+    given = saved_checkpoint(tmp_path, config, options={"guidance": 5.0})
+    words = ["guidance", given.path, "--shards", tmp_path, "--out", out]
+    told = refused(distill.main, *words)
+    assert "is decoded with guidance 5, expected 1 to its student's max_guidance, 4" in told
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(
     "wrong", [{"max_guidance": 1.0}, {"unguided": 1.0}, {"clips": 0}, {"teacher_steps": 0}], ids=str
 )

@@ -61,6 +61,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         if self.fine is not None:
             check_pair(self.model, self.fine)
         check_options(self)
+        check_distilled(self)
 
     @property
     def codec_model(self) -> ModelConfig:
@@ -100,7 +101,7 @@ def check_budgets(recipe: msgspec.Struct) -> None:
 
 def check_warm_ups(recipe: Recipe) -> None:
     """Raises OptionError for one in steps where minutes are the budget."""
-    for stage in ("pretrain", "fine_pretrain", "contrastive", "classification"):
+    for stage in ("pretrain", "fine_pretrain", "distill", "contrastive", "classification"):
         minutes = getattr(recipe, f"{stage.removesuffix('_pretrain')}_minutes")
         if minutes is not None:
             warm_up_share(getattr(recipe, stage).warm_up, None, stage)
@@ -118,6 +119,18 @@ def check_options(recipe: Recipe) -> None:
         return
     defaults = TokenOptions() if recipe.fine is None else COARSE_TO_FINE
     fill_in(recipe.options, defaults, recipe.model.name)
+
+
+def check_distilled(recipe: Recipe) -> None:
+    """Raises OptionError where distilling leaves no model, or one that refuses its own options."""
+    if recipe.distill_minutes is None:
+        return
+    if recipe.fine is not None:
+        raise OptionError(
+            f"distill_minutes is {recipe.distill_minutes:g}, expected none in a recipe of two "
+            "transformers; leave it out, and give their checkpoints to training.distill"
+        )
+    recipe.distill.require_learned(recipe.options, recipe.model.name)
 
 
 def recipe_names() -> list[str]:
