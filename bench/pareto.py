@@ -24,9 +24,11 @@ from bench.runs import at_least_one
 from training import foleyworld
 from training.evaluation.decoding import OVERALL, Compared, compare_settings
 from training.evaluation.decoding_report import TITLES
+from training.evaluation.decoding_settings import read_setting
 from training.evaluation.evaluator import EvalConfig
 from training.saving import write_whole
 from vab_rt.bundle import open_bundle
+from vab_rt.contract import VabManifest
 
 SETTINGS = (
     "steps=16 guidance=1.5 temperature=0.6",
@@ -62,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
     figures |= {"ceiling_s": least_s, "peers_s": others_s}
     print_all(compared, least_s, others_s)
     if options.plot is not None:
-        write_whole(options.plot, picture(compared, least_s, others_s))
+        write_whole(options.plot, picture(compared, least_s, others_s, steps_of(compared, config)))
         console.print(f"plot: {options.plot}")
     if options.json:
         print(json.dumps(figures | facts))
@@ -101,7 +103,10 @@ def title(name: str) -> str:
 
 
 def picture(
-    compared: list[Compared], least_s: dict[str, float], others_s: dict[str, float]
+    compared: list[Compared],
+    least_s: dict[str, float],
+    others_s: dict[str, float],
+    steps: dict[str, int],
 ) -> bytes:
     """PNG: each of SHOWN against seconds, on a logarithmic axis."""
     from matplotlib.figure import Figure  # no pyplot: it looks for a display
@@ -113,8 +118,10 @@ def picture(
             axes.plot([least_s[c.setting], c.seconds], [y, y], color="grey", linewidth=0.8)
             axes.plot(least_s[c.setting], y, "|", color="grey")
             axes.plot([c.seconds] * 2, [low, high], color="C0", alpha=0.4)
-            axes.plot(c.seconds, y, "o" if c.passes == num_steps(c) else "s", color="C0")
-            axes.annotate(num_steps(c), (c.seconds, y), xytext=(4, 4), textcoords="offset points")
+            axes.plot(c.seconds, y, "o" if c.passes == steps[c.setting] else "s", color="C0")
+            axes.annotate(
+                steps[c.setting], (c.seconds, y), xytext=(4, 4), textcoords="offset points"
+            )
         for number, (what, seconds) in enumerate(others_s.items(), start=1):
             if what.startswith(OF_OTHER_TOKENS):
                 axes.axvline(seconds, color=f"C{number}", linestyle=":", label=what)
@@ -141,9 +148,11 @@ def point(c: Compared, base: Compared, name: str) -> tuple[float, float, float]:
     return value, value + low - mean, value + high - mean
 
 
-def num_steps(c: Compared) -> int:
-    words = dict(word.partition("=")[::2] for word in c.setting.split())
-    return int(words["steps"])
+def steps_of(compared: list[Compared], config: EvalConfig) -> dict[str, int]:
+    """Of each setting, by its name; what it leaves out is the model's own."""
+    manifest = open_bundle(config.bundle).manifest
+    assert isinstance(manifest, VabManifest), manifest.kind
+    return {c.setting: len(read_setting(c.setting, manifest.defaults).guidance) for c in compared}
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import pytest
 
 torch = pytest.importorskip("torch", reason="the bench compares with PyTorch: pip install '.[dev]'")
@@ -43,6 +44,13 @@ def test_others_are_ratios_of_the_first_and_one_that_failed_is_left_out():
         "PyTorch, eager": 3.2,
         "FoleyGen's loop, eager": 16.0,
     }
+
+
+def test_steps_that_a_setting_leaves_out_are_the_models_own(tiny_bundle):
+    rows = [ROWS[0], msgspec.structs.replace(ROWS[1], setting="guidance=1")]
+    own = open_bundle(str(tiny_bundle)).manifest.defaults.steps
+    found = pareto.steps_of(rows, EvalConfig(bundle=str(tiny_bundle)))
+    assert found == {ROWS[0].setting: 16, "guidance=1": own}
 
 
 def test_an_interval_lies_around_the_mean():
