@@ -27,7 +27,7 @@ from vab_rt.engines import Engine, Engines, open_engines
 from vab_rt.errors import BackendError, OptionError
 from vab_rt.hub import open_model
 from vab_rt.paths import as_path
-from vab_rt.steps import STAGES, Step, decoded, render, seen_s, windows_of
+from vab_rt.steps import STAGES, Step, decoded, num_steps_of, render, seen_s, windows_of
 from vab_rt.stopwatch import Stopwatch
 from vab_rt.systems import State, System, open_system
 from vab_rt.video import VideoLike, as_video
@@ -111,14 +111,16 @@ class Pipeline:
 
             tokens = require_preview(system)
             quick, _ = self._own(one_step(tokens, options))
-            system = sharing_first_step(tokens)
+            tokens = sharing_first_step(tokens)
+            # A preview does not wait until the next window is seen.
+            system = replace(tokens, engines=replace(tokens.engines, meanwhile=None))
 
         def decode(windows: Iterator[Window], options: GenerateOptions) -> Iterator[Step]:
             return decoded(windows, video, system, options, clock, library)
 
-        windows = windows_of(video, system, clock)
+        windows = windows_of(video, self.system, clock)
         if with_preview:
-            return previewed_steps(windows, decode, quick, own)
+            return previewed_steps(windows, decode, quick, own, num_steps_of(system, own, library))
         return decode(windows, own)
 
     def preview(

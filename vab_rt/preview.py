@@ -31,7 +31,8 @@ def require_preview(system: System[Any]) -> Vab:
 
 def one_step(system: Vab, options: GenerateOptions) -> GenerateOptions:
     """The same options for a preview."""
-    return options.but(steps=1, fine_steps=1 if isinstance(system, CoarseToFine) else None)
+    fine_steps = 1 if isinstance(system, CoarseToFine) else options.fine_steps
+    return options.but(steps=1, fine_steps=fine_steps)
 
 
 def previewed_steps(
@@ -39,17 +40,18 @@ def previewed_steps(
     decode: "Callable[[Iterator[Window], GenerateOptions], Iterator[Step]]",
     quick: GenerateOptions,
     options: GenerateOptions,
+    num_steps: int,
 ) -> "Iterator[Step]":
     """The steps of a sound, and before those of each window one with its `preview`.
 
-    decode: windows, with options, to steps.
+    decode: windows, with options, to steps. num_steps: of a window, with `options`.
     """
     first, rest = tee(windows)
     finished = decode(rest, options)
     for step in decode(first, quick):
         if step.audio is None:
             continue
-        yield replace(step, step=0, audio=None, take=None, preview=step.audio)
+        yield replace(step, step=0, num_steps=num_steps, audio=None, take=None, preview=step.audio)
         for own in finished:
             yield own
             if own.audio is not None:

@@ -42,7 +42,7 @@ class Step:
     num_windows: int | None
     """as far as is known: what the container declares, exact in the last window"""
     step: int
-    """counted from 0, in this window"""
+    """counted from 0, in this window; 0 of a preview as well"""
     num_steps: int
     """of every window"""
     state: npt.NDArray[Any]
@@ -70,7 +70,8 @@ class Step:
         """Steps made of the whole, and how many those are as far as that is known."""
         each = num_candidates * self.num_steps
         total = None if self.num_windows is None else self.num_windows * each
-        return self.window * each + self.candidate * self.num_steps + self.step + 1, total
+        own = 0 if self.preview is not None else self.step + 1
+        return self.window * each + self.candidate * self.num_steps + own, total
 
 
 class Seen:
@@ -133,7 +134,7 @@ def decoded(
 
     While a window is rendered the next one is seen, and its first step made.
     """
-    num_steps = system.num_steps(options) * (1 if library is None else 2)
+    num_steps = num_steps_of(system, options, library)
     sound, aside = Joined(video, system, options), system.engines.meanwhile
     held: tuple[Decoded, Begun[npt.NDArray[np.float32]]] | None = None
 
@@ -217,6 +218,11 @@ class Joined:
         if window.is_last and isinstance(system, Vab):
             take = _take(self._video, system, self._windows, self._num_samples, self._options)
         return audio, take
+
+
+def num_steps_of(system: System[Any], options: GenerateOptions, library: "Library | None") -> int:
+    """Of every window: with a library it is decoded twice."""
+    return system.num_steps(options) * (1 if library is None else 2)
 
 
 def render(system: System[Any], state: State) -> npt.NDArray[np.float32]:

@@ -31,6 +31,8 @@ def test_what_is_finished_is_as_it_would_be_alone(
     for i in previews:
         assert steps[i].audio is None and steps[i].take is None
         assert (steps[i + 1].window, steps[i + 1].step) == (steps[i].window, 0)
+    made = [step.position()[0] for step in steps]
+    assert made == sorted(made) and (made[0], made[-1]) == (0, steps[-1].position()[1])
     whole = np.concatenate([steps[i].preview for i in previews])
     assert np.array_equal(whole, model.preview(videos(num_frames), **wishes).samples)
 
@@ -59,13 +61,24 @@ def test_the_preview_and_the_first_step_are_one_run(pipeline, videos, guidance):
     assert len(runs) == 4
 
 
+def test_a_preview_does_not_wait_for_the_next_window(tiny_bundle, videos):
+    model, runs = vab_rt.load(tiny_bundle, threads=2), []
+    run = model.system.engines["backbone"]
+    engines = model.system.engines.with_graphs(backbone=lambda **x: (runs.append(x), run(**x))[1])
+    model.system = dataclasses.replace(model.system, engines=engines)
+    steps = model.generate_steps(videos(130), with_preview=True, steps=3, guidance=1.0)
+    begun = [len(runs) for step in steps if step.preview is not None]
+    assert begun == [1, 4, 8, 12]  # the first window's preview is its first step, too
+
+
 def test_the_command_writes_it(run, tiny_bundle, tmp_path, videos):
     words = ["generate", videos(25), tmp_path / "out.wav", "--model", tiny_bundle, "--preview"]
     assert run(*words, "--seed", 7).code == 0
     preview = vab_rt.load(tiny_bundle, threads=1).preview(videos(25), seed=7)
     assert Audio.load(tmp_path / "out.wav").take.tokens.tolist() == preview.take.tokens.tolist()
-    said = run(*words, "--force", "--candidates", 2)
-    assert said.code == 1 and "a preview is of one sound" in said.err
+    for wrong, told in (("--candidates", "is of one sound"), ("--fine-steps", "has no use for")):
+        said = run(*words, "--force", wrong, 2)
+        assert said.code == 1 and told in said.err
 
 
 def test_what_has_none_says_so(v2a_bundle, videos):

@@ -70,7 +70,7 @@ def generate(
         bool,
         typer.Option(
             "--preview",
-            help="A quick sound, after one step; without this the same command goes on from it.",
+            help="A quick sound, of the first step; the whole one keeps what that is sure of.",
         ),
     ] = False,
     picture: Picture = None,

@@ -48,10 +48,10 @@ class Provider:
 
 def _openvino(part: str, threads: int) -> dict[str, str]:
     """float32 in the graph is meant: OpenVINO would take bfloat16 or float16 where it can."""
-    wishes = {"INFERENCE_PRECISION_HINT": "f32"}
+    hints = {"INFERENCE_PRECISION_HINT": "f32"}
     if part == "cpu":
-        wishes["INFERENCE_NUM_THREADS"] = str(threads)
-    return {"load_config": json.dumps({part.upper(): wishes})}
+        hints["INFERENCE_NUM_THREADS"] = str(threads)
+    return {"load_config": json.dumps({part.upper(): hints})}
 
 
 def _numbered(gpu: str, threads: int) -> dict[str, str]:
