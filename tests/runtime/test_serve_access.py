@@ -57,7 +57,7 @@ def test_who_may_ask(opened, headers, limits, status):
 
 
 def test_who_asks_for_nothing_keeps_no_place(monkeypatch):
-    monkeypatch.setattr("vab_rt.serve.server.HEAD_S", 0.1)
+    monkeypatch.setattr("vab_rt.serve.server.HEAD_S", 0.3)
 
     async def answer(scope, receive, send):
         await asyncio.sleep(0.5)  # longer than asking may take

@@ -157,10 +157,14 @@ def test_a_signal_while_a_process_starts_leaves_none(monkeypatch):
         signal.raise_signal(signal.SIGINT)  # which waits until it has started
 
     monkeypatch.setattr("multiprocessing.context.SpawnProcess.start", start_interrupted)
-    with Worker() as worker:
-        with pytest.raises(KeyboardInterrupt):
-            worker.start()
-        pid = worker.pid
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # shells may ignore it
+    try:
+        with Worker() as worker:
+            with pytest.raises(KeyboardInterrupt):
+                worker.start()
+            pid = worker.pid
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert pid is not None and not is_running(pid)
 
 
