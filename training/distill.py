@@ -232,7 +232,8 @@ def _run(arguments: argparse.Namespace) -> None:
         settings.require_learned(given.header.options, given.config.name)
     clips, vab, config = open_shards(arguments.shards, given), given.vab(), given.config
     with distributed.rank_zero_first():
-        hold(out / "vab.pt", checkpoint=arguments.checkpoint, what=arguments.what)
+        made_of = {"checkpoint": arguments.checkpoint, "what": arguments.what}
+        hold(out / "vab.pt", **made_of, max_guidance=settings.max_guidance)
     if arguments.what == "guidance":
         config = settings.student_config(config)
         training = distill_guidance(out, clips, vab, settings, arguments.minutes)

@@ -119,6 +119,8 @@ def test_the_command_leaves_a_checkpoint(what, clips, tmp_path, monkeypatch, ref
     assert made.header.options == given.header.options
     assert not torch.equal(made.vab().heads.weight, given.vab().heads.weight)
     assert int(made.header.provenance["distillation_steps"]) >= 1
+    told = refused(distill.main, *words, "--max-guidance", 6)
+    assert "vab.pt was made of another max_guidance" in told
     words[0] = "guidance" if what == "steps" else "steps"
     assert "vab.pt was made of another what" in refused(distill.main, *words)
 
