@@ -162,8 +162,8 @@ def test_nothing_is_timed_where_logits_differ(system):
 
 def test_the_host_time_of_a_step_is_read_from_the_loop(system):
     class Timed(DeviceEngines):
-        def loop_for(self, backbone, clips, is_guided):
-            assert (backbone, clips, is_guided) == ("backbone", 1, True)
+        def loop_for(self, backbone, clips, branches):
+            assert (backbone, clips, branches) == ("backbone", 1, (1.0, 0.0))
             return SimpleNamespace(launching_s=100e-6)
 
     engines = Timed({}, "cuda", gpu=None, device_graphs={}, contracts={})
