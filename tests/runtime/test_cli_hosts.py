@@ -207,8 +207,7 @@ def test_what_a_killed_run_leaves_the_next_one_removes(
 @pytest.mark.parametrize("megabytes", [400, 500, 600, 700])
 def test_too_little_memory_is_one_line(videos, tmp_path: Path, megabytes: int) -> None:
     """With the default model, which needs about 400 MB and twice as much address space. Now and
-    then onnxruntime, or the loader of its threads (127), runs out where neither can tell; once in
-    some 400 runs at 600 MB nothing was told in JSON."""
+    then onnxruntime, or the loader of its threads (127), runs out where neither can tell."""
     ended = (-signal.SIGABRT, -signal.SIGSEGV, 127)
     for _ in range(4):
         result = run_limited(videos(10), tmp_path, megabytes)
@@ -216,7 +215,7 @@ def test_too_little_memory_is_one_line(videos, tmp_path: Path, megabytes: int) -
             assert list(json.loads(result.stdout)) and result.stderr == ""
             return
         assert list(tmp_path.iterdir()) == []
-        if result.returncode not in ended and result.stdout:
+        if result.returncode not in ended:
             break
     if megabytes > 500 and result.returncode in ended:
         return

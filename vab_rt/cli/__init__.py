@@ -74,15 +74,18 @@ def _run(app: Callable[[], object]) -> int | str | None:
     except KeyboardInterrupt:
         return 130
     except VabError as error:
-        _tell(type(error).__name__, str(error))
+        told = type(error).__name__, str(error)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        _tell(
-            "MemoryError",
+        lacking = (
             "memory ran out, expected about 400 MB for the default model; close other programs, or "
-            "raise the limit that ulimit -v shows",
+            "raise the limit that ulimit -v shows"
         )
+        told = "MemoryError", lacking
+    else:
+        return None
+    _tell(*told)  # once what the error held is free: telling takes memory, too
     return 1
 
 

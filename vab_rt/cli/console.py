@@ -1,7 +1,6 @@
 """What the command line prints: lines, progress, and what the library logs."""
 
 import logging
-import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,7 +37,7 @@ def print_line(line: str) -> None:
 
 def readable(name: str | Path) -> str:
     """A name as text: bytes in it that are no characters become U+FFFD."""
-    return re.sub("[\ud800-\udfff]", "\ufffd", str(name))
+    return "".join("\ufffd" if "\ud800" <= one <= "\udfff" else one for one in str(name))
 
 
 class _ErrorLines(logging.Handler):
