@@ -131,9 +131,9 @@ class Pipeline:
 
         Raises as `generate` does, and OptionError for a model without tokens.
         """
-        options = overridden(options, fields)
         from vab_rt.preview import one_step, require_preview
 
+        options = overridden(options, fields)
         return self.generate(video, one_step(require_preview(self.system), options))
 
     def gather(self, steps: Iterable[Step], sample_rate_hz: int | None = None) -> Audio:

@@ -82,8 +82,8 @@ def open_engines(
     threads: for CPU work, None takes one per physical core. wait: until all graphs are open; on the
     CPU it may be left to the first call of each, which then raises what is wrong with it.
 
-    Raises OptionError for a device or
-    count that does not exist, BackendError for a device that cannot be used: it never falls back.
+    Raises OptionError for a device or count that does not exist, BackendError for a device that
+    cannot be used: it never falls back.
     """
     if device not in DEVICES and not (isinstance(device, str) and _PARTS.fullmatch(device)):
         raise OptionError(
