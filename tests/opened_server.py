@@ -45,6 +45,10 @@ class Opened:
     def left(self) -> list[Path]:
         return list(self.jobs.folder.iterdir())
 
+    def is_left_with(self, *folders: Path) -> bool:
+        """Soon: what goes is removed beside the answer."""
+        return wait_for(lambda: set(self.left()) == {*folders})
+
 
 def over(client, where: str) -> dict:
     """Its report, once it is over."""

@@ -51,7 +51,7 @@ def test_from_a_video_to_takes_to_a_part_made_anew(opened, videos):
     assert len(new) == len(takes[1].content) and new != takes[1].content
     assert new[:30_000] == takes[1].content[:30_000]  # the first second has 32,000 bytes
     client.delete(part.headers["location"])
-    assert not server.left()
+    assert server.is_left_with()
 
 
 def test_a_part_of_a_video_in_a_file_of_another_kind(opened, videos):
@@ -78,7 +78,7 @@ def test_cancelled_at_the_next_step(opened, videos):
     report = server.over(where)
     assert report["status"] == "cancelled" and report["progress"] < 100
     assert server.over(behind)["status"] == "completed"
-    assert server.left() == [server.jobs.folder / behind.rpartition("/")[2]]
+    assert server.is_left_with(server.jobs.folder / behind.rpartition("/")[2])
     assert server.client.get(f"{where}/content").status_code == 409
 
 
@@ -138,7 +138,7 @@ def test_a_wrong_query_is_told_before_the_video_is_taken(opened, videos, query):
     server = opened()
     answer = server.client.post(f"/v1/sounds?{query}", content=videos(50).read_bytes())
     assert answer.status_code == 400 and "expected" in answer.json()["error"].lower()
-    assert not server.left() and server.jobs.num_arriving == 0
+    assert server.is_left_with() and server.jobs.num_arriving == 0
 
 
 @pytest.mark.parametrize("query", ["start_s=2", "start_s=1&end_s=1", "end_s=9", "end_s=nan"])
@@ -156,7 +156,7 @@ def test_no_video_in_the_body_and_no_room_for_one(opened):
     with small_disk():
         answer = server.client.post("/v1/sounds", content=bytes(3_000_000))
     assert answer.status_code == 507 and "no room" in answer.json()["error"]
-    assert not server.left() and server.jobs.num_arriving == 0
+    assert server.is_left_with() and server.jobs.num_arriving == 0
 
 
 def test_a_video_that_comes_too_slowly(tmp_path, monkeypatch):
@@ -176,7 +176,7 @@ def test_a_full_disk_amid_a_job_is_told(opened, videos):
     with small_disk():
         report = server.over(server.ask(videos(50), "steps=2"))
     assert report["status"] == "failed" and "could not be written" in report["error"]
-    assert str(server.jobs.folder) not in report["error"] and not server.left()
+    assert str(server.jobs.folder) not in report["error"] and server.is_left_with()
 
 
 def test_told_to_end_it_finishes_what_it_may(opened, videos):
@@ -200,7 +200,7 @@ def test_two_servers_in_one_folder_of_temporary_files(monkeypatch, tmp_path):
 def test_sounds_expire(opened, videos):
     server = opened(keep_s=0.2)
     where = server.ask(videos(25), "steps=2")
-    assert wait_for(lambda: not server.left())
+    assert server.is_left_with()
     assert server.client.get(where).status_code == 404
 
 
@@ -226,7 +226,7 @@ def test_cancelled_after_its_last_step_nothing_stays(opened, videos, monkeypatch
     monkeypatch.setattr(server.jobs.worker, "do", do_too_late)
     report = server.over(server.ask(videos(25), "steps=2"))
     assert report["status"] == "cancelled" and not report["candidates"]
-    assert not server.left()
+    assert server.is_left_with()
 
 
 def test_a_bug_of_ours_in_one_sound_is_no_end_of_the_others(opened, videos, monkeypatch, caplog):

@@ -122,7 +122,7 @@ def test_no_path_leaves_the_root(opened, root, path):
     server = opened(root=root)
     answer = server.client.post(f"/v1/sounds?path={path}")
     assert answer.status_code == 404 and str(root.parent) not in answer.text
-    assert not server.left()
+    assert server.is_left_with()
 
 
 def test_a_video_below_the_root(opened, root):
@@ -136,7 +136,7 @@ def test_a_video_below_the_root(opened, root):
     assert server.over(part)["regenerated"]["end_s"] == 1.0
     server.client.delete(where)
     server.client.delete(part)
-    assert not server.left() and (root / "deep" / "a.mp4").exists()
+    assert server.is_left_with() and (root / "deep" / "a.mp4").exists()
     assert opened().client.post("/v1/sounds?path=deep/a.mp4").status_code == 403
 
 
@@ -187,4 +187,4 @@ def test_what_is_no_video_fails_without_our_paths(opened, tmp_path, body, words)
     assert report["status"] == "failed" and words in report["error"]
     assert report["error"].startswith("the video ") and str(tmp_path) not in report["error"]
     assert server.client.get(f"{where}/content").status_code == 409
-    assert not server.left()
+    assert server.is_left_with()

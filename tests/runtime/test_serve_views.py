@@ -120,7 +120,7 @@ def test_a_sound_that_goes_meanwhile_is_gone(opened, videos, what, monkeypatch):
     do = Worker.do
     monkeypatch.setattr(Worker, "do", do_when_it_is_gone)
     assert server.client.get(f"{where}/{what}").status_code == 404
-    assert not server.left()
+    assert server.is_left_with()
 
 
 @pytest.mark.parametrize("format", ["mp4", "webm"])
@@ -189,7 +189,7 @@ def test_no_preview_of_what_is_no_video_or_a_list_of_other_files(opened, tmp_pat
     server.over(where)
     assert server.client.get(f"{where}/preview").status_code == 404  # it failed, and is gone
     assert server.client.get(f"{where}/preview?format=avi").status_code == 400
-    assert not server.left()
+    assert server.is_left_with()
 
 
 def test_a_still_is_shown_too(opened, tmp_path):

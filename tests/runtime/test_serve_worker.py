@@ -53,7 +53,7 @@ def test_a_clip_that_kills_its_worker_fails_alone(opened, videos, number):
     assert f"ended by signal {int(number)} ({number.name})" in report["error"]
     assert "send a shorter part" in report["error"]
     assert server.over(behind)["status"] == "completed"
-    assert server.left() == [folder_of(server, behind)]
+    assert server.is_left_with(folder_of(server, behind))
     server.over(again := server.ask(videos(50), "steps=2&seed=3"))
     one, other = (server.client.get(f"{each}/content").content for each in (behind, again))
     assert one == other and len(one) > 60_000
@@ -80,7 +80,7 @@ def test_a_worker_that_hangs_is_not_waited_for(opened, videos, monkeypatch, how)
         else:
             server.client.portal.call(server.jobs.drain, 0)
         assert server.over(where)["status"] == "cancelled"
-    assert not server.left()
+    assert server.is_left_with()
 
 
 def test_a_preview_that_hangs_goes_with_its_sound(opened, videos, monkeypatch):
@@ -95,7 +95,7 @@ def test_a_preview_that_hangs_goes_with_its_sound(opened, videos, monkeypatch):
         assert wait_for(is_read)
         server.client.delete(where)
         assert preview.result().status_code == 404
-    assert not server.left()
+    assert server.is_left_with()
 
 
 def test_a_video_that_kills_what_shows_it(opened, workers, videos):

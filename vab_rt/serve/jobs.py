@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -314,6 +315,11 @@ class Jobs:
 
 
 def _remove_files(job: Job) -> None:
-    """Whoever still makes one of them ends."""
+    """At once by their name, so that nobody adds one; by a thread from the disk, which takes its
+    time. Whoever still makes one of them ends."""
     job.stop.set()
-    shutil.rmtree(job.order.folder, ignore_errors=True)
+    folder = job.order.folder
+    with suppress(OSError):  # Windows keeps the name of a folder that is in use
+        folder = folder.rename(folder.with_suffix(".gone"))
+    remove = partial(shutil.rmtree, folder, ignore_errors=True)
+    asyncio.get_running_loop().run_in_executor(None, remove)
