@@ -272,6 +272,21 @@ def test_each_documented_request_is_answered_as_documented(opened, videos):
             assert missing.status_code == 404 and "404" in operation["responses"]
 
 
+def test_an_option_that_is_none_is_refused_by_every_request(opened, videos):
+    server = opened()
+    server.over(where := server.ask(videos(25), "steps=2"))
+    taken = 0
+    for path, item in server.client.get("/openapi.json").json()["paths"].items():
+        for method in {"get", "post", "delete"} & set(item):
+            real = path.replace("/v1/sounds/{id}", where)
+            answer = server.client.request(method, f"{real}?sede=1")
+            assert answer.status_code == 400, (method, path)
+            assert answer.json()["error"].startswith("sede is no option, expected ")
+            assert "400" in item[method]["responses"]
+            taken += 1
+    assert taken == 12 and server.client.get(where).json()["status"] == "completed"
+
+
 def test_the_documented_options_are_those_that_are_taken(opened, videos):
     server = opened()
     create = server.client.get("/openapi.json").json()["paths"]["/v1/sounds"]["post"]

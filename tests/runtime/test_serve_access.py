@@ -1,6 +1,7 @@
 """vab-rt serve: who may ask, and what nobody gets."""
 
 import asyncio
+import json
 import re
 import socket
 import sys
@@ -56,29 +57,55 @@ def test_who_may_ask(opened, headers, limits, status):
         assert client.get("/health").status_code == 200
 
 
-def test_who_asks_for_nothing_keeps_no_place(monkeypatch):
-    monkeypatch.setattr("vab_rt.serve.server.HEAD_S", 0.3)
+async def _slow(scope, receive, send):
+    await asyncio.sleep(0.5)  # longer than asking may take
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body"})
 
-    async def answer(scope, receive, send):
-        await asyncio.sleep(0.5)  # longer than asking may take
-        await send({"type": "http.response.start", "status": 204, "headers": []})
-        await send({"type": "http.response.body"})
 
-    async def ask(whole: bytes) -> bytes:
-        config, state = uvicorn.Config(answer, lifespan="off", log_config=None), ServerState()
+def answered(words: bytes) -> bytes:
+    """All that somebody reads who says this to a server."""
+
+    async def ask() -> bytes:
+        config, state = uvicorn.Config(_slow, lifespan="off", log_config=None), ServerState()
         config.load()
         listen = asyncio.get_running_loop().create_server
         async with await listen(lambda: Connection(config, state, {}), "127.0.0.1") as made:
             address = made.sockets[0].getsockname()
             reader, writer = await asyncio.open_connection(*address)
-            writer.write(whole + b"GET / HTTP/1.1\r\nHost: ")
+            writer.write(words)
             found = await asyncio.wait_for(reader.read(), PATIENCE_S)
             writer.close()
         return found
 
-    assert asyncio.run(ask(b"")) == b""
-    answered = asyncio.run(ask(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"))
-    assert answered.startswith(b"HTTP/1.1 204 ")
+    return asyncio.run(ask())
+
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+def test_who_asks_for_nothing_keeps_no_place(monkeypatch):
+    monkeypatch.setattr("vab_rt.serve.server.HEAD_S", 0.3)
+    begun = b"GET / HTTP/1.1\r\nHost: "
+    assert answered(begun) == b""
+    assert answered(REQUEST + begun).startswith(b"HTTP/1.1 204 ")
+
+
+@pytest.mark.parametrize(
+    ("words", "most", "status", "message"),
+    [
+        (b"\x16\x03\x01 is TLS\r\n\r\n", 9, 400, b"is no request of HTTP/1.1, expected one"),
+        (b"GET /\xff HTTP/1.1\r\n\r\n", 9, 400, b"is no request of HTTP/1.1, expected one"),
+        (REQUEST, 0, 503, b"0 connections are open; ask again later"),
+    ],
+)
+def test_what_reaches_no_route_is_refused_as_a_json_object(
+    monkeypatch, words, most, status, message
+):
+    monkeypatch.setattr("vab_rt.serve.server._MOST_CONNECTIONS", most)
+    head, _, body = answered(words).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status) and b"application/json" in head
+    assert list(json.loads(body)) == ["error"] and message in body
 
 
 @pytest.mark.parametrize(

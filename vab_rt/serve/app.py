@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,10 +28,11 @@ from vab_rt.serve.metrics import MEDIA_TYPE, metrics_text
 from vab_rt.serve.openapi import document
 from vab_rt.serve.pages import PATHS, page_routes
 from vab_rt.serve.queries import (
-    PREVIEWS,
     ContentQuery,
     Edit,
+    NoQuery,
     Order,
+    PreviewQuery,
     RegenerateQuery,
     SoundQuery,
     options_of,
@@ -117,10 +118,8 @@ class Routes:
         return job, query, path
 
     async def preview(self, request: Request) -> Response:
-        job, name = self._job(request), request.query_params.get("format", "mp4")
-        if name not in PREVIEWS:
-            raise OptionError(f"format is {name}, expected one of {', '.join(PREVIEWS)}")
-        path = job.order.folder / f"preview.{name}"
+        job, query = self._job(request), parse(request.query_params, PreviewQuery)
+        path = job.order.folder / f"preview.{query.format}"
         async with self.previewing:
             if not path.exists():
                 await self._viewed(job, "preview", job.order, path)
@@ -239,22 +238,32 @@ def open_app(jobs: Jobs, viewers: Sequence[Worker], limits: Limits) -> Starlette
         routes=[
             *page_routes(),
             Route("/v1/sounds", routes.create, methods=["POST"]),
-            Route("/v1/sounds/{id}", routes.show),
-            Route("/v1/sounds/{id}", routes.delete, methods=["DELETE"]),
-            Route("/v1/sounds/{id}/events", routes.events),
+            _without_options("/v1/sounds/{id}", routes.show),
+            _without_options("/v1/sounds/{id}", routes.delete, "DELETE"),
+            _without_options("/v1/sounds/{id}/events", routes.events),
             Route("/v1/sounds/{id}/content", routes.content),
             Route("/v1/sounds/{id}/spectrogram", routes.spectrogram),
             Route("/v1/sounds/{id}/preview", routes.preview),
             Route("/v1/sounds/{id}/regenerate", routes.regenerate, methods=["POST"]),
-            Route("/v1/models", routes.models),
-            Route("/health", routes.health),
-            Route("/metrics", routes.metrics),
-            Route("/openapi.json", routes.openapi),
+            _without_options("/v1/models", routes.models),
+            _without_options("/health", routes.health),
+            _without_options("/metrics", routes.metrics),
+            _without_options("/openapi.json", routes.openapi),
         ],
         middleware=[guard],
         exception_handlers={Refused: _refused, VabError: _wrong, HTTPException: _no_route},
         lifespan=lifespan,
     )
+
+
+def _without_options(
+    path: str, answer: Callable[[Request], Awaitable[Response]], method: str = "GET"
+) -> Route:
+    async def answer_plain(request: Request) -> Response:
+        parse(request.query_params, NoQuery)
+        return await answer(request)
+
+    return Route(path, answer_plain, methods=[method])
 
 
 async def _refused(request: Request, error: Exception) -> Response:

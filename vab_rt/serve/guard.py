@@ -53,19 +53,19 @@ class Guard:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if not self._is_known(host):
-            return _refuse(400, f"the host is {host!r}, which this server does not go by")
+            return refusal(400, f"the host is {host!r}, which this server does not go by")
         origin = headers.get("origin")
         is_open = scope["path"] in self.open_paths
         is_foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
         if is_foreign or (headers.get("sec-fetch-site") == "cross-site" and not is_open):
-            return _refuse(403, "another page asks, expected this server's own or no page at all")
+            return refusal(403, "another page asks, expected this server's own or no page at all")
         if self.token is None or is_open:
             return None
         given = headers.get("authorization", "").encode("latin-1")
         if hmac.compare_digest(given, b"Bearer " + self.token.encode()):
             return None
         more = {"WWW-Authenticate": "Bearer"}
-        return _refuse(401, "the token is missing or wrong, expected Authorization: Bearer", more)
+        return refusal(401, "the token is missing or wrong, expected Authorization: Bearer", more)
 
     def _is_known(self, host: str) -> bool:
         try:
@@ -75,5 +75,6 @@ class Guard:
         return name in self.names or (self.takes_addresses and _address(name) is not None)
 
 
-def _refuse(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+def refusal(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    """After which the connection is closed."""
     return JSONResponse({"error": message}, status, {"Connection": "close", **(headers or {})})

@@ -10,7 +10,7 @@ import msgspec
 
 import vab_rt
 from vab_rt.serve.jobs import Status
-from vab_rt.serve.queries import PREVIEWS, ContentQuery, RegenerateQuery, SoundQuery, fields_of
+from vab_rt.serve.queries import ContentQuery, PreviewQuery, RegenerateQuery, SoundQuery, fields_of
 
 Json = dict[str, Any]
 _SOUND = {"$ref": "#/components/schemas/Sound"}
@@ -94,7 +94,7 @@ def _create() -> Json:
         "description": "The video's bytes; none with `path`.",
         "content": {"application/octet-stream": {"schema": _TEXT}},
     }
-    create = _operation("Ask for a sound.", {202: _SOUND}, 400, 403, 404, 408, 413, 429, 503, 507)
+    create = _operation("Ask for a sound.", {202: _SOUND}, 403, 404, 408, 413, 429, 503, 507)
     return create | {"parameters": _query(SoundQuery), "requestBody": body}
 
 
@@ -105,7 +105,7 @@ def _of_a_sound() -> Json:
     again = _operation(
         "Make a part of a sound anew; without start_s and end_s, all of it.",
         {202: _SOUND},
-        *(400, 404, 409, 429, 503, 507),
+        *(404, 409, 429, 503, 507),
     )
     return {
         "": {
@@ -127,41 +127,39 @@ def _of_a_sound() -> Json:
 
 
 def _files_of_a_sound() -> Json:
-    content = _operation(
-        "Its file.", {200: _TEXT, 206: _TEXT}, *(400, 404, 409, 416, 507), media="*/*"
-    )
+    content = _operation("Its file.", {200: _TEXT, 206: _TEXT}, *(404, 409, 416, 507), media="*/*")
     spectrogram = _operation(
         "What that file sounds like: dB of bands that are equally high on a logarithmic "
         "axis, the lowest first, column by column, in levels: base64 of one byte each, "
         "0 for floor_db and 255 for 0 dB; and when it strikes.",
         {200: {"$ref": "#/components/schemas/Spectrogram"}},
-        *(400, 404, 409, 507),
+        *(404, 409, 507),
     )
     preview = _operation(
         "Its video, small and without sound, as browsers play it; from the time it was "
         "asked for on.",
         {200: _TEXT, 206: _TEXT},
-        *(400, 404, 416, 507),
+        *(404, 416, 507),
         media="*/*",
     )
-    as_format = _parameter("format", {"enum": [*PREVIEWS], "default": "mp4"}, "of the file")
     return {
         "/content": {"get": content | {"parameters": _query(ContentQuery)}},
         "/spectrogram": {"get": spectrogram | {"parameters": _query(ContentQuery)}},
-        "/preview": {"get": preview | {"parameters": [as_format]}},
+        "/preview": {"get": preview | {"parameters": _query(PreviewQuery)}},
     }
 
 
 def _operation(
     summary: str, good: dict[int, Json], *bad: int, media: str = "application/json"
 ) -> Json:
-    """good and bad: statuses; of the good with what they bring."""
+    """good and bad: statuses, of the good with what they bring; an option that is none may be
+    refused anywhere."""
     error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     responses = {
         str(status): {"description": "Done.", "content": {media: {"schema": schema}}}
         for status, schema in good.items()
     }
-    for status in (*bad, 401):
+    for status in (400, *bad, 401):
         responses[str(status)] = {"description": "Refused.", "content": error}
     return {"summary": summary, "responses": responses}
 

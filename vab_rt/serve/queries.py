@@ -3,7 +3,7 @@ of the server's own; as it is ordered of the worker, and what comes of it."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -74,6 +74,22 @@ class ContentQuery(Delivery, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return Delivery(**{name: getattr(self, name) for name in Delivery.__struct_fields__})
 
 
+class PreviewQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The query of GET /v1/sounds/{id}/preview. Raises OptionError."""
+
+    format: Annotated[str, msgspec.Meta(extra_json_schema={"enum": [*PREVIEWS]})] = PREVIEWS[0]
+    """of the file"""
+
+    def __post_init__(self) -> None:
+        if self.format not in PREVIEWS:
+            known = ", ".join(PREVIEWS)
+            raise OptionError(f"format is {self.format}, expected one of {known}")
+
+
+class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The query of all other requests."""
+
+
 Query = TypeVar("Query", bound=msgspec.Struct)
 
 
@@ -96,7 +112,7 @@ def options_of(query: GenerateOptions) -> GenerateOptions:
 def fields_of(kind: type[msgspec.Struct]) -> list[str]:
     """The names that a query may have, those of the request first."""
     (base,) = kind.__bases__
-    assert issubclass(base, msgspec.Struct), "a query is one of the runtime's, and more"
+    assert issubclass(base, msgspec.Struct), "a query has fields, or those of the runtime and more"
     own = [name for name in kind.__struct_fields__ if name not in base.__struct_fields__]
     shared = [name for name in base.__struct_fields__ if name not in _OF_THE_MACHINE]
     return own + shared
@@ -109,7 +125,8 @@ def parse(query: "QueryParams", kind: type[Query], **defaults: Any) -> Query:
     for name in query:
         values = query.getlist(name)
         if name not in known:
-            raise OptionError(f"{name} is no option, expected one of {', '.join(known)}")
+            expected = f"one of {', '.join(known)}" if known else "none with this request"
+            raise OptionError(f"{name} is no option, expected {expected}")
         if name != "kinds" and len(values) > 1:
             raise OptionError(f"{name} is there {len(values)} times, expected it once")
         found[name] = values if name == "kinds" else values[0]

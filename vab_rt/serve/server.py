@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
+import h11
 import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from vab_rt.errors import OptionError
 from vab_rt.serve.app import Limits, open_app
-from vab_rt.serve.guard import is_loopback
+from vab_rt.serve.guard import is_loopback, refusal
 from vab_rt.serve.jobs import Jobs
 from vab_rt.serve.scratch import scratch_folder
 from vab_rt.serve.worker import Model, Worker
@@ -62,13 +63,24 @@ def serve(
 
 
 class Connection(H11Protocol):
-    """One that does not ask for anything keeps no place of those that do."""
+    """One that does not ask for anything keeps no place of those that do; one too many, and what is
+    no HTTP, are answered as all that is refused."""
 
     _asked: object = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.loop.call_later(HEAD_S, self._look)
+        if len(self.connections) > _MOST_CONNECTIONS:
+            message = f"{_MOST_CONNECTIONS} connections are open; ask again later"
+            self.app = refusal(503, message, {"Retry-After": "1"})
+
+    def send_400_response(self, msg: str) -> None:
+        answer = refusal(400, "this is no request of HTTP/1.1, expected one")
+        head = h11.Response(status_code=400, headers=answer.raw_headers, reason="Bad Request")
+        for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event))
+        self.transport.close()
 
     def _look(self) -> None:
         is_waiting = self.cycle is None or self.cycle.response_complete
@@ -91,7 +103,6 @@ class _Server(uvicorn.Server):
                 log_config=None,
                 log_level=logging.WARNING,
                 server_header=False,
-                limit_concurrency=_MOST_CONNECTIONS,
                 timeout_graceful_shutdown=_CLOSING_S,
             )
         )
