@@ -231,9 +231,11 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.what == "guidance":
         settings.require_learned(given.header.options, given.config.name)
     clips, vab, config = open_shards(arguments.shards, given), given.vab(), given.config
+    made_of = {"checkpoint": arguments.checkpoint, "what": arguments.what}
+    if arguments.what == "guidance":
+        made_of["max_guidance"] = settings.max_guidance
     with distributed.rank_zero_first():
-        made_of = {"checkpoint": arguments.checkpoint, "what": arguments.what}
-        hold(out / "vab.pt", **made_of, max_guidance=settings.max_guidance)
+        hold(out / "vab.pt", **made_of)
     if arguments.what == "guidance":
         config = settings.student_config(config)
         training = distill_guidance(out, clips, vab, settings, arguments.minutes)
