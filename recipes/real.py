@@ -42,7 +42,7 @@ from training.kinds import KindsEncoder, read_table, train_kinds
 from training.motion_training import motion_weights, train_motion
 from training.samples import as_floats
 from training.saving import save_whole
-from training.stage import stage
+from training.stage import begin, inputs_path, stage
 from training.visual_encoder import MotionEncoder
 from vab_rt.config import ModelConfig
 from vab_rt.errors import MediaError, OptionError
@@ -130,6 +130,8 @@ def _readable(pictures: list[Listed], size: int) -> Iterator[tuple[Listed, NDArr
 
 
 def motion_encoder(folder: Path, recipe: Recipe, pairs: PairClips) -> MotionEncoder:
+    """Trained on the pairs in `folder`/pairs, in `folder`/motion.pt."""
+    begin(folder / "motion.pt", pairs=inputs_path(folder / "pairs"))
     report(
         "motion",
         train_motion(folder, pairs, recipe.model, recipe.motion_minutes, 0, recipe.motion),
@@ -144,6 +146,7 @@ def learn_codec(folder: Path, recipe: Recipe, data: RealData, pairs: PairClips) 
     rows of the same length."""
     path, config = folder / "codec.pt", recipe.model
     training = read_training(config.codec, recipe.codec_training)
+    begin(path, pairs=inputs_path(folder / "pairs"))
     rows = codec_rows(folder, data, pairs, training.crop_s)
     report(
         path.stem,

@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch")
 
 from media import make_video
-from real_folders import write_folders
+from real_folders import clicks, write_folders, write_picture, write_sound
 
 import vab_rt
 from recipes.train import main
@@ -102,6 +102,23 @@ def test_the_same_command_goes_on_and_makes_nothing_again(trained):
     after = {path: path.stat().st_mtime_ns for path in files}
     changed = [path.name for path in files if before[path] != after[path]]
     assert changed == []
+
+
+@pytest.mark.slow
+def test_of_other_recordings_every_encoder_is_made_again(trained, capsys, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    run = trained / "run"
+    files = [run / f"{name}.pt" for name in ("kinds", "motion", "codec", "start")]
+    before = {path: path.stat().st_mtime_ns for path in files}
+    random = np.random.default_rng(9)
+    write_sound(trained / "sounds" / "tick" / "new.wav", clicks(random, (0.3, 0.9)))
+    write_picture(trained / "pictures" / "tick" / "new.png", (200, 60, 20))
+    with pytest.raises(SystemExit):
+        main(command(trained))
+    assert (
+        "vab.pt was made of another start, expected the same; delete it" in capsys.readouterr().err
+    )
+    assert [path.name for path in files if path.stat().st_mtime_ns == before[path]] == []
 
 
 @pytest.mark.parametrize(
