@@ -20,7 +20,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from vab_rt.config import ClipConfig, check_part
-from vab_rt.errors import MediaWarning, OptionError
+from vab_rt.errors import MediaError, MediaWarning, OptionError
 from vab_rt.file_object import VideoFile, video_file
 from vab_rt.media import VideoInfo, examine, square_pixels
 from vab_rt.source import Source, decode
@@ -37,6 +37,7 @@ SCALING = (
 )
 _NEAR_S = 5  # frames so far apart or more are each sought, not read up to
 _CUT_SHORT = Fraction(1, 2)  # seconds missing before a file counts as cut short
+_LONGEST_S = 1800  # that a frame is shown without anybody having said how long the sound is to be
 
 
 def exact_seconds(seconds: float) -> Fraction:
@@ -128,7 +129,8 @@ class Video:
         Nothing past the selection's end and what is seen of the time after it is decoded. seen_s:
         where the selection is shorter and the video has more around it, frames are of this many
         seconds with the selection in their middle. Raises MediaError, OptionError for a start
-        beyond the end and a selection of less than a sample; warns MediaWarning.
+        beyond the end and a selection of less than a sample; warns MediaWarning. Without a duration
+        a frame that stays for half an hour is a MediaError.
         """
         lead, trail = self._around(exact_seconds(seen_s))
         to_image = _image_maker(config.frame_size, self.info.pixel_aspect)
@@ -219,10 +221,12 @@ class Video:
         start = self.start - lead
         stop = None if self.length is None else self.start + self.length + trail
         shown: VideoFrame | None = None
-        end = Fraction(0)
+        since, end = start, Fraction(0)
         for frame, begin, end in self._timed_frames(start):
             if shown is not None and begin > start:
+                self._check_hold(since, begin)
                 yield shown, (begin if stop is None else min(begin, stop)) - start
+                since = begin
             if stop is not None and begin >= stop and shown is not None:
                 return
             shown = frame
@@ -233,7 +237,16 @@ class Video:
         if end <= self.start:
             raise start_beyond_end(self.start, end)
         self._warn_if_cut_short(end)
+        self._check_hold(since, end)
         yield shown, (end if stop is None else min(end, stop)) - start
+
+    def _check_hold(self, begin: Fraction, end: Fraction) -> None:
+        if self.length is None and end - begin > _LONGEST_S:
+            raise MediaError(
+                f"{self.path} shows one frame from {float(begin):.2f} to {float(end):.2f} s, "
+                f"expected the next within {_LONGEST_S} s, as such times are mostly damage; say "
+                "how many seconds the sound is to have with --duration (duration_s)"
+            )
 
     def _timed_frames(
         self, start: Fraction, *, warn: bool = True

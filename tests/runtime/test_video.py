@@ -93,6 +93,24 @@ def test_variable_frame_rate(tmp_path: Path) -> None:
     assert duration_s >= 2.401
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_frame_that_stays_for_an_hour_wants_a_duration(tmp_path: Path, suffix: str) -> None:
+    times = [Fraction(n, 25) + (3600 if n >= 25 else 0) for n in range(50)]
+    video = make_video(tmp_path / f"in.{suffix}", timestamps=times)
+    shown = []
+    with pytest.raises(
+        MediaError, match=r"one frame from 0\.96 to 3601\.00 s, .* --duration"
+    ) as told:
+        shown.extend(Video(video).frames(config()))
+    assert len(shown) <= 2 and "\n" not in str(told.value)
+    for part, numbers in (
+        ({"duration_s": 2.0}, [6, 18, 24, 24]),
+        ({"start_s": 3000.0, "duration_s": 1.0}, [24, 24]),
+        ({"start_s": 3600.0}, [24, 24, 31, 43]),
+    ):
+        assert read(video, **part)[0] == numbers, part
+
+
 def test_selection(tmp_path: Path) -> None:
     """Past the end it stops there, and between ticks it still shows one picture."""
     video = make_video(tmp_path / "in.mp4")
