@@ -19,7 +19,7 @@ from vab_rt.containers import BOXED
 from vab_rt.delivery import VIDEO_MUXERS, Delivery
 from vab_rt.edit_list import hide_after
 from vab_rt.errors import MediaError, OptionError, OutputError
-from vab_rt.formats import SOUND_SUFFIXES, Format, format_of, rate_in
+from vab_rt.formats import SOUND_SUFFIXES, Format, format_of, rate_in, untold_delay
 from vab_rt.mastering import Mastering
 from vab_rt.mixing import require_sound
 from vab_rt.muxing import CopyPlan, VideoCopy, copied_video, plan_copy
@@ -91,10 +91,11 @@ class Audio(msgspec.Struct, frozen=True, eq=False):
                 f"{path} has samples that are NaN or infinite, expected -1 to 1; save it again"
             )
         take = read_take(path)
-        seed, end = None, None
-        if take is not None:  # a codec may pad the end
-            seed, end = take.seed, round(take.num_samples * rate_hz / take.sample_rate_hz)
-        return cls(samples[:end], rate_hz, seed=seed, take=take)
+        if take is None:
+            return cls(samples, rate_hz)
+        begin = untold_delay(path)
+        end = begin + round(take.num_samples * rate_hz / take.sample_rate_hz)  # a codec may pad it
+        return cls(samples[begin:end], rate_hz, seed=take.seed, take=take)
 
     @property
     def duration_s(self) -> float:

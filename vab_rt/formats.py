@@ -12,6 +12,7 @@ VIDEO_RATE_HZ = 48_000
 """The rate of sound beside a video, as editors expect it."""
 _WAV_CODECS = {"16": "pcm_s16le", "24": "pcm_s24le", "32f": "pcm_f32le"}
 _PCM_HOLDERS = (".mov", ".mkv", ".avi")
+_ADTS_DELAY = 1024  # samples of FFmpeg's encoder, of which the file cannot tell; others' have more
 
 
 class Format(NamedTuple):
@@ -89,10 +90,15 @@ def rate_in(chosen: Format, delivery: Delivery, own_rate_hz: int, *, has_video: 
     if delivery.rate_hz is not None:
         return delivery.rate_hz
     rates = chosen.rates_hz
-    is_late = chosen.muxer == "adts"  # by the encoder's 1024 samples, of which it cannot tell
-    if has_video or is_late or (rates is not None and own_rate_hz not in rates):
+    if has_video or chosen.muxer == "adts" or (rates is not None and own_rate_hz not in rates):
         return VIDEO_RATE_HZ
     return own_rate_hz
+
+
+def untold_delay(path: Path) -> int:
+    """Samples by which a file of ours begins late without saying so."""
+    known = FORMATS.get(path.suffix.lower())
+    return _ADTS_DELAY if known is not None and known.muxer == "adts" else 0
 
 
 def as_in(sound: Path, out: Path, delivery: Delivery) -> Delivery:

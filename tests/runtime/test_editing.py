@@ -86,6 +86,17 @@ def test_the_command_changes_the_part_alone(run, takes, suffix, tmp_path):
             ]
 
 
+@pytest.mark.parametrize("suffix", [".aac", ".m4a", ".mp3"])
+def test_a_sound_of_ours_is_read_from_its_beginning_to_its_end(takes, suffix, tmp_path):
+    """Also where the file cannot tell of its encoder's delay, which its take makes certain."""
+    made, path = takes[HAMMER], tmp_path / f"made{suffix}"
+    made.save(path)
+    found = Audio.load(path)
+    assert found.duration_s == pytest.approx(made.duration_s, abs=1e-3)
+    samples = found.samples[:: found.sample_rate_hz // RATE][: len(made.samples)]
+    assert np.corrcoef(samples, made.samples[: len(samples)])[0, 1] > 0.98
+
+
 @pytest.mark.parametrize("bits", ["24", "32f"])
 def test_what_was_delivered_otherwise_stays_bit_for_bit(run, tmp_path, bits):
     """At the rate, loudness, channels and bits that the sound has."""
