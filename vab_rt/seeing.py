@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:  # features can do without the library that reads videos
     from vab_rt.video import Frame, Image
 
 FRAMES_PER_BATCH = 8
-FRAMES_AHEAD = 25
+FRAMES_AHEAD = 50
 
 T = TypeVar("T")
 
@@ -30,18 +29,32 @@ def ahead(items: Iterator[T], threads: Helpers | None, count: int) -> Iterator[T
     if threads is None:
         yield from items
         return
-    some = partial(_next, items, count)
-    waiting = threads.begin(some)
+    made: deque[T] = deque()
+    most = count
+
+    def make() -> bool:
+        """Whether there may be more."""
+        for item in items:
+            made.append(item)
+            if len(made) >= most:
+                return True
+        return False
+
+    making = threads.begin(make)
     try:
-        while made := waiting.result():
-            waiting = threads.begin(some)
-            yield from made
+        while True:
+            if not made:
+                most = count // 4  # that is worth the change of threads
+                if not making.result() and not made:
+                    return
+                most = count
+            if making.is_done and making.result() and 2 * len(made) < count:
+                making = threads.begin(make)
+            if made:
+                yield made.popleft()
     finally:
-        waiting.wait()
-
-
-def _next(items: Iterator[T], count: int) -> list[T]:
-    return list(islice(items, count))
+        most = 0
+        making.wait()
 
 
 def see_all(

@@ -13,6 +13,7 @@ from fractions import Fraction
 from heapq import heappop, heappush
 from itertools import chain
 from pathlib import Path
+from typing import Literal
 
 import av
 import av.error
@@ -29,6 +30,8 @@ from vab_rt.paths import address_of
 # Above this many pixels (4096 x 2304) frames are decoded by slices: one thread per frame would
 # hold as many 50 to 100 MB frames as there are cores.
 _MAX_FRAME_THREADED_PIXELS = 4096 * 2304
+# Of frames up to this size a second thread gains nothing, and takes a third more of the processor.
+_MAX_UNTHREADED_PIXELS = 640 * 360
 _MEMORY_OF_A_DECODER = 64_000_000  # bytes: its frames, and the stacks of its threads
 _MAX_HELD = 100  # packets: more than telling the order of display and decoding two frames take
 
@@ -147,9 +150,14 @@ def _open_input(path: VideoFile) -> tuple[InputContainer, VideoStream]:
             "such as mp4, mov, mkv or webm; copy it again, or convert it"
         ) from error
     stream = _video_stream(container, path)
-    large = stream.width * stream.height > _MAX_FRAME_THREADED_PIXELS
-    stream.thread_type = "SLICE" if large else "AUTO"
+    stream.thread_type = _thread_type(stream.width * stream.height)
     return container, stream
+
+
+def _thread_type(num_pixels: int) -> Literal["NONE", "AUTO", "SLICE"]:
+    if num_pixels <= _MAX_UNTHREADED_PIXELS:
+        return "NONE"
+    return "AUTO" if num_pixels <= _MAX_FRAME_THREADED_PIXELS else "SLICE"
 
 
 def open_container(path: VideoFile) -> InputContainer:

@@ -35,6 +35,11 @@ class Begun(Generic[T]):
             self._error = error
         self._ended.put(None)
 
+    @property
+    def is_done(self) -> bool:
+        """Whether it has ended well."""
+        return bool(self._results)
+
     def wait(self) -> None:
         """Until it has ended, well or not."""
         while not self._results and self._error is None:

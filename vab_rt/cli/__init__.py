@@ -1,6 +1,7 @@
 """The command line: thin over the API; only this package prints or exits."""
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -50,6 +51,8 @@ def _asked() -> None:
 def main(app: Callable[[], object] = _asked) -> None:
     """The entry point: exit codes 0, 1 (an error, one line), 2 (usage), 130 (interrupted), 129 and
     143 (hung up, terminated)."""
+    # NumPy's own threads would spin for 0.05 s once it is imported, and hardly work here.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     warnings.showwarning = print_warning
     warnings.simplefilter("always", MediaWarning)
     with tolerant_streams() as stdout, unwound_by_signals():

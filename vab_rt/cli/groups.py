@@ -112,6 +112,9 @@ class Load:
 
         if is_on_hub(self.model) or is_memory_limited():
             return self
+        from vab_rt.engines import import_libraries
+
+        import_libraries(self.device)  # first of all: graphs open beside what else is imported
         opening = Helpers(1).begin(partial(self._open, wait=False))
         return cache(lambda: self._assembled(opening.result()))
 

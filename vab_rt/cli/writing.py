@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from vab_rt.delivery import Delivery
 from vab_rt.signals import end_if_told
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is quick
+    from vab_rt.picture import PictureWriter
     from vab_rt.pipeline import Pipeline
     from vab_rt.steps import Step
     from vab_rt.video import Video
@@ -42,16 +44,15 @@ def write_sound(
     """Streams what `make` makes for a video to a file; returns what `--json` tells of it. rate_hz:
     of the sound; None: the model's."""
     from vab_rt.audio import AudioWriter, plan_output
-    from vab_rt.picture import PictureWriter, plan_picture
 
-    out, picture, force = asked.out, asked.picture, asked.force
+    out, force = asked.out, asked.force
     plan = plan_output(
         out, video=video, force=force, delivery=asked.delivery, keeps_take=asked.take
     )
-    shown = picture and plan_picture(picture, video, out=out, force=force)
+    draw = None if asked.picture is None else _drawing(asked.picture, video, out, force)
     pipeline = load()
     rate_hz = rate_hz or pipeline.config.sample_rate_hz
-    drawn = PictureWriter(shown, rate_hz) if shown else None
+    drawn = draw and draw(rate_hz)
     from vab_rt.steps import Seen
 
     write_s, seen = 0.0, Seen()
@@ -105,3 +106,12 @@ def tell(report: dict[str, Any], told: Tell, kinds: list[str] | None = None) -> 
 def _likeliest(report: dict[str, Any]) -> list[tuple[str, float]]:
     """The kinds that a line has room for: three, without those that are hardly there."""
     return [(kind, p) for kind, p in list(report["kinds"].items())[:3] if p >= 0.05]
+
+
+def _drawing(
+    picture: Path, video: "Video", out: Path, force: bool
+) -> "Callable[[int], PictureWriter]":
+    """What begins the picture of a sound, whose rate it is told."""
+    from vab_rt.picture import PictureWriter, plan_picture
+
+    return partial(PictureWriter, plan_picture(picture, video, out=out, force=force))

@@ -4,7 +4,9 @@ the one function that chooses among devices."""
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -95,6 +97,13 @@ def open_engines(
         return _open_best(bundle, threads, wait=wait)
     name, _, part = device.partition(":")
     return _open(bundle, name, part, threads, wait=wait)
+
+
+def import_libraries(device: str) -> None:
+    """Imports what `open_engines` will need first. What is missing is told there."""
+    if device.partition(":")[0] not in _OF_GPUS:
+        with suppress(BackendError):
+            import_module("vab_rt.engines.sessions")
 
 
 def _open_best(bundle: Bundle, threads: int | None, *, wait: bool) -> Engines:
