@@ -4,6 +4,7 @@ import { rgbResizer, yuvResizer } from "./resize.mjs";
 import { readTrack } from "./track.mjs";
 
 const MAX_QUEUED = 8;
+const MAX_LATE_MS = 500;
 
 export const WRONG_VIDEO =
   "this browser cannot play that file, expected a video such as mp4 (H.264) or webm; convert it";
@@ -17,8 +18,28 @@ export function once(target, happens) {
 
 export async function seek(video, seconds) {
   const there = once(video, "seeked");
+  const [before, shown] = [timestampOf(video), nextShown(video)];
   video.currentTime = seconds;
   await there;
+  if (timestampOf(video) === before) await shown(); // the same again, or not yet the new one
+}
+
+// To be called when the next frame should be there; waits for it, which may come after "loadeddata"
+// and "seeked". Of pages that nobody sees no browser tells.
+export function nextShown(video) {
+  const told = new Promise((done) => video.requestVideoFrameCallback?.(done));
+  return () => {
+    const patience = document.hidden || !video.requestVideoFrameCallback ? 0 : MAX_LATE_MS;
+    return Promise.race([told, new Promise((done) => setTimeout(done, patience))]);
+  };
+}
+
+function timestampOf(video) {
+  if (!self.VideoFrame) return undefined;
+  const frame = new VideoFrame(video);
+  const { timestamp } = frame;
+  frame.close();
+  return timestamp;
 }
 
 // Frames uint8, and larger ones where the model takes them, of the file that the element `video` plays.

@@ -1,6 +1,6 @@
 // Drop a video, hear its sound: frames are read here, sound is made in the worker.
 
-import { once, readFrames, seek, WRONG_VIDEO } from "./frames.mjs";
+import { nextShown, once, readFrames, seek, WRONG_VIDEO } from "./frames.mjs";
 import { readNumber } from "./one_graph.mjs";
 
 const at = (id) => document.getElementById(id);
@@ -25,9 +25,10 @@ export function ask(action, asked) {
 
 export async function opened(file, video) {
   URL.revokeObjectURL(video.src);
-  const loaded = once(video, "loadeddata");
+  const [loaded, shown] = [once(video, "loadeddata"), nextShown(video)];
   video.src = URL.createObjectURL(file);
   await loaded;
+  await shown();
   if (!video.videoWidth) throw new Error(WRONG_VIDEO);
   if (!Number.isFinite(video.duration)) {
     throw new Error("that file does not say how long it is, expected one that does; convert it");
