@@ -146,6 +146,24 @@ def test_events_begin_while_the_worker_is_busy(server, videos):
             client.delete(each.headers["location"])
 
 
+def test_a_sound_that_hangs_is_given_up_after_the_servers_patience(tiny_bundle, videos, tmp_path):
+    home = tmp_path / "home"
+    with (
+        running(tiny_bundle, home, "--job-timeout", 1) as (address, _),
+        httpx.Client(base_url=address, timeout=PATIENCE_S) as client,
+    ):
+        (folder,) = home.iterdir()
+        asked = (("steps=1024", ENDLESS), ("steps=2", 50))
+        first, where = (
+            client.post(f"/v1/sounds?{query}", content=videos(count).read_bytes()).json()["id"]
+            for query, count in asked
+        )
+        with endless(folder / where / "video"):
+            client.delete(f"/v1/sounds/{first}")
+            report = over(client, f"/v1/sounds/{where}")
+        assert report["error"].startswith("nothing came of it for 1 s, ")
+
+
 def test_killed_with_sounds_waiting_nothing_is_left_after_the_next_start(
     tiny_bundle, videos, tmp_path
 ):

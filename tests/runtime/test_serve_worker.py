@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir, contextmanager
@@ -16,7 +17,7 @@ pytest.importorskip("starlette", reason="the extra `serve` is not installed")
 if not hasattr(os, "mkfifo"):
     pytest.skip("no pipes with names here", allow_module_level=True)
 
-from opened_server import endless, opening
+from opened_server import ENDLESS, endless, opening
 
 import vab_rt
 from vab_rt.errors import BackendError, VabError
@@ -81,6 +82,31 @@ def test_a_worker_that_hangs_is_not_waited_for(opened, videos, monkeypatch, how)
             server.client.portal.call(server.jobs.drain, 0)
         assert server.over(where)["status"] == "cancelled"
     assert server.is_left_with()
+
+
+def test_a_video_that_hangs_its_worker_fails_alone(opened, videos, monkeypatch):
+    server = opened()
+    with stuck(server, videos) as where:
+        behind = server.ask(videos(50), "steps=2")
+        gate = server.hold()  # for the next worker
+        with monkeypatch.context() as impatient:
+            impatient.setattr(server.jobs.worker, "patience_s", 0.1)
+            report = server.over(where)
+        gate.set()
+    assert report["status"] == "failed" and "\n" not in report["error"]
+    assert report["error"].startswith("nothing came of it for 0.1 s, ")
+    assert server.over(behind)["status"] == "completed"
+    assert health(server)["worker_restarts"] == 1
+
+
+def test_a_sound_that_takes_long_is_waited_for(opened, videos, monkeypatch):
+    server = opened()
+    where = server.ask(videos(ENDLESS), "steps=1024&num_candidates=32")  # 1 % takes 10 s or more
+    assert wait_for(lambda: server.jobs.running is not None)
+    monkeypatch.setattr(server.jobs.worker, "patience_s", 3.0)
+    time.sleep(4)
+    assert server.client.delete(where).status_code == 202
+    assert server.over(where)["status"] == "cancelled"
 
 
 def test_a_preview_that_hangs_goes_with_its_sound(opened, videos, monkeypatch):

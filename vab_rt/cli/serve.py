@@ -63,6 +63,15 @@ def serve(
             min=0, metavar="S", help="Told to end, how long sounds that were asked for are made."
         ),
     ] = 10.0,
+    job_timeout: Annotated[
+        float,
+        typer.Option(
+            min=1,
+            metavar="S",
+            help="How long a sound may be at one step, as where a decoder hangs; then its worker "
+            "is killed, it fails, and the next one begins.",
+        ),
+    ] = 600.0,
     *,
     load: Load,
 ) -> None:
@@ -92,6 +101,7 @@ def serve(
         max_waiting=queue,
         keep_s=keep,
         drain_s=drain,
+        job_timeout_s=job_timeout,
         tell=_tell,
     )
 

@@ -35,10 +35,11 @@ def serve(
     max_waiting: int,
     keep_s: float,
     drain_s: float,
+    job_timeout_s: float,
     tell: Callable[[str, Model], None],
 ) -> None:
-    """Until a signal ends it. load: what `vab_rt.load` takes, by name. tell: the address, and the
-    model that was loaded.
+    """Until a signal ends it. load: what `vab_rt.load` takes, by name. job_timeout_s: how long a
+    worker may give no sign of life. tell: the address, and the model that was loaded.
 
     Raises OptionError for an address that cannot be had, and one that others reach without a token;
     what loading raises.
@@ -51,11 +52,13 @@ def serve(
     with (
         _listening(limits.host, port) as sock,
         scratch_folder() as folder,
-        Worker(load) as worker,
+        Worker(load, patience_s=job_timeout_s) as worker,
         ExitStack() as stack,
     ):
         worker.start()
-        viewers = [stack.enter_context(Worker()) for _ in range(_NUM_VIEWERS)]
+        viewers = [
+            stack.enter_context(Worker(patience_s=job_timeout_s)) for _ in range(_NUM_VIEWERS)
+        ]
         jobs = Jobs(worker, folder, max_waiting=max_waiting, keep_s=keep_s)
         server = _Server(jobs, open_app(jobs, viewers, limits), drain_s)
         tell(_address(limits.host, sock), jobs.model)

@@ -30,6 +30,8 @@ _LOOK_S = 0.05
 """How often it is looked whether somebody still wants what is made."""
 STEP_S = 5.0
 """How long the next step of what nobody wants is waited for; then its process is killed."""
+_SIGN_S = 1.0
+"""A process says so often that its work goes on, if it does."""
 
 
 class Cancelled(Exception):
@@ -60,10 +62,13 @@ class Model(NamedTuple):
 
 class Worker:
     """The process, and the thread here that waits for it. `load`: what `vab_rt.load` takes, by
-    name; without, it has no model, and starts when there is something to do."""
+    name; without, it has no model, and starts when there is something to do. patience_s: how long
+    its work may go on without a sign; then it is killed."""
 
-    def __init__(self, load: Mapping[str, Any] | None = None) -> None:
-        self.load = load
+    def __init__(
+        self, load: Mapping[str, Any] | None = None, *, patience_s: float = math.inf
+    ) -> None:
+        self.load, self.patience_s = load, patience_s
         self.model: Model | None = None
         self.thread = ThreadPoolExecutor(1, "vab-rt")
         self._process: BaseProcess | None = None
@@ -115,7 +120,7 @@ class Worker:
                 "raise the limit that ulimit -u shows"
             ) from error
         try:
-            self.model = self._answer(self._is_over, _nobody)
+            self.model = self._answer(self._is_over, _nobody, may_be_silent=True)
         except _Died as error:
             raise BackendError(
                 f"the process for the work ended {error} before it could begin, as where memory "
@@ -135,7 +140,8 @@ class Worker:
     ) -> Any:
         """What one of its works returns; nothing here waits but a thread. tell: percent done, in
         that thread. Raises what the work raises: VabError, MemoryError, Bug; Cancelled, soon after
-        `stop` is set, also where it hangs; BackendError when the process dies of it."""
+        `stop` is set, also where it hangs; BackendError when the process dies of it, or gives no
+        sign for too long."""
         call = partial(self._call, work, args, stop, tell or _nobody)
         return await get_running_loop().run_in_executor(self.thread, call)
 
@@ -156,9 +162,11 @@ class Worker:
                 "the video in another format"
             ) from error
 
-    def _answer(self, stop: threading.Event, tell: Callable[[int], None]) -> Any:
+    def _answer(
+        self, stop: threading.Event, tell: Callable[[int], None], *, may_be_silent: bool = False
+    ) -> Any:
         """The last that it says of it."""
-        end_s = math.inf
+        end_s, heard_s = math.inf, time.monotonic()
         while True:
             if stop.is_set() and end_s == math.inf:
                 end_s = time.monotonic() + STEP_S
@@ -167,7 +175,11 @@ class Worker:
                 self.kill()
             found = self._heard(stop)
             if found is None:
+                silent_s = time.monotonic() - heard_s
+                if silent_s > self.patience_s and not (may_be_silent or stop.is_set()):
+                    raise self._given_up()
                 continue
+            heard_s = time.monotonic()
             kind, value = found
             if kind == "done":
                 return value
@@ -176,7 +188,7 @@ class Worker:
                 raise error from (None if errno is None else OSError(errno, os.strerror(errno)))
             if kind == "percent":
                 tell(value)
-            else:
+            elif kind == "log":
                 _LOG.log(*value)
 
     def _say(self, what: Any) -> None:
@@ -197,6 +209,14 @@ class Worker:
                 raise Cancelled from error
             raise _Died(self._lose()) from error
         return found
+
+    def _given_up(self) -> BackendError:
+        self.kill()
+        self._lose()
+        return BackendError(
+            f"nothing came of it for {self.patience_s:g} s, as of a video that a decoder hangs on, "
+            "expected a step in that time; send a shorter part, or the video in another format"
+        )
 
     def _lose(self) -> str:
         """As nobody meant it to end; how it did."""
@@ -250,18 +270,23 @@ class Talk:
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe, self._lock = pipe, threading.Lock()
+        self._said_s = 0.0
 
     def say(self, kind: str, value: Any) -> None:
         with self._lock:
             self._pipe.send((kind, value))
+            self._said_s = time.monotonic()
 
     def tell(self, percent: int) -> None:
         self.say("percent", percent)
 
     def require_wanted(self) -> None:
-        """Raises Cancelled when it is not wanted any more."""
+        """Raises Cancelled when it is not wanted any more; else gives a sign of life. To be called
+        as often as something is done."""
         if self._pipe.poll() and self._pipe.recv() is None:
             raise Cancelled
+        if time.monotonic() - self._said_s > _SIGN_S:
+            self.say("alive", None)
 
 
 class _Said(logging.Handler):
