@@ -51,7 +51,7 @@ def test_the_version_is_told(run: Run) -> None:
     assert run("--version") == Result(0, f"vab-rt {version('vab-rt')}\n", "")
 
 
-UNUSED = {"torch", "pydantic", "rich", "asyncio", "ssl", "email", "importlib.metadata", "PIL"}
+UNUSED = {"torch", "pydantic", "rich", "asyncio", "ssl", "PIL"}
 
 
 @pytest.mark.parametrize(
