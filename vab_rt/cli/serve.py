@@ -12,7 +12,7 @@ from vab_rt.cli.groups import Load, with_groups
 from vab_rt.errors import BackendError
 
 if TYPE_CHECKING:
-    from vab_rt.serve.worker import Model
+    from vab_rt.serve.worker_process import Model
 
 
 @with_groups

@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 from vab_rt.errors import VabError, is_out_of_memory
 from vab_rt.serve.queries import Made, Order, TakeFile
-from vab_rt.serve.worker import Bug, Cancelled, Worker
+from vab_rt.serve.worker import Worker
+from vab_rt.serve.worker_process import Bug, Cancelled
 
 Status = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
 OVER: tuple[Status, ...] = ("completed", "failed", "cancelled")

@@ -15,7 +15,7 @@ from vab_rt.errors import MediaError, MediaWarning, VabError
 from vab_rt.mixing import require_sound
 from vab_rt.pipeline import Pipeline
 from vab_rt.serve.queries import Made, Order, TakeFile
-from vab_rt.serve.worker import Talk
+from vab_rt.serve.worker_process import Talk
 from vab_rt.steps import Seen, Step
 from vab_rt.video import Video
 

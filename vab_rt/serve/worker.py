@@ -9,7 +9,6 @@ import os
 import signal
 import threading
 import time
-import traceback
 from asyncio import get_running_loop
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,47 +16,20 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
-from vab_rt.config import ClipConfig
-from vab_rt.errors import BackendError, VabError, is_out_of_memory
-from vab_rt.streams import tolerant_streams
+from vab_rt.errors import BackendError
+from vab_rt.serve.worker_process import ENDING_SIGNALS, Cancelled, Model, run
 
 _LOG = logging.getLogger(__name__)
-_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
-_ENDS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
 _LOOK_S = 0.05
 """How often it is looked whether somebody still wants what is made."""
 STEP_S = 5.0
 """How long the next step of what nobody wants is waited for; then its process is killed."""
-_SIGN_S = 1.0
-"""A process says so often that its work goes on, if it does."""
-
-
-class Cancelled(Exception):
-    """Nobody wants the sound any more."""
-
-
-class Bug(Exception):
-    """An error of ours in the other process. kind: its name; as text, the traceback there."""
-
-    def __init__(self, kind: str, text: str) -> None:
-        super().__init__(kind, text)
-        self.kind, self.text = kind, text
-
-    def __str__(self) -> str:
-        return self.text
 
 
 class _Died(Exception):
     """A process, amid its work; as text, how."""
-
-
-class Model(NamedTuple):
-    """What is known of a model in the process that does not have it."""
-
-    config: ClipConfig
-    device: str
 
 
 class Worker:
@@ -108,7 +80,7 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         level = logging.getLogger("vab_rt").getEffectiveLevel()
-        process = context.Process(target=_run, args=(theirs, self.load, level), daemon=True)
+        process = context.Process(target=run, args=(theirs, self.load, level), daemon=True)
         try:
             with theirs, _signals_held():
                 process.start()
@@ -258,108 +230,8 @@ def _signals_held() -> Iterator[None]:
         yield
         return
     multiprocessing.resource_tracker.ensure_running()  # its own start would let them through
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-class Talk:
-    """In the process: with who asked."""
-
-    def __init__(self, pipe: Connection) -> None:
-        self._pipe, self._lock = pipe, threading.Lock()
-        self._said_s = 0.0
-
-    def say(self, kind: str, value: Any) -> None:
-        with self._lock:
-            self._pipe.send((kind, value))
-            self._said_s = time.monotonic()
-
-    def tell(self, percent: int) -> None:
-        self.say("percent", percent)
-
-    def require_wanted(self) -> None:
-        """Raises Cancelled when it is not wanted any more; else gives a sign of life. To be called
-        as often as something is done."""
-        if self._pipe.poll() and self._pipe.recv() is None:
-            raise Cancelled
-        if time.monotonic() - self._said_s > _SIGN_S:
-            self.say("alive", None)
-
-
-class _Said(logging.Handler):
-    """What the library logs is logged where the server is."""
-
-    def __init__(self, talk: Talk) -> None:
-        super().__init__()
-        self._talk = talk
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._talk.say("log", (record.levelno, "%s", record.getMessage()))
-
-
-def _run(pipe: Connection, load: Mapping[str, Any] | None, log_level: int) -> None:
-    """The process."""
-    for number in _ENDS:
-        signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    talk, log = Talk(pipe), logging.getLogger("vab_rt")
-    log.setLevel(log_level)
-    log.handlers, log.propagate = [_Said(talk)], False
-    works: dict[str, Callable[..., Any]] = {}
-
-    def open_works() -> Model | None:
-        model, opened = _opened(load, talk)
-        works.update(opened)
-        return model
-
-    with tolerant_streams(), suppress(EOFError, OSError):
-        talk.say(*_result(open_works))
-        while True:
-            asked = pipe.recv()
-            if asked is not None:  # or nobody wanted what is finished
-                work, args = asked
-                talk.say(*_result(partial(works[work], *args)))
-
-
-def _end_with_parent() -> None:
-    """However that ends."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "spawned"
-    parent.join()
-    os._exit(1)
-
-
-def _opened(
-    load: Mapping[str, Any] | None, talk: Talk
-) -> tuple[Model | None, dict[str, Callable[..., Any]]]:
-    """The model, and works by name. Raises what loading raises."""
-    from vab_rt.serve import making
-
-    if load is None:
-        from vab_rt.serve import views
-
-        return None, {
-            "deliver": making.deliver,
-            "spectrogram": views.spectrogram_of,
-            "preview": partial(views.make_preview, talk),
-        }
-    import vab_rt
-
-    pipeline = vab_rt.load(**load)
-    make = partial(making.make, pipeline, talk)
-    return Model(pipeline.config, pipeline.device), {"make": make}
-
-
-def _result(work: Callable[[], Any]) -> tuple[str, Any]:
-    """What it returns, or raises, as it can be sent."""
-    try:
-        return "done", work()
-    except (VabError, Cancelled) as error:
-        return "failed", (error, getattr(error.__cause__, "errno", None))
-    except Exception as error:  # noqa: BLE001  # a bug of one job is no end of the others
-        if is_out_of_memory(error):
-            return "failed", (MemoryError(str(error)), None)
-        return "failed", (Bug(type(error).__name__, traceback.format_exc()), None)
