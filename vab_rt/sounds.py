@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vab_rt.errors import MediaError
+from vab_rt.source import require_file
 
 SUFFIXES = (
     *(".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus", ".aif", ".aiff", ".wma"),
@@ -29,6 +30,7 @@ def read_sound(
 ) -> tuple[NDArray[np.float32], int]:
     """Samples [channels, S] and their rate, the file's own where none is given. Raises
     MediaError."""
+    require_file(path, "a sound file")  # to open a pipe would wait for whoever writes to it
     resampler = av.AudioResampler(format="fltp", rate=rate_hz)  # mixing to mono there is louder
     parts: list[NDArray[np.float32]] = []
     left = None

@@ -75,6 +75,11 @@ def sounds(tmp_path, pipeline) -> Path:
     return folder
 
 
+def make_pipe(path: Path) -> None:
+    """What nobody writes to; Windows has none."""
+    os.mkfifo(path) if hasattr(os, "mkfifo") else path.touch()
+
+
 def counts_of(pipeline, where, file=None):
     """How many files are read, and the index."""
     *_, last = pipeline.index_sounds(where, file)
@@ -109,14 +114,15 @@ def test_only_what_changed_is_read_again(searching, sounds, cache):
 def test_broken_and_silent_files_are_told_in_one_warning(searching, sounds, caplog):
     (sounds / "broken.wav").write_bytes(b"RIFF of nothing")
     (sounds / "empty.flac").touch()
+    make_pipe(sounds / "pipe.wav")
     Audio(np.zeros(RATE, np.float32), RATE).save(sounds / "silent.wav")
-    for times in (3, 0):
+    for times in (4, 0):
         caplog.clear()
         total, index = counts_of(searching, sounds)
-        assert total == (11 if times else 0) and index.is_usable.sum() == 8
+        assert total == (12 if times else 0) and index.is_usable.sum() == 8
         assert len(caplog.records) == 1
-        assert "3 of 11 files" in caplog.text
-        assert "broken.wav, empty.flac, silent.wav" in caplog.text
+        assert "4 of 12 files" in caplog.text
+        assert "broken.wav, empty.flac, pipe.wav, silent.wav" in caplog.text
 
 
 def test_a_folder_that_changes_while_it_is_indexed(searching, sounds, encoder):
