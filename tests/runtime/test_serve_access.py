@@ -63,8 +63,8 @@ async def _slow(scope, receive, send):
     await send({"type": "http.response.body"})
 
 
-def answered(words: bytes) -> bytes:
-    """All that somebody reads who says this to a server."""
+def answered(words: bytes, then: bytes = b"") -> bytes:
+    """All that somebody reads who says this to a server, and `then` once it has answered."""
 
     async def ask() -> bytes:
         config, state = uvicorn.Config(_slow, lifespan="off", log_config=None), ServerState()
@@ -74,7 +74,9 @@ def answered(words: bytes) -> bytes:
             address = made.sockets[0].getsockname()
             reader, writer = await asyncio.open_connection(*address)
             writer.write(words)
-            found = await asyncio.wait_for(reader.read(), PATIENCE_S)
+            head = await reader.readuntil(b"\r\n\r\n") if then else b""
+            writer.write(then)
+            found = head + await asyncio.wait_for(reader.read(), PATIENCE_S)
             writer.close()
         return found
 
@@ -89,6 +91,12 @@ def test_who_asks_for_nothing_keeps_no_place(monkeypatch):
     begun = b"GET / HTTP/1.1\r\nHost: "
     assert answered(begun) == b""
     assert answered(REQUEST + begun).startswith(b"HTTP/1.1 204 ")
+
+
+def test_a_body_that_breaks_off_once_it_is_answered_ends_its_connection_alone(caplog):
+    begun = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert answered(begun, b"no length\r\n").startswith(b"HTTP/1.1 204 ")
+    assert not [one for one in caplog.records if one.name == "asyncio"], caplog.text
 
 
 @pytest.mark.parametrize(

@@ -80,10 +80,11 @@ class Connection(H11Protocol):
             self.app = refusal(503, message, {"Retry-After": "1"})
 
     def send_400_response(self, msg: str) -> None:
-        answer = refusal(400, "this is no request of HTTP/1.1, expected one")
-        head = h11.Response(status_code=400, headers=answer.raw_headers, reason="Bad Request")
-        for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
-            self.transport.write(self.conn.send(event))
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # else it is answered already
+            answer = refusal(400, "this is no request of HTTP/1.1, expected one")
+            head = h11.Response(status_code=400, headers=answer.raw_headers, reason="Bad Request")
+            for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event))
         self.transport.close()
 
     def _look(self) -> None:
