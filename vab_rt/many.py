@@ -93,13 +93,14 @@ def _videos_listed(path: Path) -> Iterator[tuple[Path, Path]]:
             f"{path} is no text, expected a folder of videos or a list of paths, one a line; for "
             "one video use vab-rt generate"
         )
-    seen: set[Path] = set()
+    # A pipe, as <(find ...) of a shell, lies in no folder of videos.
+    folder, seen = path.parent if path.is_file() else Path(), set[Path]()
     for line in map(str.strip, lines):
         if line and not line.startswith("#") and Path(line) not in seen:
             seen.add(Path(line))
             place = Path(line)
             inside = not place.is_absolute() and ".." not in place.parts
-            yield path.parent / line, place if inside else Path(place.name)
+            yield folder / line, place if inside else Path(place.name)
 
 
 def share_of(jobs: list[Job], shard: str | None) -> list[Job]:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,13 @@ def test_which_videos_there_are(folder, tmp_path):
         "videos/a.flac", "c.flac", "x.flac",
     ]  # fmt: skip
     assert jobs[0].video == tmp_path / "videos/a.mp4"
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        with ThreadPoolExecutor(1) as shell:  # as <(...) of a shell
+            shell.submit((tmp_path / "pipe").write_text, "videos/a.mp4\n")
+            assert [job.video for job in find_jobs(tmp_path / "pipe", out, ".wav")] == [
+                Path("videos/a.mp4")
+            ]
     inside = folder / "out"
     inside.mkdir()
     make_video(inside / "made.mp4", num_frames=2)
