@@ -401,8 +401,11 @@ def check_kinds(kinds: tuple[str, ...], config: ClipConfig) -> None:
             )
         if kind not in config.kind_names:
             near = difflib.get_close_matches(kind, config.kind_names, 3, 0.5)
-            hint = f"one of {', '.join(near)}" if near else "one that vab-rt kinds lists"
-            raise OptionError(f"kind is {kind}, which {config.name} does not know, expected {hint}")
+            hint = f", such as {' or '.join(near)}" if near else ""
+            raise OptionError(
+                f"kind is {kind}, which {config.name} does not know, expected one that vab-rt "
+                f"kinds lists{hint}"
+            )
 
 
 Options = TypeVar("Options", bound=GenerateOptions)

@@ -45,7 +45,10 @@ def test_a_given_kind_is_heard_instead_of_what_is_seen(knowing, videos):
 @pytest.mark.parametrize(
     ("kinds", "message"),
     [
-        (("dogs",), "kind is dogs, which tiny does not know, expected one of dog$"),
+        (
+            ("dogs",),
+            "dogs, which tiny does not know, expected one that vab-rt kinds lists, such as dog$",
+        ),
         (("xylophone",), "expected one that vab-rt kinds lists$"),
         (3, r"kinds is 3, expected names"),
         ((3,), r"kinds is \(3,\), expected names"),
