@@ -7,7 +7,9 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir, contextmanager
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from command import is_running, wait_for
@@ -107,6 +109,22 @@ def test_a_sound_that_takes_long_is_waited_for(opened, videos, monkeypatch):
     time.sleep(4)
     assert server.client.delete(where).status_code == 202
     assert server.over(where)["status"] == "cancelled"
+
+
+def test_who_was_stopped_was_not_silent(opened, videos, monkeypatch):
+    """As by Ctrl-Z, or with its container: clocks go on meanwhile."""
+    server = opened()
+    worker = server.jobs.worker
+    monkeypatch.setattr(worker, "patience_s", 600.0)
+    monkeypatch.setattr(
+        "vab_rt.serve.worker.time", SimpleNamespace(monotonic=count(0, 1000).__next__)
+    )
+    os.kill(worker.pid, signal.SIGSTOP)
+    where = server.ask(videos(50), "steps=2")
+    assert wait_for(lambda: server.jobs.running is not None)
+    time.sleep(0.3)
+    os.kill(worker.pid, signal.SIGCONT)
+    assert server.over(where)["status"] == "completed"
 
 
 def test_a_preview_that_hangs_goes_with_its_sound(opened, videos, monkeypatch):

@@ -138,7 +138,7 @@ class Worker:
         self, stop: threading.Event, tell: Callable[[int], None], *, may_be_silent: bool = False
     ) -> Any:
         """The last that it says of it."""
-        end_s, heard_s = math.inf, time.monotonic()
+        end_s, silent_s = math.inf, 0.0
         while True:
             if stop.is_set() and end_s == math.inf:
                 end_s = time.monotonic() + STEP_S
@@ -147,11 +147,11 @@ class Worker:
                 self.kill()
             found = self._heard(stop)
             if found is None:
-                silent_s = time.monotonic() - heard_s
+                silent_s += _LOOK_S  # by no clock: those go on while all is stopped, as by Ctrl-Z
                 if silent_s > self.patience_s and not (may_be_silent or stop.is_set()):
                     raise self._given_up()
                 continue
-            heard_s = time.monotonic()
+            silent_s = 0.0
             kind, value = found
             if kind == "done":
                 return value
