@@ -127,6 +127,23 @@ def test_other_machines_need_a_token_and_no_port_is_had_twice(run, tiny_bundle, 
     assert told.code == 1 and message in told.err and told.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("--max-mb", "nan"), 1, "max-mb is nan, expected 0.001 to 1e9 MB"),
+        (("--max-mb", "inf"), 1, "max-mb is inf, expected"),
+        (("--keep", "nan"), 1, "keep is nan, expected 0 to 1e9 s"),
+        (("--drain", "-1"), 1, "drain is -1.0, expected 0 to 1e9 s"),
+        (("--job-timeout", "nan"), 1, "job-timeout is nan, expected 1 to 1e9 s"),
+        (("--root", "missing"), 2, "does not exist"),
+        (("--root", __file__), 2, "is a file"),
+    ],
+)
+def test_what_no_server_begins_with(run, tiny_bundle, words, code, message):
+    told = run("serve", "--host", "0.0.0.0", *words, "--model", tiny_bundle)  # without a token
+    assert told.code == code and message in " ".join(told.err.replace("│", " ").split())
+
+
 def test_without_the_extra_one_line_says_what_to_install(run, monkeypatch):
     monkeypatch.delitem(sys.modules, "vab_rt.serve.server", raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)

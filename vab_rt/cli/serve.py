@@ -9,6 +9,7 @@ import typer
 
 from vab_rt.cli.console import print_line, tell_progress
 from vab_rt.cli.groups import Load, with_groups
+from vab_rt.config import number
 from vab_rt.errors import BackendError
 
 if TYPE_CHECKING:
@@ -43,16 +44,17 @@ def serve(
         Path | None,
         typer.Option(
             metavar="DIR",
+            exists=True,
+            file_okay=False,
             help="A folder whose videos may be asked for by path.",
             show_default="none",
         ),
     ] = None,
     queue: Annotated[int, typer.Option(min=1, help="Sounds that may wait; more are refused.")] = 32,
-    max_mb: Annotated[float, typer.Option(min=0.001, help="The largest video.")] = 2000.0,
+    max_mb: Annotated[float, typer.Option(help="The largest video.")] = 2000.0,
     keep: Annotated[
         float,
         typer.Option(
-            min=0,
             metavar="S",
             help="How long a finished sound is kept, after it was last asked for.",
         ),
@@ -60,13 +62,12 @@ def serve(
     drain: Annotated[
         float,
         typer.Option(
-            min=0, metavar="S", help="Told to end, how long sounds that were asked for are made."
+            metavar="S", help="Told to end, how long sounds that were asked for are made."
         ),
     ] = 10.0,
     job_timeout: Annotated[
         float,
         typer.Option(
-            min=1,
             metavar="S",
             help="How long a sound may be at one step, as where a decoder hangs; then its worker "
             "is killed, it fails, and the next one begins.",
@@ -77,6 +78,11 @@ def serve(
 ) -> None:
     """Make sounds for other programs, over HTTP; docs/SERVER.md has the requests."""
     tell_progress(logging.INFO)
+    # By typer's own limits nan would pass.
+    number("max-mb", max_mb, float, 0.001, 1e9, "0.001 to 1e9 MB")
+    number("keep", keep, float, 0, 1e9, "0 to 1e9 s")
+    number("drain", drain, float, 0, 1e9, "0 to 1e9 s")
+    number("job-timeout", job_timeout, float, 1, 1e9, "1 to 1e9 s")
     try:
         from vab_rt.serve.app import Limits
         from vab_rt.serve.server import serve
