@@ -30,3 +30,10 @@ def test_what_is_lost_and_what_is_another_sound_is_counted(tiny_bundle, tmp_path
         good = serve.measure_load(server, [video], [b"another sound"], 0.2)
         assert good["made"] == good["crossed"] >= 1 and good["lost"] == 0
         assert serve.measure_load(server, [video] * 6, [b""] * 6, 0.2)["lost"] >= 1  # 429
+
+
+def test_overhead_is_that_of_turns():
+    theirs = [1.0, 2.0, 4.0]  # seconds, of a machine that slows down
+    found = serve.overhead_of("overhead", [1.1, 2.1, 4.1], theirs)
+    assert found["overhead"] == pytest.approx(0.05)
+    assert found["overhead_low"] == pytest.approx(0.025) and found["overhead_high"] < 0.101
