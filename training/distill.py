@@ -228,12 +228,11 @@ def main(words: list[str] | None = None) -> None:
 def _run(arguments: argparse.Namespace) -> None:
     settings, out = settings_of(arguments, DistillSettings), arguments.out
     given = read_checkpoint(arguments.checkpoint)
-    if arguments.what == "guidance":
-        settings.require_learned(given.header.options, given.config.name)
-    clips, vab, config = open_shards(arguments.shards, given), given.vab(), given.config
     made_of = {"checkpoint": arguments.checkpoint, "what": arguments.what}
     if arguments.what == "guidance":
+        settings.require_learned(given.header.options, given.config.name)
         made_of["max_guidance"] = settings.max_guidance
+    clips, vab, config = open_shards(arguments.shards, given), given.vab(), given.config
     with distributed.rank_zero_first():
         hold(out / "vab.pt", **made_of)
     if arguments.what == "guidance":
