@@ -36,8 +36,8 @@ demo: $(DEMO)/installed  ## a silent clip in, demo.wav out; installs the runtime
 test: $(DEV)/installed  ## what proves the product, in minutes
 	$(DEV)/$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow" $(RUNTIME_TESTS) $(ARGS)
 
-test-all: $(DEV)/installed test-wheel  ## everything; and the runtime as it is installed
-	$(DEV)/$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
+test-all: $(DEV)/installed test-wheel  ## the runtime as it is installed, then what did not run so
+	$(DEV)/$(BIN)/python -m pytest $(SIDE_BY_SIDE) --but-for=$(ELSEWHERE).xml $(ARGS)
 
 # On another Python: make test-wheel PYTHON=python3.12 WHEEL=.venv-3.12 DIST=build/dist-3.12
 test-wheel: $(WHEEL)/installed
@@ -45,7 +45,7 @@ test-wheel: $(WHEEL)/installed
 	cd $(ELSEWHERE) && $(CURDIR)/$(WHEEL)/$(BIN)/python -c \
 	  "import vab_rt; assert 'site-packages' in vab_rt.__file__, vab_rt.__file__"
 	cd $(ELSEWHERE) && $(CURDIR)/$(WHEEL)/$(BIN)/python -m pytest -p no:cacheprovider $(SIDE_BY_SIDE) \
-	  --import-mode=importlib -o pythonpath=tests $(RUNTIME_TESTS)
+	  --import-mode=importlib -o pythonpath=tests --junitxml=$(CURDIR)/$(ELSEWHERE).xml $(RUNTIME_TESTS)
 
 # Blender as a Python module, a gigabyte; it wants PYTHON to be 3.11.
 test-blender: $(BLENDER)/installed  ## the add-on in Blender, as its zip installs it

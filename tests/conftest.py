@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 from command import refused, run  # noqa: F401  # fixtures
 from media import make_video
+from passed import passed_in, place_of
 from recording_driver import fake_driver, launch  # noqa: F401  # fixtures
 from tiny_bundle import make_bundle
 from tiny_v2a import make_v2a_bundle
@@ -108,7 +109,18 @@ def pytest_runtest_setup() -> None:
         torch.manual_seed(0)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    told = "a report of --junitxml: without what passed there, but for marks of `everywhere`"
+    parser.addoption("--but-for", metavar="XML", help=told)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Files with slow tests first: side by side, the last file should not be the longest."""
+    if report := config.getoption("but_for"):
+        passed = passed_in(report)
+        done = {item for item in items if place_of(item) in passed}
+        done -= {item for item in done if item.get_closest_marker("everywhere")}
+        config.hook.pytest_deselected(items=[*done])
+        items[:] = [item for item in items if item not in done]
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)

@@ -1,4 +1,5 @@
-"""The hosted CI calls what is here: targets of the Makefile, on all three systems."""
+"""The hosted CI calls what is here: targets of the Makefile, on all three systems; and no test
+falls between two environments."""
 
 import re
 import tomllib
@@ -6,6 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import yaml
+from passed import passed_in, place_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,3 +41,20 @@ def test_a_wheel_for_every_platform_and_one_from_python_3_12_on():
         assert chosen == [f"cp311-{kind}", f"cp312-{kind}"]
     assert config["macos"]["archs"] == ["arm64", "x86_64"]
     assert project["tool"]["scikit-build"]["wheel"]["py-api"] == "cp312"
+
+
+REPORT = """<testsuites><testsuite name="pytest">
+  <testcase classname="build.wheel-tests.tests.runtime.test_x" name="test_it[a.b/c::d &quot;]"/>
+  <testcase classname="tests.gpu.test_x" name="test_other" time="1"></testcase>
+  <testcase classname="tests.gpu.test_x" name="test_skipped"><skipped message="no"/></testcase>
+  <testcase classname="tests.gpu.test_x" name="test_failed"><failure message="no"/></testcase>
+  <testcase classname="tests.gpu.test_x" name="test_broken"><error message="no"/></testcase>
+</testsuite></testsuites>"""
+
+
+def test_what_was_skipped_or_failed_in_one_environment_runs_in_the_next(tmp_path, request):
+    path = tmp_path / "report.xml"
+    path.write_text(REPORT)
+    named = ("runtime", "test_x", 'test_it[a.b/c::d "]')
+    assert passed_in(path) == {named, ("gpu", "test_x", "test_other")}
+    assert place_of(request.node) == ("export", "test_hosted_ci", request.node.name)

@@ -54,6 +54,7 @@ def test_the_version_is_told(run: Run) -> None:
 UNUSED = {"torch", "pydantic", "rich", "asyncio", "ssl", "PIL"}
 
 
+@pytest.mark.everywhere
 @pytest.mark.parametrize(
     ("words", "unused"),
     [
@@ -324,6 +325,7 @@ def test_info_finds_damage(run: Run, bundle_copy: Path) -> None:
     assert re.fullmatch(r"error: .*has the sha256 .*, expected .*\n", result.err)
 
 
+@pytest.mark.everywhere
 def test_doctor_fits_one_screen(run: Run) -> None:
     result = run("doctor")
     lines = result.out.splitlines()

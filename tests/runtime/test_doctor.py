@@ -9,6 +9,7 @@ import pytest
 from vab_rt import doctor
 from vab_rt.engines.gpu import FoundDriver, FoundGpu, find_driver
 
+pytestmark = pytest.mark.everywhere
 H100 = FoundGpu("NVIDIA H100", "9.0", 85_000_000_000)
 READY = FoundDriver("580.95.05", 13000, 0, (H100,))
 

@@ -105,11 +105,13 @@ def test_a_device_that_was_asked_for_is_never_replaced(tiny_bundle, device, with
         open_engines(open_bundle(tiny_bundle), device)
 
 
+@pytest.mark.everywhere
 def test_auto_is_cpu_where_nothing_else_is_installed(tiny_bundle, caplog, without_gpus):
     assert open_engines(open_bundle(tiny_bundle)).device == "cpu"
     assert caplog.text == ""
 
 
+@pytest.mark.everywhere
 def test_auto_says_why_it_did_not_choose_cuda(tiny_bundle, caplog, monkeypatch):
     monkeypatch.setattr("vab_rt.engines.sessions.has_cuda_provider", lambda: True)
     monkeypatch.setattr("vab_rt.engines.cuda.has_cuda_provider", lambda: True)
@@ -120,6 +122,7 @@ def test_auto_says_why_it_did_not_choose_cuda(tiny_bundle, caplog, monkeypatch):
         open_engines(open_bundle(tiny_bundle), "cuda")
 
 
+@pytest.mark.everywhere
 def test_auto_takes_graphs_for_cpus_to_the_cpu(bundle_copy, caplog, monkeypatch):
     write_manifest(bundle_copy, CONFIG, "int8")
     monkeypatch.setattr("vab_rt.engines.sessions.has_cuda_provider", lambda: True)

@@ -6,6 +6,8 @@ from importlib.metadata import version
 
 import pytest
 
+pytestmark = pytest.mark.everywhere
+
 
 def run(code: str, *arguments: str) -> str:
     command = [sys.executable, "-c", code, *arguments]
