@@ -18,6 +18,10 @@ BUILD := pyproject.toml CMakeLists.txt $(shell find kernels -name '*.[ch]pp')
 SOURCES := $(BUILD) README.md LICENSE ATTRIBUTION.md $(shell find vab_rt -type f -not -name '*.py[co]' -not -name '*.so')
 ELSEWHERE := build/wheel-tests
 RUNTIME_TESTS := tests/runtime tests/gpu
+TESTS := $(shell find tests examples -type f -not -name '*.py[co]')
+PASSED := $(WHEEL)/passed.xml
+# The compiler's files of the wheel: CI makes it beside the editable installation.
+APART := --config-settings=build-dir=$(DIST)/{wheel_tag}
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Tests run side by side, a file in one process; more threads in each make small graphs slower.
@@ -36,16 +40,18 @@ demo: $(DEMO)/installed  ## a silent clip in, demo.wav out; installs the runtime
 test: $(DEV)/installed  ## what proves the product, in minutes
 	$(DEV)/$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow" $(RUNTIME_TESTS) $(ARGS)
 
-test-all: $(DEV)/installed test-wheel  ## the runtime as it is installed, then what did not run so
-	$(DEV)/$(BIN)/python -m pytest $(SIDE_BY_SIDE) --but-for=$(ELSEWHERE).xml $(ARGS)
+test-all: $(DEV)/installed $(PASSED)  ## the runtime as it is installed, then what did not run so
+	$(DEV)/$(BIN)/python -m pytest $(SIDE_BY_SIDE) --but-for=$(PASSED) $(ARGS)
 
 # On another Python: make test-wheel PYTHON=python3.12 WHEEL=.venv-3.12 DIST=build/dist-3.12
-test-wheel: $(WHEEL)/installed
+test-wheel: $(PASSED)  ## not again before a change: delete $(PASSED) for that
+
+$(PASSED): $(WHEEL)/installed $(TESTS)
 	rm -rf $(ELSEWHERE) && mkdir -p $(ELSEWHERE) && cp -R tests examples $(ELSEWHERE)
 	cd $(ELSEWHERE) && $(CURDIR)/$(WHEEL)/$(BIN)/python -c \
 	  "import vab_rt; assert 'site-packages' in vab_rt.__file__, vab_rt.__file__"
 	cd $(ELSEWHERE) && $(CURDIR)/$(WHEEL)/$(BIN)/python -m pytest -p no:cacheprovider $(SIDE_BY_SIDE) \
-	  --import-mode=importlib -o pythonpath=tests --junitxml=$(CURDIR)/$(ELSEWHERE).xml $(RUNTIME_TESTS)
+	  --import-mode=importlib -o pythonpath=tests --junitxml=$(CURDIR)/$(PASSED) $(RUNTIME_TESTS)
 
 # Blender as a Python module, a gigabyte; it wants PYTHON to be 3.11.
 test-blender: $(BLENDER)/installed  ## the add-on in Blender, as its zip installs it
@@ -91,7 +97,7 @@ $(RAY)/installed: $(BUILD) | $(RAY)/$(BIN)/pip
 
 $(DIST)/built: $(SOURCES) | $(WHEEL)/$(BIN)/pip
 	rm -rf $(DIST)
-	$(WHEEL)/$(BIN)/pip wheel --quiet --no-deps --wheel-dir $(DIST) .
+	$(WHEEL)/$(BIN)/pip wheel --quiet --no-deps --wheel-dir $(DIST) $(APART) .
 	touch $@
 
 $(WHEEL)/installed: $(DIST)/built
