@@ -5,7 +5,6 @@ same seed. docs/BUNDLE.md says what goes in and comes out.
 """
 
 import json
-from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -14,7 +13,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from export.onnx_graphs import MAX_FILE_BYTES, OPSET
-from export.sampling_graph import Nodes, add_step
+from export.sampling_graph import Nodes, add_step, declare, round_keys
 from vab_rt.bundle import Bundle
 from vab_rt.config import MAX_STEPS, MOTION_FRAMES, ModelConfig, TokenOptions
 from vab_rt.contract import VabManifest
@@ -50,9 +49,9 @@ def build_one_graph(bundle: Bundle, *, with_video: bool = False) -> onnx.ModelPr
     inputs = _seen_inputs(coarse, with_video=with_video)
     features = _see(main, bundle, coarse) if with_video else "features"
     shape = (1, whole.num_codebooks, whole.num_token_steps)
-    inputs.append(_value("given", np.int32, shape))
+    inputs.append(declare("given", np.int32, shape))
     settings = _SETTINGS if fine is None else _SETTINGS | {"fine_steps": np.int64}
-    inputs += [_value(name, kind, ()) for name, kind in settings.items()]
+    inputs += [declare(name, kind, ()) for name, kind in settings.items()]
     tokens = _decode(main, bundle, "backbone", coarse, _first(main, coarse), features)
     if fine is not None:
         filled = _decode(main, bundle, "fine_backbone", fine, _rest(main, coarse), features, tokens)
@@ -61,8 +60,8 @@ def build_one_graph(bundle: Bundle, *, with_video: bool = False) -> onnx.ModelPr
     audio = inline(main, main, bundle, "codec_decoder", {"tokens": "tokens"})
     main.list.append(helper.make_node("Identity", [audio], ["audio"]))
     outputs = [
-        _value("tokens", np.int32, shape),
-        _value("audio", np.float32, (1, whole.num_samples)),
+        declare("tokens", np.int32, shape),
+        declare("audio", np.float32, (1, whole.num_samples)),
     ]
     graph = helper.make_graph(
         main.list, coarse.name, inputs, outputs, initializer=list(main.initializers.values())
@@ -118,7 +117,6 @@ def _decode(
     c, size = config, np.int64(config.codebook_size)
     num_masked = main.ReduceSum(main.cast(main.Equal(tokens, np.int32(size)), np.int64))
     flat = main.Reshape(tokens, np.array([-1]))
-    seed_low, seed_high = _seed(main, is_fine=coarse is not None)
     steps = _checked(main, backbone, "fine_steps" if coarse is not None else "steps", 1, MAX_STEPS)
     count, conditional = _branches(main, backbone, config)
     given = {"features": _repeated(main, features, count), "conditional": conditional}
@@ -133,8 +131,7 @@ def _decode(
     )
     ratio, num_remask = _schedule(body, num_masked, steps)
     settings = {
-        "seed_low": seed_low,
-        "seed_high": seed_high,
+        "keys": round_keys(main, *_seed(main, is_fine=coarse is not None)),
         "step": body.cast("iteration", np.uint64),
         "guidance": main.cast("guidance", np.float32),
         "scale": main.cast(
@@ -155,12 +152,12 @@ def _decode(
 def _looped(main: Nodes, body: Nodes, name: str, sampled: str, tokens: str, steps: str) -> str:
     """Flat tokens after so many steps of `body`, each of which leaves `sampled` of its `state`."""
     body.list.append(helper.make_node("Identity", ["go_on"], ["goes_on"]))
-    state = [_value("go_on", np.bool_, ()), _value("state", np.int32, (None,))]
+    state = [declare("go_on", np.bool_, ()), declare("state", np.int32, (None,))]
     loop = helper.make_graph(
         body.list,
         name,
-        [_value("iteration", np.int64, ()), *state],
-        [_value("goes_on", np.bool_, ()), _value(sampled, np.int32, (None,))],
+        [declare("iteration", np.int64, ()), *state],
+        [declare("goes_on", np.bool_, ()), declare(sampled, np.int32, (None,))],
     )
     looped: str = main.Loop(steps, np.bool_(True), tokens, body=loop)
     return looped
@@ -271,18 +268,12 @@ def _seen_inputs(config: ModelConfig, *, with_video: bool) -> list[onnx.ValueInf
     """Features of a clip; or its frames, and one in `large_stride` in the image encoder's size."""
     c = config
     if not with_video:
-        return [_value("features", np.float32, (1, c.num_frames, c.visual_dim))]
-    frames = _value("frames", np.uint8, (c.num_frames, c.frame_size, c.frame_size, 3))
+        return [declare("features", np.float32, (1, c.num_frames, c.visual_dim))]
+    frames = declare("frames", np.uint8, (c.num_frames, c.frame_size, c.frame_size, 3))
     if not c.large_stride:
         return [frames]
     count = -(-c.num_frames // c.large_stride)
-    return [frames, _value("images", np.uint8, (count, c.image_size, c.image_size, 3))]
-
-
-def _value(name: str, kind: Any, shape: Iterable[int | None]) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(
-        name, helper.np_dtype_to_tensor_dtype(np.dtype(kind)), list(shape)
-    )
+    return [frames, declare("images", np.uint8, (count, c.image_size, c.image_size, 3))]
 
 
 def request(given: Any, seed: int, options: TokenOptions) -> dict[str, Any]:

@@ -4,6 +4,8 @@ Floats are added and multiplied one at a time in float32, as there. What its ord
 change is skipped: noise is drawn only where it can decide, for logits near the largest.
 """
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,8 @@ NEAR = np.float32(20)
 """Gumbel noise is in [-2.82, 16.64] and weights are counted in 2**-24, so that what lies further
 below the largest logit neither wins nor counts."""
 _ZERO, _ONE = np.array([0]), np.array([1])
+_ONE_FOR_ALL = {(0, 1), (0, 3), (1, 1), (2, 3)}
+"""Words of Philox's state, by the rounds before, that are one number for all counters of a step."""
 _LEAST_EXPONENT, _MOST_EXPONENT = -64, 64
 
 
@@ -56,9 +60,37 @@ class Nodes:
             self.initializers[name] = numpy_helper.from_array(array, name)
         return self._constants[key]
 
+    def either(
+        self,
+        condition: str,
+        then: "Callable[[Nodes], Sequence[str]]",
+        otherwise: "Callable[[Nodes], Sequence[str]]",
+        kinds: Sequence[tuple[npt.DTypeLike, int]],
+    ) -> list[str]:
+        """The outputs, of those types and ranks, of one of two groups of nodes."""
+        name = f"{self._prefix}either_{len(self.list)}"
+        graphs = []
+        for branch, add in (("then", then), ("else", otherwise)):
+            nodes = Nodes(f"{name}/{branch}/", self._main)
+            found = add(nodes)
+            outputs = [
+                declare(each, kind, [None] * rank)
+                for each, (kind, rank) in zip(found, kinds, strict=True)
+            ]
+            graphs.append(helper.make_graph(nodes.list, f"{name}_{branch}", [], outputs))
+        names = [f"{name}_{i}" for i in range(len(kinds))]
+        branches = {"then_branch": graphs[0], "else_branch": graphs[1]}
+        self.list.append(helper.make_node("If", [condition], names, **branches))
+        return names
+
     def cast(self, value: Any, dtype: npt.DTypeLike) -> str:
         name: str = self.Cast(value, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
         return name
+
+
+def declare(name: str, kind: npt.DTypeLike, shape: Iterable[int | None]) -> onnx.ValueInfoProto:
+    dtype = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    return helper.make_tensor_value_info(name, dtype, list(shape))
 
 
 def add_step(
@@ -66,13 +98,13 @@ def add_step(
     tokens: str,
     conditional: str,
     unconditional: str,
-    settings: dict[str, str],
+    settings: Mapping[str, Any],
     size: int,
 ) -> str:
     """Tokens [N] after one step, of tokens [N] int32 and logits [N, V] of both branches.
 
-    settings: the names of seed_low and seed_high (uint64), step (uint64), guidance, scale (1 over
-    the temperature) and mask_temperature (float32), top_k and num_remask (int64), all scalars.
+    settings: keys (`round_keys`); the names of step (uint64), guidance, scale (1 over the
+    temperature) and mask_temperature (float32), top_k and num_remask (int64), all scalars.
     """
     s = settings
     rows = n.Squeeze(n.NonZero(n.Equal(tokens, np.int32(size))), _ZERO)  # [R]
@@ -80,35 +112,122 @@ def add_step(
     guided = n.Add(without, n.Mul(s["guidance"], n.Sub(with_, without)))
     scaled = n.Mul(guided, s["scale"])
     top = n.ReduceMax(scaled, _ONE)  # [R, 1]
-    is_near = n.GreaterOrEqual(scaled, n.Sub(top, NEAR))
-    least = _kth_largest(n, scaled, is_near, s["top_k"], size)
-    near = n.NonZero(n.And(is_near, n.GreaterOrEqual(scaled, least)))  # [2, M]
-    row, code = (n.Gather(near, np.int64(i)) for i in (0, 1))  # [M]
-    places, logits = n.Transpose(near), n.GatherND(scaled, n.Transpose(near))
-    counter = n.Add(n.Mul(n.Gather(rows, row), np.int64(size)), code)
-    scores = n.Add(logits, gumbel(n, counter, s, philox.TOKEN_STREAM))
-    nothing = n.Expand(np.float32(-np.inf), n.Shape(scaled))
-    drawn = n.ArgMax(n.ScatterND(nothing, places, scores), axis=1, keepdims=1)  # [R, 1]
-    below = n.Sub(logits, n.Squeeze(n.Gather(top, row), _ONE))
-    weights = n.cast(n.Mul(exp_poly(n, below), np.float32(2**24)), np.int64)  # [M]
-    none = n.Expand(np.int64(0), n.Shape(rows))
-    total = n.ScatterElements(none, row, weights, reduction="add", axis=0)  # [R]
-    own = n.Squeeze(n.Sub(n.GatherElements(scaled, drawn, axis=1), top), _ONE)
+    row, code, logits, u, total = _candidates(n, scaled, top, rows, s, size)
+    scores = n.Add(logits, _gumbel_of(n, u))  # [M]
+    nothing = n.Expand(np.float32(-np.inf), n.Shape(rows))
+    best = n.ScatterElements(nothing, row, scores, reduction="max", axis=0)  # [R]
+    wins = n.Squeeze(n.NonZero(n.Equal(scores, n.Gather(best, row))), _ZERO)
+    above = n.Expand(np.int64(size), n.Shape(rows))
+    won = (n.Gather(each, wins) for each in (row, code))
+    drawn = n.ScatterElements(above, *won, reduction="min", axis=0)  # [R], the lowest of equals
+    own = n.GatherElements(scaled, n.Unsqueeze(drawn, _ONE), axis=1)
+    own = n.Squeeze(n.Sub(own, top), _ONE)
     log_p = n.Sub(own, log_poly(n, n.Mul(n.cast(total, np.float32), np.float32(2**-24))))
-    noise = gumbel(n, rows, s, philox.CONFIDENCE_STREAM)
+    noise = _gumbel_of(n, _uniform(n, rows, s, philox.CONFIDENCE_STREAM))
     confidence = n.Add(log_p, n.Mul(s["mask_temperature"], noise))
     count = n.Reshape(s["num_remask"], _ONE)
     _, again = n.TopK(confidence, count, outputs=2, largest=0, sorted=1, axis=0)
-    filled = n.Squeeze(n.cast(drawn, np.int32), _ONE)
+    filled = n.cast(drawn, np.int32)
     masked = n.Expand(np.int32(size), n.Shape(again))
     filled = n.ScatterElements(filled, again, masked, axis=0)
     result: str = n.ScatterElements(tokens, rows, filled, axis=0)
     return result
 
 
-def _kth_largest(n: Nodes, scaled: str, is_near: str, top_k: str, size: int) -> str:
+def _candidates(
+    n: Nodes, scaled: str, top: str, rows: str, settings: Mapping[str, Any], size: int
+) -> list[str]:
+    """Of the logits [R, V] those that may win: rows, codes, logits and numbers in (0, 1), [M] each.
+    And the weights of all that may be drawn, added up [R] float64."""
+    s = settings
+    is_near = n.GreaterOrEqual(scaled, n.Sub(top, NEAR))
+    counts = n.cast(n.ReduceSum(n.cast(is_near, np.float32), _ONE, keepdims=0), np.int64)
+    limit = n.Where(n.Greater(s["top_k"], np.int64(0)), s["top_k"], np.int64(size))
+    fewer = n.Min(counts, limit)
+    width = n.ReduceMax(n.Concat(fewer, _ONE, axis=0))  # [1]
+    places = n.Mul(n.Mul(width, n.Shape(rows)), np.int64(3))
+    is_dense = n.Greater(n.Mul(n.ReduceSum(fewer), np.int64(4)), places)
+    shared = scaled, top, rows, s, size
+    return n.either(
+        n.Squeeze(is_dense),
+        lambda n: _of_rectangle(n, *shared, width),
+        lambda n: _of_list(n, *shared, is_near, counts),
+        [(np.int64, 1), (np.int64, 1), (np.float32, 1), (np.float32, 1), (np.float64, 1)],
+    )
+
+
+def _of_list(
+    n: Nodes,
+    scaled: str,
+    top: str,
+    rows: str,
+    settings: Mapping[str, Any],
+    size: int,
+    is_near: str,
+    counts: str,
+) -> Sequence[str]:
+    """Candidates one by one, where rows have few."""
+    least = _kth_largest(n, scaled, counts, settings["top_k"], size)
+    near = n.NonZero(n.And(is_near, n.GreaterOrEqual(scaled, least)))  # [2, M]
+    row, code = (n.Gather(near, np.int64(i)) for i in (0, 1))  # [M]
+    logits = n.GatherND(scaled, n.Transpose(near))
+    counter = n.Add(n.Mul(n.Gather(rows, row), np.int64(size)), code)
+    weights = _weights(n, n.Sub(logits, n.Squeeze(n.Gather(top, row), _ONE)))
+    none = n.Expand(np.float64(0), n.Shape(rows))
+    total = n.ScatterElements(none, row, weights, reduction="add", axis=0)
+    return row, code, logits, _uniform(n, counter, settings, philox.TOKEN_STREAM), total
+
+
+def _of_rectangle(
+    n: Nodes, scaled: str, top: str, rows: str, settings: Mapping[str, Any], size: int, width: str
+) -> Sequence[str]:
+    """The `width` largest of each row side by side, where that leaves few places unused: what works
+    on whole tensors takes a tenth of the time of looking up places. By the operators' own
+    logarithm, which is off by less than 1e-4, nearly all have lost."""
+    logits, codes = _largest(n, scaled, width)  # [R, W]
+    start = n.Unsqueeze(n.Mul(rows, np.int64(size)), _ONE)
+    u = _uniform(n, n.Add(start, codes), settings, philox.TOKEN_STREAM)
+    scores = n.Sub(logits, n.Log(n.Neg(n.Log(u))))
+    best = n.ReduceMax(scores, _ONE)
+    least = n.Sub(best, n.Add(n.Mul(n.Abs(best), np.float32(1e-5)), np.float32(1e-3)))
+    kept = n.Transpose(n.NonZero(n.GreaterOrEqual(scores, least)))  # [M, 2]
+    logit, code, own = (n.GatherND(each, kept) for each in (logits, codes, u))  # [M]
+    row = n.Gather(kept, np.int64(0), axis=1)
+    total = n.ReduceSum(_weights(n, n.Sub(logits, top)), _ONE, keepdims=0)
+    return row, code, logit, own, total
+
+
+def _largest(n: Nodes, scaled: str, width: str) -> Sequence[str]:
+    """The `width` largest logits of each row, in any order, and their codes; more where several
+    equal the least, in other rows -inf for these."""
+    count = n.Reshape(width, _ONE)
+    found, codes = n.TopK(scaled, count, outputs=2, axis=1, sorted=0)
+    least = n.ReduceMin(found, _ONE)
+    is_kept = n.cast(n.GreaterOrEqual(scaled, least), np.float32)
+    most = n.ReduceMax(n.cast(n.ReduceSum(is_kept, _ONE, keepdims=0), np.int64))
+
+    def with_equals(n: Nodes) -> Sequence[str]:
+        more, codes = n.TopK(scaled, n.Reshape(most, _ONE), outputs=2, axis=1, sorted=0)
+        return n.Where(n.GreaterOrEqual(more, least), more, np.float32(-np.inf)), codes
+
+    return n.either(
+        n.Greater(n.Squeeze(most), n.Squeeze(count)),
+        with_equals,
+        lambda n: (n.Identity(found), n.Identity(codes)),
+        [(np.float32, 2), (np.int64, 2)],
+    )
+
+
+def _weights(n: Nodes, below: str) -> str:
+    """Whole 2**-24 of e to the power of logits less the largest, float64."""
+    y, exponent = _exp_poly(n, n.Max(below, -NEAR))
+    whole = n.cast(n.Mul(y, np.float32(2**24)), np.uint32)
+    shift = n.cast(n.Neg(exponent), np.uint32)
+    return n.cast(n.BitShift(whole, shift, direction="RIGHT"), np.float64)
+
+
+def _kth_largest(n: Nodes, scaled: str, counts: str, top_k: str, size: int) -> str:
     """The k-th largest of each row [R, 1]; -inf where top_k is 0 or leaves out nothing near."""
-    counts = n.cast(n.ReduceSum(n.cast(is_near, np.int32), _ONE, keepdims=0), np.int64)
     is_cut = n.And(n.Greater(top_k, np.int64(0)), n.Greater(counts, top_k))
     rows = n.Squeeze(n.NonZero(is_cut), _ZERO)
     count = n.Reshape(n.Min(n.Max(top_k, np.int64(1)), np.int64(size)), _ONE)
@@ -121,34 +240,52 @@ def _kth_largest(n: Nodes, scaled: str, is_near: str, top_k: str, size: int) -> 
     return kth
 
 
-def gumbel(n: Nodes, counter: str, settings: dict[str, str], stream: int) -> str:
-    """Noise [M] of `philox.gumbel` for counters [M] int64."""
+def _uniform(n: Nodes, counter: str, settings: Mapping[str, Any], stream: int) -> str:
+    """`philox.uniform` for counters int64."""
     word = _philox(n, n.cast(counter, np.uint64), settings, stream)
     mantissa = n.cast(n.BitShift(word, np.uint64(9), direction="RIGHT"), np.float32)
-    u = n.Mul(n.Add(mantissa, np.float32(0.5)), np.float32(2**-23))
+    u: str = n.Mul(n.Add(mantissa, np.float32(0.5)), np.float32(2**-23))
+    return u
+
+
+def _gumbel_of(n: Nodes, u: str) -> str:
     noise: str = n.Neg(log_poly(n, n.Neg(log_poly(n, u))))
     return noise
 
 
-def _philox(n: Nodes, c0: str, settings: dict[str, str], stream: int) -> str:
+def _philox(n: Nodes, c0: str, settings: Mapping[str, Any], stream: int) -> str:
     """The first word of `philox.philox4x32` for counters [M] uint64 below 2**32."""
-    low, shift = philox._LOW_32, philox._SHIFT_32
-    c: list[Any] = [c0, settings["step"], np.uint64(stream), np.uint64(0)]
-    keys: list[Any] = [settings["seed_low"], settings["seed_high"]]
-    for _ in range(10):
-        p0, p1 = n.Mul(c[0], philox._MULTIPLIERS[0]), n.Mul(c[2], philox._MULTIPLIERS[1])
-        high0, high1 = (n.BitShift(p, shift, direction="RIGHT") for p in (p0, p1))
-        c = [
-            n.BitwiseXor(n.BitwiseXor(high1, c[1]), keys[0]),
-            n.BitwiseAnd(p1, low),
-            n.BitwiseXor(n.BitwiseXor(high0, c[3]), keys[1]),
-            n.BitwiseAnd(p0, low),
-        ]
-        keys = [
-            n.BitwiseAnd(n.Add(key, np.uint64(more)), low)
-            for key, more in zip(keys, philox._KEY_INCREMENTS, strict=True)
-        ]
-    return c[0]
+    start = [c0, settings["step"], np.uint64(stream), np.uint64(0)]
+
+    @cache
+    def product(after: int, i: int) -> str:
+        """Of the first or third word; only what the result needs is added to the graph."""
+        return str(n.Mul(word(after, 2 * i), philox._MULTIPLIERS[i]))
+
+    @cache
+    def word(after: int, i: int) -> Any:
+        """A word of the state after so many rounds."""
+        if after == 0:
+            return start[i]
+        whole = product(after - 1, int(i < 2))
+        if i % 2:
+            return n.BitwiseAnd(whole, philox._LOW_32)
+        high = n.BitShift(whole, philox._SHIFT_32, direction="RIGHT")
+        other, key = word(after - 1, i + 1), settings["keys"][i // 2][after - 1]
+        if (after - 1, i + 1) in _ONE_FOR_ALL:
+            return n.BitwiseXor(high, n.BitwiseXor(other, key))
+        return n.BitwiseXor(n.BitwiseXor(high, key), other)
+
+    return str(word(10, 0))
+
+
+def round_keys(n: Nodes, seed_low: str, seed_high: str) -> tuple[list[str], list[str]]:
+    """Both words of the key of each round of Philox, from the seed's halves, uint64."""
+    low, high = [seed_low], [seed_high]
+    for keys, more in zip((low, high), philox._KEY_INCREMENTS, strict=True):
+        for _ in range(9):
+            keys.append(n.BitwiseAnd(n.Add(keys[-1], np.uint64(more)), philox._LOW_32))
+    return low, high
 
 
 def log_poly(n: Nodes, x: str) -> str:
@@ -169,15 +306,13 @@ def log_poly(n: Nodes, x: str) -> str:
     return log
 
 
-def exp_poly(n: Nodes, x: str) -> str:
-    """`sampling.exp_poly` for x from -NEAR to 0."""
-    k = n.cast(n.Sub(n.Mul(x, sampling._LOG2_E), np.float32(0.5)), np.int32)
-    f = n.cast(k, np.float32)
+def _exp_poly(n: Nodes, x: str) -> tuple[str, str]:
+    """Of `sampling.exp_poly` for x from -NEAR to 0 what it multiplies: a number from 0.7 to 1.42,
+    and the exponent of the power of two."""
+    f = n.cast(n.cast(n.Sub(n.Mul(x, sampling._LOG2_E), np.float32(0.5)), np.int32), np.float32)
     x = n.Sub(n.Sub(x, n.Mul(f, sampling._LN2_HIGH)), n.Mul(f, sampling._LN2_LOW))
     y = _horner(n, sampling._EXP_COEFFICIENTS, x)
-    y = n.Add(n.Add(n.Mul(y, n.Mul(x, x)), x), np.float32(1))
-    power: str = n.Mul(y, _power_of_two(n, f))
-    return power
+    return n.Add(n.Add(n.Mul(y, n.Mul(x, x)), x), np.float32(1)), f
 
 
 def _power_of_two(n: Nodes, exponent: str) -> str:

@@ -15,6 +15,8 @@ from export.one_graph import request
 from vab_rt.bundle import open_bundle, shipped_models
 from vab_rt.config import TokenOptions
 from vab_rt.errors import ExportError
+from vab_rt.sampling import sample_step
+from vab_rt.sampling_arguments import StepSettings
 
 ANY_SEED = 0xFEDCBA9876543210
 
@@ -77,6 +79,59 @@ def test_it_gives_the_runtimes_tokens_and_sound(graphs, name, wish):
     (tokens, audio), (found, sound) = both(session, system, TokenOptions(**wish), **how)
     assert np.array_equal(found, tokens)
     assert np.abs(sound - audio).max() <= 1e-5
+
+
+@pytest.fixture(scope="module")
+def step_graph():
+    """A sampling step alone, V = 64."""
+    n = sampling_graph.Nodes()
+    seeds = [n.cast(name, np.uint64) for name in ("seed_low", "seed_high")]
+    names = {"guidance": np.float32, "scale": np.float32, "mask_temperature": np.float32}
+    names |= {"top_k": np.int64, "num_remask": np.int64}
+    settings = {name: name for name in names} | {"step": n.cast("step", np.uint64)}
+    settings["keys"] = sampling_graph.round_keys(n, *seeds)
+    out = sampling_graph.add_step(n, "tokens", "with", "without", settings, 64)
+    names |= dict.fromkeys(("seed_low", "seed_high"), np.uint32) | {"step": np.int64}
+    inputs = [sampling_graph.declare(name, kind, ()) for name, kind in names.items()]
+    inputs.append(sampling_graph.declare("tokens", np.int32, (None,)))
+    for name in ("with", "without"):
+        inputs.append(sampling_graph.declare(name, np.float32, (None, 64)))
+    outputs = [sampling_graph.declare(out, np.int32, (None,))]
+    initializers = [*n.initializers.values()]
+    graph = onnx.helper.make_graph(n.list, "step", inputs, outputs, initializer=initializers)
+    opset = [onnx.helper.make_opsetid("", one_graph.OPSET)]
+    model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=one_graph.IR_VERSION)
+    return onnxruntime.InferenceSession(model.SerializeToString())
+
+
+@pytest.mark.parametrize("top_k", [0, 1, 5, 40, 64, 1000])
+@pytest.mark.parametrize("spread", [0.0, 0.5, 6.0, 40.0])
+@pytest.mark.parametrize("grain", [0.0, 1.0], ids=["", "many are equal"])
+def test_a_step_is_the_references(step_graph, top_k, spread, grain):
+    """Rows in which nearly all may win, rows in which few may, and both in one step."""
+    random = np.random.default_rng(top_k)
+    tokens = random.choice([3, 64], 200, p=[0.2, 0.8]).astype(np.int32)
+    with_, without = random.normal(0, spread, (2, 200, 64)).astype(np.float32)
+    with_[::3] *= random.choice([0.01, 1.0])
+    if grain:
+        with_, without = np.round(with_), np.round(without)
+    num_remask = int(tokens.sum() % 50)
+    scalars = {"step": 3, "guidance": 1.5, "mask_temperature": 2.5, "top_k": top_k}
+    reference = tokens[None].copy()
+    settings = StepSettings(
+        seeds=np.array([ANY_SEED], np.uint64),
+        temperature=0.8,
+        num_remask=np.array([num_remask], np.int32),
+        **scalars,
+    )
+    sample_step(reference, with_[None], without[None], settings)
+    scalars |= {"scale": 1 / 0.8, "num_remask": num_remask}
+    scalars |= {"seed_low": ANY_SEED & 0xFFFFFFFF, "seed_high": ANY_SEED >> 32}
+    kinds = {each.name: each.type for each in step_graph.get_inputs()}
+    dtypes = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(uint32)": np.uint32}
+    asked = {name: np.array(value, dtypes[kinds[name]]) for name, value in scalars.items()}
+    (found,) = step_graph.run(None, asked | {"tokens": tokens, "with": with_, "without": without})
+    assert np.array_equal(found, reference[0])
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.5, 4.0])
