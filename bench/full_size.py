@@ -82,7 +82,8 @@ def measure_system(
 def measure_step(
     name: str, vab: VAB, bundle: Bundle, roofline: Roofline, repeats: int
 ) -> dict[str, float]:
-    """A guided step of one of the bundle's backbones, against torch's and the least it can take."""
+    """A guided step of one of the bundle's backbones, against torch's and the least it can take.
+    Without repeats it is compared and not timed."""
     config, flops = vab.config, backbone_flops(vab.config, batch=2)
     least_s = roofline.seconds(flops)
     console.print(
@@ -98,7 +99,8 @@ def measure_step(
         sys.exit(f"not timed: logits differ by {error:.1e}, expected at most {limit:g}")
     console.print(f"parity: logits are within {error:.1e} of PyTorch's")
     sides = {"torch": lambda: run_torch(module, inputs), "ours": lambda: backbone(**inputs)}
-    for side, times_ms in summarise(in_turn(sides, repeats, pause_s=PAUSE_S)).items():
+    times = in_turn(sides, repeats, pause_s=PAUSE_S) if repeats else {}
+    for side, times_ms in summarise(times).items():
         step_s = times_ms.median / 1e3
         figures[f"{side}_step_s"] = round(step_s, 3)
         console.print(

@@ -30,12 +30,13 @@ DAC = {"codec": "dac", "code_dim": 8, "codebook_size": 32}
 
 
 def coarse_config(**changes: Any) -> ModelConfig:
-    return tiny_config(**{"name": "tiny-coarse", "num_codebooks": 4} | changes)
+    facts = {"name": "tiny-coarse", "num_codebooks": 4, "layers": 2, "expert_layers": 1}
+    return tiny_config(**facts | changes)
 
 
 def fine_config(**changes: Any) -> ModelConfig:
     facts = {"name": "tiny-fine", "num_codebooks": 12, "given_codebooks": 4, "width": 40}
-    return tiny_config(**facts | {"expert_layers": 0, "heads": 5} | changes)
+    return tiny_config(**facts | {"layers": 1, "expert_layers": 0, "heads": 5} | changes)
 
 
 def write_pair(folder: Path, **changes: Any) -> tuple[Path, Path]:
