@@ -12,16 +12,15 @@ from typing import Any
 import msgspec
 import numpy as np
 import numpy.typing as npt
-import onnx_ir as ir
 
 import vab_rt
 from bench.report import PAUSE_S, console, in_turn, summarise
 from export.manifest import describe, put_manifest
-from export.onnx_graphs import HALVES, quantise, save, store_half
 from export.verify import Loss, measure_loss
 from vab_rt.bundle import Bundle
 from vab_rt.config import ModelConfig
 from vab_rt.engines.providers import what_is_missing
+from vab_rt.quantisation import in_int8
 from vab_rt.seeing import as_frames
 from vab_rt.systems.vab import Vab
 
@@ -106,30 +105,7 @@ def int8_copy(bundle: Bundle, folder: Path) -> Path:
     for name in manifest.stepped:
         if name in manifest.graphs:
             path = folder / manifest.graphs[name].file
-            model = ir.load(path)
-            fold_halves(model)
-            save(model, path)
-            model = quantise(path)
-            store_half(model)
-            save(model, path)
+            path.write_bytes(in_int8(path.read_bytes()))
             files[path.name] = describe(path)
     put_manifest(folder, msgspec.structs.replace(manifest, files=files, precision="int8"))
     return folder
-
-
-def fold_halves(model: ir.Model) -> None:
-    """Weights stored in 16 bits become the float32 that the graph casts them to."""
-    for node in list(model.graph):
-        weight = node.inputs[0] if node.op_type == "Cast" else None
-        if weight is not None and weight.is_initializer() and weight.dtype in HALVES:
-            values = weight.const_value.numpy().astype(np.float32)
-            name = f"{weight.name}.wide"
-            wide = ir.Value(
-                name=name,
-                shape=weight.shape,
-                type=ir.TensorType(ir.DataType.FLOAT),
-                const_value=ir.tensor(values, name=name),
-            )
-            model.graph.register_initializer(wide)
-            node.outputs[0].replace_all_uses_with(wide)
-            model.graph.remove(node, safe=True)

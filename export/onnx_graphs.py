@@ -1,15 +1,12 @@
 """Torch modules to ONNX files: traced, stripped, stored small."""
 
-import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import torch
-from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxscript.optimizer import optimize
 from torch import nn
 
@@ -102,39 +99,6 @@ def store_half(model: ir.Model) -> None:
         for node, index in value.uses():
             node.replace_input_with(index, cast.outputs[0])
         del graph.initializers[value.name]
-
-
-def quantise(path: Path) -> ir.Model:
-    """The graph at `path` with its MatMul weights as int8 per output channel, activations
-    quantised at run time.
-
-    reduce_range: seven bits, as AVX2 without VNNI saturates its 16-bit sums at eight.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        quantised = Path(folder, "int8.onnx")
-        quantize_dynamic(
-            path,
-            quantised,
-            op_types_to_quantize=["MatMul"],
-            per_channel=True,
-            reduce_range=True,
-            weight_type=QuantType.QInt8,
-            nodes_to_exclude=products_of_weights(ir.load(path)),
-            extra_options={"MatMulConstBOnly": True},
-        )
-        return ir.from_proto(onnx.load(quantised))
-
-
-def products_of_weights(model: ir.Model) -> list[str]:
-    """The MatMul nodes that no input of the graph reaches: a runtime folds them at load."""
-    reached = set(model.graph.inputs)
-    names = []
-    for node in model.graph:
-        if reached.intersection(node.inputs):
-            reached.update(node.outputs)
-        elif node.op_type == "MatMul":
-            names.append(node.name)
-    return names
 
 
 def widen(model: ir.Model) -> ir.Model:

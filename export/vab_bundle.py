@@ -5,6 +5,7 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
+import onnx
 import onnx_ir as ir
 import torch
 from torch import nn
@@ -29,6 +30,7 @@ from vab_rt.contract import (
     pair_contract_of,
 )
 from vab_rt.errors import ExportError
+from vab_rt.quantisation import in_int8
 
 
 class Models(NamedTuple):
@@ -217,7 +219,7 @@ def write_int8(
     """Verify the exact graph, write its int8 version, and measure what that loses and gains."""
     exact = path.with_suffix(".exact")
     measured = write_exact(name, module, model, exact, config, store="fp32")
-    quantised = onnx_graphs.quantise(exact)
+    quantised = ir.from_proto(onnx.load_from_string(in_int8(exact.read_bytes())))
     if store == "fp16":
         onnx_graphs.store_half(quantised)
     onnx_graphs.save(quantised, path)

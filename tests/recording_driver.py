@@ -216,7 +216,7 @@ class Graph:
         return run
 
 graphs = {name: Graph(name) for name in bundle.needed_graphs}
-engines = device_engines(bundle, gpu, graphs, "cuda")
+engines = device_engines(bundle, gpu, graphs, "cuda", dict.fromkeys(graphs, "fp32"))
 sounds = [
     vab_rt.load(bundle.folder, engines=e).generate(video, OPTIONS).samples
     for e in (on_host, engines)

@@ -72,6 +72,11 @@ class Pipeline:
         """What it runs on, as `load` was told, or what auto took."""
         return self.system.device
 
+    @property
+    def precision(self) -> str:
+        """What the products of its backbones are computed in, such as fp32."""
+        return self.system.engines.precision
+
     def generate(
         self, video: VideoLike, options: GenerateOptions | None = None, **fields: Any
     ) -> Audio:
@@ -363,6 +368,7 @@ def load(
     *,
     engines: Engines | None = None,
     threads: int | None = None,
+    precision: str | None = None,
     offline: bool = False,
 ) -> Pipeline:
     """A pipeline of a model, checked and ready.
@@ -374,19 +380,21 @@ def load(
       else cpu.
     - engines: ready ones that a host brings along, instead of the bundle's own.
     - threads: for work on the CPU; None takes one per physical core.
+    - precision: what the backbones multiply in: fp32, or int8, which is faster on a CPU with VNNI
+      or its like and makes other sounds as good; None is the model's own. On the CPU alone.
     - offline: of a hub, only what was fetched before.
 
     Raises BundleError, BackendError, OptionError.
     """
     begin = time.perf_counter()
-    if engines is not None and (device != "auto" or threads is not None):
+    if engines is not None and (device, threads, precision) != ("auto", None, None):
         raise OptionError(
-            f"device {device} and threads {threads} came with ready engines, expected neither; "
-            "open the engines as you want them"
+            f"device {device}, threads {threads} and precision {precision} came with ready "
+            "engines, expected none of them; open the engines as you want them"
         )
     bundle = open_model(model, offline=offline)
     if engines is None:
-        engines = open_engines(bundle, device, threads)
+        engines = open_engines(bundle, device, threads, precision=precision)
     check_kind("engines", engines, Engines, "vab_rt.engines.Engines, with the bundle's graphs")
     return assembled(bundle, engines, time.perf_counter() - begin, threads)
 

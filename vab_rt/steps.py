@@ -259,6 +259,7 @@ def _take(
         gain_db=0.0,
         fade_s=0.0,
         mix="replace",
+        precision=system.engines.precision,
     )
 
 

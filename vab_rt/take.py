@@ -61,6 +61,8 @@ class _Facts(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """in which the file's sound comes and goes"""
     mix: str
     """whether the file holds the video's own sound as well"""
+    precision: str = "fp32"
+    """what the model was computed in, or its latest part"""
 
 
 class Take(_Facts, frozen=True, eq=False, kw_only=True):
@@ -84,7 +86,9 @@ class Take(_Facts, frozen=True, eq=False, kw_only=True):
             part.write_bytes(msgspec.json.format(msgspec.json.encode(content)) + b"\n")
 
 
-class _File(_Facts, frozen=True, eq=False, forbid_unknown_fields=True, kw_only=True):
+class _File(
+    _Facts, frozen=True, eq=False, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
+):
     """The file as it is: what is known, the tokens as int16, and the sound that they belong to."""
 
     format_version: int

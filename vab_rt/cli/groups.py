@@ -34,6 +34,7 @@ from vab_rt.cli.options import (
     MaskTemperature,
     Model,
     Offline,
+    Precision,
     Progress,
     Quiet,
     Steps,
@@ -103,6 +104,7 @@ class Load:
     model: Model = None
     offline: Offline = False
     device: Device = "auto"
+    precision: Precision = None
     threads: Threads = None
 
     def begun(self) -> "Callable[[], Pipeline]":
@@ -139,7 +141,9 @@ class Load:
 
         begin = time.perf_counter()
         bundle = open_model(self.model, offline=self.offline)
-        engines = open_engines(bundle, self.device, self.threads, wait=wait)
+        engines = open_engines(
+            bundle, self.device, self.threads, precision=self.precision, wait=wait
+        )
         return bundle, engines, time.perf_counter() - begin
 
 

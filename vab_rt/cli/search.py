@@ -67,6 +67,7 @@ def search(
         report: dict[str, Any] = {
             "model": pipeline.config.name,
             "device": pipeline.device,
+            "precision": pipeline.precision,
             "folder": readable(made.folder),
             "num_files": int(made.is_usable.sum()),
             "left_out": [readable(name) for name in made.unusable],

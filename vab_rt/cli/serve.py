@@ -113,5 +113,6 @@ def serve(
 
 
 def _tell(address: str, model: "Model") -> None:
-    print_line(f"{address}: {model.config.name} on {model.device}; Ctrl-C ends it")
+    device = model.device if model.precision == "fp32" else f"{model.device} in {model.precision}"
+    print_line(f"{address}: {model.config.name} on {device}; Ctrl-C ends it")
     sys.stdout.flush()  # for those who wait for it

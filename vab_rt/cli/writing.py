@@ -78,6 +78,7 @@ def write_sound(
         "gain_db": writer.gain_db,
         "model": pipeline.config.name,
         "device": pipeline.device,
+        "precision": pipeline.precision,
         "library": [],
         "kinds": seen.shares(),
         "timings_s": {"load": pipeline.load_s, **seen.timings_s, "write": write_s},
@@ -92,7 +93,8 @@ def tell(report: dict[str, Any], told: Tell, kinds: list[str] | None = None) -> 
     elif not told.quiet:
         out, length_s = report["output"], report["duration_s"]
         total_s = report["timings_s"]["total"]
-        device, seed = report["device"], report["seed"]
+        device, precision, seed = report["device"], report["precision"], report["seed"]
+        device += "" if precision == "fp32" else f" in {precision}"
         for recording in report["library"]:
             license = recording["license_file"]
             print_line(f"played: {recording['file']}" + (f" (see {license})" if license else ""))

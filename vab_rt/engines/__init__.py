@@ -15,11 +15,12 @@ import numpy.typing as npt
 from vab_rt.bundle import Bundle
 from vab_rt.config import TokenOptions, check_threads
 from vab_rt.decoding import Tokens, decode_masked, guided
+from vab_rt.engines.precision import PRECISIONS, check_precision
 from vab_rt.errors import BackendError, BundleError, OptionError
 from vab_rt.sampling import Sampler, fastest_sampler
 from vab_rt.threads import Helpers
 
-__all__ = ["DEVICES", "Engine", "Engines", "open_engines"]
+__all__ = ["DEVICES", "PRECISIONS", "Engine", "Engines", "open_engines"]
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,10 @@ Engine = Callable[..., npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class Engines:
-    """The graphs of a bundle, by name, on one device. `device` names what was chosen."""
+    """The graphs of a bundle, by name, on one device. `device` names what was chosen.
+
+    precision: what the products of the backbones are computed in.
+    """
 
     graphs: Mapping[str, Engine]
     device: str
@@ -44,6 +48,7 @@ class Engines:
     """for what can be done beside the graphs; None where one thread does everything"""
     loaded: Callable[[], float] | None = None
     """the seconds that opening the graphs takes, once they are; None: they were before"""
+    precision: str = "fp32"
 
     def __getitem__(self, name: str) -> Engine:
         return self.graphs[name]
@@ -75,17 +80,24 @@ class Engines:
 
 
 def open_engines(
-    bundle: Bundle, device: str = "auto", threads: int | None = None, *, wait: bool = True
+    bundle: Bundle,
+    device: str = "auto",
+    threads: int | None = None,
+    *,
+    precision: str | None = None,
+    wait: bool = True,
 ) -> Engines:
     """The engines of a bundle on a device; auto takes the best that is there and says which.
 
     device: one of DEVICES; of several GPUs the first, or another by its number, as cuda:1; of
     OpenVINO its cpu, or openvino:gpu.
-    threads: for CPU work, None takes one per physical core. wait: until all graphs are open; on the
-    CPU it may be left to the first call of each, which then raises what is wrong with it.
+    threads: for CPU work, None takes one per physical core. precision: one of PRECISIONS, what the
+    CPU then multiplies in; None is the bundle's own. wait: until all graphs are open; on the CPU it
+    may be left to the first call of each, which then raises what is wrong with it.
 
-    Raises OptionError for a device or count that does not exist, BackendError for a device that
-    cannot be used: it never falls back.
+    Raises OptionError for a device, precision or count that does not exist, or a precision on
+    another device; BackendError for a device that cannot be used: it never falls back; BundleError
+    for a bundle that has not that precision.
     """
     if device not in DEVICES and not (isinstance(device, str) and _PARTS.fullmatch(device)):
         raise OptionError(
@@ -93,6 +105,11 @@ def open_engines(
             "number for a GPU other than the first, as in cuda:1, or openvino:gpu; choose one"
         )
     threads = check_threads(threads)
+    if precision is not None:
+        check_precision(precision, device)
+        from vab_rt.engines.sessions import open_sessions
+
+        return open_sessions(bundle, threads=threads, precision=precision, wait=wait)
     if device == "auto":
         return _open_best(bundle, threads, wait=wait)
     name, _, part = device.partition(":")

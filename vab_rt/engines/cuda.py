@@ -62,7 +62,7 @@ def open_cuda(bundle: Bundle, gpu_id: int = 0) -> DeviceEngines:
         )
         for name, precision in precisions.items()
     }
-    return device_engines(bundle, gpu, graphs, "cuda")
+    return device_engines(bundle, gpu, graphs, "cuda", precisions)
 
 
 def check_provider() -> None:

@@ -265,13 +265,21 @@ class DeviceEngines(Engines):
 
 
 def device_engines(
-    bundle: Bundle, gpu: Gpu, graphs: dict[str, DeviceGraph], device: str
+    bundle: Bundle,
+    gpu: Gpu,
+    graphs: dict[str, DeviceGraph],
+    device: str,
+    precisions: Mapping[str, str],
 ) -> DeviceEngines:
-    """The graphs of a bundle on a GPU, as host calls and for the decoding loop."""
+    """The graphs of a bundle on a GPU, in these precisions, as host calls and for the decoding
+    loop."""
     contracts = bundle.contracts
     calls = {name: HostCalls(gpu, graph, contracts[name]) for name, graph in graphs.items()}
     name = f"{device}:{gpu.device_id}" if gpu.device_id else device
-    return DeviceEngines(calls, name, gpu=gpu, device_graphs=graphs, contracts=contracts)
+    precision = precisions.get("backbone") or next(iter(precisions.values()))
+    return DeviceEngines(
+        calls, name, precision=precision, gpu=gpu, device_graphs=graphs, contracts=contracts
+    )
 
 
 def gpu_precision(bundle: Bundle, name: str, *, has_fp8: bool = False) -> str:

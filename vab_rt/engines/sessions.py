@@ -15,6 +15,7 @@ import numpy.typing as npt
 from vab_rt.bundle import Bundle
 from vab_rt.contract import BACKBONES, GraphContract, Tensor
 from vab_rt.engines import Engine, Engines
+from vab_rt.engines.precision import reader_in
 from vab_rt.engines.providers import CPU, ON_CPU, Placement, Target, find_target, tell_placement
 from vab_rt.errors import BackendError, BundleError, first_line, is_out_of_memory
 from vab_rt.sampling import fastest_sampler
@@ -42,13 +43,14 @@ def open_sessions(
     part: str = "",
     threads: int | None = None,
     *,
+    precision: str | None = None,
     wait: bool = True,
 ) -> Engines:
     """Verify and load every graph on the CPU, or on a device of `providers` and a part of it.
 
-    part: the number of a GPU, or OpenVINO's name of what it runs on. wait: see `open_engines`. What
-    a provider leaves to the CPU is told. Raises BackendError where the device is not there, or
-    takes nothing at all.
+    part: the number of a GPU, or OpenVINO's name of what it runs on. precision, wait: see
+    `open_engines`. What a provider leaves to the CPU is told. Raises BackendError where the device
+    is not there, or takes nothing at all.
     """
     silence(ort)
     threads = threads or num_physical_cores()
@@ -56,11 +58,13 @@ def open_sessions(
     names, contracts = bundle.needed_graphs, bundle.contracts
     # Not all providers can be asked from several threads.
     helpers = Helpers(threads if device == "cpu" else 1)
+    precision = precision or bundle.manifest.precision
+    read = reader_in(bundle, precision)
 
     def open_one(name: str) -> SessionEngine:
         return SessionEngine(
             name,
-            bundle.read_graph(name),
+            read(name),
             contracts[name],
             threads,
             str(bundle.folder),
@@ -73,15 +77,21 @@ def open_sessions(
         return SideBySide(session, helpers) if is_of_rows else session
 
     is_idle = device == "cpu" and threads > 1 and not is_memory_limited()
-    rest = (target.device, fastest_sampler(threads), helpers if is_idle else None)
+    opened = partial(
+        Engines,
+        device=target.device,
+        sample_step=fastest_sampler(threads),
+        meanwhile=helpers if is_idle else None,
+        precision=precision,
+    )
     if is_idle and not wait:
         opening = Opening(lambda name: as_engine(open_one(name)), names, threads)
-        return Engines(opening.graphs, *rest, loaded=opening.seconds)
+        return opened(opening.graphs, loaded=opening.seconds)
     sessions = dict(zip(names, helpers.map(open_one, names), strict=True))
     _give_back_memory()
     if device != "cpu":
         tell_placement(target, {name: session.placement() for name, session in sessions.items()})
-    return Engines({name: as_engine(session) for name, session in sessions.items()}, *rest)
+    return opened({name: as_engine(session) for name, session in sessions.items()})
 
 
 def open_graph(bundle: Bundle, name: str, threads: int | None = None) -> "SessionEngine":

@@ -281,7 +281,7 @@ def open_compiled(bundle: Bundle, library: Library, gpu: Gpu) -> DeviceEngines:
             )
         check_tensors(library, engine, name, contracts[name])
         graphs[name] = CompiledGraph(library, engine, name, contracts[name], gpu)
-    return device_engines(bundle, gpu, graphs, library.device)
+    return device_engines(bundle, gpu, graphs, library.device, precisions)
 
 
 def _deserialise(

@@ -163,11 +163,12 @@ class Routes:
             return _accepted(self.jobs.add(order))
 
     async def models(self, request: Request) -> Response:
-        c, device = self.jobs.model
+        c, device, precision = self.jobs.model
         model = {
             "id": c.name,
             "object": "model",
             "device": device,
+            "precision": precision,
             "sample_rate_hz": c.sample_rate_hz,
             "clip_s": c.clip_s,
             "kinds": list(c.kind_names),

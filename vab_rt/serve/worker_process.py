@@ -43,6 +43,7 @@ class Model(NamedTuple):
 
     config: ClipConfig
     device: str
+    precision: str
 
 
 class Talk:
@@ -130,7 +131,7 @@ def _opened(
 
     pipeline = vab_rt.load(**load)
     make = partial(making.make, pipeline, talk)
-    return Model(pipeline.config, pipeline.device), {"make": make}
+    return Model(pipeline.config, pipeline.device, pipeline.precision), {"make": make}
 
 
 def _result(work: Callable[[], Any]) -> tuple[str, Any]:

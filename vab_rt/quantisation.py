@@ -1,0 +1,155 @@
+"""The matrix products of an ONNX graph in int8: weights once, per output channel; what they are
+multiplied with as it comes.
+
+onnxruntime's kernels for it use VNNI and AMX, or their like on ARM, where the processor has them.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from vab_rt.protobuf import (
+    ATTRIBUTE,
+    FLOAT,
+    GRAPH_INPUT,
+    GRAPH_OUTPUT,
+    HALF,
+    INITIALIZER,
+    INPUT,
+    INT8,
+    NODE,
+    OP_TYPE,
+    OUTPUT,
+    Field,
+    as_attribute,
+    as_initializer,
+    as_node,
+    edited,
+    texts,
+    values,
+)
+
+Weight = npt.NDArray[np.float32]
+_LARGEST = 64
+"""Of 127: with AVX2 but no VNNI, 16-bit sums of two products would saturate."""
+_DIMS, _DTYPE, _TENSOR_NAME, _RAW = 1, 2, 8, 9  # of TensorProto
+
+
+class Node(NamedTuple):
+    raw: memoryview
+    op_type: str
+    inputs: list[str]
+    outputs: list[str]
+    attributes: list[memoryview]
+
+
+def in_int8(model: bytes) -> bytes:
+    """The same model (a serialised ModelProto) with its products in int8: those of what its inputs
+    reach with weights [N, M], of float32 or of float16 that the graph casts.
+
+    A graph without such products, and what is no model, stays what it is.
+    """
+    return edited(model, _graph)
+
+
+def _graph(graph: list[Field]) -> bytes:
+    nodes = [_node(field) for field in graph if field.number == NODE]
+    held = {_name(f.value, _TENSOR_NAME): f for f in graph if f.number == INITIALIZER}
+    weights = _weights(nodes, held)
+    inputs = {_name(f.value) for f in graph if f.number == GRAPH_INPUT} - held.keys()
+    products = [node for node in _reached(nodes, inputs) if _is_product(node, weights)]
+    if not products:
+        return b"".join(field.raw for field in graph)
+    made = {node.outputs[0]: _product(node) for node in products}
+    shown = [_name(f.value) for f in graph if f.number == GRAPH_OUTPUT]
+    rest = [node for node in nodes if node.outputs[0] not in made]
+    spent = {node.inputs[1] for node in products} - _used(rest, shown)
+    rest = [node for node in rest if node.outputs[0] not in spent]  # casts of these weights
+    gone = _used(nodes, []) & held.keys() - _used(rest, shown)
+    kept = {node.outputs[0]: node.raw for node in rest} | made
+    return b"".join(
+        [
+            *(f.raw for f in graph if f.number not in (NODE, INITIALIZER)),
+            *(f.raw for name, f in held.items() if name not in gone),
+            *(_quantised(name, weights[name]) for name in {n.inputs[1]: 0 for n in products}),
+            *(kept[n.outputs[0]] for n in nodes if n.outputs[0] in kept),
+        ]
+    )
+
+
+def _node(field: Field) -> Node:
+    node = field.value
+    kind, inputs, outputs = _name(node, OP_TYPE), texts(node, INPUT), texts(node, OUTPUT)
+    return Node(field.raw, kind, inputs, outputs, values(node, ATTRIBUTE))
+
+
+def _name(message: memoryview, number: int = 1) -> str:
+    return texts(message, number)[0]
+
+
+def _used(nodes: list[Node], more: list[str]) -> set[str]:
+    return {name for node in nodes for name in node.inputs}.union(more)
+
+
+def _reached(nodes: list[Node], inputs: set[str]) -> Iterator[Node]:
+    """Those that the inputs of the graph have a part in; the others are folded at load."""
+    reached = set(inputs)
+    for node in nodes:
+        if reached.intersection(node.inputs):
+            reached.update(node.outputs)
+            yield node
+
+
+def _is_product(node: Node, weights: dict[str, Weight]) -> bool:
+    return node.op_type == "MatMul" and node.inputs[1] in weights
+
+
+def _weights(nodes: list[Node], held: dict[str, Field]) -> dict[str, Weight]:
+    """By the name that a product knows them by."""
+    casts = {n.outputs[0]: n.inputs[0] for n in nodes if n.op_type == "Cast" and _is_to_float(n)}
+    found = {}
+    for name in (node.inputs[1] for node in nodes if node.op_type == "MatMul"):
+        source = casts.get(name, name)
+        if source in held and (weight := _matrix(held[source].value, name in casts)) is not None:
+            found[name] = weight
+    return found
+
+
+def _is_to_float(cast: Node) -> bool:
+    return any(values(attribute, 3) == [FLOAT] for attribute in cast.attributes)
+
+
+def _matrix(tensor: memoryview, is_cast: bool) -> Weight | None:
+    """Its float32 values [N, M], or what the graph casts to these; None for another tensor."""
+    shape, dtypes, raw = (values(tensor, number) for number in (_DIMS, _DTYPE, _RAW))
+    dtype = {FLOAT: "<f4", HALF: "<f2"}.get(dtypes[0])
+    if len(shape) != 2 or not raw or dtype is None or (dtypes == [HALF] and not is_cast):
+        return None
+    return np.frombuffer(raw[0], dtype).astype(np.float32).reshape(shape)
+
+
+def _quantised(name: str, weight: Weight) -> bytes:
+    """A weight [N, M] in int8, and its scales [M]."""
+    largest = np.abs(weight).max(axis=0)
+    scales = np.where(largest > 0, largest, 1).astype(np.float32) / _LARGEST
+    whole = np.rint(weight / scales).astype(np.int8)
+    return as_initializer(f"{name}.int8", INT8, whole.shape, whole.tobytes()) + as_initializer(
+        f"{name}.scales", FLOAT, scales.shape, scales.astype("<f4").tobytes()
+    )
+
+
+def _product(node: Node) -> bytes:
+    """What it multiplies is quantised to eight bits in one scale for all of it."""
+    (x, weight), y = node.inputs, node.outputs[0]
+    own = {part: f"{y}.{part}" for part in ("x", "scale", "zero", "sums", "wide", "scales")}
+    quantised = [own["x"], own["scale"], own["zero"]]
+    nodes = [
+        as_node("DynamicQuantizeLinear", [x], quantised),
+        as_node("MatMulInteger", [own["x"], f"{weight}.int8", own["zero"]], own["sums"]),
+        as_node("Cast", [own["sums"]], own["wide"], as_attribute("to", FLOAT)),
+        as_node("Mul", [own["scale"], f"{weight}.scales"], own["scales"]),
+        as_node("Mul", [own["wide"], own["scales"]], y),
+    ]
+    return b"".join(nodes)
