@@ -71,9 +71,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def ceilings(compared: list[Compared], config: EvalConfig, roofline: Roofline) -> dict[str, float]:
-    """The seconds of each setting's matrix products alone, by its name."""
+    """The seconds of each setting's matrix products alone, by its name; of float32 alone."""
     pass_s = roofline.seconds(backbone_flops(open_bundle(config.bundle).config, batch=1))
-    return {c.setting: round(c.passes * pass_s, 4) for c in compared}
+    in_float32 = [c for c in compared if "precision=int8" not in c.setting]
+    return {c.setting: round(c.passes * pass_s, 4) for c in in_float32}
 
 
 def peer_seconds(reference_s: float, peers: dict[str, Any]) -> dict[str, float]:
@@ -92,7 +93,8 @@ def print_all(
         mean, low, high = c.gains[OVERALL]
         measured = [f"{c.means.get(name, math.nan):.2f}" for name in SHOWN[:-1]]
         overall = f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"
-        times = f"{c.seconds:.2f}", f"{least_s[c.setting]:.2f}"
+        least = f"{least_s[c.setting]:.2f}" if c.setting in least_s else ""
+        times = f"{c.seconds:.2f}", least
         rows.append((c.setting, c.passes, *times, *measured, overall))
     rows += [(what, "", f"{seconds:.2f}") for what, seconds in others_s.items()]
     print_table(columns, [(*row, *[""] * (len(columns) - len(row))) for row in rows])
@@ -115,13 +117,13 @@ def picture(
     for axes, name in zip(figure.subplots(1, len(SHOWN)), SHOWN, strict=True):
         for c in compared:
             y, low, high = point(c, compared[0], name)
-            axes.plot([least_s[c.setting], c.seconds], [y, y], color="grey", linewidth=0.8)
-            axes.plot(least_s[c.setting], y, "|", color="grey")
+            if c.setting in least_s:
+                axes.plot([least_s[c.setting], c.seconds], [y, y], color="grey", linewidth=0.8)
+                axes.plot(least_s[c.setting], y, "|", color="grey")
             axes.plot([c.seconds] * 2, [low, high], color="C0", alpha=0.4)
             axes.plot(c.seconds, y, "o" if c.passes == steps[c.setting] else "s", color="C0")
-            axes.annotate(
-                steps[c.setting], (c.seconds, y), xytext=(4, 4), textcoords="offset points"
-            )
+            label = f"{steps[c.setting]}{'' if c.setting in least_s else ' int8'}"
+            axes.annotate(label, (c.seconds, y), xytext=(4, 4), textcoords="offset points")
         for number, (what, seconds) in enumerate(others_s.items(), start=1):
             if what.startswith(OF_OTHER_TOKENS):
                 axes.axvline(seconds, color=f"C{number}", linestyle=":", label=what)

@@ -200,6 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     add_real(parser)
     parser.add_argument("--workers", type=int, default=min(16, os.cpu_count() or 1))
     parser.add_argument("--device", default="cpu", help="of a checkpoint: cpu or cuda")
+    parser.add_argument("--precision", help="of a bundle: fp32 or int8 (default: its own)")
     parser.add_argument("--json", action="store_true", help="one JSON line and nothing else")
     return parser
 
@@ -265,6 +266,7 @@ def _eval_config(arguments: argparse.Namespace) -> EvalConfig:
         videos=arguments.run / "videos",
         device=arguments.device,
         unconditional=arguments.unconditional,
+        precision=arguments.precision,
     )
 
 

@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -12,6 +13,7 @@ import msgspec
 
 from vab_rt.engines.engine_cache import cache_folder
 from vab_rt.engines.gpu import LEAST_CUDA, cuda_version, find_driver
+from vab_rt.engines.precision import PRECISIONS
 from vab_rt.engines.providers import PROVIDERS, plugged_in, what_is_missing
 from vab_rt.errors import BackendError, VabError
 from vab_rt.telemetry import VARIABLE, is_telemetry_wanted
@@ -35,7 +37,7 @@ class Finding(msgspec.Struct, frozen=True):
 def examine() -> list[Finding]:
     """Every finding, in the order a reader wants them. Raises nothing."""
     checks: tuple[Callable[[], Finding], ...] = (
-        _vab_rt, _python, _onnxruntime, _telemetry, _sampling, _ffmpeg, _bundle,
+        _vab_rt, _python, _onnxruntime, _telemetry, _sampling, _ffmpeg, _bundle, _int8,
         _gpu, _cuda, _tensorrt, _tensorrt_rtx, *(partial(_provider, name) for name in PROVIDERS),
         _kept_engines,
     )  # fmt: skip
@@ -128,6 +130,38 @@ def _bundle() -> Finding:
         return Finding("default model", str(error), False, True, advice)
     size = sum(entry.size_bytes for entry in bundle.manifest.files.values())
     return Finding("default model", f"{bundle.config.name}, {size / 1e6:.1f} MB, verified")
+
+
+def _int8() -> Finding:
+    """By its time here: processors differ in what they have for it."""
+    try:
+        times_ms = {precision: 1e3 * _step_s(precision) for precision in PRECISIONS}
+    except (VabError, OSError) as error:
+        return Finding("int8", f"cannot be tried ({error})", False)
+    found = f"a step takes {times_ms['int8']:.0f} ms, {times_ms['fp32']:.0f} in fp32"
+    is_good = times_ms["int8"] < times_ms["fp32"]
+    return Finding("int8", found, is_good, advice="" if is_good else "leave --precision int8 out")
+
+
+def _step_s(precision: str) -> float:
+    """Seconds of a pass through the default model on one thread: the least of some."""
+    import numpy as np
+
+    from vab_rt.bundle import open_bundle
+    from vab_rt.engines.sessions import open_graph
+
+    bundle = open_bundle()
+    backbone = open_graph(bundle, "backbone", 1, precision)
+    row = {}
+    for tensor in bundle.contracts["backbone"].inputs:
+        shape = [1 if isinstance(size, str) else size for size in tensor.shape]
+        row[tensor.name] = np.zeros(shape, tensor.dtype)
+    times_s = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        backbone(**row)
+        times_s.append(time.perf_counter() - begin)
+    return min(times_s)
 
 
 def _gpu() -> Finding:

@@ -125,6 +125,7 @@ def test_the_document_holds_every_setting_and_marks_what_is_worse():
 @pytest.mark.skipif("default" not in shipped_models(), reason="no shipped model yet")
 def test_a_comparison_goes_on_where_it_was(tmp_path, monkeypatch):
     seeds, texts = clip_seeds("validation", 0, 3), ["steps=2 guidance=2", "steps=1 guidance=1"]
+    texts.append("steps=1 guidance=1 precision=int8")
     timed, measured = decoding.seconds_of_a_step, []
 
     def seconds(pipeline, seed, setting):
@@ -134,9 +135,10 @@ def test_a_comparison_goes_on_where_it_was(tmp_path, monkeypatch):
 
     monkeypatch.setattr(decoding, "seconds_of_a_step", seconds)
     first = compare_settings(EvalConfig(), texts, seeds, tmp_path)
-    assert [c.passes for c in first] == [4, 1] and min(measured) > 0
-    assert [c.seconds for c in first] == pytest.approx([0.4, 0.1])
+    assert [c.passes for c in first] == [4, 1, 1] and min(measured) > 0
+    assert [c.seconds for c in first] == pytest.approx([0.4, 0.1, 0.1])
     assert first[0].gains[OVERALL] == (0, 0, 0) and first[1].gains[OVERALL][0] != 0
+    assert first[2].gains != first[1].gains
 
     def again(job):
         raise AssertionError("made again")

@@ -92,7 +92,8 @@ def evaluate_settings(job: ClipJob) -> tuple[int, dict[str, SoundFeatures]]:
             return foleyworld.make_scene(job.seed).audio()
         if not features:
             features.append(scene_features(pipeline, [job.seed]))
-        tokens = decode(pipeline, features[0], setting, job.config.options_of(job.number).seed)
+        seed = job.config.options_of(job.number).seed
+        tokens = decode(pipeline_of(setting, job.config), features[0], setting, seed)
         return pipeline.render(tokens)[0]
 
     def evaluated(name: str, setting: Setting | None) -> SoundFeatures:
@@ -102,6 +103,11 @@ def evaluate_settings(job: ClipJob) -> tuple[int, dict[str, SoundFeatures]]:
 
     named = {TRUTH: None} | {setting.name: setting for setting in job.settings}
     return job.number, {name: evaluated(name, setting) for name, setting in named.items()}
+
+
+def pipeline_of(setting: Setting, config: EvalConfig) -> Pipeline:
+    """In the precision of a setting."""
+    return open_model(replace(config, precision=setting.precision)).pipeline
 
 
 def compare_settings(
@@ -123,9 +129,12 @@ def compare_settings(
     found = dict(shown("clips", in_parallel(evaluate_settings, jobs, workers), len(seeds)))
     by_name = {name: [found[i][name] for i in range(len(seeds))] for name in found[0]}
     reference = Reference([foleyworld.make_scene(s) for s in seeds], by_name.pop(TRUTH))
-    step_s = [seconds_of_a_step(pipeline, seeds[0], s) for s in one_step_each(settings[0])]
+    step_s = seconds_of_steps(settings, config, seeds[0])
     base = measures_of(reference, by_name[settings[0].name])
-    return [compare(s, measures_of(reference, by_name[s.name]), base, step_s) for s in settings]
+    return [
+        compare(s, measures_of(reference, by_name[s.name]), base, step_s[s.precision])
+        for s in settings
+    ]
 
 
 def digest_of(config: EvalConfig) -> str:
@@ -135,6 +144,19 @@ def digest_of(config: EvalConfig) -> str:
     parts = [msgspec.json.encode(files, order="deterministic"), config.classifier.read_bytes()]
     parts.append(f"world {foleyworld.VERSION}, seed {config.options.seed}".encode())
     return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+
+
+def seconds_of_steps(
+    settings: list[Setting], config: EvalConfig, seed: int
+) -> dict[str | None, list[float]]:
+    """By precision, of a step without guidance and with it."""
+    firsts = {s.precision: replace(settings[0], precision=s.precision) for s in settings}
+    return {
+        precision: [
+            seconds_of_a_step(pipeline_of(one, config), seed, one) for one in one_step_each(first)
+        ]
+        for precision, first in firsts.items()
+    }
 
 
 def one_step_each(setting: Setting) -> list[Setting]:

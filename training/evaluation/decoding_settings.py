@@ -29,13 +29,15 @@ DEFAULT_SETTINGS = (
 
 
 class Setting(msgspec.Struct, frozen=True):
-    """guidance and temperature [steps], of every step; guidance 1 runs one branch alone."""
+    """guidance and temperature [steps], of every step; guidance 1 runs one branch alone. precision:
+    see `vab_rt.load`."""
 
     name: str
     guidance: tuple[float, ...]
     temperature: tuple[float, ...]
     top_k: int
     mask_temperature: float
+    precision: str | None = None
 
     @property
     def num_guided(self) -> int:
@@ -49,15 +51,16 @@ class Setting(msgspec.Struct, frozen=True):
 
 def read_setting(text: str, defaults: TokenOptions) -> Setting:
     """From words NAME=VALUE: steps, guidance, temperature, top_k, mask_temperature. A..B goes from
-    A in the first step to B in the last; first=N and last=N guide these steps alone. What is not
-    named is as in the defaults. Raises OptionError.
+    A in the first step to B in the last; first=N and last=N guide these steps alone; precision=int8
+    is of the CPU. What is not named is as in the defaults. Raises OptionError.
     """
     words = dict(word.partition("=")[::2] for word in text.split())
     options = ("steps", "guidance", "temperature", "top_k", "mask_temperature")
     for name in words:
-        if name not in (*options, "first", "last"):
+        if name not in (*options, "first", "last", "precision"):
             raise OptionError(
-                f"setting {text!r} has {name}, expected {', '.join(options)}, first or last"
+                f"setting {text!r} has {name}, expected {', '.join(options)}, first, last or "
+                "precision"
             )
     chosen = {name: words.get(name, str(getattr(defaults, name))) for name in options}
     try:
@@ -77,7 +80,8 @@ def read_setting(text: str, defaults: TokenOptions) -> Setting:
     TokenOptions(steps=steps, top_k=top_k, mask_temperature=mask_temperature)  # raises OptionError
     for g, t in zip(guidance, temperature, strict=True):
         TokenOptions(guidance=g, temperature=t)
-    return Setting(text, tuple(guidance), tuple(temperature), top_k, mask_temperature)
+    ramps = tuple(guidance), tuple(temperature)
+    return Setting(text, *ramps, top_k, mask_temperature, words.get("precision"))
 
 
 def ramp(text: str, steps: int) -> list[float]:

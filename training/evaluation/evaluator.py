@@ -42,7 +42,8 @@ class EvalConfig(msgspec.Struct, frozen=True, kw_only=True):
     classifier: the file of its weights. embeddings: see `open_embedding` and `Evaluator`. videos:
     a folder to keep rendered videos in. kept: a folder for the features of this very evaluation, to
     go on from. device: of a checkpoint, as torch names it. varied: how many of the first clips are
-    generated again with other seeds. unconditional: also without the video.
+    generated again with other seeds. unconditional: also without the video. precision: of a
+    bundle, as `vab_rt.load` has it.
     """
 
     classifier: Path = KEPT
@@ -55,6 +56,7 @@ class EvalConfig(msgspec.Struct, frozen=True, kw_only=True):
     device: str = "cpu"
     varied: int = 60
     unconditional: bool = False
+    precision: str | None = None
 
     def options_of(self, number: int) -> GenerateOptions:
         """Clip `number` has a seed of its own."""

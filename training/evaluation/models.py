@@ -36,10 +36,10 @@ class Model(NamedTuple):
     encode: Callable[[Sound], NDArray[np.int32]]
 
 
-@functools.lru_cache(maxsize=1)  # one for all clips of a process
+@functools.lru_cache(maxsize=2)  # for all clips of a process, and in another precision
 def open_any_model(config: EvalConfig) -> Model:
     """Raises BundleError, ExportError, BackendError; OptionError for one of no use here."""
-    return _open_bundle(config.bundle) if config.checkpoint is None else _open_checkpoint(config)
+    return _open_bundle(config) if config.checkpoint is None else _open_checkpoint(config)
 
 
 def open_model(config: EvalConfig) -> Model:
@@ -54,14 +54,15 @@ def open_model(config: EvalConfig) -> Model:
     return model
 
 
-def _open_bundle(folder: str | None) -> Model:
+def _open_bundle(config: EvalConfig) -> Model:
     alone = multiprocessing.parent_process() is None
     threads = num_physical_cores() if alone else 1
-    bundle = open_bundle(folder)
+    bundle = open_bundle(config.bundle)
     contract = bundle.contracts["codec_encoder"]
     graph = bundle.read_graph("codec_encoder")
     encoder = SessionEngine("codec_encoder", graph, contract, threads, str(bundle.folder))
-    return Model(load(folder, threads=threads), lambda audio: encoder(audio=audio))
+    pipeline = load(config.bundle, threads=threads, precision=config.precision)
+    return Model(pipeline, lambda audio: encoder(audio=audio))
 
 
 def _open_checkpoint(config: EvalConfig) -> Model:

@@ -94,11 +94,14 @@ def open_sessions(
     return opened({name: as_engine(session) for name, session in sessions.items()})
 
 
-def open_graph(bundle: Bundle, name: str, threads: int | None = None) -> "SessionEngine":
-    """One that generating does without, such as codec_encoder."""
+def open_graph(
+    bundle: Bundle, name: str, threads: int | None = None, precision: str | None = None
+) -> "SessionEngine":
+    """One alone, on the CPU, such as codec_encoder, which generating does without."""
     silence(ort)
     threads = threads or num_physical_cores()
-    graph, contract = bundle.read_graph(name), bundle.contracts[name]
+    graph = reader_in(bundle, precision or bundle.manifest.precision)(name)
+    contract = bundle.contracts[name]
     return SessionEngine(name, graph, contract, threads, str(bundle.folder))
 
 
