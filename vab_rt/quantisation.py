@@ -132,9 +132,10 @@ def _matrix(tensor: memoryview, is_cast: bool) -> Weight | None:
 
 def _quantised(name: str, weight: Weight) -> bytes:
     """A weight [N, M] in int8, and its scales [M]."""
-    largest = np.abs(weight).max(axis=0)
-    scales = np.where(largest > 0, largest, 1).astype(np.float32) / _LARGEST
-    whole = np.rint(weight / scales).astype(np.int8)
+    largest = np.maximum(weight.max(axis=0), -weight.min(axis=0))
+    scales = np.where(largest > 0, largest, np.float32(1)) / np.float32(_LARGEST)
+    weight = weight / scales
+    whole = np.rint(weight, out=weight).astype(np.int8)
     return as_initializer(f"{name}.int8", INT8, whole.shape, whole.tobytes()) + as_initializer(
         f"{name}.scales", FLOAT, scales.shape, scales.astype("<f4").tobytes()
     )
