@@ -134,8 +134,8 @@ def _quantised(name: str, weight: Weight) -> bytes:
     """A weight [N, M] in int8, and its scales [M]."""
     largest = np.maximum(weight.max(axis=0), -weight.min(axis=0))
     scales = np.where(largest > 0, largest, np.float32(1)) / np.float32(_LARGEST)
-    weight = weight / scales
-    whole = np.rint(weight, out=weight).astype(np.int8)
+    scaled = weight / scales
+    whole = np.rint(scaled, out=scaled).astype(np.int8)
     return as_initializer(f"{name}.int8", INT8, whole.shape, whole.tobytes()) + as_initializer(
         f"{name}.scales", FLOAT, scales.shape, scales.astype("<f4").tobytes()
     )

@@ -1,6 +1,7 @@
 """What the doctor says of the driver, the GPU and the libraries for it."""
 
 import ctypes
+import re
 import sys
 from types import SimpleNamespace
 
@@ -62,12 +63,22 @@ def test_no_driver_is_no_failure():
 def found(monkeypatch):
     """The findings on a machine with that driver and no onnxruntime for GPUs, by subject."""
     monkeypatch.setattr("vab_rt.engines.sessions.has_cuda_provider", lambda: False)
+    monkeypatch.setattr(doctor, "_step_s", lambda precision: 0.05)
 
     def examine(driver):
         monkeypatch.setattr(doctor, "find_driver", lambda: driver)
         return {finding.subject: finding for finding in doctor.examine()}
 
     return examine
+
+
+def test_what_a_step_takes_in_int8(monkeypatch):
+    measured = {finding.subject: finding for finding in doctor.examine()}["int8"]
+    assert re.fullmatch(r"a step takes \d+ ms, \d+ in fp32", measured.found)
+    monkeypatch.setattr(doctor, "_step_s", {"fp32": 0.05, "int8": 0.07}.get)
+    slower = {finding.subject: finding for finding in doctor.examine()}["int8"]
+    assert slower.found == "a step takes 70 ms, 50 in fp32" and not slower.is_good
+    assert slower.advice == "leave --precision int8 out"
 
 
 def test_without_a_driver_nothing_is_missed(found, monkeypatch):
