@@ -96,7 +96,7 @@ def test_a_provider_that_is_missing_is_never_replaced(tiny_bundle, machine, syst
         finding = findings[f"device {device}"]
         assert not (finding.is_good or finding.is_needed)
         assert finding.advice == (provider.install if is_of_it else "")
-    assert RecordingSession.asked == []
+    assert {name for name, *_ in RecordingSession.asked} <= {CPU}  # which the doctor times
 
 
 def test_without_a_gpu_of_amd_there_is_nothing_to_install(tiny_bundle, machine, monkeypatch):
