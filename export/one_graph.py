@@ -31,7 +31,7 @@ _SETTINGS = {
     "temperature": np.float64,
     "mask_temperature": np.float64,
 }
-LEAST = 1e-6  # of a temperature
+LEAST, MOST = 1e-6, 1e6  # of a temperature; of any number
 _ONE = np.array([1])
 
 
@@ -52,9 +52,12 @@ def build_one_graph(bundle: Bundle, *, with_video: bool = False) -> onnx.ModelPr
     inputs.append(declare("given", np.int32, shape))
     settings = _SETTINGS if fine is None else _SETTINGS | {"fine_steps": np.int64}
     inputs += [declare(name, kind, ()) for name, kind in settings.items()]
-    tokens = _decode(main, bundle, "backbone", coarse, _first(main, coarse), features)
+    given = _checked(main, "backbone", "given", 0, whole.codebook_size, shape)
+    first = _some(main, given, 0, coarse.num_codebooks)
+    tokens = _decode(main, bundle, "backbone", coarse, first, features)
     if fine is not None:
-        filled = _decode(main, bundle, "fine_backbone", fine, _rest(main, coarse), features, tokens)
+        rest = _some(main, given, coarse.num_codebooks, whole.num_codebooks)
+        filled = _decode(main, bundle, "fine_backbone", fine, rest, features, tokens)
         tokens = main.Concat(tokens, filled, axis=1)
     main.list.append(helper.make_node("Identity", [tokens], ["tokens"]))
     audio = inline(main, main, bundle, "codec_decoder", {"tokens": "tokens"})
@@ -130,6 +133,7 @@ def _decode(
         body.Reshape(body.Gather(logits, np.int64(i)), np.array([-1, int(size)])) for i in (0, -1)
     )
     ratio, num_remask = _schedule(body, num_masked, steps)
+    mask_temperature = _checked(main, backbone, "mask_temperature", 0)
     settings = {
         "keys": round_keys(main, *_seed(main, is_fine=coarse is not None)),
         "step": body.cast("iteration", np.uint64),
@@ -138,9 +142,9 @@ def _decode(
             main.Div(np.float64(1), _checked(main, backbone, "temperature", LEAST)), np.float32
         ),
         "mask_temperature": body.cast(
-            body.Mul("mask_temperature", body.Sub(np.float64(1), ratio)), np.float32
+            body.Mul(mask_temperature, body.Sub(np.float64(1), ratio)), np.float32
         ),
-        "top_k": "top_k",
+        "top_k": _checked(main, backbone, "top_k", 0, 2**31 - 1),
         "num_remask": num_remask,
     }
     sampled = add_step(body, "state", with_, without, settings, int(size))
@@ -168,21 +172,24 @@ def _branches(main: Nodes, where: str, config: ModelConfig) -> tuple[str, str]:
     if config.max_guidance:
         scale = _checked(main, where, "guidance", 1, config.max_guidance)
         return main.named(_ONE), main.Reshape(main.cast(scale, np.float32), _ONE)
-    is_guided = main.cast(main.Not(main.Equal("guidance", np.float64(1))), np.int64)
+    scale = _checked(main, where, "guidance", -MOST)
+    is_guided = main.cast(main.Not(main.Equal(scale, np.float64(1))), np.int64)
     count = main.Reshape(main.Add(is_guided, np.int64(1)), _ONE)
     return count, main.Slice(np.array([1, 0], np.float32), np.array([0]), count)
 
 
-def _checked(main: Nodes, where: str, name: str, least: float, most: float | None = None) -> str:
+def _checked(
+    main: Nodes, where: str, name: str, least: float, most: float = MOST, shape: Any = ()
+) -> str:
     """The input of that name. Where it is out of range the run fails, in a node that says so."""
-    is_wrong = main.Less(main.cast(name, np.float64), np.float64(least))
-    if most is not None:
-        is_above = main.Greater(main.cast(name, np.float64), np.float64(most))
-        is_wrong = main.Or(is_wrong, is_above)
-    index = main.cast(is_wrong, np.int64)  # 0, or 1 of one
-    checked: str = main.Gather(main.Reshape(name, _ONE), index)
-    upper = "" if most is None else f"_to_{most:g}"
-    main.list[-1].name = f"{where}/expected_{name}_from_{least:g}{upper}"
+    numbers = main.Reshape(main.cast(name, np.float64), np.array([-1]))
+    is_right = main.And(
+        main.GreaterOrEqual(main.ReduceMin(numbers, keepdims=0), np.float64(least)),
+        main.LessOrEqual(main.ReduceMax(numbers, keepdims=0), np.float64(most)),
+    )  # not of NaN either
+    index = main.cast(main.Not(is_right), np.int64)  # 0, or 1 of one
+    checked: str = main.Gather(main.Reshape(name, np.array([1, *shape])), index)
+    main.list[-1].name = f"{where}/expected_{name}_from_{least:g}_to_{most:g}"
     return checked
 
 
@@ -218,15 +225,10 @@ def _repeated(n: Nodes, value: str, count: str) -> str:
     return repeated
 
 
-def _first(main: Nodes, coarse: ModelConfig) -> str:
-    """The given tokens of the first model's codebooks."""
-    first: str = main.Slice("given", np.array([0]), np.array([coarse.num_codebooks]), _ONE)
-    return first
-
-
-def _rest(main: Nodes, coarse: ModelConfig) -> str:
-    rest: str = main.Slice("given", np.array([coarse.num_codebooks]), np.array([2**31]), _ONE)
-    return rest
+def _some(main: Nodes, given: str, begin: int, end: int) -> str:
+    """The given tokens of some codebooks."""
+    some: str = main.Slice(given, np.array([begin]), np.array([end]), _ONE)
+    return some
 
 
 def _see(main: Nodes, bundle: Bundle, config: ModelConfig) -> str:

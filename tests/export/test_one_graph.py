@@ -159,7 +159,12 @@ def test_it_says_what_it_is(graphs):
     [
         ({"steps": np.array(0)}, "expected_steps_from_1_to_1024"),
         ({"steps": np.array(1025)}, "expected_steps_from_1_to_1024"),
-        ({"temperature": np.array(0.0)}, "expected_temperature_from_1e-06"),
+        ({"temperature": np.array(0.0)}, "expected_temperature_from_1e-06_to_1e.06"),
+        ({"temperature": np.array(np.nan)}, "expected_temperature_from_1e-06_to_1e.06"),
+        ({"guidance": np.array(np.inf)}, "expected_guidance_from_-1e.06_to_1e.06"),
+        ({"mask_temperature": np.array(-5.0)}, "expected_mask_temperature_from_0_to_1e.06"),
+        ({"top_k": np.array(-1)}, "expected_top_k_from_0_to"),
+        ({"given": np.full((1, 2, 100), -1, np.int32)}, "expected_given_from_0_to_"),
         ({"seed_low": np.array(1)}, "expected: .tensor.uint32"),
         ({"given": np.zeros((1, 1, 1), np.int32)}, "invalid dimensions"),
         ({"features": np.zeros((1, 1, 1), np.float32)}, "invalid dimensions"),

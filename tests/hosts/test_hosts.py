@@ -127,6 +127,9 @@ def test_what_is_missing_of_a_clip_stands_still_and_is_not_heard(host, material)
         (f"seed={2**64}", f"expected a whole number from 0 to {2**64 - 1}"),
         ("seed=-1", f"expected a whole number from 0 to {2**64 - 1}"),
         ("temperature=nan", "temperature is nan, expected a number from (1e-06|0.000001) to"),
+        ("seed=0x10", "seed is 0x10, expected a whole number from 0 to"),
+        ("images=frames.rgb", "takes no images, expected frames alone"),
+        ("absent.onnx", "(no such file|NO_?SUCH_?FILE|doesn't exist)"),
         ("step=4", "'step(=4)?', expected NAME=VALUE with one of: seed, steps"),
         ("wrong.rgb", "expected .*1 to 4 frames of 8 x 8 RGB, 192 bytes each"),
         ("newer.onnx", "one graph of version 2, expected 1; export it again"),
@@ -137,7 +140,7 @@ def test_what_is_missing_of_a_clip_stands_still_and_is_not_heard(host, material)
 def test_what_does_not_fit_is_refused_in_one_line(host, material, word, message):
     folder, *_ = material
     model = word if word.endswith(".onnx") else "one.onnx"
-    frames = word if word.endswith(".rgb") else "frames.rgb"
+    frames = word if word == "wrong.rgb" else "frames.rgb"
     told = host(folder, model, frames, "refused.wav", *[word][: "=" in word])
     assert told.returncode == 1 and told.stdout == ""
     assert re.fullmatch(f".*{message}.*\n", told.stderr)

@@ -253,6 +253,9 @@ static void run(const char* path, const char* frames, const char* out, Words wor
   Feeds feeds;
   const Shape &seen = model.shapes["frames"], &given = model.shapes["given"];
   feeds.add("frames", read_frames(frames, seen, share), seen, ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8);
+  if (!images.empty() && !model.shapes.count("images")) {
+    fail("the graph takes no images, expected frames alone");
+  }
   if (model.shapes.count("images")) {
     if (images.empty()) fail("the graph also takes images, expected images=FILE");
     const Shape& larger = model.shapes["images"];

@@ -63,7 +63,7 @@ export function describe(bytes, session) {
 export function readNumber(name, text) {
   const { low, high, isWhole } = LIMITS[name];
   try {
-    if (String(text).trim() === "") throw new SyntaxError();
+    if (!/^[-+.\de]+$/i.test(text)) throw new SyntaxError(); // nor 0x10, which Number takes
     const value = isWhole ? BigInt(text) : Number(text);
     if (low <= value && value <= high) return value;
   } catch (error) {
@@ -103,6 +103,7 @@ export async function makeSound(ort, session, model, frames, images, wishes = {}
     seed_low: scalar("uint32", Uint32Array.of(Number(seed & 0xffffffffn))),
     seed_high: scalar("uint32", Uint32Array.of(Number(seed >> 32n))),
   };
+  if (images && !shapes.images) throw new Error("the graph takes no images, expected frames alone");
   if (shapes.images) {
     if (!images) throw new Error("the graph also takes images, expected images=FILE");
     feeds.images = new ort.Tensor("uint8", fillFrames("images", images, shapes.images), shapes.images);

@@ -10,7 +10,6 @@ import json
 import math
 import sys
 import wave
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -32,7 +31,10 @@ def main(model, frames, out, *words):
     options = onnxruntime.SessionOptions()
     # Threads that spin while they wait double the time where others use the cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001, as onnxruntime's own share no base
+        sys.exit(f"{model} cannot be opened ({error}), expected an ONNX file")
     facts = session.get_modelmeta().custom_metadata_map
     if facts.get("vab_rt.one_graph") != "1":
         found = facts.get("vab_rt.one_graph", "none")
@@ -44,6 +46,8 @@ def main(model, frames, out, *words):
     asked["given"] = np.full(inputs["given"].shape, int(facts["mask_id"]), np.int32)
     asked["frames"], seen = read_frames(frames, inputs["frames"].shape)
     files = {name: asked.pop(name) for name in FILES if name in asked}
+    if "images" in files and "images" not in inputs:
+        sys.exit(f"{model} takes no images, expected frames alone")
     if "images" in inputs:
         if "images" not in files:
             sys.exit(f"{model} also takes images, expected images=FILE")
@@ -52,7 +56,10 @@ def main(model, frames, out, *words):
     if "tokens" in files:
         tokens.tofile(files["tokens"])
     heard = audio[0, : math.ceil(audio.shape[1] * seen)]
-    write_wav(out, heard, int(facts["sample_rate_hz"]))
+    try:
+        write_wav(out, heard, int(facts["sample_rate_hz"]))
+    except OSError as error:
+        sys.exit(f"{out} cannot be written ({error}), expected a folder with room")
     print(f"{out}: {len(heard) / int(facts['sample_rate_hz']):g} s")
 
 
@@ -117,7 +124,7 @@ def read_frames(path, shape):
 def write_wav(path, samples, rate_hz):
     """16 bits, one channel; made quieter where it would not fit."""
     loudest = max(1.0, float(np.abs(samples).max()))
-    with wave.open(str(Path(path)), "wb") as file:
+    with open(path, "wb") as held, wave.open(held, "wb") as file:
         file.setparams((1, 2, rate_hz, 0, "NONE", ""))
         file.writeframes(np.rint(samples / loudest * 32767).astype("<i2").tobytes())
 
