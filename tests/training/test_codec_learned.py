@@ -117,8 +117,9 @@ def test_its_graph_hears_the_quiet_as_torch_does(codec, tmp_path):
     [
         ({"floor": 1e-4}, "floor is 0.0001"),  # a graph cannot hold it
         ({"energy_floor": 1e-4}, "energy_floor is 0.0001"),
-        ({"frames_per_token": 3}, "frames_per_token is 3, expected .*divides hop_samples, 320"),
-        ({"frames_per_token": 2, "encoder_width": 0}, "expected 1, or with an encoder_width"),
+        ({"frames_per_token": 3}, "frames_per_token is 3 .*divides hop_samples, 320"),
+        ({"frames_per_token": 2, "encoder_width": 0}, "or with an encoder_width a number"),
+        ({"upper": True, "frames_per_token": 320}, "upper true, .*divides hop_samples, 320"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(changes, named):

@@ -21,10 +21,11 @@ from training.codecs.bands import FINE_BANDS, LEVEL_BANDS
 from training.codecs.codebooks import fit_codebooks, quantise
 from training.codecs.networks import ConvNeXtBlock
 from training.codecs.spectral import CODE_DIM, ENVELOPE_POINTS, SpectralCodec, Spectrum
+from training.codecs.upper import Upper
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
 
-LEARNT_ALONE = ("deviation", "level", "envelope")
+LEARNT_ALONE = ("deviation", "level", "envelope", "upper")
 FITTED_POINTS, FITTING_ROUNDS = 40_000, 12
 STEEPEST = 2.0  # neper of power: from there on a level that is told too low costs by a line
 
@@ -63,6 +64,8 @@ class LearnedSpectralCodec(SpectralCodec):
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
         self.mend = zeroed(nn.Linear(width, CODE_DIM))
+        if s.upper:
+            self.upper = Upper(width + CODE_DIM, 2 * self.hop)
 
     @property
     def seen(self) -> list[int]:
@@ -75,7 +78,17 @@ class LearnedSpectralCodec(SpectralCodec):
 
     def points(self, audio: Tensor) -> Tensor:
         """[B, T, frames_per_token * CODE_DIM]"""
-        return self.together(super().points(audio))
+        return self.together(super().points(self.lower(audio)))
+
+    def lower(self, audio: Tensor) -> Tensor:
+        """What is coded of audio [B, S]: its lower half, where the upper one is made anew."""
+        return self.upper.halved(audio) if self.settings.upper else audio
+
+    def render(self, spectrum: Spectrum) -> Tensor:
+        audio = super().render(spectrum)
+        if spectrum.upper is None:
+            return audio
+        return self.upper.doubled(audio) + self.upper.sound(spectrum.upper)
 
     def fit_shares(self, points: Tensor) -> Tensor:
         return self.together(super().fit_shares(self.apart(points))[:, None]).amax(1)
@@ -90,7 +103,11 @@ class LearnedSpectralCodec(SpectralCodec):
             hidden = self.decoder(latents)
             of_bins, mended = self.head(hidden).float(), self.mend(hidden).float()
         logs = self.apart(latents @ self.up + self.mean) / self.weight + mended
-        return self._spectrum(logs, of_bins.unflatten(2, (4, self.bins)))
+        spectrum = self._spectrum(logs, of_bins.unflatten(2, (4, self.bins)))
+        if not self.settings.upper:
+            return spectrum
+        strengths = self.upper(torch.cat([hidden.float(), logs / 3 + 1], -1))
+        return msgspec.structs.replace(spectrum, upper=strengths)
 
     def reconstruct(
         self, audio: Tensor, random: torch.Generator, dead_below: float, bfloat16: bool
@@ -107,14 +124,17 @@ class LearnedSpectralCodec(SpectralCodec):
         num_kept = self._num_kept(len(audio), random)
         quantised, commitment = quantise(self.quantizer, latents, random, dead_below, num_kept)
         spectrum = self.spectrum(quantised, bfloat16)
-        losses = self.spectrum_losses(spectrum, audio)
+        losses = self.spectrum_losses(spectrum, self.lower(audio))
         _, level, envelope = (self.apart(points) / self.weight).split(
             [FINE_BANDS, LEVEL_BANDS, ENVELOPE_POINTS], -1
         )
         losses["energies"] = power_loss(spectrum.level, level) + power_loss(
             spectrum.envelope, envelope
         )
-        own = {name: getattr(spectrum, name).detach() for name in LEARNT_ALONE}
+        if spectrum.upper is not None:
+            losses["energies"] = losses["energies"] + self.upper.loss(spectrum.upper, audio)
+        own = {x: getattr(spectrum, x) for x in LEARNT_ALONE}
+        own = {name: x if x is None else x.detach() for name, x in own.items()}
         rendered = self.render(msgspec.structs.replace(spectrum, **own))
         return rendered, losses | {"commitment": commitment}
 

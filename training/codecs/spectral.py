@@ -46,7 +46,8 @@ class SpectralSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     codebooks. frames_per_token: how many frames one code of learned latents says at once.
     floor: of STFT magnitudes, 20 times the RMS of noise that has it; energy_floor: of the RMS of an
     envelope's points. masked, masked_envelope: of the power of the loudest, what lies below is not
-    heard. Recordings need far lower ones than FoleyWorld.
+    heard. Recordings need far lower ones than FoleyWorld. upper: all this is of the lower half of
+    the spectrum, and the decoder makes the upper one anew (`upper.py`).
     """
 
     n_fft: int = 960
@@ -61,6 +62,7 @@ class SpectralSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     energy_floor: float = 0.002
     masked: float = 1e-4
     masked_envelope: float = 3e-3
+    upper: bool = False
 
     def __post_init__(self) -> None:
         for name, least in LEAST_FLOORS.items():
@@ -76,7 +78,8 @@ class Spectrum(msgspec.Struct, frozen=True):
 
     log_magnitude, deviation (radians a frame, from the bin's own advance), offset (radians),
     coherence (1 tonal, 0 noise): [B, T, bins]. What the sound is brought to, logarithms like those
-    of the latents: level [B, T, LEVEL_BANDS], envelope [B, T, ENVELOPE_POINTS].
+    of the latents: level [B, T, LEVEL_BANDS], envelope [B, T, ENVELOPE_POINTS]. upper
+    [B, T, UPPER_DIM]: strengths of bands above, where there are any.
     """
 
     log_magnitude: Tensor
@@ -85,6 +88,7 @@ class Spectrum(msgspec.Struct, frozen=True):
     coherence: Tensor
     level: Tensor
     envelope: Tensor
+    upper: Tensor | None = None
 
 
 class SpectralCodec(nn.Module):
@@ -338,11 +342,13 @@ class SpectralCodec(nn.Module):
 
 
 def frame_hop(config: ModelConfig, settings: SpectralSettings) -> int:
-    """Samples from frame to frame. Raises OptionError."""
-    frames, learned = settings.frames_per_token, settings.encoder_width > 0
-    if frames < 1 or config.hop_samples % frames or (frames > 1 and not learned):
+    """Samples from frame to frame of what is coded. Raises OptionError."""
+    frames, halves = settings.frames_per_token, 2 if settings.upper else 1
+    parts = frames * halves
+    if frames < 1 or config.hop_samples % parts or (parts > 1 and not settings.encoder_width):
         raise OptionError(
-            f"frames_per_token is {frames}, expected 1, or with an encoder_width a number that "
-            f"divides hop_samples, {config.hop_samples}"
+            f"frames_per_token is {frames} and upper {str(settings.upper).lower()}, expected 1 and "
+            "false, or with an encoder_width a number that, twice where upper is true, divides "
+            f"hop_samples, {config.hop_samples}"
         )
-    return config.hop_samples // frames
+    return config.hop_samples // parts
