@@ -91,8 +91,8 @@ def test_a_graph_holds_no_path_of_this_machine(bundle, name):
 
 
 def test_the_same_checkpoint_gives_the_same_bytes(bundle, checkpoint, tmp_path):
-    build_graph("codec_decoder", checkpoint, tmp_path, "fp32", "fp32")
-    first, second = (folder / "codec_decoder.onnx" for folder in (bundle, tmp_path))
+    build_graph("codec_encoder", checkpoint, tmp_path, "fp32", "fp32")
+    first, second = (folder / "codec_encoder.onnx" for folder in (bundle, tmp_path))
     assert first.read_bytes() == second.read_bytes()
 
 

@@ -9,7 +9,7 @@ pytest.importorskip("torch", reason="the exporter needs the extra `export`")
 
 import ml_dtypes
 import onnx_ir as ir
-from checkpoints import tiny_config
+from checkpoints import saved_checkpoint, tiny_config
 from shard_files import make_shards
 
 from export import onnx_graphs, verify
@@ -142,11 +142,10 @@ def test_calibration_takes_clips_as_decoding_sees_them(tmp_path):
         read_clips(str(tmp_path / "nothing"), config)
 
 
-def test_the_command_writes_the_graph_and_its_engine(
-    checkpoint, tmp_path, monkeypatch, capsys, caplog
-):
+def test_the_command_writes_the_graph_and_its_engine(tmp_path, monkeypatch, capsys, caplog):
     pytest.importorskip("tensorrt_rtx", reason='not installed: pip install "vab-rt[rtx]"')
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    checkpoint = saved_checkpoint(tmp_path, tiny_config(layers=1, expert_layers=0))
     words = [str(checkpoint.path), "--out", str(tmp_path / "out"), "--backend", "tensorrt-rtx"]
     words += ["--precision", "fp32,fp8", "--calibrate", str(make_shards(tmp_path / "shards"))]
     with caplog.at_level(logging.INFO):

@@ -59,16 +59,16 @@ def test_encodec_with_another_hop():
 
 
 def test_half_storage_halves_the_file_and_keeps_the_numbers(checkpoint, tmp_path):
-    build_graph("codec_decoder", checkpoint, tmp_path, "fp32", "fp16")
-    inputs = fixed_inputs("codec_decoder", checkpoint.config, 2)
-    exact = run_torch(modules.graph_module("codec_decoder", checkpoint, "fp32"), inputs)
-    rounded = run_torch(modules.graph_module("codec_decoder", checkpoint, "fp16"), inputs)
-    found = open_session(tmp_path / "codec_decoder.onnx").run(None, inputs)[0]
-    assert relative_error(rounded, found) < TOLERANCES["codec_decoder"].relative
+    build_graph("visual_encoder", checkpoint, tmp_path, "fp32", "fp16")
+    inputs = fixed_inputs("visual_encoder", checkpoint.config, 2)
+    exact = run_torch(modules.graph_module("visual_encoder", checkpoint, "fp32"), inputs)
+    rounded = run_torch(modules.graph_module("visual_encoder", checkpoint, "fp16"), inputs)
+    found = open_session(tmp_path / "visual_encoder.onnx").run(None, inputs)[0]
+    assert relative_error(rounded, found) < TOLERANCES["visual_encoder"].relative
     assert 1e-6 < relative_error(exact, found) < 1e-2
-    stored = ir.load(tmp_path / "codec_decoder.onnx").graph.initializers.values()
+    stored = ir.load(tmp_path / "visual_encoder.onnx").graph.initializers.values()
     halves = sum(v.const_value.size for v in stored if v.const_value.dtype == ir.DataType.FLOAT16)
-    weights = sum(p.numel() for p in checkpoint.codec().decoder.parameters())
+    weights = sum(p.numel() for p in checkpoint.image_encoder().parameters())
     assert halves > 0.9 * weights
 
 
