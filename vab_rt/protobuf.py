@@ -46,7 +46,8 @@ def values(message: memoryview, number: int) -> list[Any]:
 
 
 def fields(message: memoryview) -> Iterator[Field]:
-    """The fields of a message in protobuf's wire format, in their order."""
+    """The fields of a message in protobuf's wire format, in their order. Raises IndexError,
+    KeyError or ValueError for what is none."""
     position = 0
     while position < len(message):
         begin = position
@@ -62,6 +63,8 @@ def fields(message: memoryview) -> Iterator[Field]:
         else:
             end = position + _FIXED[kind]
             value, position = int.from_bytes(message[position:end], "little"), end
+        if position > len(message):
+            raise IndexError("a field goes on after the end of its message")
         yield Field(key >> 3, value, message[begin:position])
 
 
@@ -104,13 +107,14 @@ def as_number(number: int, value: int) -> bytes:
 
 def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
     """A number in groups of seven bits, and where it ends."""
-    value = shift = 0
-    while True:
+    value = 0
+    for shift in range(0, 70, 7):  # longer ones take time that grows as their square
         byte = message[position]
         value |= (byte & 127) << shift
-        position, shift = position + 1, shift + 7
+        position += 1
         if byte < 128:
             return value, position
+    raise ValueError("a number of more than 64 bits")
 
 
 def _varint(value: int) -> bytes:

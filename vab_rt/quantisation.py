@@ -122,18 +122,20 @@ def _is_to_float(cast: Node) -> bool:
 
 
 def _matrix(tensor: memoryview, is_cast: bool) -> Weight | None:
-    """Its float32 values [N, M], or what the graph casts to these; None for another tensor."""
+    """Its float32 values [N, M], or what the graph casts to these; None for another tensor, and for
+    one that is not finite, of which int8 would make another."""
     shape, dtypes, raw = (values(tensor, number) for number in (_DIMS, _DTYPE, _RAW))
     dtype = {FLOAT: "<f4", HALF: "<f2"}.get(dtypes[0])
     if len(shape) != 2 or not raw or dtype is None or (dtypes == [HALF] and not is_cast):
         return None
-    return np.frombuffer(raw[0], dtype).astype(np.float32).reshape(shape)
+    weight = np.frombuffer(raw[0], dtype).astype(np.float32).reshape(shape)
+    return weight if np.isfinite(weight).all() else None
 
 
 def _quantised(name: str, weight: Weight) -> bytes:
     """A weight [N, M] in int8, and its scales [M]."""
     largest = np.maximum(weight.max(axis=0), -weight.min(axis=0))
-    scales = np.where(largest > 0, largest, np.float32(1)) / np.float32(_LARGEST)
+    scales = np.maximum(largest, np.float32(1e-30)) / np.float32(_LARGEST)  # of zeros, not 0
     scaled = weight / scales
     whole = np.rint(scaled, out=scaled).astype(np.int8)
     return as_initializer(f"{name}.int8", INT8, whole.shape, whole.tobytes()) + as_initializer(

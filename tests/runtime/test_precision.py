@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from random import Random as random_numbers
 
 import numpy as np
 import onnx
@@ -12,6 +13,7 @@ from onnxruntime import InferenceSession
 from tiny_bundle import tiny_config
 
 import vab_rt
+from vab_rt.attention import spelled_out
 from vab_rt.errors import BundleError
 from vab_rt.quantisation import in_int8
 
@@ -56,6 +58,14 @@ def products(dtype: int = FLOAT) -> bytes:
     return model.SerializeToString()
 
 
+def product(value: float) -> bytes:
+    """x [1, 2] through a weight [2, 2] of one value."""
+    x, y = (helper.make_tensor_value_info(name, FLOAT, (1, 2)) for name in "xy")
+    held = [numpy_helper.from_array(np.full((2, 2), value, np.float32), "w")]
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    return helper.make_model(helper.make_graph([node], "one", [x], [y], held)).SerializeToString()
+
+
 def test_products_with_weights_of_what_the_inputs_reach():
     model, int8 = onnx.load_from_string(products()), in_int8(products())
     found = onnx.load_from_string(int8)
@@ -77,9 +87,28 @@ def test_products_with_weights_of_what_the_inputs_reach():
     assert 0 < np.abs(near - exact).max() < 0.05 * np.abs(exact).max()
 
 
-@pytest.mark.parametrize("model", [products(HALF), b"no model", b""])
+@pytest.mark.parametrize("model", [products(HALF), product(np.nan), b"no model", b""])
 def test_what_has_no_such_product_stays(model):
     assert in_int8(model) == model
+
+
+def test_of_a_channel_of_nothing_nothing_comes():
+    held = onnx.load_from_string(in_int8(product(1e-45))).graph.initializer
+    assert [not numpy_helper.to_array(tensor).any() for tensor in held] == [True, False]
+
+
+@pytest.mark.parametrize("edit", [in_int8, spelled_out])
+def test_what_is_damaged_is_for_onnxruntime_to_refuse(edit):
+    """In no time, either: a number of any length took the square of its bytes."""
+    model, random = products(), random_numbers(0)
+    for _ in range(300):
+        damaged = bytearray(model[-2000:] if random.random() < 0.5 else model)
+        for _ in range(random.randint(1, 6)):
+            at = random.randrange(len(damaged))
+            damaged[at : at + random.randint(0, 9)] = random.randbytes(random.randint(0, 12))
+        assert isinstance(edit(bytes(damaged)), bytes)
+    for broken in (b"\x08" + b"\xff" * 1_000_000, model[:-100]):
+        assert edit(broken) is broken
 
 
 def test_a_sound_in_int8(tiny_bundle, pipeline, videos):
@@ -145,6 +174,22 @@ def test_a_bundle_in_int8(bundle_copy):
     (bundle_copy / "backbone.fp32.onnx").write_bytes(exact)
     write_manifest(bundle_copy, tiny_config(), "int8")
     assert vab_rt.load(bundle_copy, precision="fp32", threads=1).precision == "fp32"
+
+
+def test_what_int8_changes_nothing_in_is_not_called_int8(bundle_copy):
+    """Weights in a field that is not read: their products would be computed in float32."""
+    path = bundle_copy / "backbone.onnx"
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        if len(tensor.dims) == 2 and tensor.data_type == FLOAT:
+            numbers = numpy_helper.to_array(tensor).ravel()
+            tensor.ClearField("raw_data")
+            tensor.float_data.extend(numbers)
+    onnx.save(model, path)
+    write_manifest(bundle_copy, tiny_config())
+    assert vab_rt.load(bundle_copy, threads=1).precision == "fp32"
+    with pytest.raises(BundleError, match="backbone of .* has no products that int8 is made of"):
+        vab_rt.load(bundle_copy, precision="int8", threads=1)
 
 
 def test_a_model_without_a_backbone(v2a_bundle):

@@ -25,7 +25,7 @@ def check_precision(precision: str, device: str) -> None:
 
 def reader_in(bundle: Bundle, precision: str) -> Callable[[str], bytes]:
     """What reads a graph of a bundle by name, the backbones in a precision; only the products of
-    their weights are in int8. Raises BundleError where the bundle has no such backbones."""
+    their weights are in int8. Both raise BundleError where the bundle has no such backbones."""
     own = bundle.manifest.precision
     if precision == own:
         return bundle.read_graph
@@ -49,6 +49,13 @@ def reader_in(bundle: Bundle, precision: str) -> Callable[[str], bytes]:
             return bundle.read_graph(name, "fp32")
         from vab_rt.quantisation import in_int8
 
-        return in_int8(bundle.read_graph(name))
+        exact = bundle.read_graph(name)
+        quantised = in_int8(exact)
+        if quantised == exact:
+            raise BundleError(
+                f"graph {name} of {bundle.folder} has no products that int8 is made of, expected "
+                "some with float32 weights; leave the precision out, or export the model again"
+            )
+        return quantised
 
     return read
