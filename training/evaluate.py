@@ -258,6 +258,12 @@ def _fit(arguments: argparse.Namespace) -> dict:
 
 
 def _eval_config(arguments: argparse.Namespace) -> EvalConfig:
+    """Raises OptionError."""
+    if arguments.ckpt is not None and arguments.precision is not None:
+        raise OptionError(
+            f"--precision {arguments.precision} came with --ckpt, expected it with --model: a "
+            "checkpoint is computed as PyTorch does it; leave one of the two out"
+        )
     return EvalConfig(
         bundle=arguments.bundle,
         checkpoint=arguments.ckpt,
@@ -273,6 +279,11 @@ def _eval_config(arguments: argparse.Namespace) -> EvalConfig:
 def _decoding(arguments: argparse.Namespace) -> dict:
     if arguments.ckpt is not None:
         raise OptionError("decoding compares options of a bundle, expected --model, not --ckpt")
+    if arguments.precision is not None:
+        raise OptionError(
+            f"--precision {arguments.precision} came with decoding, expected it in its --settings, "
+            f'as "steps=4 precision={arguments.precision}"'
+        )
     config = EvalConfig(bundle=arguments.bundle)
     seeds = foleyworld.clip_seeds("validation", arguments.seed, arguments.clips)
     texts = list(arguments.settings)

@@ -120,6 +120,7 @@ def test_its_graph_hears_the_quiet_as_torch_does(codec, tmp_path):
         ({"frames_per_token": 3}, "frames_per_token is 3 .*divides hop_samples, 320"),
         ({"frames_per_token": 2, "encoder_width": 0}, "or with an encoder_width a number"),
         ({"upper": True, "frames_per_token": 320}, "upper true, .*divides hop_samples, 320"),
+        ({"upper": True, "frames_per_token": 80}, "number that, 8 times where upper is true"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(changes, named):

@@ -48,6 +48,7 @@ def test_a_setting_says_what_every_step_does(text, guidance, temperature, passes
     ("text", "message"),
     [
         ("step=3", "has step, expected steps, guidance"),
+        ("precision=int9", "precision is 'int9', expected fp32 or int8"),
         ("steps", "cannot be read"),
         ("steps=2.5", "cannot be read"),
         ("temperature=1..-1", "temperature is 0.0, expected 0.01 to 100"),

@@ -454,6 +454,8 @@ def test_classification_of_held_out_clips(run, capsys):
         (["generation", "--media", "x"], "--media x is of the clips of --shards"),
         (["classifier"], "classifier needs --out FILE.npz"),
         (["generation", "--device", "cuda"], "--device cuda is of a checkpoint, expected --ckpt"),
+        (["generation", "--ckpt", "x", "--precision", "int8"], "int8 came with --ckpt, expected"),
+        (["decoding", "--precision", "int8"], "came with decoding, expected it in its --settings"),
         (["generation", "--embedding", "vggish"], "expected classifier, vggish:FILE"),
         (["generation", "--embedding", "vggish:none.pth"], "none.pth is not there"),
         (["fit", "--sounds", "x"], "needs --sounds DIR and --pictures DIR, expected both"),

@@ -21,6 +21,7 @@ from training.codecs.bands import FINE_BANDS, LEVEL_BANDS, fine_bands, level_ban
 from training.codecs.codebooks import distances, fit_codebooks
 from training.codecs.networks import BandsOut, ConvNeXtBlock
 from training.codecs.transform import Transform
+from training.codecs.upper import POINTS
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
 
@@ -343,12 +344,12 @@ class SpectralCodec(nn.Module):
 
 def frame_hop(config: ModelConfig, settings: SpectralSettings) -> int:
     """Samples from frame to frame of what is coded. Raises OptionError."""
-    frames, halves = settings.frames_per_token, 2 if settings.upper else 1
-    parts = frames * halves
+    frames = settings.frames_per_token
+    parts = frames * (2 * POINTS if settings.upper else 1)
     if frames < 1 or config.hop_samples % parts or (parts > 1 and not settings.encoder_width):
         raise OptionError(
             f"frames_per_token is {frames} and upper {str(settings.upper).lower()}, expected 1 and "
-            "false, or with an encoder_width a number that, twice where upper is true, divides "
-            f"hop_samples, {config.hop_samples}"
+            f"false, or with an encoder_width a number that, {2 * POINTS} times where upper is "
+            f"true, divides hop_samples, {config.hop_samples}"
         )
-    return config.hop_samples // parts
+    return config.hop_samples // (2 * frames if settings.upper else frames)

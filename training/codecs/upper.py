@@ -26,8 +26,7 @@ class Upper(nn.Module):
 
     def __init__(self, width: int, hop: int) -> None:
         super().__init__()
-        if hop % (2 * POINTS):
-            raise ValueError(f"a frame has {hop} samples, expected a multiple of {2 * POINTS}")
+        assert hop % (2 * POINTS) == 0, hop
         self.hop = hop
         self.hidden, self.out = nn.Linear(width, 192), nn.Linear(192, UPPER_DIM)
         nn.init.zeros_(self.out.weight)

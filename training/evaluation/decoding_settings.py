@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 from vab_rt.config import TokenOptions
 from vab_rt.decoding import guided, remask_count
+from vab_rt.engines.precision import check_precision
 from vab_rt.errors import OptionError
 from vab_rt.pipeline import Pipeline
 from vab_rt.sampling_arguments import StepSettings
@@ -80,8 +81,11 @@ def read_setting(text: str, defaults: TokenOptions) -> Setting:
     TokenOptions(steps=steps, top_k=top_k, mask_temperature=mask_temperature)  # raises OptionError
     for g, t in zip(guidance, temperature, strict=True):
         TokenOptions(guidance=g, temperature=t)
+    precision = words.get("precision")
+    if precision is not None:
+        check_precision(precision, "cpu")
     ramps = tuple(guidance), tuple(temperature)
-    return Setting(text, *ramps, top_k, mask_temperature, words.get("precision"))
+    return Setting(text, *ramps, top_k, mask_temperature, precision)
 
 
 def ramp(text: str, steps: int) -> list[float]:
