@@ -27,7 +27,12 @@ export async function seek(video, seconds) {
 // To be called when the next frame should be there; waits for it, which may come after "loadeddata"
 // and "seeked". Of pages that nobody sees no browser tells.
 export function nextShown(video) {
-  const told = new Promise((done) => video.requestVideoFrameCallback?.(done));
+  const begin = performance.now();
+  const told = new Promise((done) => {
+    const look = (_, { presentationTime }) => (presentationTime < begin ? ask() : done()); // of before
+    const ask = () => video.requestVideoFrameCallback?.(look);
+    ask();
+  });
   return () => {
     const patience = document.hidden || !video.requestVideoFrameCallback ? 0 : MAX_LATE_MS;
     return Promise.race([told, new Promise((done) => setTimeout(done, patience))]);
