@@ -36,7 +36,8 @@ def trace(
         {i: free[size] for i, size in enumerate(tensor.shape) if isinstance(size, str)}
         for tensor in contract.inputs
     )
-    with warnings.catch_warnings():
+    # Without gradients, or torch would take an LSTM apart, step by step, for its output's shape.
+    with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's own deprecations, not of this model
         program = torch.onnx.export(
             module,
