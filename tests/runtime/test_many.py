@@ -134,16 +134,19 @@ def test_shards_share_all_and_overlap_in_none():
         (("videos", "out", "--model", "none"), "none"),
         (("videos", "out", "--model", "none", "--jobs", "2"), "none"),
         (("videos", "out", "--kind", "dog"), "has no names for what it sees"),
+        (("videos", "out", "--device", "gpu"), "device is 'gpu', expected auto, cpu, cuda"),
+        (("videos", "out", "--precision", "int9"), "precision is 'int9', expected fp32 or int8"),
+        (("videos", "out", "--precision", "int8", "--model", "mapper"), "of the kind v2a-mapper"),
         (("videos", "videos/notes.txt/out"), "cannot be made (Not a directory)"),
         (("clip", "out"), "is no text, expected a folder of videos or a list"),
         (("videos", "videos", "--format", "mp4"), "would be its own output, expected another"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(run, folder, monkeypatch, words, message):
+def test_what_cannot_be_done_is_one_line(run, folder, v2a_bundle, monkeypatch, words, message):
     monkeypatch.chdir(folder.parent)
     Path("empty").mkdir()
     Path("clip").write_bytes(b"\0\0\0 ftypisom")
-    told = run("generate-all", *words)
+    told = run("generate-all", *(v2a_bundle if word == "mapper" else word for word in words))
     assert told.code == 1 and message in told.err and told.err.count("\n") == 1, told.err
     assert not Path("out").exists()
 

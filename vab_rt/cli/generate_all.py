@@ -158,10 +158,16 @@ def _suffix(name: str, delivery: Delivery) -> str:
 
 
 def _require_model(load: Load, options: GenerateOptions) -> None:
-    """What is wrong with the model, or is no kind of it, is told once and not for each video."""
+    """What is wrong with the model, is no kind of it, or is no device or precision that it can be
+    computed in, is told once and not for each video."""
+    from vab_rt.engines import check_device
+    from vab_rt.engines.precision import reader_in
     from vab_rt.hub import open_model
 
+    check_device(load.device, load.precision)
     bundle = open_model(load.model, offline=load.offline)
+    if load.precision is not None:
+        reader_in(bundle, load.precision)
     check_kinds(options.kinds, bundle.manifest.model)
 
 

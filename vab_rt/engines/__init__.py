@@ -99,14 +99,9 @@ def open_engines(
     another device; BackendError for a device that cannot be used: it never falls back; BundleError
     for a bundle that has not that precision.
     """
-    if device not in DEVICES and not (isinstance(device, str) and _PARTS.fullmatch(device)):
-        raise OptionError(
-            f"device is {device!r}, expected {', '.join(DEVICES[:-1])} or {DEVICES[-1]}, with a "
-            "number for a GPU other than the first, as in cuda:1, or openvino:gpu; choose one"
-        )
+    check_device(device, precision)
     threads = check_threads(threads)
     if precision is not None:
-        check_precision(precision, device)
         from vab_rt.engines.sessions import open_sessions
 
         return open_sessions(bundle, threads=threads, precision=precision, wait=wait)
@@ -114,6 +109,17 @@ def open_engines(
         return _open_best(bundle, threads, wait=wait)
     name, _, part = device.partition(":")
     return _open(bundle, name, part, threads, wait=wait)
+
+
+def check_device(device: str, precision: str | None) -> None:
+    """Raises OptionError for one that there is not, and a precision that there is not on it."""
+    if device not in DEVICES and not (isinstance(device, str) and _PARTS.fullmatch(device)):
+        raise OptionError(
+            f"device is {device!r}, expected {', '.join(DEVICES[:-1])} or {DEVICES[-1]}, with a "
+            "number for a GPU other than the first, as in cuda:1, or openvino:gpu; choose one"
+        )
+    if precision is not None:
+        check_precision(precision, device)
 
 
 def import_libraries(device: str) -> None:
