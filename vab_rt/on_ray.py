@@ -27,6 +27,7 @@ from vab_rt.cli.groups import as_command
 from vab_rt.errors import BackendError, OptionError
 from vab_rt.many import Job, Report
 
+MOST_GPUS = 16  # of one machine
 _LOG = logging.getLogger(__name__)
 _LOST = (
     "the worker that had it died, and so did the next one, as they may on a file that crashes a "
@@ -55,6 +56,10 @@ def on_ray(
     skipped. RAY_ADDRESS says which cluster; without it one is started on this machine."""
     if not 1 <= workers <= 256:
         raise OptionError(f"workers is {workers}, expected 1 to 256")
+    if not 0 <= gpus_per_worker <= MOST_GPUS:
+        raise OptionError(
+            f"gpus-per-worker is {gpus_per_worker:g}, expected 0 to {MOST_GPUS}; 1 for a GPU each"
+        )
     asked["device"] = _device(asked["device"], gpus_per_worker)
     if asked["model"] is not None and Path(asked["model"]).is_dir():
         asked["model"] = str(Path(asked["model"]).absolute())

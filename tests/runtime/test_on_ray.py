@@ -81,6 +81,7 @@ def _run(*words, cwd, path):
         (("--workers", "0"), "workers is 0, expected 1 to 256"),
         (("--workers", "1", "--device", "cuda"), "0 GPUs for each worker, expected cpu or"),
         (("--workers", "1", "--device", "cpu", "--gpus-per-worker", "1"), "or another and some"),
+        (("--workers", "1", "--gpus-per-worker", "nan"), "is nan, expected 0 to 16"),
         (("--workers", "1", "--model", "none"), "none"),
         (("--workers", "1"), "pip install 'vab-rt[ray]'"),
     ],
