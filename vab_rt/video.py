@@ -264,6 +264,10 @@ class Video:
         if declared is not None and end + _CUT_SHORT < exact_seconds(declared):
             message = f"{self.path} is cut short: {float(end):.2f} s of its {declared:.2f} s"
             warnings.warn(f"{message} could be read", MediaWarning, stacklevel=2)
+        elif self.length is not None and end + _CUT_SHORT < self.start + self.length:
+            asked_s = float(self.start + self.length)
+            message = f"{self.path} ends at {float(end):.2f} s, and so does the sound"
+            warnings.warn(f"{message}: asked for up to {asked_s:.2f} s", MediaWarning, stacklevel=2)
 
 
 VideoLike: TypeAlias = Video | VideoFile | str | bytes | BinaryIO

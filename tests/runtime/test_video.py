@@ -421,6 +421,16 @@ def test_a_truncated_file_with_its_index_in_front_gives_what_is_there(tmp_path: 
     assert len(images) == round(length_s * 2)
 
 
+def test_a_duration_beyond_the_end_is_told(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "in.mp4", num_frames=50)  # 2 s
+    with pytest.warns(MediaWarning, match=r"ends at 2\.00 s, .*: asked for up to 9\.00 s"):
+        _, length_s = read_frames(Video(video, 1.0, 8.0), config())
+    assert length_s == 1.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # half a second is what times of files leave open
+        read_frames(Video(video, 1.0, 1.4), config())
+
+
 def test_a_stream_without_any_decodable_frame_is_an_error(tmp_path: Path) -> None:
     video = damage(make_video(tmp_path / "in.mp4"), range(50))
     with pytest.raises(MediaError, match="no frame of .* could be decoded"):
