@@ -236,7 +236,7 @@ class Video:
             return
         if end <= self.start:
             raise start_beyond_end(self.start, end)
-        self._warn_if_cut_short(end)
+        self._warn_if_too_short(end)
         self._check_hold(since, end)
         yield shown, (end if stop is None else min(end, stop)) - start
 
@@ -259,7 +259,7 @@ class Video:
             for frame, begin, end in found:
                 yield frame, begin - zero, end - zero
 
-    def _warn_if_cut_short(self, end: Fraction) -> None:
+    def _warn_if_too_short(self, end: Fraction) -> None:
         declared = self.info.own_duration_s
         if declared is not None and end + _CUT_SHORT < exact_seconds(declared):
             message = f"{self.path} is cut short: {float(end):.2f} s of its {declared:.2f} s"

@@ -14,6 +14,13 @@ def masked(power: Tensor, floor: float, share: float) -> Tensor:
     return power + floor**2 + share * power.amax(2, keepdim=True)
 
 
+def smoothed(power: Tensor) -> Tensor:
+    """Power [B, points, ...] over each point and half of its neighbours; at both ends its own."""
+    before = torch.cat([power[:, :1], power[:, :-1]], 1)
+    after = torch.cat([power[:, 1:], power[:, -1:]], 1)
+    return power / 2 + (before + after) / 4
+
+
 def fine_bands(bins: int) -> Tensor:
     """Overlapping triangles [bins, FINE_BANDS]: a bin each to a quarter of the spectrum, wider and
     wider above. They add up to 1 at every bin."""

@@ -133,8 +133,8 @@ class LearnedSpectralCodec(SpectralCodec):
         )
         if spectrum.upper is not None:
             losses["energies"] = losses["energies"] + self.upper.loss(spectrum.upper, audio)
-        own = {x: getattr(spectrum, x) for x in LEARNT_ALONE}
-        own = {name: x if x is None else x.detach() for name, x in own.items()}
+        found = {name: getattr(spectrum, name) for name in LEARNT_ALONE}
+        own = {name: x.detach() for name, x in found.items() if x is not None}
         rendered = self.render(msgspec.structs.replace(spectrum, **own))
         return rendered, losses | {"commitment": commitment}
 

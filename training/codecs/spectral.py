@@ -17,7 +17,14 @@ from encodec.quantization import ResidualVectorQuantizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.codecs.bands import FINE_BANDS, LEVEL_BANDS, fine_bands, level_bands, masked
+from training.codecs.bands import (
+    FINE_BANDS,
+    LEVEL_BANDS,
+    fine_bands,
+    level_bands,
+    masked,
+    smoothed,
+)
 from training.codecs.codebooks import distances, fit_codebooks
 from training.codecs.networks import BandsOut, ConvNeXtBlock
 from training.codecs.transform import Transform
@@ -168,9 +175,7 @@ class SpectralCodec(nn.Module):
     def _energy(self, audio: Tensor) -> Tensor:
         """Mean square around each point of the envelope [B, T, ENVELOPE_POINTS]."""
         parts = audio.unflatten(1, (-1, self.hop // ENVELOPE_POINTS)).square().mean(2)
-        before = torch.cat([parts[:, :1], parts[:, :-1]], 1)
-        after = torch.cat([parts[:, 1:], parts[:, -1:]], 1)
-        return (parts / 2 + (before + after) / 4).unflatten(1, (-1, ENVELOPE_POINTS))
+        return smoothed(parts).unflatten(1, (-1, ENVELOPE_POINTS))
 
     def spectrum(self, latents: Tensor) -> Spectrum:
         logs = latents / self.weight

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.codecs.bands import smoothed
+
 UPPER_BANDS, POINTS = 6, 4  # of a frame's strengths, one after the other
 UPPER_DIM = UPPER_BANDS * POINTS
 FLOOR = 3e-5  # RMS of a band, of which nothing is heard
@@ -73,9 +75,7 @@ class Upper(nn.Module):
             [torch.fft.irfft(spectrum * x, n=padded.shape[1])[:, n:-n] for x in shares(padded)], -1
         )  # [B, S, UPPER_BANDS]
         power = bands.unflatten(1, (-1, self.hop // POINTS)).square().mean(2)
-        before = torch.cat([power[:, :1], power[:, :-1]], 1)
-        after = torch.cat([power[:, 1:], power[:, -1:]], 1)
-        power = power / 2 + (before + after) / 4  # [B, points, UPPER_BANDS]
+        power = smoothed(power)  # [B, points, UPPER_BANDS]
         return (power + FLOOR**2).log().unflatten(1, (-1, POINTS)).flatten(2) / 2
 
     def loss(self, strengths: Tensor, audio: Tensor) -> Tensor:
