@@ -75,7 +75,7 @@ def measure_stages(
     """Ceilings, parity, then time; each figure is printed as it comes."""
     roofline = device.roofline()
     print_ceilings(f"{device.name}, {device.precision}", roofline, work)
-    found = {"device": device.name, "backend": system.device}
+    found = {"device": device.name, "backend": system.engines.device}
     found["backbone_error"] = check(device, vab, system)
     for name, value in timed(device, system, work, roofline, plan):
         console.print(f"{name:>24}  {value}", markup=False)

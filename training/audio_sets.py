@@ -160,7 +160,7 @@ def tokenised(
     """
     config, codec = checkpoint.config, checkpoint.codec().to(distributed.device())
     length_s = config.clip_s if padded else min(sound_set.length_s, config.clip_s)
-    num_samples = round(length_s * config.token_rate_hz) * config.hop_samples
+    num_samples = round(length_s * config.hop_rate_hz) * config.hop_samples
     for start in range(0, len(sound_set.sounds), ENCODED_AT_ONCE):
         sounds = sound_set.sounds[start : start + ENCODED_AT_ONCE]
         audio = np.stack(

@@ -153,7 +153,7 @@ def random_crops(
     audio: NDArray[np.int16], config: ModelConfig, t: CodecTraining, random: np.random.Generator
 ) -> Tensor:
     """Crops of random clips of audio [N, S] at random gains [B, crop samples], in whole hops."""
-    length = round(t.crop_s * config.token_rate_hz) * config.hop_samples
+    length = round(t.crop_s * config.hop_rate_hz) * config.hop_samples
     if length > audio.shape[1]:
         raise OptionError(
             f"crop_s is {t.crop_s}, expected at most the length of a clip, "

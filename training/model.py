@@ -138,7 +138,7 @@ class VAB(nn.Module):
         c = self.config
         if (num_visual, num_audio) == (c.num_visual, c.num_token_steps):
             return slice(None)
-        first_step = round(first_frame * c.token_rate_hz / c.visual_rate_hz)
+        first_step = round(first_frame * c.hop_rate_hz / c.visual_rate_hz)
         first, device = first_frame // c.image_stride, self.bias.device
         visual = torch.arange(first, first + num_visual, device=device)
         audio = torch.arange(first_step, first_step + num_audio, device=device) + c.num_visual
@@ -159,7 +159,7 @@ class AlignedFrames(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.steps_per_frame = config.token_rate_hz / config.visual_rate_hz
+        self.steps_per_frame = config.hop_rate_hz / config.visual_rate_hz
         self.mix = nn.Conv1d(config.visual_dim, config.width, 3, padding=1, bias=False)
         nn.init.trunc_normal_(self.mix.weight, std=0.7)  # features have unit length
 
@@ -245,8 +245,8 @@ def stream_times(config: ModelConfig) -> Tensor:
     if c.alibi == "index":
         return torch.arange(c.num_visual + c.num_token_steps, dtype=torch.float32)
     visual_s = (torch.arange(c.num_visual) + 0.5) * c.image_stride / c.visual_rate_hz
-    audio_s = (torch.arange(c.num_token_steps) + 0.5) / c.token_rate_hz
-    return torch.cat([visual_s, audio_s]) * c.token_rate_hz
+    audio_s = (torch.arange(c.num_token_steps) + 0.5) / c.hop_rate_hz
+    return torch.cat([visual_s, audio_s]) * c.hop_rate_hz
 
 
 def attention_bias(config: ModelConfig) -> Tensor:

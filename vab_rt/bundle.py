@@ -60,11 +60,6 @@ class Bundle:
         """Those that generating takes, in the order in which they run."""
         return self.manifest.needed_graphs
 
-    @property
-    def stepped_graphs(self) -> tuple[str, ...]:
-        """Those that run many times in a row on the same arrays."""
-        return self.manifest.stepped
-
     def file_of(self, name: str, precision: str | None = None) -> str:
         """The file of a graph, or of its variant in that precision where there is one."""
         return self._entry_of(name, precision).file

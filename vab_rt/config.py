@@ -221,10 +221,6 @@ class ModelConfig(ClipConfig, frozen=True, forbid_unknown_fields=True, kw_only=T
         return self.num_frames // self.image_stride
 
     @property
-    def token_rate_hz(self) -> float:
-        return self.hop_rate_hz
-
-    @property
     def num_token_steps(self) -> int:
         """T: token steps in one clip."""
         return self.num_hops

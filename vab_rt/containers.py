@@ -73,7 +73,7 @@ class Copied(msgspec.Struct, frozen=True):
     length: Fraction | None
 
 
-def add_stream(copied: Copied, target: OutputContainer, suffix: str, form: Form) -> VideoStream:
+def add_stream(copied: Copied, target: OutputContainer, form: Form) -> VideoStream:
     """A stream in `target` for the packets, with title, place, date, chapters and timecode."""
     source = copied.stream
     stream = target.add_stream_from_template(source, opaque=True)
@@ -126,7 +126,7 @@ def _as_read(form: Form, copied: Copied, written: bytes) -> Form:
 
 
 def tell_dropped(
-    copied: Copied, form: Form, path: VideoFile, out: Path, *, keeps_sound: bool = False
+    copied: Copied, form: Form, path: VideoFile, out: Path, *, keeps_sound: bool
 ) -> None:
     """Warns once, in one line, of what the input has and the copy has not. keeps_sound: one of its
     sound tracks is heard."""
@@ -169,7 +169,7 @@ def _write_one(copied: Copied, packet: VideoPacket, suffix: str, form: Form) -> 
     options = {"fflags": "+bitexact", **form.options}
     try:
         with av.open(file, "w", format=VIDEO_MUXERS[suffix], options=options) as target:
-            stream = add_stream(copied, target, suffix, form)
+            stream = add_stream(copied, target, form)
             target.mux_one(_at_zero(packet, stream, copied.stream))
     except MemoryError:  # FFmpeg's is both
         raise

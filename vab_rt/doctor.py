@@ -1,6 +1,5 @@
 """What this installation can do on this machine, and what to install for more."""
 
-import os
 import platform
 import sys
 import time
@@ -12,14 +11,12 @@ from importlib.util import find_spec
 import msgspec
 
 from vab_rt.engines.engine_cache import cache_folder
-from vab_rt.engines.gpu import LEAST_CUDA, cuda_version, find_driver
+from vab_rt.engines.gpu import INSTALL_CUDA, LEAST_CUDA, cuda_version, find_driver
 from vab_rt.engines.precision import PRECISIONS
 from vab_rt.engines.providers import PROVIDERS, plugged_in, what_is_missing
 from vab_rt.errors import BackendError, VabError
 from vab_rt.telemetry import VARIABLE, is_telemetry_wanted
-
-GPU_INSTALL = 'pip install "vab-rt[gpu]" && pip install --force-reinstall --no-deps onnxruntime-gpu'
-"""Two steps: onnxruntime and onnxruntime-gpu share a folder, and the last one installed has it."""
+from vab_rt.threads import allowed_cores
 
 _ENCODERS = ("pcm_s16le", "flac", "libmp3lame", "aac", "libopus")
 
@@ -53,8 +50,7 @@ def _vab_rt() -> Finding:
 
 
 def _python() -> Finding:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    where = f"{platform.system()} {platform.machine()}, {cores} CPUs"
+    where = f"{platform.system()} {platform.machine()}, {len(allowed_cores())} CPUs"
     return Finding("python", f"{platform.python_version()} ({where})", sys.version_info >= (3, 11))
 
 
@@ -186,11 +182,11 @@ def _cuda() -> Finding:
     try:
         from vab_rt.engines.sessions import has_cuda_provider
     except BackendError:
-        return _for_gpus("device cuda", "onnxruntime is missing", GPU_INSTALL)
+        return _for_gpus("device cuda", "onnxruntime is missing", INSTALL_CUDA)
     missing = [name for name in ("cuda.core", "cuda.bindings") if not _is_there(name)]
     if missing or not has_cuda_provider():
         found = f"{missing[0]} is missing" if missing else "onnxruntime has no CUDA provider"
-        return _for_gpus("device cuda", found, GPU_INSTALL)
+        return _for_gpus("device cuda", found, INSTALL_CUDA)
     found = f"cuda-core {version('cuda-core')}, onnxruntime with CUDA"
     if not _has_gpu():
         return _for_gpus("device cuda", found, "")
@@ -198,7 +194,7 @@ def _cuda() -> Finding:
 
     if reason := why_not_loaded():
         found += f", which does not load: {reason}"
-        return Finding("device cuda", found, False, advice=GPU_INSTALL)
+        return Finding("device cuda", found, False, advice=INSTALL_CUDA)
     return Finding("device cuda", found)
 
 

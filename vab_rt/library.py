@@ -130,7 +130,7 @@ class Library:
         else:
             some = list(self._readable((self.files[i] for i in order), MOST_SCORED))
             length = self.system.config.num_samples
-            tokens = np.stack([self.encode(_filled(one.samples, length)) for one in some])
+            tokens = np.stack([self.encode(np.resize(one.samples, length)) for one in some])
             scores = self.system.likelihood(window.features, tokens)
             chosen = [some[i] for i in np.argsort(-scores, kind="stable")[:MOST_USED]]
         self.used |= {one.path: license_of(one.path, self.folder) for one in chosen}
@@ -244,7 +244,7 @@ def lay(
     strokes = strokes_of(sound, rate_hz)
     if not struck or not len(strokes):
         stretch = np.concatenate([_faded(one.samples, rate_hz) for one in recordings])
-        track = _at_level_of(sound, _filled(stretch, len(sound)), rate_hz)
+        track = _at_level_of(sound, np.resize(stretch, len(sound)), rate_hz)
         return track, is_loud, np.zeros_like(is_loud)
     track, plays = np.zeros_like(sound), np.zeros_like(is_loud)
     shots = [shot for samples in struck for shot in _shots(samples, rate_hz)]
@@ -280,10 +280,6 @@ def _faded(samples: Samples, rate_hz: int) -> Samples:
     if count:
         out[-count:] *= np.linspace(1, 0, count, dtype=np.float32)
     return out
-
-
-def _filled(samples: Samples, length: int) -> Samples:
-    return np.resize(samples, length)
 
 
 def trimmed(samples: Samples, rate_hz: int) -> Samples:

@@ -49,7 +49,7 @@ class CopyPlan:
     begin: Fraction
     end: Fraction | None
     times: DisplayTimes | None
-    keeps_sound: bool = False
+    keeps_sound: bool
 
     def copied(self) -> Copied:
         length = None if self.end is None else self.end - self.begin
@@ -82,7 +82,7 @@ class VideoCopy:
         self,
         packets: Iterator[VideoPacket],
         container: OutputContainer,
-        end_s: Fraction | None = None,
+        end_s: Fraction | None,
     ) -> None:
         self.end_s = end_s
         self._packets = packets
@@ -98,7 +98,7 @@ class VideoCopy:
             self._next = next(self._packets, None)
 
 
-def plan_copy(video: Video, suffix: str, *, keeps_sound: bool = False) -> CopyPlan:
+def plan_copy(video: Video, suffix: str, *, keeps_sound: bool) -> CopyPlan:
     """How to copy this selection into such a container, unchanged. keeps_sound: the sound that goes
     beside it has the video's own in it.
 
@@ -232,7 +232,7 @@ def copied_video(container: OutputContainer, plan: CopyPlan, out: Path) -> Itera
     with closing(plan.source):
         copied = plan.copied()
         tell_dropped(copied, plan.form, plan.video.path, out, keeps_sound=plan.keeps_sound)
-        target = add_stream(copied, container, plan.suffix, plan.form)
+        target = add_stream(copied, container, plan.form)
         if plan.times is not None:
             base = copied.stream.time_base or Fraction(1)
             target.codec_context.framerate = 1 / (plan.times.step * base)

@@ -31,7 +31,6 @@ from vab_rt.steps import STAGES, Step, decoded, num_steps_of, render, seen_s, wi
 from vab_rt.stopwatch import Stopwatch
 from vab_rt.systems import State, System, open_system
 from vab_rt.video import VideoLike, as_video
-from vab_rt.windows import Window
 
 if TYPE_CHECKING:  # what a sound that is only generated does without takes a twentieth of a second
     from vab_rt.editing import Editor
@@ -70,7 +69,7 @@ class Pipeline:
     @property
     def device(self) -> str:
         """What it runs on, as `load` was told, or what auto took."""
-        return self.system.device
+        return self.system.engines.device
 
     @property
     def precision(self) -> str:
@@ -119,10 +118,7 @@ class Pipeline:
             tokens = sharing_first_step(tokens)
             # A preview does not wait until the next window is seen.
             system = replace(tokens, engines=replace(tokens.engines, meanwhile=None))
-
-        def decode(windows: Iterator[Window], options: GenerateOptions) -> Iterator[Step]:
-            return decoded(windows, video, system, options, clock, library)
-
+        decode = partial(decoded, video=video, system=system, clock=clock, library=library)
         windows = windows_of(video, self.system, clock)
         if with_preview:
             return previewed_steps(windows, decode, quick, own, num_steps_of(system, own, library))
@@ -256,10 +252,7 @@ class Pipeline:
         system = sharing_first_step(require_score(self.system))
         options, library = self._own(overridden(options, fields))
         video, clock = as_video(video), self._clock(SCORING)
-
-        def decode(windows: Iterator[Window], options: GenerateOptions) -> Iterator[Step]:
-            return decoded(windows, video, system, options, clock, library)
-
+        decode = partial(decoded, video=video, system=system, clock=clock, library=library)
         windows = windows_of(video, system, clock)
         return candidate_steps(windows, decode, system, options, count, clock)
 
@@ -336,7 +329,7 @@ class Pipeline:
         clock = self._clock()
         windows = windows_of(edit.seen, self.system, clock, is_whole=not edit.first)
         parts: list[npt.NDArray[np.float32]] = []
-        for step in decoded(windows, edit.seen, self.system, options, clock, given=edit.given):
+        for step in decoded(windows, options, edit.seen, self.system, clock, given=edit.given):
             parts += [] if step.audio is None else [step.audio]
             if step.take is None:
                 yield replace(step, audio=None)

@@ -4,7 +4,6 @@
 for token. Letters: B clips, N = K * T positions, V codebook size and id of [MASK], R masked rows.
 """
 
-import os
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +13,7 @@ from vab_rt.config import check_threads
 from vab_rt.errors import BackendError
 from vab_rt.philox import CONFIDENCE_STREAM, TOKEN_STREAM, gumbel, log_poly
 from vab_rt.sampling_arguments import StepSettings, check_arguments, not_finite
+from vab_rt.threads import allowed_cores
 
 # Cephes expf (Moshier 1989), highest power first.
 _EXP_COEFFICIENTS = tuple(
@@ -153,7 +153,7 @@ class NativeSampler:
                 f"the native sampling kernel is not installed ({error}): install a C++ compiler "
                 "and run pip install --force-reinstall --no-deps vab-rt"
             ) from error
-        self._kernel = _sampling.Sampler(check_threads(threads) or min(8, _num_cores()))
+        self._kernel = _sampling.Sampler(check_threads(threads) or min(8, len(allowed_cores())))
 
     @property
     def num_threads(self) -> int:
@@ -174,12 +174,6 @@ class NativeSampler:
         )  # fmt: skip
         if not finite:
             raise not_finite(tokens, conditional, unconditional)
-
-
-def _num_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def fastest_sampler(threads: int | None = None) -> Sampler:

@@ -122,10 +122,11 @@ class Decoded(NamedTuple):
 
 def decoded(
     windows: Iterable[Window],
+    options: GenerateOptions,
     video: Video,
     system: System[Any],
-    options: GenerateOptions,
     clock: Stopwatch,
+    *,
     library: "Library | None" = None,
     given: Callable[[Window], Tokens] | None = None,
 ) -> Iterator[Step]:

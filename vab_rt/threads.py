@@ -110,10 +110,15 @@ def quota_of(cpu_max: Path) -> int:
     return max(1, math.ceil(quota / max(1, period)))
 
 
+def allowed_cores() -> set[int]:
+    """Logical cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return {*range(os.cpu_count() or 1)}
+
+
 def _num_allowed_cores() -> int:
-    if not hasattr(os, "sched_getaffinity"):
-        return os.cpu_count() or 1
-    allowed = os.sched_getaffinity(0)
+    allowed = allowed_cores()
     siblings = (
         Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") for cpu in allowed
     )

@@ -70,7 +70,7 @@ def compare_peers(device: Device, size: str, repeats: int, ours_on: str) -> dict
     figures = figures_of(peers, time_in_turn(contenders, peers, repeats), roofline)
     print_peers(figures)
     facts = {"device": device.name, "precision": device.precision, "size": size}
-    facts |= {"ours": system.device, "steps": OPTIONS.steps}
+    facts |= {"ours": system.engines.device, "steps": OPTIONS.steps}
     figures |= {"parity": errors, "failed": contenders.failed}
     figures |= {"graph_breaks": num_graph_breaks(), "skipped_graphs": None}
     if device.kind == "cuda":

@@ -66,7 +66,7 @@ class Contenders:
         parallel, autoregressive = work["parallel"], work["autoregressive"]
         p, a = self.parallel, self.autoregressive
         found = {
-            "ours": Peer(f"vab-rt on {self.system.device}", parallel, self.ours),
+            "ours": Peer(f"vab-rt on {self.system.engines.device}", parallel, self.ours),
             "eager": Peer("the same VAB, torch", parallel, in_torch(p["eager"])),
             "compiled": Peer("the same VAB, torch.compile", parallel, in_torch(p["compiled"])),
             "autoregressive_eager": Peer("FoleyGen, torch", autoregressive, in_torch(a["eager"])),

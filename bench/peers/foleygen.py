@@ -138,7 +138,7 @@ class FoleyGen(nn.Module):
         seen = self.embed_features(features, conditional)
         x = torch.cat([seen, self.embed_columns(columns)], 1)
         first, num_seen = first_frame // c.image_stride, seen.shape[1]
-        first_step = c.num_visual + round(first_frame * c.token_rate_hz / c.visual_rate_hz)
+        first_step = c.num_visual + round(first_frame * c.hop_rate_hz / c.visual_rate_hz)
         positions = torch.cat(
             [
                 torch.arange(first, first + num_seen, device=device),

@@ -107,7 +107,7 @@ def test_logits_of_training_are_those_of_the_cached_loop(model, columns, trainin
 def test_a_part_of_a_clip_lies_where_it_was_cut(model, columns):
     """With the positions moved by hand the part is a clip that begins at 0."""
     first_frame, num_visual = CONFIG.image_stride, CONFIG.num_visual
-    first_step = round(first_frame * CONFIG.token_rate_hz / CONFIG.visual_rate_hz)
+    first_step = round(first_frame * CONFIG.hop_rate_hz / CONFIG.visual_rate_hz)
     part, features = columns[..., :9], torch.randn(3, CONFIG.image_stride, CONFIG.visual_dim)
     moved, on = model.positions.clone(), torch.ones(3)
     moved[:1] = model.positions[1:2]

@@ -265,7 +265,7 @@ def test_on_a_gpu_our_loop_goes_around_torchs_backbone(precision):
     both = contenders.Contenders(device, vab, system, OPTIONS)
     errors, columns = contenders.check(both)
     errors |= contenders.check_compiled(both, columns)
-    assert system.device == "cuda, around torch's backbone" and both.failed == {}
+    assert system.engines.device == "cuda, around torch's backbone" and both.failed == {}
     assert errors["backbone"] <= parity.TOLERANCES[precision].logits
     first, again = (both.ours(seed=3)[-1] for _ in range(2))
     np.testing.assert_array_equal(first, again)

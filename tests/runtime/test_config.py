@@ -21,7 +21,7 @@ def full_size(**changes) -> ModelConfig:
 def test_lengths_of_the_published_model():
     c = full_size()
     assert (c.num_frames, c.num_token_steps, c.num_samples) == (10, 500, 160_000)
-    assert c.token_rate_hz == 50
+    assert c.hop_rate_hz == 50
     assert c.num_overlap_hops == 150
     assert c.mask_id == 2048
 

@@ -99,7 +99,7 @@ def test_a_gpu_without_libraries_is_told_what_to_install(found, monkeypatch):
     expected = "NVIDIA 580.95.05 (CUDA 13.0), NVIDIA H100 (9.0, 85 GB)"
     assert findings["GPU driver"].found == expected
     advice = {name: findings[f"device {name}"].advice for name in ("cuda", "tensorrt")}
-    assert advice["cuda"] == doctor.GPU_INSTALL
+    assert advice["cuda"] == doctor.INSTALL_CUDA
     assert advice["tensorrt"] == 'pip install "vab-rt[trt]"'
     assert findings["device tensorrt-rtx"].advice == 'pip install "vab-rt[rtx]"'
     assert not findings["device cuda"].is_needed
@@ -132,7 +132,7 @@ def test_onnxruntime_for_gpus_has_to_load(found, monkeypatch, driver, reason, is
     monkeypatch.setattr("vab_rt.engines.cuda.why_not_loaded", lambda: reason)
     finding = found(driver)["device cuda"]
     assert finding.is_good is is_good and words in finding.found
-    assert finding.advice == (doctor.GPU_INSTALL if reason else "")
+    assert finding.advice == (doctor.INSTALL_CUDA if reason else "")
 
 
 def test_a_library_that_is_there_shows_its_version(found, monkeypatch):

@@ -26,13 +26,12 @@ from vab_rt.engines.device_loop import (
     device_engines,
     gpu_precision,
 )
-from vab_rt.engines.gpu import DeviceArray, Gpu
+from vab_rt.engines.gpu import INSTALL_CUDA, DeviceArray, Gpu
 from vab_rt.engines.sessions import add_weights, check_session, has_cuda_provider
 from vab_rt.errors import BackendError, BundleError, first_line
 from vab_rt.telemetry import silence
 
 PROVIDER = "CUDAExecutionProvider"
-INSTALL = 'pip install "vab-rt[gpu]" && pip install --force-reinstall --no-deps onnxruntime-gpu'
 _WARNINGS, _ERRORS_ONLY, _NOTHING = 2, 3, 4
 _NO_GRAPH = -1
 _SIZES = frozenset(
@@ -57,7 +56,7 @@ def open_cuda(bundle: Bundle, gpu_id: int = 0) -> DeviceEngines:
             contracts[name],
             gpu,
             origin=str(bundle.folder),
-            has_own_graph=name in bundle.stepped_graphs,
+            has_own_graph=name in bundle.manifest.stepped,
             weights=bundle.read_weights(name, precision),
         )
         for name, precision in precisions.items()
@@ -70,7 +69,7 @@ def check_provider() -> None:
     if not has_cuda_provider():
         raise BackendError(
             "device cuda needs onnxruntime with the CUDA provider, and the one installed has none; "
-            f"install it with: {INSTALL}"
+            f"install it with: {INSTALL_CUDA}"
         )
 
 
@@ -143,7 +142,7 @@ def check_placement(session: Any, name: str) -> None:
         reason = why_not_loaded() or "the GPU or its driver is too old"
         raise BackendError(
             f"onnxruntime could not start CUDA for graph {name} ({reason}) and would use the "
-            f"CPU, expected the GPU; install what is missing with: {INSTALL}"
+            f"CPU, expected the GPU; install what is missing with: {INSTALL_CUDA}"
         )
     elsewhere = {
         node.op_type

@@ -24,6 +24,8 @@ LEAST_CUDA = 13000
 """CUDA 13.0, which drivers 580 and newer have: the kernels and libraries are built for it."""
 
 _INSTALL = 'pip install "vab-rt[gpu]"'
+INSTALL_CUDA = f"{_INSTALL} && pip install --force-reinstall --no-deps onnxruntime-gpu"
+"""Two steps: onnxruntime and onnxruntime-gpu share a folder, and the last one installed has it."""
 
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 

@@ -173,7 +173,7 @@ def pack_parameters(
     top_k: int,
     mask_temperatures: npt.NDArray[np.float32],
     num_remask: npt.NDArray[np.int32],
-    first_step: int = 0,
+    first_step: int,
 ) -> npt.NDArray[np.int32]:
     """The parameter block of a request.
 

@@ -297,7 +297,7 @@ def _order(query: SoundQuery, folder: Path, video: Path, shown: str = "the video
     return Order(
         folder=folder,
         video=video,
-        options=query.options(),
+        options=options_of(query),
         start_s=query.start_s,
         duration_s=query.duration_s,
         num_candidates=query.num_candidates,

@@ -40,10 +40,6 @@ class SoundQuery(GenerateOptions, frozen=True, forbid_unknown_fields=True, kw_on
         check_count(self.num_candidates)
         msgspec.structs.force_setattr(self, "format", _format(self.format))
 
-    def options(self) -> GenerateOptions:
-        """Those of the pipeline."""
-        return options_of(self)
-
 
 class RegenerateQuery(GenerateOptions, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The query of POST /v1/sounds/{id}/regenerate. Raises OptionError."""

@@ -31,9 +31,6 @@ class System(Protocol[Options]):
     def config(self) -> ClipConfig: ...
 
     @property
-    def device(self) -> str: ...
-
-    @property
     def engines(self) -> Engines: ...
 
     def see(self, frames: "Iterator[Frame]") -> Iterator[npt.NDArray[np.float32]]:

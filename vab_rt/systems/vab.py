@@ -50,10 +50,6 @@ class Vab:
 
     stages = ("tokens", "codec")
 
-    @property
-    def device(self) -> str:
-        return self.engines.device
-
     def see(self, frames: "Iterator[Frame]") -> Iterator[npt.NDArray[np.float32]]:
         """Features [visual_dim] of a video's frames, one each."""
         images = self.engines["visual_encoder"]
@@ -237,7 +233,7 @@ def facts_of(manifest: VabManifest) -> Iterator[tuple[str, str]]:
     if c.motion_dim:
         yield "motion", f"{c.motion_dim} of {c.visual_dim} numbers, images 1 in {c.image_stride}"
     tokens = f"{c.num_codebooks} x {c.num_token_steps} of {c.codebook_size}"
-    yield "tokens", f"{tokens} ({c.codec}, {c.token_rate_hz:g} Hz, hop {c.hop_samples})"
+    yield "tokens", f"{tokens} ({c.codec}, {c.hop_rate_hz:g} Hz, hop {c.hop_samples})"
     yield "backbone", _sizes(manifest.model)
     if manifest.fine is not None:
         predicts = f"predicts all codebooks but the first {c.given_codebooks}"

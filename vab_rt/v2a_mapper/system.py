@@ -47,10 +47,6 @@ class V2AMapper:
 
     stages = ("latents", "vocoder")
 
-    @property
-    def device(self) -> str:
-        return self.engines.device
-
     def see(self, frames: "Iterator[Frame]") -> Iterator[npt.NDArray[np.float32]]:
         """Features [visual_dim] of a video's frames, one each."""
         return encode_images(frames, self.engines["visual_encoder"])
