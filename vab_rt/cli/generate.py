@@ -10,14 +10,13 @@ from vab_rt.cli.candidates import check_whole, write_candidates
 from vab_rt.cli.groups import Deliver, Load, Overrides, Tell, with_groups
 from vab_rt.cli.options import (
     DEFAULTS,
-    Duration,
     Force,
     KeepTake,
     Out,
     Picture,
     Seed,
-    Start,
     VideoIn,
+    seconds,
 )
 from vab_rt.cli.writing import Asked, tell, write_sound
 from vab_rt.errors import OptionError
@@ -55,8 +54,16 @@ def generate(
             show_default="none",
         ),
     ] = None,
-    start: Start = 0.0,
-    duration: Duration = None,
+    start: Annotated[
+        float,
+        typer.Option(
+            parser=seconds, metavar="TIME", help="Where to begin in the video: seconds, or 1:30.5."
+        ),
+    ] = 0.0,
+    duration: Annotated[
+        float | None,
+        typer.Option(parser=seconds, metavar="TIME", help="How long.", show_default="to the end"),
+    ] = None,
     candidates: Annotated[
         int | None,
         typer.Option(

@@ -10,37 +10,21 @@ import time
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache, cached_property, partial
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args, get_type_hints
+
+import typer
 
 from vab_rt.cli.console import tell_progress
-from vab_rt.cli.delivery import (
-    DELIVERY,
-    Bits,
-    Channels,
-    Codec,
-    Fade,
-    GainDb,
-    Loudness,
-    Mix,
-    Rate,
-)
 from vab_rt.cli.options import (
     DEFAULTS,
-    Device,
-    FineSteps,
-    Guidance,
+    DELIVERY,
+    Fade,
+    GainDb,
     JsonLine,
-    Kind,
-    MaskTemperature,
+    Loudness,
     Model,
     Offline,
-    Precision,
-    Progress,
     Quiet,
-    Steps,
-    Temperature,
-    Threads,
-    TopK,
 )
 from vab_rt.config import GenerateOptions
 from vab_rt.delivery import Delivery
@@ -51,18 +35,43 @@ if TYPE_CHECKING:  # imported where they are used, so that --help is quick
     from vab_rt.engines import Engines
     from vab_rt.pipeline import Pipeline
 
+_OWN = "the model's own"
+
 
 @dataclass
 class Overrides:
     """How a sound is decoded."""
 
-    steps: Steps = DEFAULTS.steps
-    fine_steps: FineSteps = DEFAULTS.fine_steps
-    guidance: Guidance = DEFAULTS.guidance
-    mask_temperature: MaskTemperature = DEFAULTS.mask_temperature
-    temperature: Temperature = DEFAULTS.temperature
-    top_k: TopK = DEFAULTS.top_k
-    kind: Kind = None
+    steps: Annotated[
+        int | None, typer.Option(help="Decoding steps: more is slower.", show_default=_OWN)
+    ] = DEFAULTS.steps
+    fine_steps: Annotated[
+        int | None,
+        typer.Option(help="Steps of a coarse-to-fine system's second stage.", show_default=_OWN),
+    ] = DEFAULTS.fine_steps
+    guidance: Annotated[
+        float | None,
+        typer.Option(help="How closely to follow what is seen; 1 is off.", show_default=_OWN),
+    ] = DEFAULTS.guidance
+    mask_temperature: Annotated[
+        float | None, typer.Option(help="Variety in the order of decoding.", show_default=_OWN)
+    ] = DEFAULTS.mask_temperature
+    temperature: Annotated[
+        float | None, typer.Option(help="Variety of the sound.", show_default=_OWN)
+    ] = DEFAULTS.temperature
+    top_k: Annotated[
+        int | None,
+        typer.Option(help="Candidates for each token; 0 keeps all.", show_default=_OWN),
+    ] = DEFAULTS.top_k
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="What makes the sound, whatever is seen; as often as wanted. vab-rt kinds lists "
+            "them.",
+            show_default="what is seen",
+        ),
+    ] = None
 
     def options(self, seed: int, **more: Any) -> GenerateOptions:
         """Raises OptionError."""
@@ -74,13 +83,43 @@ class Overrides:
 class Deliver:
     """What a file is to hold."""
 
-    rate: Rate = DELIVERY.rate_hz
-    channels: Channels = DELIVERY.num_channels
-    bits: Bits = DELIVERY.bits
+    rate: Annotated[
+        int | None,
+        typer.Option(
+            metavar="HZ",
+            help="Samples a second of OUT.",
+            show_default="48000 beside a video, else the model's",
+        ),
+    ] = DELIVERY.rate_hz
+    channels: Annotated[
+        int | None,
+        typer.Option(
+            metavar="1|2",
+            help="2 is dual mono: the same sound on both sides.",
+            show_default="1; with --mix as the video has",
+        ),
+    ] = DELIVERY.num_channels
+    bits: Annotated[
+        str | None,
+        typer.Option(metavar="16|24|32f", help="Of a sample in wav.", show_default="16"),
+    ] = DELIVERY.bits
     loudness: Loudness = DELIVERY.loudness_lufs
     fade: Fade = DELIVERY.fade_s
-    codec: Codec = DELIVERY.codec
-    mix: Mix = DELIVERY.mix
+    codec: Annotated[
+        str | None,
+        typer.Option(
+            metavar="pcm",
+            help="Uncompressed sound in mov, mkv and avi.",
+            show_default="the format's own",
+        ),
+    ] = DELIVERY.codec
+    mix: Annotated[
+        str,
+        typer.Option(
+            metavar="replace|keep|duck",
+            help="The video's own sound: dropped, kept beside ours, or lowered while ours sounds.",
+        ),
+    ] = DELIVERY.mix
     gain_db: GainDb = DELIVERY.gain_db
 
     def delivery(self) -> Delivery:
@@ -103,9 +142,26 @@ class Load:
 
     model: Model = None
     offline: Offline = False
-    device: Device = "auto"
-    precision: Precision = None
-    threads: Threads = None
+    device: Annotated[
+        str,
+        typer.Option(
+            help="auto, cpu, cuda, tensorrt, tensorrt-rtx (cuda:1: the second GPU), openvino, "
+            "coreml, directml or migraphx; never another than asked for."
+        ),
+    ] = "auto"
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="fp32|int8",
+            help="What the CPU multiplies in: int8 is faster where the processor has instructions "
+            "for it, and makes another sound of the same seed.",
+            show_default=_OWN,
+        ),
+    ] = None
+    threads: Annotated[
+        int | None,
+        typer.Option(help="Of the CPU.", show_default="one a physical core that it may use"),
+    ] = None
 
     def begun(self) -> "Callable[[], Pipeline]":
         """The same, opened beside what a command does until it asks; what is wrong is told only
@@ -152,7 +208,10 @@ class Tell:
     """What is told, and how."""
 
     as_json: JsonLine = False
-    progress: Progress = "bar"
+    progress: Annotated[
+        Literal["bar", "lines"],
+        typer.Option(help="A bar on terminals, or lines of `percentage: N` on standard error."),
+    ] = "bar"
     quiet: Quiet = False
 
     def __post_init__(self) -> None:

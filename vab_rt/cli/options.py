@@ -2,16 +2,16 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from vab_rt.config import GenerateOptions
+from vab_rt.delivery import Delivery
 
-DEFAULTS = GenerateOptions()
+DEFAULTS, DELIVERY = GenerateOptions(), Delivery()
 _MODEL = "Folder of a bundle, name of a shipped model, or hf:ORG/NAME@REVISION on a hub."
 _SHIPPED = "the shipped one"
-_OWN = "the model's own"
 
 
 def seconds(text: str | float) -> float:
@@ -68,43 +68,6 @@ Seed = Annotated[
         help="The same seed and video give the same sound.",
     ),
 ]
-Start = Annotated[
-    float,
-    typer.Option(
-        parser=seconds, metavar="TIME", help="Where to begin in the video: seconds, or 1:30.5."
-    ),
-]
-Duration = Annotated[
-    float | None,
-    typer.Option(parser=seconds, metavar="TIME", help="How long.", show_default="to the end"),
-]
-Steps = Annotated[
-    int | None, typer.Option(help="Decoding steps: more is slower.", show_default=_OWN)
-]
-FineSteps = Annotated[
-    int | None,
-    typer.Option(help="Steps of a coarse-to-fine system's second stage.", show_default=_OWN),
-]
-Guidance = Annotated[
-    float | None,
-    typer.Option(help="How closely to follow what is seen; 1 is off.", show_default=_OWN),
-]
-MaskTemperature = Annotated[
-    float | None, typer.Option(help="Variety in the order of decoding.", show_default=_OWN)
-]
-Temperature = Annotated[float | None, typer.Option(help="Variety of the sound.", show_default=_OWN)]
-TopK = Annotated[
-    int | None,
-    typer.Option(help="Candidates for each token; 0 keeps all.", show_default=_OWN),
-]
-Kind = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME",
-        help="What makes the sound, whatever is seen; as often as wanted. vab-rt kinds lists them.",
-        show_default="what is seen",
-    ),
-]
 Picture = Annotated[
     Path | None,
     typer.Option(
@@ -112,26 +75,6 @@ Picture = Annotated[
         help="A png of the result: frames above the spectrogram of the sound, its strokes marked.",
         show_default="none",
     ),
-]
-Device = Annotated[
-    str,
-    typer.Option(
-        help="auto, cpu, cuda, tensorrt, tensorrt-rtx (cuda:1: the second GPU), openvino, coreml, "
-        "directml or migraphx; never another than asked for."
-    ),
-]
-Precision = Annotated[
-    str | None,
-    typer.Option(
-        metavar="fp32|int8",
-        help="What the CPU multiplies in: int8 is faster where the processor has instructions for "
-        "it, and makes another sound of the same seed.",
-        show_default=_OWN,
-    ),
-]
-Threads = Annotated[
-    int | None,
-    typer.Option(help="Of the CPU.", show_default="one a physical core that it may use"),
 ]
 JsonLine = Annotated[
     bool, typer.Option("--json", help="The last line of output is one JSON object.")
@@ -144,9 +87,17 @@ KeepTake = Annotated[
         help="Keep what the sound was made of in OUT.vab.json, for vab-rt regenerate.",
     ),
 ]
-Progress = Annotated[
-    Literal["bar", "lines"],
-    typer.Option(help="A bar on terminals, or lines of `percentage: N` on standard error."),
-]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors and warnings only.")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace OUT if it exists.")]
+Loudness = Annotated[
+    float | None,
+    typer.Option(
+        metavar="LUFS",
+        help="Integrated loudness by EBU R 128, such as -23.",
+        show_default="as the model has it",
+    ),
+]
+Fade = Annotated[
+    float, typer.Option(metavar="S", help="In so many seconds the sound comes, and goes.")
+]
+GainDb = Annotated[float, typer.Option(metavar="DB", help="Of our sound, before it is mixed.")]

@@ -17,9 +17,8 @@ from vab_rt.cli.console import (
     readable,
     with_count,
 )
-from vab_rt.cli.delivery import DELIVERY, Fade, GainDb, Loudness
 from vab_rt.cli.groups import Load, Overrides, Tell, with_groups
-from vab_rt.cli.options import DEFAULTS, Force, KeepTake, Seed
+from vab_rt.cli.options import DEFAULTS, DELIVERY, Fade, Force, GainDb, KeepTake, Loudness, Seed
 from vab_rt.cli.writing import Asked, write_sound
 from vab_rt.config import GenerateOptions
 from vab_rt.delivery import Delivery
