@@ -28,12 +28,10 @@ from training.configs import read_recipe
 from training.model import VAB
 from vab_rt.bundle import Bundle, open_bundle
 from vab_rt.contract import BACKBONES
-from vab_rt.engines import Engine
 from vab_rt.engines.device_loop import gpu_precision
-from vab_rt.engines.sessions import SessionEngine
+from vab_rt.engines.sessions import open_graph
 from vab_rt.engines.tensorrt import compile_graph, tensorrt_rtx
 from vab_rt.errors import BackendError
-from vab_rt.threads import num_physical_cores
 
 SYSTEMS = {"vab-encodec": ("vab-encodec",), "vab-dac": ("vab-dac", "vab-dac-coarse2fine")}
 """Recipes of a system's models: one, or a coarse and a fine one."""
@@ -90,7 +88,7 @@ def measure_step(
         f"a guided step of {config.name} is {flops / 1e9:.0f} GFLOP, at least {least_s:.2f} s"
     )
     begin = time.perf_counter()
-    backbone = open_backbone(bundle, name)
+    backbone = open_graph(bundle, name)  # with the others it would take 4 GB more
     figures = {"load_s": round(time.perf_counter() - begin, 2)}
     inputs, module = fixed_inputs(name, config, batch=2), of_contract(name, vab)
     error = relative_error(run_torch(module, inputs), backbone(**inputs))
@@ -167,9 +165,3 @@ def build_engines(
         }
         console.print(f"{library.version} engine of {name}: {built[name]}")
     return built
-
-
-def open_backbone(bundle: Bundle, name: str) -> Engine:
-    """The runtime's own engine, without the other graphs: with them it would take 4 GB more."""
-    graph, contract = bundle.read_graph(name), bundle.contracts[name]
-    return SessionEngine(name, graph, contract, num_physical_cores(), str(bundle.folder))

@@ -127,13 +127,13 @@ def figures_of(runs: list[Run]) -> dict[str, Any]:
     }
 
 
-def measure_installation(repeats: int = 5) -> dict[str, float]:
+def measure_installation() -> dict[str, float]:
     """Imports are lazy, so that what `load` needs is measured beside `import vab_rt` itself."""
     python = RUNTIME / "bin/python"
     modules = {"import_s": "vab_rt", "import_pipeline_s": "vab_rt.pipeline"}
     seconds = {
         name: statistics.median(
-            float(run([python, "-c", TIME_IMPORT.format(module)]).last_line) for _ in range(repeats)
+            float(run([python, "-c", TIME_IMPORT.format(module)]).last_line) for _ in range(5)
         )
         for name, module in modules.items()
     }

@@ -170,7 +170,3 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--plot", type=Path, help="a PNG")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     return parser
-
-
-if __name__ == "__main__":
-    main()

@@ -149,7 +149,7 @@ def _dot(part: Logits) -> object:
     return np.dot(part, part)
 
 
-def measure_share_of_step(native: Sampler, num_runs: int = 10) -> dict[str, Any]:
+def measure_share_of_step(native: Sampler) -> dict[str, Any]:
     """Sampling over a guided backbone step of the default bundle, on the backbone's own logits."""
     try:
         bundle = open_bundle()
@@ -169,7 +169,7 @@ def measure_share_of_step(native: Sampler, num_runs: int = 10) -> dict[str, Any]
         "backbone": lambda: engines["backbone"](**inputs),
         "sampling": lambda: step_once(native, logits),
     }
-    best = {n: each.best for n, each in summarise(in_turn(calls, num_runs, _time_ms)).items()}
+    best = {n: each.best for n, each in summarise(in_turn(calls, 10, _time_ms)).items()}
     return {
         "share_of_step": round(best["sampling"] / best["backbone"], 4),
         "default_sampling_ms": best["sampling"],

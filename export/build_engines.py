@@ -30,15 +30,6 @@ from vab_rt.engines.tensorrt import (
 from vab_rt.errors import BackendError, OptionError
 
 
-def build_for_devices(
-    bundle: Bundle, libraries: list[Library]
-) -> Iterator[tuple[Library, str, Compiled]]:
-    """The engines of a bundle for this user, built where the cache has none."""
-    for library in libraries:
-        for name, compiled in compile_bundle(bundle, library):
-            yield library, name, compiled
-
-
 def open_library(backend: str) -> Library:
     """Raises BackendError where the library, or the GPU it builds for, is missing."""
     import_api(backend)
@@ -85,6 +76,11 @@ def line_of(graph: BuiltGraph) -> str:
     return f"{graph.name}  {graph.size_bytes / 1e6:.2f} MB  {figures}"
 
 
+def line_of_engine(library: Library, name: str, compiled: Compiled) -> str:
+    took = "kept from before" if compiled.build_s is None else f"{compiled.build_s:.1f} s"
+    return f"{library.device} engine of {name}  {len(compiled.engine) / 1e6:.2f} MB  {took}"
+
+
 def tell_one_graph(args: argparse.Namespace, bundle: Bundle) -> None:
     one = write_one_graph(bundle, args.one_graph, with_video=args.with_video, force=args.force)
     print(
@@ -115,12 +111,12 @@ def main(words: list[str] | None = None) -> None:
         for graph in build_graphs(args, options, out):
             print(line_of(graph), flush=True)
         print(f"bundle: {out}", flush=True)
-        for library, name, compiled in build_for_devices(open_bundle(out), libraries):
-            took = "kept from before" if compiled.build_s is None else f"{compiled.build_s:.1f} s"
-            size = f"{len(compiled.engine) / 1e6:.2f} MB"
-            print(f"{library.device} engine of {name}  {size}  {took}", flush=True)
+        bundle = open_bundle(out)
+        for library in libraries:
+            for name, compiled in compile_bundle(bundle, library):
+                print(line_of_engine(library, name, compiled), flush=True)
         if args.one_graph is not None:
-            tell_one_graph(args, open_bundle(out))
+            tell_one_graph(args, bundle)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The folder that a bundle is built in, and what is said of it."""
 
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,7 @@ import onnxruntime
 import torch
 
 from export.card import card_of, write_card
+from export.manifest import describe
 from export.modules import Store
 from vab_rt.bundle import MANIFEST, open_bundle
 from vab_rt.errors import ExportError
@@ -30,10 +30,8 @@ class BuiltGraph(NamedTuple):
 
 def built_from(checkpoint: Path, store: Store) -> dict[str, str]:
     """Where a bundle comes from, for its provenance."""
-    with checkpoint.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
-        "checkpoint_sha256": digest,
+        "checkpoint_sha256": describe(checkpoint).sha256,
         "exported_with": f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}",
         "weights_stored_as": store,
     }

@@ -84,21 +84,20 @@ def _body(manifest: Manifest, evaluations: Mapping[str, dict[str, Any]]) -> Iter
     export = {k: v for k, v in manifest.provenance.items() if OF_EXPORT.fullmatch(k)}
     yield from (f"# {manifest.model.name}", "", "Sound for silent video, with vab-rt:", "")
     yield from ("    vab-rt generate in.mp4 out.wav --model FOLDER", "")
-    yield from _section("What it was trained on", _list(origin, "not stated"))
+    yield from _section("What it was trained on", _list(origin))
     yield from _section("Licence", [_text(manifest.license)])
     yield from _section("Measures", _measures(evaluations))
-    yield from _section("The model", _list(dict(facts_of(manifest)), "not stated"))
-    yield from _section("Its export", _list(export, "not stated"))
+    yield from _section("The model", _list(dict(facts_of(manifest))))
+    yield from _section("Its export", _list(export))
 
 
 def _section(title: str, lines: list[str]) -> list[str]:
     return [f"## {title}", *lines, ""]
 
 
-def _list(pairs: Mapping[str, str], otherwise: str) -> list[str]:
-    return [f"- {key.replace('_', ' ')}: {_text(value)}" for key, value in pairs.items()] or [
-        otherwise
-    ]
+def _list(pairs: Mapping[str, str]) -> list[str]:
+    lines = [f"- {key.replace('_', ' ')}: {_text(value)}" for key, value in pairs.items()]
+    return lines or ["not stated"]
 
 
 def _measures(evaluations: Mapping[str, dict[str, Any]]) -> list[str]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from export import onnx_graphs, verify
 from export.modules import graph_module, typed_module
-from export.typed_graphs import verify_widened
+from export.typed_graphs import verify_widened, widened
 from export.verify import Arrays
 from training.checkpoint import Checkpoint
 from training.datasets.shards import ShardedClips
@@ -156,12 +156,8 @@ def measure_loss(checkpoint: Checkpoint, path: Path) -> verify.Loss:
     torch's."""
     inputs = verify.fixed_inputs("backbone", checkpoint.config, batch=2)
     exact = verify.run_torch(graph_module("backbone", checkpoint, "fp32"), inputs)
-    wide = path.with_suffix(".wide")
-    try:
-        onnx_graphs.save(onnx_graphs.widen(ir.load(path)), wide)
+    with widened(path) as wide:
         found = verify.open_session(wide).run(None, inputs)[0]
-    finally:
-        wide.unlink(missing_ok=True)
     return verify.measure_loss(exact, found)
 
 

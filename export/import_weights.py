@@ -22,16 +22,15 @@ CHECKPOINT --refer FILE
 
 import argparse
 import logging
-import sys
 import warnings
 from pathlib import Path
 
 from export.weights.parts import Part
 from export.weights.start import ADVICE, add_part, room_for
+from training.command import mistakes_in_one_line
 from training.configs import Recipe, read_recipe
-from training.file_names import print_any_name
 from training.v2a_mapper.config import is_v2a_recipe, read_v2a_recipe
-from vab_rt.errors import ExportError, VabError
+from vab_rt.errors import ExportError
 
 VAB_KINDS = ("encodec", "dac", "clip", "mae")
 IMAGES = ("clip", "mae")
@@ -67,7 +66,7 @@ def import_weights(arguments: argparse.Namespace) -> list[str]:
     ]
 
 
-def import_part(kind: str, source: str, recipe: Recipe, *, offline: bool = False) -> Part:
+def import_part(kind: str, source: str, recipe: Recipe, *, offline: bool) -> Part:
     """kind: one of VAB_KINDS. Raises VabError."""
     if kind == "encodec":
         from export.weights.encodec import read_encodec
@@ -88,18 +87,11 @@ def import_part(kind: str, source: str, recipe: Recipe, *, offline: bool = False
 
 def main(words: list[str] | None = None) -> None:
     arguments = _parser().parse_args(words)
-    print_any_name()
     # Remarks of encodec and open_clip on how they build models.
     warnings.simplefilter("ignore", FutureWarning)
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
-    try:
-        told = import_weights(arguments)
-    except VabError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    print("\n".join(told))
+    with mistakes_in_one_line():
+        print("\n".join(import_weights(arguments)))
 
 
 def _next(missing: list[str], recipe: Recipe) -> str:

@@ -18,6 +18,11 @@ from typer.models import ArgumentInfo, CommandInfo, OptionInfo
 import vab_rt
 from vab_rt import cli, errors
 
+DESCRIBED = (
+    *("load", "Pipeline", "Video", "GenerateOptions", "Audio", "Delivery", "Step", "Found"),
+    "save_picture",
+)
+"""In the order in which they are met."""
 DOCS = Path(__file__).parents[1] / "docs"
 EXAMPLES = """\
 # Python API
@@ -116,7 +121,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def pages() -> dict[str, str]:
     """The text of each file, by name."""
-    api = [part for name in ("load", *_classes(), "save_picture") for part in _described(name)]
+    api = [part for name in DESCRIBED for part in _described(name)]
     commands = [part for command in cli.app_of().registered_commands for part in _command(command)]
     return {
         "API.md": "\n".join([MADE, EXAMPLES, *api, *_errors()]),
@@ -126,11 +131,6 @@ def pages() -> dict[str, str]:
 
 def _read(path: Path) -> str | None:
     return path.read_text(encoding="utf-8") if path.exists() else None
-
-
-def _classes() -> list[str]:
-    """In the order in which they are met."""
-    return ["Pipeline", "Video", "GenerateOptions", "Audio", "Delivery", "Step", "Found"]
 
 
 def _described(name: str) -> Iterator[str]:

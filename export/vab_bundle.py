@@ -102,10 +102,10 @@ def build_bundle(
     out: Path,
     precision: Precision,
     store: Store,
-    force: bool = False,
-    typed: tuple[Variant, ...] = (),
-    calibration: verify.Arrays | None = None,
-    referred: Sequence[Referred] = (),
+    force: bool,
+    typed: tuple[Variant, ...],
+    calibration: verify.Arrays | None,
+    referred: Sequence[Referred],
 ) -> Iterator[BuiltGraph]:
     """Export, verify and write every graph of `models`, one at a time, to the folder `out`.
 

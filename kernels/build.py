@@ -38,17 +38,7 @@ SAMPLE = {
     "V": "i32",
     "BLOCK": "constexpr",
 }
-REMASK = {
-    "tokens": "*i32",
-    "parameters": "*i32",
-    "steps": "*i32",
-    "errors": "*i32",
-    "sampled": "*i32",
-    "confidence": "*fp32",
-    "N": "i32",
-    "V": "i32",
-    "BLOCK": "constexpr",
-}
+REMASK = {name: kind for name, kind in SAMPLE.items() if not name.endswith("conditional")}
 SIGNATURES = {"sample": (SAMPLE, 4), "remask": (REMASK, 16)}  # and warps per program
 FUSED = r"FFMA\w*"  # one or two fused multiply-adds of float32; packed ones from sm_100 on
 HIDDEN_ARGUMENTS = ("global_scratch", "profile_scratch")  # appended by Triton, 0 when unused

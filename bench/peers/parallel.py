@@ -16,14 +16,12 @@ Compiler = Callable[[Callable[..., Tensor]], Callable[..., Tensor]]
 class Parallel:
     """One way to run VAB, on the device and in the precision of its weights."""
 
-    def __init__(
-        self, vab: VAB, options: TokenOptions, compiler: Compiler | None = None, batch: int = 1
-    ) -> None:
+    def __init__(self, vab: VAB, options: TokenOptions, compiler: Compiler | None = None) -> None:
         """compiler: None runs plain PyTorch."""
-        self.vab, self.config, self.options, self.batch = vab, vab.config, options, batch
+        self.vab, self.config, self.options = vab, vab.config, options
         weight = vab.audio_in.weight
         self.device = weight.device
-        self.branches = torch.tensor([[1.0], [0.0]]).expand(2, batch).flatten().to(weight)  # [2B]
+        self.branches = torch.tensor([1.0, 0.0]).to(weight)
         self.step = self.advance if compiler is None else compiler(self.advance)
         self.schedule = [tuple(t.to(self.device) for t in row) for row in self._schedule()]
 
@@ -36,7 +34,7 @@ class Parallel:
 
     @torch.inference_mode()
     def tokens(self, features: Tensor, seed: int) -> Tensor:
-        """[B, K, T] of features [B, F, visual_dim]; torch draws its own noise."""
+        """[1, K, T] of features [1, F, visual_dim]; torch draws its own noise."""
         torch.manual_seed(seed)
         pair = features.to(self.branches).repeat(2, 1, 1)
         tokens = self.masked()
@@ -48,7 +46,7 @@ class Parallel:
 
     def masked(self) -> Tensor:
         c = self.config
-        shape = (self.batch, c.num_codebooks, c.num_token_steps)
+        shape = (1, c.num_codebooks, c.num_token_steps)
         return torch.full(shape, c.mask_id, dtype=torch.int32, device=self.device)
 
     def advance(
@@ -59,7 +57,7 @@ class Parallel:
         return step.view_as(tokens)
 
     def guided(self, tokens: Tensor, pair: Tensor) -> Tensor:
-        """Logits [B, K, T, V] of both branches of guidance; pair [2B, F, visual_dim]."""
+        """Logits [1, K, T, V] of both branches of guidance; pair [2, F, visual_dim]."""
         conditional, unconditional = self.branch_logits(tokens, pair)
         return unconditional + self.options.guidance * (conditional - unconditional)
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from export.weights.parts import check_facts, fit_weights
-from export.weights.reading import first_file, read_json, read_tensors, sha256_of
+from export.weights.reading import first_file, read_json, read_tensors
+from training.stage import sha256
 from training.v2a_mapper.parts import (
     build_unet,
     build_vae,
@@ -80,7 +81,7 @@ def read_audioldm(folder: Path, config: V2AConfig) -> AudioLdm:
     check_sizes(folder, settings, encoder, config)
     check_scheduler(folder, config)
     files = [first_file(folder / name, WEIGHTS) for name in (*BUILDERS, "text_encoder")]
-    hashes = ", ".join(f"{file.parent.name} {sha256_of(file)}" for file in files)
+    hashes = ", ".join(f"{file.parent.name} {sha256(file)}" for file in files)
     return AudioLdm(
         weights={name: read_network(folder, name, settings[name]) for name in BUILDERS},
         settings=settings,

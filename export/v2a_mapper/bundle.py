@@ -23,7 +23,7 @@ from vab_rt.v2a_mapper.contract import v2a_contract_of
 
 
 def build_v2a_bundle(
-    path: Path, out: Path, precisions: Collection[str], store: Store, force: bool = False
+    path: Path, out: Path, precisions: Collection[str], store: Store, force: bool
 ) -> Iterator[BuiltGraph]:
     """Export, verify and write every graph of the checkpoint `path`, one at a time, to the folder
     `out`, which appears when all of it is there. Raises ExportError.

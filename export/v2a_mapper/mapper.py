@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from export.weights.parts import fit_weights
-from export.weights.reading import read_tensors, sha256_of
+from export.weights.reading import read_tensors
+from training.stage import sha256
 from training.v2a_mapper.mapper import build_mapper
 from training.v2a_mapper.settings import MapperSettings
 from vab_rt.errors import ExportError
@@ -40,7 +41,7 @@ def read_mapper(
     found, expected = read_tensors(path, _ADVICE), mapper.state_dict()
     check_schedule(path, found, config)
     weights = fit_weights(path, without_prefix(found, expected), expected)
-    return weights, f"{config.mapper}, imported from {path.name}, sha256 {sha256_of(path)}"
+    return weights, f"{config.mapper}, imported from {path.name}, sha256 {sha256(path)}"
 
 
 def without_prefix(found: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -15,8 +15,9 @@ from open_clip.model import CLIPVisionCfg, convert_to_custom_text_state_dict
 from torch import Tensor
 
 from export.weights.parts import Part, check_facts, fit_weights
-from export.weights.reading import first_file, read_json, read_tensors, sha256_of
+from export.weights.reading import first_file, read_json, read_tensors
 from training.image_encoder import build_clip
+from training.stage import sha256
 from vab_rt.config import ModelConfig
 from vab_rt.errors import ExportError
 from vab_rt.hub import Repository, fetch, needed, parse_repository
@@ -65,8 +66,7 @@ def read_clip(source: str, config: ModelConfig, *, offline: bool = False) -> Par
     return Part(
         name="image_encoder",
         weights=visual,
-        source=f"{config.image_encoder}, imported from {found.name}, sha256 "
-        f"{sha256_of(found.path)}",
+        source=f"{config.image_encoder}, imported from {found.name}, sha256 {sha256(found.path)}",
     )
 
 

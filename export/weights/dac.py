@@ -19,10 +19,10 @@ from export.weights.reading import (
     read_json,
     read_tensors,
     read_torch,
-    sha256_of,
     tensors_of,
 )
 from training.codecs.codec import build_codec
+from training.stage import sha256
 from vab_rt.config import ModelConfig
 from vab_rt.errors import ExportError
 
@@ -75,7 +75,7 @@ def read_dac(source: Path, config: ModelConfig) -> Part:
         weights=first_levels(weights, config.num_codebooks),
         settings=settings,
         source=f"dac, the first {config.num_codebooks} of {sizes.levels} levels, imported from "
-        f"{path.name}, sha256 {sha256_of(path)}",
+        f"{path.name}, sha256 {sha256(path)}",
     )
 
 

@@ -20,10 +20,10 @@ from export.weights.reading import (
     read_json,
     read_tensors,
     read_torch,
-    sha256_of,
     tensors_of,
 )
 from training.codecs.codec import build_codec
+from training.stage import sha256
 from vab_rt.config import ModelConfig
 from vab_rt.errors import BackendError, ExportError
 
@@ -101,7 +101,7 @@ def read_transformers(folder: Path, config: ModelConfig) -> Part:
 
 
 def described(path: Path) -> str:
-    return f"encodec, imported from {path.name}, sha256 {sha256_of(path)}"
+    return f"encodec, imported from {path.name}, sha256 {sha256(path)}"
 
 
 def settings_of(where: Path, facts: dict[str, Any], keys: tuple[str, str, str]) -> dict[str, Any]:

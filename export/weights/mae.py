@@ -7,8 +7,9 @@ the norm after the last layer are.
 from pathlib import Path
 
 from export.weights.parts import Part, fit_weights
-from export.weights.reading import read_safetensors, read_torch, sha256_of, tensors_of
+from export.weights.reading import read_safetensors, read_torch, tensors_of
 from training.image_encoder import MAE, build_mae
+from training.stage import sha256
 from vab_rt.config import ModelConfig
 from vab_rt.errors import ExportError
 
@@ -32,5 +33,5 @@ def read_mae(path: Path, config: ModelConfig) -> Part:
         found = tensors_of(path, content.get("model", content))
     expected = {f"{VISUAL}{n}": x for n, x in build_mae(config, "meta").state_dict().items()}
     weights = fit_weights(path, found, expected, lambda ours: ours.removeprefix(VISUAL))
-    source = f"{config.image_encoder}, imported from {path.name}, sha256 {sha256_of(path)}"
+    source = f"{config.image_encoder}, imported from {path.name}, sha256 {sha256(path)}"
     return Part(name="image_encoder", weights=weights, source=source)

@@ -1,6 +1,5 @@
 """Files that others wrote: tensors and configs, read without running what is in them."""
 
-import hashlib
 import json
 import pickle
 import re
@@ -97,11 +96,6 @@ def first_file(folder: Path, names: tuple[str, ...]) -> Path:
         f"{folder} holds none of {', '.join(names)}, expected one of them with all of the weights; "
         "copy the folder again from where it came"
     )
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _damaged(path: Path, kind: str, error: Exception) -> ExportError:

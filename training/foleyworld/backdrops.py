@@ -57,7 +57,7 @@ class Backdrop:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "Backdrop":
-        top, bottom, floor = _muted(rng, 55, 205), _muted(rng, 55, 205), _muted(rng, 55, 205)
+        top, bottom, floor = _muted(rng), _muted(rng), _muted(rng)
         horizon = float(rng.uniform(-0.35, 0.15))
         shapes = tuple(_draw_shape(rng, horizon) for _ in range(int(rng.integers(0, 7))))
         return cls(str(rng.choice(KINDS)), top, bottom, floor, horizon, shapes)
@@ -107,8 +107,8 @@ class Backdrop:
         canvas.cover(mortar, (60, 56, 54))
 
 
-def _muted(rng: np.random.Generator, low: float, high: float) -> Color:
-    grey = rng.uniform(low, high)
+def _muted(rng: np.random.Generator) -> Color:
+    grey = rng.uniform(55, 205)
     r, g, b = np.clip(grey + rng.uniform(-28, 28, 3), 0, 255).tolist()
     return r, g, b
 
