@@ -14,6 +14,7 @@ from checkpoints import tiny_checkpoint, tiny_config
 from real_folders import small_config, write_folders
 
 from training.datasets.material import AMBIENCE
+from training.efficientnet import load_efficientnet
 from training.evaluate import main
 from training.evaluation import real
 from training.evaluation.evaluator import EvalConfig
@@ -29,6 +30,7 @@ from training.evaluation.yamnet import windows
 from training.kinds import KindsEncoder, train_kinds
 from vab_rt.config import GenerateOptions
 from vab_rt.errors import DataError, OptionError
+from vab_rt.pipeline import load
 
 KINDS = ("hiss", "hum", "tick", AMBIENCE)
 SPLITS = ("train", "train", "validation", "test")
@@ -215,8 +217,27 @@ def test_image_features_are_seen_as_their_images_would_be(folder, tmp_path):
         assert torch.equal(encoder.features(logits, feature), encoder(frames))
     rows = write_rows(tmp_path / "rows.npz")
     assert given_rows(real_config(folder, rows=rows)).seen is None
-    with pytest.raises(OptionError, match="expected --ckpt"):
+    with pytest.raises(OptionError, match="vab-tiny has another image encoder"):
         given_rows(real_config(folder, rows=rows, model=EvalConfig()))
+
+
+def test_a_bundle_sees_image_features_as_it_sees_their_images(folder, tmp_path):
+    config = load("real").config
+    images = np.random.default_rng(3).integers(0, 256, (2, 224, 224, 3), np.uint8)
+    with torch.inference_mode():
+        logits, feature = load_efficientnet(config)(torch.from_numpy(images))
+    rows = write_rows(tmp_path / "rows.npz", logits=logits.numpy(), feature=feature.numpy())
+    found = given_rows(real_config(folder, rows=rows, model=EvalConfig(bundle="real"))).seen
+    seen = load("real").system.engines["visual_encoder"](frames=images)
+    np.testing.assert_allclose(found, seen, atol=1e-4)
+
+
+def test_other_options_keep_their_own_clips(folder, checkpoint, figures):
+    model = EvalConfig(checkpoint=checkpoint, options=GenerateOptions(steps=2))
+    config = real_config(folder, model=model, clips=4, kept=folder / "kept")
+    again = evaluate_real(config, open_classifier=open_bands)
+    made = [clip.arrays["scores/generated"] for clip in again.clips]
+    assert not np.array_equal(made, [clip.arrays["scores/generated"] for clip in figures.clips])
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.checkpoint import read_checkpoint
 from training.command import shown
 from training.configs import read_recipe
 from training.datasets.material import Material, gather, model_kinds
@@ -44,6 +43,7 @@ from training.evaluation.real_clips import (
     read_rows,
     require_kinds,
     retrieved,
+    seen_in_rows,
     table_shares,
 )
 from training.evaluation.real_figures import (
@@ -62,6 +62,8 @@ from training.kinds import read_table
 from training.processes import in_order, in_parallel
 from training.reconstruction import load_codec, reconstruct
 from training.saving import arrays_once
+from training.stage import key_of
+from vab_rt.bundle import MANIFEST, open_bundle
 from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
 from vab_rt.seeing import kinds_seen
@@ -87,9 +89,9 @@ class RealConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What is evaluated, and on what.
 
     classifier: yamnet:FILE. model: None measures the bounds alone, of clips as `recipe` has them.
-    codec: its codec.pt, where there is no model. rows: a file of `ImageRows`, and head the
-    checkpoint whose image encoder sees them. table: kinds of ImageNet's classes. clips: of each
-    kind. kept: a folder to go on from.
+    codec: its codec.pt, where there is no model. rows: a file of `ImageRows`. table: kinds of
+    ImageNet's classes. clips: of each kind. kept: a folder to go on from; other models or options
+    keep their own in it.
     """
 
     classifier: str
@@ -99,7 +101,6 @@ class RealConfig(msgspec.Struct, frozen=True, kw_only=True):
     recipe: str = "real"
     codec: Path | None = None
     rows: Path | None = None
-    head: Path | None = None
     table: Path | None = None
     clips: int = 10
     kept: Path | None = None
@@ -168,17 +169,8 @@ def clip_config(config: RealConfig) -> ModelConfig:
 def given_rows(config: RealConfig) -> Given:
     rows = read_rows(config.rows) if config.rows else None
     table = read_table(config.table) if config.table else {}
-    if rows is None or config.model is None:
-        return Given(rows, table, None)
-    if config.head is None:
-        raise OptionError(
-            f"features {config.rows} need the image encoder that sees them, expected --ckpt FILE "
-            "with the checkpoint of the model"
-        )
-    encoder = read_checkpoint(config.head).image_encoder()
-    with torch.inference_mode():
-        logits, feature = torch.from_numpy(rows.logits), torch.from_numpy(rows.feature)
-        return Given(rows, table, encoder.features(logits, feature).numpy())
+    seen = None if rows is None or config.model is None else seen_in_rows(rows, config.model)
+    return Given(rows, table, seen)
 
 
 def by_kind(listed: Sequence[Listed], kinds: Sequence[str]) -> dict[str, list[Listed]]:
@@ -224,10 +216,23 @@ def clips_to_score(
 
 def score_clip(job: RealJob) -> ScoredClip:
     one_thread_in_a_worker()
-    path = job.config.kept and job.config.kept / f"{job.clip.kind}-{job.clip.seed % MOST}.npz"
+    folder = job.config.kept and job.config.kept / key_of_clips(job.config)
+    path = folder and folder / f"{job.clip.kind}-{job.clip.seed % MOST}.npz"
     arrays = arrays_once(path, lambda: arrays_of_clip(job))
     pair = job.clip.pair
     return ScoredClip(job.number, job.clip.kind, job.clip.seen, pair.events_s, arrays)
+
+
+@functools.lru_cache(maxsize=1)
+def key_of_clips(config: RealConfig) -> str:
+    """Another one for another model, or other options, of all that decides what a clip is."""
+    model = config.model
+    if model is None:
+        return key_of(recipe=config.recipe, codec=config.codec or "none")
+    made_by = model.checkpoint or open_bundle(model.bundle).folder / MANIFEST
+    return key_of(
+        made_by=made_by, options=model.options, precision=model.precision or "own", rows=config.rows
+    )
 
 
 def arrays_of_clip(job: RealJob) -> Arrays:

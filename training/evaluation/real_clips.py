@@ -11,13 +11,21 @@ from typing import Literal
 
 import msgspec
 import numpy as np
+import onnx
+import onnxruntime
+import torch
 from numpy.typing import NDArray
+from onnx import utils as onnx_utils
 
+from training.checkpoint import read_checkpoint
 from training.codecs.recordings import decode_sound
 from training.datasets.material import AMBIENCE, Material
 from training.datasets.one_shots import stretch, trimmed
 from training.datasets.pairs import Pair, draw_pair
 from training.datasets.sound_folders import Listed
+from training.evaluation.evaluator import EvalConfig
+from training.kinds import KindsEncoder
+from vab_rt.bundle import open_bundle
 from vab_rt.config import ClipConfig, ModelConfig
 from vab_rt.errors import DataError, OptionError
 from vab_rt.pipeline import Pipeline
@@ -29,6 +37,8 @@ FIRST_SEED = 1 << 33
 """The first of seeds that no training uses."""
 MOST = 1000
 """Clips of a kind."""
+CLASSES = "_fc.weight"
+"""The weights of EfficientNet-Lite0 that turn its feature into logits."""
 
 
 class ImageRows(msgspec.Struct, frozen=True):
@@ -77,6 +87,35 @@ def read_rows(path: Path) -> ImageRows:
             f"{rows.label.shape}, expected [n, 1000], [n, 1280] and [n]"
         )
     return rows
+
+
+def seen_in_rows(rows: ImageRows, model: EvalConfig) -> Floats:
+    """What a model's image encoder makes of them [n, image_dim]. Raises OptionError for one that is
+    not EfficientNet-Lite0's."""
+    if model.checkpoint is not None:
+        encoder = read_checkpoint(model.checkpoint).image_encoder()
+        if not isinstance(encoder, KindsEncoder):
+            raise other_encoder(str(model.checkpoint))
+        with torch.inference_mode():
+            logits, feature = torch.from_numpy(rows.logits), torch.from_numpy(rows.feature)
+            return encoder.features(logits, feature).numpy()
+    bundle = open_bundle(model.bundle)
+    graph = onnx.load_model_from_string(bundle.read_graph("visual_encoder"))
+    last = next((node for node in graph.graph.node if CLASSES in node.input), None)
+    if last is None:
+        raise other_encoder(bundle.config.name)
+    given = {last.input[0]: rows.feature, last.output[0]: rows.logits}
+    (output,) = bundle.contracts["visual_encoder"].outputs
+    head = onnx_utils.Extractor(graph).extract_model(list(given), [output.name])
+    session = onnxruntime.InferenceSession(head.SerializeToString())
+    return session.run(None, given)[0]
+
+
+def other_encoder(model: str) -> OptionError:
+    return OptionError(
+        f"features are those of EfficientNet-Lite0 and {model} has another image encoder, expected "
+        "a model of real kinds; leave --features out"
+    )
 
 
 def draw_clips(

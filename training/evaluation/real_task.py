@@ -62,7 +62,6 @@ def real_config(arguments: argparse.Namespace, model: EvalConfig) -> RealConfig:
     if not 1 <= arguments.per_kind <= MOST:
         raise OptionError(f"per-kind is {arguments.per_kind}, expected 1 to {MOST}")
     alone = arguments.bounds or arguments.codec is not None
-    head = arguments.ckpt or arguments.run / "ckpt.pt"
     return RealConfig(
         classifier=arguments.classifier,
         sounds=arguments.sounds,
@@ -71,7 +70,6 @@ def real_config(arguments: argparse.Namespace, model: EvalConfig) -> RealConfig:
         recipe=arguments.config,
         codec=arguments.codec,
         rows=arguments.features,
-        head=head if head.is_file() else None,
         table=arguments.table,
         clips=arguments.per_kind,
         kept=arguments.kept,
