@@ -28,7 +28,7 @@ from vab_rt.splicing import Edit
 from vab_rt.systems import System
 from vab_rt.systems.vab import Vab
 from vab_rt.take import Take, name_of
-from vab_rt.video import Video, exact_seconds
+from vab_rt.video import Video, exact_seconds, told_s
 
 Samples = npt.NDArray[np.float32]
 Encode = Callable[[Samples], Tokens]
@@ -38,6 +38,7 @@ SAME_LENGTH_S = 0.1
 """Containers round the length of a video; a sound that differs by more is not of it."""
 CONTEXT_S = 1.0
 """At least so much is heard on both sides of what is made anew."""
+_TOLD_S = 0.0005  # by which a length may be less than what is told of it
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ class Editor:
         lead, sound = self._compared(video, sound)
         if video.expected_s is not None and found_s >= video.expected_s:
             raise OptionError(
-                f"the sound to go on from is {found_s:g} s long, expected less than the "
-                f"{video.expected_s:g} s of {video.path}; choose a shorter one"
+                f"the sound to go on from is {told_s(found_s)} s long, expected less than the "
+                f"{told_s(video.expected_s)} s of {video.path}; choose a shorter one"
             )
         # The last whole hop is where old and new are joined.
         begin = int((found_s * c.sample_rate_hz + lead) // c.hop_samples) - 1
@@ -142,26 +143,28 @@ def selected(video: Video, take: Take | None) -> Video:
         return video
     if video.start_s or video.duration_s is not None:
         raise OptionError(
-            f"the video starts at {video.start_s:g} s for {video.duration_s} s, expected "
-            f"{take.start_s:g} s for {take.duration_s} s as the sound was made; give the path alone"
+            f"the video starts at {told_s(video.start_s)} s for {video.duration_s} s, expected "
+            f"{told_s(take.start_s)} s for {take.duration_s} s as the sound was made; "
+            "give the path alone"
         )
     return Video(video.path, take.start_s, take.duration_s)
 
 
 def _checked(part_s: tuple[float, float], sound: Audio, config: ModelConfig) -> tuple[float, float]:
-    expected = f"0 to {sound.duration_s:g} s, the length of the sound"
+    expected = f"0 to {told_s(sound.duration_s)} s, the length of the sound"
     start_s = number("from", part_s[0], float, 0, sound.duration_s, expected)
-    end_s = number("to", part_s[1], float, 0, sound.duration_s, expected)
+    end_s = number("to", part_s[1], float, 0, sound.duration_s + _TOLD_S, expected)
+    end_s = min(end_s, sound.duration_s)
     hop_s = 1 / config.hop_rate_hz
     if end_s < start_s:
         raise OptionError(
-            f"the part is from {start_s:g} to {end_s:g} s, expected its beginning before its end; "
-            "turn the two round"
+            f"the part is from {told_s(start_s)} to {told_s(end_s)} s, expected its beginning "
+            "before its end; turn the two round"
         )
     if exact_seconds(end_s) - exact_seconds(start_s) < exact_seconds(hop_s):
         raise OptionError(
-            f"the part from {start_s:g} to {end_s:g} s is {end_s - start_s:g} s long, expected at "
-            f"least {hop_s:g} s, what one token says; choose a longer one"
+            f"the part from {told_s(start_s)} to {told_s(end_s)} s is {end_s - start_s:g} s long, "
+            f"expected at least {hop_s:g} s, what one token says; choose a longer one"
         )
     return start_s, end_s
 
@@ -192,8 +195,8 @@ def _tell_other_beginning(video: Video, take: Take) -> None:
     """Warns MediaWarning: a film may have become longer, or have been cut at its beginning."""
     if not _is_same_file(video, take) or video.start_s != take.start_s:
         message = (
-            f"the sound was made for {take.video} from {take.start_s:g} s on, and goes on as the "
-            f"beginning of {video.path} from {video.start_s:g} s on"
+            f"the sound was made for {take.video} from {told_s(take.start_s)} s on, and goes on "
+            f"as the beginning of {video.path} from {told_s(video.start_s)} s on"
         )
         warnings.warn(message, MediaWarning, stacklevel=4)
 
@@ -205,8 +208,8 @@ def _require_length(video: Video, sound: Audio) -> None:
         found = expected if sound.take.video_s is None else sound.take.video_s
     if found is not None and expected is not None and abs(found - expected) > SAME_LENGTH_S:
         raise OptionError(
-            f"the sound is of a video of {found:g} s, expected the {expected:g} s of {video.path}; "
-            "name the video that it was made for"
+            f"the sound is of a video of {told_s(found)} s, expected the {told_s(expected)} s of "
+            f"{video.path}; name the video that it was made for"
         )
 
 

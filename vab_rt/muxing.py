@@ -26,7 +26,7 @@ from vab_rt.file_object import VideoFile
 from vab_rt.media import VideoInfo
 from vab_rt.packets import DisplayTimes, VideoPacket, display_times, readable
 from vab_rt.source import Source
-from vab_rt.video import Video, start_beyond_end
+from vab_rt.video import Video, start_beyond_end, told_s
 
 _SAME_TIME = Fraction(1, 1000)  # matroska counts milliseconds
 _PACKED = re.compile(rb"DivX\d+(b|Build)\d+p")
@@ -59,7 +59,9 @@ class CopyPlan:
     def from_key_frame(self) -> Iterator[VideoPacket]:
         """Packets in stored order from a key frame at or before `begin`."""
         source = self.source
-        packets = source.packets_from(self.begin) if self.video.start else source.packets()
+        # A start is rounded, and may be a little before the key frame that has to be first.
+        near = 0 if self.suffix in BOXED else _SAME_TIME
+        packets = source.packets_from(self.begin + near) if self.video.start else source.packets()
         started = False
         try:
             for packet in packets:
@@ -213,9 +215,9 @@ def _check_key_frame(plan: CopyPlan) -> None:
     if first is None or end <= begin:
         raise start_beyond_end(begin - zero, end - zero)
     key = float(_display_s(first) - zero)
-    advice = f"use --start {key:g}, or write" if key >= 0 else "write"
+    advice = f"use --start {told_s(key)}, or write" if key >= 0 else "write"
     raise OutputError(
-        f"start {plan.video.start_s:g} s is between key frames, expected a key frame because "
+        f"start {told_s(plan.video.start)} s is between key frames, expected a key frame because "
         f"{plan.suffix} cannot begin elsewhere; {advice} .mp4 or .mov"
     )
 

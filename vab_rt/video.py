@@ -45,9 +45,14 @@ def exact_seconds(seconds: float) -> Fraction:
     return Fraction(round(seconds * 1_000_000), 1_000_000)
 
 
+def told_s(seconds: float | Fraction) -> str:
+    """Seconds in a message, to the millisecond: what it advises works once it is typed."""
+    return f"{round(float(seconds), 3):.12g}"
+
+
 def start_beyond_end(start: Fraction, end: Fraction) -> OptionError:
     return OptionError(
-        f"start is {float(start):g} s, expected less than the video's {float(end):g} s; "
+        f"start is {told_s(start)} s, expected less than the video's {told_s(end)} s; "
         "choose an earlier start"
     )
 

@@ -237,6 +237,22 @@ def test_a_selection_begins_at_a_key_frame_in_matroska(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.mkv"]
 
 
+@pytest.mark.parametrize(
+    ("fps", "first"), [(Fraction(24), 50), (Fraction(30_000, 1001), 50), (Fraction(6, 7), 1250)]
+)
+def test_the_key_frame_that_is_advised_is_taken(tmp_path: Path, fps: Fraction, first: int) -> None:
+    """None of these has a time in whole milliseconds, and the last one is late in the video."""
+    video = make_video(tmp_path / "in.mp4", num_frames=first + 40, fps=fps, gop=50, b_frames=0)
+    asked_s = float((first + 30) / fps)
+    sound = clicking_tone(0.6, 0.3)
+    with pytest.raises(OutputError, match="between key frames") as refused:
+        sound.save(tmp_path / "no.mkv", video=Video(video, asked_s, 0.6))
+    advised = re.search(r"use --start ([0-9.]+)", str(refused.value))
+    assert advised is not None
+    sound.save(tmp_path / "out.mkv", video=Video(video, float(advised[1]), 0.6))
+    assert shown_frames(tmp_path / "out.mkv")[0] == (0, first % 50)
+
+
 def test_sound_is_interleaved_with_the_pictures(tmp_path: Path) -> None:
     video = make_video(tmp_path / "in.mp4", num_frames=250)
     clicking_tone(10.0, 0.5).save(tmp_path / "out.mp4", video=Video(video))

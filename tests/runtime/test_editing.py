@@ -269,6 +269,13 @@ def test_what_is_no_part(run, takes, part, message, tmp_path):
     assert not (tmp_path / "new.wav").exists()
 
 
+def test_the_length_that_is_told_may_be_asked_for(shipped, takes, tmp_path):
+    old = Audio(takes[HAMMER].samples[:-1], RATE)  # 9.9999 s: 10 to the millisecond
+    assert shipped.regenerate(HAMMER, old, 9, 10).duration_s == old.duration_s
+    with pytest.raises(OptionError, match=r"to is 10\.1, expected 0 to 10 s"):
+        shipped.regenerate(HAMMER, old, 9, 10.1)
+
+
 def test_sounds_that_do_not_fit(shipped, takes, minute, pipeline, tmp_path):
     old = takes[HAMMER]
     with pytest.raises(OptionError, match="of a video of 10 s, expected the 60 s"):
