@@ -1,5 +1,6 @@
 """Files appear whole or not at all: written beside their target, renamed when they are complete."""
 
+import hashlib
 import os
 import re
 import secrets
@@ -116,7 +117,8 @@ def claimed(path: Path) -> Iterator[bool]:
     if fcntl is None:
         yield True
         return
-    claim = path.with_name(f".vab-rt-{path.name}.claim")
+    name = hashlib.sha256(os.fsencode(path.name)).hexdigest()  # its own may be as long as names are
+    claim = path.with_name(f".vab-rt-{name[:16]}.claim")
     with writing(path):
         file = os.open(claim, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o666)
     try:

@@ -168,6 +168,12 @@ def test_whoever_stops_asking_stops_the_processes():
     assert threading.active_count() <= threads + 1  # one of the pools' own may still end
 
 
+def test_a_sound_may_have_as_long_a_name_as_alone(tmp_path):
+    path = tmp_path / f"{'ü' * 121}.wav"  # 246 bytes: its take has 255
+    with claimed(path) as is_ours, claimed(path) as is_ours_too:
+        assert is_ours and not is_ours_too
+
+
 def test_two_runs_at_once_leave_each_other_their_clips(tmp_path, run, folder, tiny_bundle):
     out = tmp_path / "sounds"
     out.mkdir()
