@@ -389,18 +389,20 @@ def check_kinds(kinds: tuple[str, ...], config: ClipConfig) -> None:
     """Raises OptionError for a kind that the model does not know."""
     for kind in kinds:
         if not kind:
-            raise OptionError("kind is '', expected a name; choose one that vab-rt kinds lists")
+            raise OptionError(
+                "kind is '', expected a name; choose one that vab-rt kinds MODEL lists"
+            )
         if not config.kind_names:
             raise OptionError(
                 f"kind is {kind}, but model {config.name} has no names for what it sees, expected "
-                "none; leave it out, or choose a model that has (vab-rt kinds lists them)"
+                "none; leave it out, or choose a model that has, such as real (vab-rt kinds real)"
             )
         if kind not in config.kind_names:
             near = difflib.get_close_matches(kind, config.kind_names, 3, 0.5)
             hint = f", such as {' or '.join(near)}" if near else ""
             raise OptionError(
                 f"kind is {kind}, which {config.name} does not know, expected one that vab-rt "
-                f"kinds lists{hint}"
+                f"kinds MODEL lists{hint}"
             )
 
 

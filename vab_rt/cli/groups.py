@@ -67,8 +67,8 @@ class Overrides:
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="What makes the sound, whatever is seen; as often as wanted. vab-rt kinds lists "
-            "them.",
+            help="What makes the sound, whatever is seen; as often as wanted. vab-rt kinds MODEL "
+            "lists them.",
             show_default="what is seen",
         ),
     ] = None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import typer
 
-from vab_rt.cli.console import print_line, readable, tell_progress
+from vab_rt.cli.console import print_error, print_line, readable, tell_progress
 from vab_rt.cli.options import Json, ModelArgument, Offline
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is quick
@@ -23,7 +23,10 @@ def kinds(
     """List what a model has names for: those that --kind takes, one a line."""
     from vab_rt.hub import open_model
 
-    names = open_model(model, offline=offline).config.kind_names
+    config = open_model(model, offline=offline).config
+    names = config.kind_names
+    if not names:
+        print_error(f"{config.name} has no names for what it sees; vab-rt kinds real lists some")
     if as_json:
         print_line(json.dumps({"kinds": names}))
     for name in () if as_json else names:
