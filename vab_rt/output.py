@@ -46,7 +46,8 @@ def check_output(
 
 
 def require_file_name(path: str | Path) -> None:
-    """Raises OutputError for what is no name of a file: an address, or the - of other programs."""
+    """Raises OutputError for what is no name of a file: an address, the - of other programs, or a
+    folder's."""
     if str(path) == "-":
         raise OutputError(
             "- would be standard output, expected the name of a file; write one, such as out.wav, "
@@ -56,6 +57,8 @@ def require_file_name(path: str | Path) -> None:
         raise OutputError(
             f"{address} is an address, expected a file on this machine; write one, and send that on"
         )
+    if os.path.isdir(path):  # Path's raises
+        raise OutputError(f"{path} is a folder, expected a file name; add one, such as out.wav")
 
 
 def _target_of(path: Path) -> Path:
@@ -73,8 +76,6 @@ def _check_name(path: Path, *, force: bool, source: VideoFile | str | None) -> N
         raise OutputError(f"{path} is a link to itself, expected a file; choose a new name")
     if isinstance(source, str | Path) and path.exists() and path.samefile(source):
         raise OutputError(f"{shown} is the input itself, expected another file; choose a new name")
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder, expected a file name; add one, such as out.wav")
     if path.exists() and not path.is_file():
         raise OutputError(f"{shown} is not a regular file, expected one; choose a new name")
     if path.exists() and not force:

@@ -122,6 +122,11 @@ A_VIDEO: dict[str, tuple[Make | None, str, str]] = {
         "out.wav --force",
         r"out\.wav is a folder, expected a file name; ",
     ),
+    "output is a folder of sounds": (
+        lambda video: video.with_name("sounds").mkdir(),
+        "sounds/",
+        r"sounds is a folder, expected a file name; add one, such as out.wav",
+    ),
     "output is not regular": (
         lambda video: os.mkfifo(video.with_name("out.wav")),
         "out.wav --force",
