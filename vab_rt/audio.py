@@ -79,9 +79,12 @@ class Audio(msgspec.Struct, frozen=True, eq=False):
         channels, rate_hz = read_sound(path)
         samples = channels.mean(0, dtype=np.float32)
         if np.abs(channels - samples).max(initial=0) > _SAME_CHANNELS:
+            take = read_take(path)
+            advice = "mix it down first"
+            if take is not None and take.mix != "replace":
+                advice = "generate it without the mix, and mix the result"
             raise MediaError(
-                f"{path} has {len(channels)} different channels, expected mono sound; mix it down "
-                "first"
+                f"{path} has {len(channels)} different channels, expected mono sound; {advice}"
             )
         if not len(samples):
             raise MediaError(f"{path} has no samples, expected some sound; choose another file")
@@ -255,12 +258,13 @@ class AudioWriter:
         self._stream = _add_audio_stream(container, form, self.rate_hz, self._plan.num_channels)
 
     def write(self, samples: NDArray[np.float32]) -> None:
-        """Appends samples [S], float32, -1 to 1. Raises OptionError for another shape."""
+        """Appends samples [S], float32, -1 to 1. Raises OptionError for another shape, and NaN."""
         _check_shape(samples)
         second = self.sample_rate_hz
         with writing(self.path):
             for begin in range(0, len(samples), second):
                 piece = np.asarray(samples[begin : begin + second], np.float32)
+                _check_finite(piece)
                 self.num_samples += len(piece)
                 self._encode(self._mastering.add(piece))
 
@@ -313,6 +317,13 @@ def _check_shape(samples: NDArray[np.float32]) -> None:
         raise OptionError(
             f"samples have the shape {list(shape)}, expected one dimension, [S], of mono sound; "
             "pass one channel, such as samples.mean(axis=0) of [channels, S]"
+        )
+
+
+def _check_finite(samples: NDArray[np.float32]) -> None:
+    if not np.isfinite(samples).all():
+        raise OptionError(
+            "samples are NaN or infinite, expected -1 to 1; look at what was computed from them"
         )
 
 

@@ -141,11 +141,17 @@ class Pipeline:
         """The sound of all of a video's steps, with what it was made of.
 
         sample_rate_hz: of their `audio`; None is the model's, which it is but for changed sounds.
+        Raises OptionError for steps that ended before any of them had some.
         """
         parts, take = [], None
         for step in steps:
             parts += [] if step.audio is None else [step.audio]
             take = step.take
+        if not parts:
+            raise OptionError(
+                "the steps ended before there was sound, expected all of a window's at least; go "
+                "on with them"
+            )
         rate_hz = sample_rate_hz or self.config.sample_rate_hz
         seed = None if take is None else take.seed
         return Audio(np.concatenate(parts), rate_hz, seed=seed, take=take)

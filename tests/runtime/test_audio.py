@@ -294,6 +294,13 @@ def test_samples_of_another_shape_are_refused(tmp_path: Path, shape: tuple[int, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_samples_that_are_no_numbers_are_refused(tmp_path: Path, number: float) -> None:
+    with pytest.raises(OptionError, match="samples are NaN or infinite, expected -1 to 1"):
+        Audio(np.full(9, number, np.float32), RATE).save(tmp_path / "out.wav")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("samples", "rate", "message"),
     [

@@ -332,10 +332,12 @@ def test_the_command_refuses_in_one_line(
 def test_the_command_mixes_and_delivers(run, tiny_bundle: Path, tmp_path: Path) -> None:
     video, out = with_sound(tmp_path / "in.mov", noise(1, 2.0, 2)), tmp_path / "out.mov"
     more = ("--mix", "duck", "--gain-db", -6, "--codec", "pcm", "--loudness", -23, "--fade", 0.1)
-    result = run("generate", video, out, "--model", tiny_bundle, *more, "--no-take")
+    result = run("generate", video, out, "--model", tiny_bundle, *more)
     assert isinstance(result, Result) and (result.code, result.err) == (0, "")
     assert heard(out).shape == (2, 2 * FILE_RATE)
     _, rate, first_s = samples_of(out)
     assert (rate, first_s) == (FILE_RATE, 0)
     with av.open(str(out)) as container:
         assert container.streams.audio[0].codec_context.name == "pcm_s16le"
+    with pytest.raises(MediaError, match=r"2 different channels.* generate it without the mix"):
+        Audio.load(out)

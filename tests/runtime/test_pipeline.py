@@ -132,6 +132,11 @@ def test_steps_tell_where_they_are(pipeline, videos):
         assert (s.state == pipeline.config.mask_id).any() == (s.step < 3)
 
 
+def test_steps_that_ended_before_there_was_sound(pipeline, videos):
+    with pytest.raises(OptionError, match="ended before there was sound, expected all of a window"):
+        pipeline.gather([next(pipeline.generate_steps(videos(25), steps=2))])
+
+
 def test_the_number_of_windows_is_unknown_where_the_file_does_not_say(pipeline, tmp_path):
     video = make_video(tmp_path / "raw.h264", num_frames=87, b_frames=0)
     steps = list(pipeline.generate_steps(video, FAST))
