@@ -219,11 +219,10 @@ def _open(video: Video) -> InputContainer:
 
 
 def _stream(container: InputContainer, video: Video) -> AudioStream:
-    stream = container.streams.best("audio")
+    stream = next(iter(container.streams.audio), None)  # FFmpeg's best is that of most bits
     if stream is None:
         raise OptionError(
             f"{video.path} has no sound, expected some to mix with; leave --mix out, or choose "
             "another video"
         )
-    assert isinstance(stream, AudioStream), f"{stream} is not of sound"
     return stream

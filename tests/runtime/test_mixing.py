@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from command import Result
 from media import channels_of, make_picture, make_video, samples_of
 from numpy.typing import NDArray
@@ -255,6 +256,34 @@ def test_what_is_not_mixed_is_told(tmp_path: Path) -> None:
     with pytest.warns(MediaWarning, match="left out: 1 sound track") as caught:
         ours.save(tmp_path / "out.mov", video=video)
     assert len(caught) == 1
+
+
+def test_of_several_sound_tracks_the_first_is_mixed(tmp_path: Path) -> None:
+    """Also where both are marked to be played, as mp4 and mov have it, and the other has more."""
+    first, other = noise(1, 2.0), noise(2, 2.0, 2)
+    plain = make_video(tmp_path / "plain.mp4")
+    with av.open(str(plain)) as source, av.open(str(tmp_path / "in.mov"), "w") as out:
+        pictures = out.add_stream_from_template(source.streams.video[0], opaque=True)
+        tracks = [
+            out.add_stream("pcm_s16le", rate=FILE_RATE, layout=layout)
+            for layout in ("mono", "stereo")
+        ]
+        for track in tracks:
+            track.disposition = Disposition.default
+        for packet in source.demux(source.streams.video[0]):
+            if packet.size:
+                packet.stream = pictures
+                out.mux(packet)
+        for track, sound in zip(tracks, (first, other), strict=True):
+            frame = av.AudioFrame.from_ndarray(sound, format="fltp", layout=track.layout.name)
+            frame.sample_rate, frame.pts = FILE_RATE, 0
+            out.mux(track.encode(frame))
+            out.mux(track.encode(None))
+    delivery = vab_rt.Delivery(mix="keep", rate_hz=FILE_RATE)
+    silence = Audio(np.zeros(2 * RATE, np.float32), RATE)
+    silence.save(tmp_path / "out.wav", video=tmp_path / "in.mov", delivery=delivery)
+    mixed = heard(tmp_path / "out.wav")
+    assert len(mixed) == 1 and share_of(first[0], mixed[0])[0] == pytest.approx(1, abs=0.05)
 
 
 def test_mixing_needs_a_video_with_sound(tmp_path: Path) -> None:
