@@ -207,6 +207,8 @@ def _shows(written: bytes, shown: VideoFrame | None) -> bool:
         return False
     if found is None or (found.width, found.height) != (shown.width, shown.height):
         return False
+    if found.rotation != shown.rotation:  # avi has no place for it
+        return False
     first, second = (f.to_ndarray(format="rgb24").astype(np.int16) for f in (found, shown))
     return bool(np.abs(first - second).mean() < _SAME_PICTURE)
 

@@ -149,7 +149,7 @@ def _form(source: Source, info: VideoInfo, suffix: str) -> Form:
         if form is not None:
             forms[each] = form
     choices = ("one of " if len(forms) > 1 else "") + (", ".join(forms) or ".wav")
-    other = "mpeg4 without B-frames" if suffix == ".avi" else "h264"
+    other = "upright mpeg4 without B-frames" if suffix == ".avi" else "h264"
     raise OutputError(
         f"the video is {info.codec}, which {suffix} cannot hold unchanged; "
         f"expected {choices} as the output, or a video of {other} as the input"

@@ -197,6 +197,15 @@ def test_a_pair_that_cannot_work_is_refused_and_what_is_advised_works(
         assert shown(copy(video, tmp_path / f"out.{other}", 0.4))[1] == shown(video)[1]
 
 
+def test_a_turned_video_stays_turned_or_is_refused(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "in.mp4", codec="mpeg4", b_frames=0, rotation=90, num_frames=10)
+    with pytest.raises(OutputError, match=r"cannot hold unchanged.* \.mov.* upright mpeg4"):
+        copy(video, tmp_path / "out.avi", 0.4)
+    for suffix in ("mp4", "mov", "m4v", "mkv"):
+        with av.open(str(copy(video, tmp_path / f"out.{suffix}", 0.4))) as container:
+            assert next(container.decode(video=0)).rotation == 90
+
+
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "gif"])
 def test_a_still_is_no_video_to_copy(tmp_path: Path, suffix: str) -> None:
     picture = make_picture(tmp_path / f"in.{suffix}")

@@ -303,5 +303,7 @@ def test_silence_has_no_loudness(tmp_path: Path, seconds: float, level: float) -
 
 def test_frames_out_of_order_are_refused_in_avi(tmp_path: Path) -> None:
     video = make_video(tmp_path / "in.mp4", b_frames=2)
-    with pytest.raises(OutputError, match=r"which \.avi cannot .* or a video of mpeg4 without B-f"):
+    with pytest.raises(
+        OutputError, match=r"which \.avi cannot .* or a video of upright mpeg4 without B-f"
+    ):
         bursts(2.0).save(tmp_path / "out.avi", video=video)
