@@ -30,7 +30,8 @@ COMMANDS = {
     "held_out": "python -m training.evaluate generation --split held-out --clips {clips} --json",
     "real": (
         "python -m training.evaluate real --model real --sounds DIR --pictures DIR "
-        "--classifier yamnet:FILE --features NPZ --table kinds.csv --per-kind {per_kind} --sheet docs/kinds.png --json"
+        "--classifier yamnet:FILE --features NPZ --table kinds.csv --per-kind {per_kind} "
+        "--sheet docs/kinds.png --json"
     ),
     "generate": "python -m bench generate --runs {runs} --json",
     "peers": "python -m bench peers --json",
