@@ -17,7 +17,7 @@ from training.model import VAB
 from training.saving import DAMAGE, save_whole, with_new_keys
 from training.visual_encoder import MotionEncoder, VisualEncoder
 from vab_rt.config import ModelConfig, Tuning
-from vab_rt.errors import ExportError
+from vab_rt.errors import ExportError, first_line
 
 PARTS = ("vab", "codec", "image_encoder")
 MOTION = "motion_encoder"
@@ -192,7 +192,7 @@ def _read_pt(
         ) from error
     except DAMAGE as error:
         raise ExportError(
-            f"{path} cannot be read as a torch file ({_first_line(error)}), expected a whole one; "
+            f"{path} cannot be read as a torch file ({first_line(error)}), expected a whole one; "
             "copy it again from where it came"
         ) from error
     if not isinstance(content, dict):
@@ -213,7 +213,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, T
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError, OSError) as error:
         raise ExportError(
-            f"{path} cannot be read as safetensors ({_first_line(error)}), expected a whole file; "
+            f"{path} cannot be read as safetensors ({first_line(error)}), expected a whole file; "
             "copy it again from where it came"
         ) from error
     if not isinstance(header, dict):
@@ -223,7 +223,3 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, T
         part, _, rest = name.partition(".")
         weights.setdefault(part, {})[rest] = tensor
     return header, weights
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -4,7 +4,6 @@ Run the same command again to go on where it stopped. Layouts and the format: do
 """
 
 import argparse
-import multiprocessing
 import os
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import av.error
 import msgspec
-import torch
 
 from training.configs import read_recipe
 from training.datasets.encoders import encode_segment, load_encoders
@@ -117,8 +115,6 @@ def extract(
 
 def extract_shard(job: ShardJob) -> tuple[int, Shard, list[Skipped]]:
     """Read, encode and write the clips of one shard; returns its number and what was skipped."""
-    if multiprocessing.parent_process() is not None:
-        torch.set_num_threads(1)  # there is a process for every core
     encoders = load_encoders(job.checkpoint, job.device)
     samples, skipped = [], []
     for number, segment in enumerate(job.segments, job.first):

@@ -16,7 +16,7 @@ from torch import nn
 from training import distributed
 from training.curves import Curves
 from training.saving import DAMAGE, save_whole
-from vab_rt.errors import DataError, OptionError
+from vab_rt.errors import DataError, OptionError, first_line
 from vab_rt.output import writing
 
 SAVE_EVERY_S = 120.0
@@ -197,7 +197,7 @@ def _load(checkpoint: Path) -> dict[str, Any]:
         saved = torch.load(checkpoint, weights_only=True, map_location="cpu")
     except (pickle.UnpicklingError, *DAMAGE) as error:
         raise DataError(
-            f"{checkpoint} cannot be read ({_first_line(error)}), expected a stage's checkpoint; "
+            f"{checkpoint} cannot be read ({first_line(error)}), expected a stage's checkpoint; "
             "delete it to begin that stage again"
         ) from error
     if not isinstance(saved, dict):
@@ -218,7 +218,7 @@ def _resume(checkpoint: Path, parts: dict[str, Any]) -> tuple[int, float]:
         return int(saved["step"]), float(saved["spent_s"])
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise DataError(
-            f"{checkpoint} is of another model or stage ({_first_line(error)}); give this run "
+            f"{checkpoint} is of another model or stage ({first_line(error)}); give this run "
             "another folder, or delete the file to begin again"
         ) from error
 
@@ -228,7 +228,3 @@ def _save(checkpoint: Path, parts: dict[str, Any], step: int, spent_s: float) ->
     if distributed.rank() == 0:
         states = {name: part.state_dict() for name, part in parts.items()}
         save_whole(checkpoint, {**states, "step": step, "spent_s": spent_s})
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -4,6 +4,7 @@ import functools
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -32,7 +33,7 @@ def in_parallel(
         under_way: set[Future[Result]] = set()
         try:
             for job in jobs:
-                under_way.add(pool.submit(function, job))
+                under_way.add(pool.submit(_on_one_thread, function, job))
                 if len(under_way) == workers:
                     done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
                     yield from [future.result() for future in done]
@@ -64,6 +65,13 @@ def in_order(
 def _numbered(function: Callable[[Job], Result], job: tuple[int, Job]) -> tuple[int, Result]:
     number, plain = job
     return number, function(plain)
+
+
+def _on_one_thread(function: Callable[[Job], Result], job: Job) -> Result:
+    """There is a process for every core. Who needs torch has imported it by now."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
+    return function(job)
 
 
 def _live_and_die() -> None:

@@ -26,7 +26,7 @@ from training.evaluation.table import print_figures
 from training.fitting import averaged_weights
 from training.samples import as_floats
 from vab_rt.config import ModelConfig
-from vab_rt.errors import DataError, OptionError
+from vab_rt.errors import DataError, OptionError, first_line
 
 MEL_SIZES, MEL_BANDS = (256, 512, 1024, 2048), 80
 
@@ -84,10 +84,9 @@ def load_codec(path: Path, config: ModelConfig, settings: dict) -> nn.Module:
     try:
         codec.load_state_dict(averaged_weights(path))
     except (RuntimeError, KeyError) as error:
-        first_line = str(error).partition("\n")[0]
         raise DataError(
-            f"{path} is not of this codec ({first_line}), expected that of {config.name}; give "
-            "the recipe that it was trained with"
+            f"{path} is not of this codec ({first_line(error)}), expected that of {config.name}; "
+            "give the recipe that it was trained with"
         ) from error
     return codec.eval()
 

@@ -71,4 +71,4 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 
 def first_line(error: BaseException) -> str:
     """What a library says, without the page that follows."""
-    return str(error).strip().split("\n")[0]
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from training.saving import DAMAGE
-from vab_rt.errors import ExportError
+from vab_rt.errors import ExportError, first_line
 
 MAX_JSON_BYTES = 10_000_000
 
@@ -100,8 +100,7 @@ def first_file(folder: Path, names: tuple[str, ...]) -> Path:
 
 def _damaged(path: Path, kind: str, error: Exception) -> ExportError:
     says_little = isinstance(error, LookupError | AssertionError)
-    reason = "" if says_little else str(error).strip().partition("\n")[0]
-    reason = reason or type(error).__name__
+    reason = type(error).__name__ if says_little else first_line(error)
     return ExportError(
         f"{path} cannot be read as {kind} ({reason}), expected a whole file of it; copy it again "
         "from where it came"

@@ -5,6 +5,7 @@ import os
 import time
 
 import pytest
+import torch
 from command import is_running, wait_for
 
 from training.processes import in_order, in_parallel
@@ -44,6 +45,15 @@ def test_one_worker_is_this_process():
         (4, False),
         (9, False),
     ]
+
+
+def num_threads(_):
+    return torch.get_num_threads()
+
+
+def test_a_worker_has_one_thread(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert list(in_parallel(num_threads, range(2), 2)) == [1, 1]
 
 
 def test_several_workers_do_every_job_elsewhere():

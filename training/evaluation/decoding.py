@@ -22,7 +22,7 @@ from training import foleyworld
 from training.command import shown
 from training.evaluation.decoding_settings import Setting, decode, read_setting
 from training.evaluation.evaluator import EvalConfig, SoundFeatures, open_evaluator
-from training.evaluation.held_out import one_thread_in_a_worker, scene_features
+from training.evaluation.held_out import scene_features
 from training.evaluation.measures import Floats, agreement, bootstrap_mean, kl_divergences
 from training.evaluation.models import open_model
 from training.evaluation.onsets import onset_counts, onset_f1
@@ -83,7 +83,6 @@ TRUTH = "truth"
 
 def evaluate_settings(job: ClipJob) -> tuple[int, dict[str, SoundFeatures]]:
     """The features of the true sound and in each setting, by name."""
-    one_thread_in_a_worker()
     pipeline, evaluator = open_model(job.config).pipeline, open_evaluator(job.config)
     features: list[NDArray[np.float32]] = []  # rendered at the first need
 

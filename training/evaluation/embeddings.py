@@ -19,7 +19,7 @@ from torchaudio.functional import resample
 
 from training.checkpoint import check_weights
 from training.evaluation.classifier import AudioClassifier, classify, softmax
-from vab_rt.errors import BackendError, DataError, OptionError
+from vab_rt.errors import BackendError, DataError, OptionError, first_line
 
 RATE_HZ = 16_000
 OWN = "classifier"
@@ -190,10 +190,9 @@ class CLAP:
                 folder, local_files_only=True, output_loading_info=True
             )
         except Exception as error:  # transformers and safetensors raise whatever their readers do
-            line = str(error).strip().partition("\n")[0]
             raise DataError(
-                f"{folder} cannot be read ({line}), expected a whole CLAP of transformers; copy it "
-                "again from where it came"
+                f"{folder} cannot be read ({first_line(error)}), expected a whole CLAP of "
+                "transformers; copy it again from where it came"
             ) from error
         lacking = sorted(name for name in loaded["missing_keys"] if name.startswith("audio_"))
         if lacking:  # transformers makes those up, with a warning
@@ -221,9 +220,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and pickle raise whatever their readers do
-        line = str(error).strip().partition("\n")[0]
         raise DataError(
-            f"{path} cannot be read ({line}), expected a state_dict of torch"
+            f"{path} cannot be read ({first_line(error)}), expected a state_dict of torch"
         ) from error
     if not isinstance(weights, dict):
         raise DataError(f"{path} holds a {type(weights).__name__}, expected a state_dict of torch")

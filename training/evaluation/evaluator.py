@@ -23,7 +23,6 @@ from training.evaluation.embeddings import (
     Embedding,
     open_embedding,
 )
-from training.evaluation.held_out import one_thread_in_a_worker
 from training.evaluation.onsets import onset_times
 from training.evaluation.spectra import Blows, blows_at, envelope_db, level_db, mean_bands
 from training.processes import in_parallel
@@ -153,7 +152,6 @@ def evaluate_clips(
 
 def evaluate_clip(job: tuple[Generate[Clip], int, Clip, EvalConfig]) -> ClipFeatures:
     generate, number, clip, config = job
-    one_thread_in_a_worker()
 
     def arrays_of_clip() -> Arrays:
         sounds, arrays = generate(number, clip, config)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from training import foleyworld
 from training.command import shown
 from training.evaluation.evaluator import EvalConfig
-from training.evaluation.held_out import one_thread_in_a_worker, video_frames, visual_features
+from training.evaluation.held_out import video_frames, visual_features
 from training.evaluation.intervals import mean_of, share
 from training.evaluation.models import open_model
 from training.evaluation.onsets import onset_counts, onset_f1, onset_times
@@ -90,7 +90,6 @@ def is_lone_impact(scene: foleyworld.Scene) -> bool:
 
 
 def fit_clip(job: FitJob) -> FitClip:
-    one_thread_in_a_worker()
     model = open_model(job.config)
     config, true = model.pipeline.config, foleyworld.make_scene(job.seed).audio()
     frames = video_frames(job.seed, config, job.config.videos)
@@ -131,7 +130,6 @@ def rank_clip(
     job: tuple[int, FitClip, tuple[NDArray[np.int16], NDArray[np.int16]], EvalConfig],
 ) -> Ranked:
     """Clip i among all true sounds [N, K, T], and among all that are not in time [N, K, T]."""
-    one_thread_in_a_worker()
     own, clip, (true, late), config = job
     system = require_score(open_model(config).pipeline.system)
     said = system.said(clip.features)

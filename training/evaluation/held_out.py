@@ -1,13 +1,11 @@
 """Held-out clips of FoleyWorld, as videos for the runtime and as tokens for the transformer."""
 
-import multiprocessing
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from training import foleyworld
@@ -96,7 +94,6 @@ def encoded_clips(
 
 
 def encode_clip(job: ClipJob) -> EncodedClip:
-    one_thread_in_a_worker()
     encoders = load_encoders(job.checkpoint, job.device)
     config, scene = encoders.config, foleyworld.make_scene(job.seed)
     frames = scene.frames(frame_times(config), config.image_size, config.image_size)
@@ -116,9 +113,3 @@ def with_classes(
     """tokens [N, K, T], features [N, F, visual_dim] of the scenes of these seeds."""
     labels = present_classes([foleyworld.make_scene(seed) for seed in seeds]).astype(np.float32)
     return TokenisedClips(tokens=tokens, features=features, labels=labels)
-
-
-def one_thread_in_a_worker() -> None:
-    """There is a process for every core."""
-    if multiprocessing.parent_process() is not None:
-        torch.set_num_threads(1)

@@ -13,7 +13,6 @@ from training.datasets.material import gather
 from training.datasets.sound_folders import list_pictures, list_sounds, of_split, read_sounds
 from training.evaluation.evaluator import EvalConfig
 from training.evaluation.fit import found_of, recalls
-from training.evaluation.held_out import one_thread_in_a_worker
 from training.evaluation.intervals import share
 from training.evaluation.models import open_any_model
 from training.evaluation.real_clips import RealClip, draw_clips, features_of, require_kinds
@@ -85,7 +84,6 @@ def chances(of_kind: list[int], count: int) -> dict[str, float]:
 
 
 def see_clip(job: tuple[RealClip, EvalConfig]) -> SeenClip:
-    one_thread_in_a_worker()
     clip, config = job
     model = open_any_model(config)
     facts = model.pipeline.config
@@ -98,7 +96,6 @@ def see_clip(job: tuple[RealClip, EvalConfig]) -> SeenClip:
 
 def encode_sound(job: tuple[NDArray[np.float32], EvalConfig]) -> NDArray[np.int16]:
     """Tokens [K, T] of a recording, as an index has them."""
-    one_thread_in_a_worker()
     samples, config = job
     model = open_any_model(config)
     clip = as_clip(samples, require_score(model.pipeline.system).codec_config)
@@ -110,7 +107,6 @@ def search_clip(
     job: tuple[SeenClip, NDArray[np.int16], NDArray[np.int16], EvalConfig],
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """The files that are found, best first, and the own sounds of all clips."""
-    one_thread_in_a_worker()
     clip, files, own, config = job
     system = require_score(open_any_model(config).pipeline.system)
     said = system.said(clip.features)

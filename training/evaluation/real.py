@@ -29,7 +29,6 @@ from training.datasets.sound_folders import (
 from training.efficientnet import load_efficientnet
 from training.evaluation.evaluator import Arrays, EvalConfig, Sound
 from training.evaluation.generation import without_video
-from training.evaluation.held_out import one_thread_in_a_worker
 from training.evaluation.models import generate, open_any_model
 from training.evaluation.onsets import onset_times
 from training.evaluation.real_clips import (
@@ -198,7 +197,6 @@ def recording_scores(
 def score_recording(
     classifier: str, open_classifier: OpenClassifier, path: Path
 ) -> NDArray[np.float32]:
-    one_thread_in_a_worker()
     return mean_scores(open_classifier(classifier), decode_sound(path, RATE_HZ)).astype(np.float32)
 
 
@@ -215,7 +213,6 @@ def clips_to_score(
 
 
 def score_clip(job: RealJob) -> ScoredClip:
-    one_thread_in_a_worker()
     folder = job.config.kept and job.config.kept / key_of_clips(job.config)
     path = folder and folder / f"{job.clip.kind}-{job.clip.seed % MOST}.npz"
     arrays = arrays_once(path, lambda: arrays_of_clip(job))

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torchaudio.functional import resample
 
-from vab_rt.errors import BackendError, DataError, OptionError
+from vab_rt.errors import BackendError, DataError, OptionError, first_line
 
 Floats = NDArray[np.float64]
 Sound = NDArray[np.float32]
@@ -59,7 +59,7 @@ class YAMNet:
             (taken,) = self.interpreter.get_input_details()
             (given,) = self.interpreter.get_output_details()
         except (ValueError, RuntimeError) as error:  # both for what it cannot read
-            raise _no_yamnet(path, str(error).partition("\n")[0]) from error
+            raise _no_yamnet(path, first_line(error)) from error
         shapes = tuple(taken["shape"]), tuple(given["shape"])
         if shapes != ((WINDOW,), (1, len(self.names))):
             raise _no_yamnet(path, f"its tensors are {shapes[0]} and {shapes[1]}")

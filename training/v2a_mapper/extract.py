@@ -26,7 +26,6 @@ from training.datasets.encoders import read_segment
 from training.datasets.media_sets import Segment, list_csv, list_folder
 from training.datasets.resumable_arrays import NOTES, Field, Row, grow, read_grown
 from training.datasets.shard_format import encoders_sha256
-from training.evaluation.held_out import one_thread_in_a_worker
 from training.processes import in_order
 from training.v2a_mapper.checkpoint import KIND, NULL_EMBEDDING, V2A_PARTS
 from training.v2a_mapper.mapping import ARRAYS
@@ -138,7 +137,6 @@ def open_encoders(checkpoint: Path, clap: Path) -> Encoders:
 @torch.inference_mode()
 def encode_clip(job: ClipJob) -> Row:
     """Raises MediaError for a file that was listed and is gone."""
-    one_thread_in_a_worker()
     encoders = open_encoders(job.checkpoint, job.clap)
     c, note = encoders.config, note_of(job.segment, encoders.digest)
     try:

@@ -13,7 +13,6 @@ from torch import nn
 from training import foleyworld
 from training.datasets.rendered import frame_times
 from training.datasets.resumable_arrays import Field, Row, grow, read_grown
-from training.evaluation.held_out import one_thread_in_a_worker
 from training.image_encoder import build_clip
 from training.processes import in_order
 from training.representation import load_averaged
@@ -82,7 +81,6 @@ def made_pairs(
 @torch.inference_mode()
 def make_pair(job: PairJob) -> Row:
     """The log mels [frames, mels] of a clip, its features [F, visual_dim], and its seed."""
-    one_thread_in_a_worker()
     config, scene = job.config, foleyworld.make_scene(job.seed)
     encoder, log_mel = open_encoders(job.clip, config)
     frames = scene.frames(frame_times(config), config.image_size, config.image_size)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from training.image_encoder import ImageEncoder
 from training.v2a_mapper.settings import Networks
-from vab_rt.errors import BackendError, OptionError
+from vab_rt.errors import BackendError, OptionError, first_line
 from vab_rt.v2a_mapper.config import V2AConfig
 
 
@@ -62,9 +62,8 @@ def _built(
     try:
         return build()
     except (ValueError, TypeError, IndexError, ZeroDivisionError) as error:  # as libraries do
-        first_line = str(error).partition("\n")[0]
         raise OptionError(
-            f"{part} cannot be built ({first_line}), expected sizes that fit each other"
+            f"{part} cannot be built ({first_line(error)}), expected sizes that fit each other"
         ) from error
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torchaudio.functional import resample
 
 from training.v2a_mapper.parts import library
-from vab_rt.errors import DataError
+from vab_rt.errors import DataError, first_line
 from vab_rt.v2a_mapper.config import V2AConfig
 
 SAME_TEXT = 0.99
@@ -61,10 +61,9 @@ def open_clap(folder: Path, config: V2AConfig, null_embedding: Tensor) -> Clap:
         )
         extractor = transformers.ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # of transformers, safetensors and torch, which share no base
-        first_line = str(error).strip().partition("\n")[0]
         raise DataError(
-            f"{folder} cannot be read as CLAP ({first_line}), expected config.json, weights and "
-            "preprocessor_config.json, as transformers saves them"
+            f"{folder} cannot be read as CLAP ({first_line(error)}), expected config.json, weights "
+            "and preprocessor_config.json, as transformers saves them"
         ) from error
     check_clap(folder, model.config, extractor, config)
     lacking = sorted(loaded["missing_keys"])
