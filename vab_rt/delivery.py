@@ -59,7 +59,7 @@ class Delivery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     def _check_number(self, field: str, kind: type[float], *limits: Any) -> None:
         found = getattr(self, field)
-        if found is not None:
+        if found is not None or field in ("fade_s", "gain_db"):  # the others may be None
             checked = number(_NAMES.get(field, field), found, kind, *limits)
             msgspec.structs.force_setattr(self, field, checked)
 

@@ -273,6 +273,7 @@ REFUSED = [
     ("wav", {"loudness_lufs": 3}, OptionError, "loudness is 3, expected -50 to -5 LUFS"),
     ("wav", {"loudness_lufs": float("nan")}, OptionError, "loudness is nan, expected"),
     ("wav", {"fade_s": -1}, OptionError, "fade is -1, expected 0 to 60 s"),
+    ("wav", {"fade_s": None}, OptionError, "fade is None, expected a number, 0 to 60 s"),
     ("wav", {"gain_db": "loud"}, OptionError, "gain is 'loud', expected a number"),
     ("wav", {"mix": "both"}, OptionError, "mix is 'both', expected replace or keep or duck"),
     ("webm", {"rate_hz": 44_100}, OptionError, r"rate is 44100 Hz, which libopus in \.webm cannot"),
