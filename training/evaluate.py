@@ -40,7 +40,7 @@ from training.evaluation.fit import evaluate_fit
 from training.evaluation.generation import generation_result, scene_pairs, sounds_of_scene
 from training.evaluation.held_out import encoded_clips, in_memory
 from training.evaluation.kind_search import evaluate_kind_search
-from training.evaluation.models import on_device, open_model
+from training.evaluation.models import on_device, open_in_world, open_model
 from training.evaluation.real_task import add_real, kinds_task, real_task
 from training.evaluation.retrieval import retrieval_result, spread_over_classes
 from training.evaluation.table import comparison, print_figures
@@ -64,7 +64,7 @@ SAMPLING = ("guidance", "temperature", "top_k", "mask_temperature", "steps", "fi
 
 def evaluate_generation(config: EvalConfig, seeds: list[int], workers: int = 1) -> dict:
     """Every measure of `Reference` with its interval, and those of each bound under `bounds`."""
-    open_model(config)  # mistakes are reported before any work
+    open_in_world(config)  # mistakes are reported before any work
     evaluator = open_evaluator(config)
     clips = evaluate_clips(sounds_of_scene, scene_pairs(seeds), config, workers)
     silence = evaluator(np.zeros(foleyworld.NUM_SAMPLES, np.float32))
@@ -241,9 +241,9 @@ def _generation(arguments: argparse.Namespace) -> dict:
         _, weights = check_embedding(text)
         if weights is not None and not weights.exists():
             raise OptionError(f"--embedding {text}: {weights} is not there; check the path")
-    model = open_model(config)
     if arguments.shards is not None:
-        shards = _shards_of(arguments.shards, config, model.pipeline.system.codec_config)
+        codec_config = open_model(config).pipeline.system.codec_config
+        shards = _shards_of(arguments.shards, config, codec_config)
         return evaluate_shards(config, shards, arguments.clips, arguments.media, arguments.workers)
     return evaluate_generation(config, _seeds(arguments), arguments.workers)
 

@@ -417,6 +417,18 @@ def command(capsys, *words):
     return json.loads(capsys.readouterr().out)
 
 
+def test_a_model_of_another_rate_is_heard_at_the_worlds():
+    seeds = foleyworld.clip_seeds("validation", 0, 2)
+    sounds, _ = sounds_of_scene(0, tuple(seeds), EvalConfig(bundle="real", varied=0))
+    assert {len(sound) for sound in sounds.values()} == {foleyworld.NUM_SAMPLES}
+
+    def course(name):  # of the level, every 10 ms
+        return np.log(1e-6 + (sounds[name].reshape(-1, 160) ** 2).mean(1))
+
+    assert np.corrcoef(course("reconstruction"), course("ground_truth"))[0, 1] > 0.8
+    assert np.corrcoef(course(OTHER), course("ground_truth"))[0, 1] < 0.6
+
+
 def test_retrieval_of_held_out_clips(run, capsys):
     found = command(capsys, "retrieval", "--run", str(run))
     for way in ("video_to_audio", "audio_to_video"):

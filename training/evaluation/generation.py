@@ -28,7 +28,7 @@ from training.evaluation.evaluator import (
     by_sound,
 )
 from training.evaluation.held_out import video_frames, visual_features
-from training.evaluation.models import generate, open_model
+from training.evaluation.models import generate, open_in_world
 from training.evaluation.reference import Reference
 from vab_rt.config import GenerateOptions
 from vab_rt.contract import BACKBONES
@@ -64,7 +64,7 @@ def sounds_of_scene(
 ) -> tuple[dict[str, Sound], Arrays]:
     """generated, ground_truth, reconstruction, FLOOR, OTHER and, of the first, AGAIN (generated
     with another seed); unconditional where it is asked for; and what a system has beside these."""
-    model, (seed, other) = open_model(config), seeds
+    model, (seed, other) = open_in_world(config), seeds
     pipeline, scene = model.pipeline, foleyworld.make_scene(seed)
     true, options = scene.audio(), config.options_of(number)
     frames = video_frames(seed, pipeline.config, config.videos)
@@ -120,7 +120,7 @@ def without_video(pipeline: Pipeline) -> Pipeline:
 
     graphs = {name: graph for name, graph in system.engines.graphs.items() if name in BACKBONES}
     blind = system.engines.with_graphs(**{name: blinded(g) for name, g in graphs.items()})
-    return Pipeline(dataclasses.replace(system, engines=blind))
+    return type(pipeline)(dataclasses.replace(system, engines=blind))
 
 
 def generation_result(seeds: list[int], clips: list[ClipFeatures], silence: SoundFeatures) -> dict:

@@ -6,11 +6,12 @@ Both become a pipeline of the runtime, so that what is measured is what decodes 
 import functools
 import multiprocessing
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torchaudio.functional import resample
 
 from training import foleyworld
 from training.checkpoint import read_checkpoint
@@ -42,8 +43,30 @@ def open_any_model(config: EvalConfig) -> Model:
     return _open_bundle(config) if config.checkpoint is None else _open_checkpoint(config)
 
 
+class AtWorldRate(Pipeline):
+    """A model of another rate, whose sound is heard at FoleyWorld's."""
+
+    def render(self, state: Any) -> Sound:  # [B, S]
+        sound = torch.from_numpy(super().render(state))
+        return resample(sound, self.config.sample_rate_hz, foleyworld.SAMPLE_RATE_HZ).numpy()
+
+
+def open_in_world(config: EvalConfig) -> Model:
+    """The same for clips of FoleyWorld, whose rate its sounds have and `encode` takes: raises
+    OptionError for one of others' length."""
+    pipeline, encode = open_any_model(config)
+    clip_s, rate_hz = pipeline.config.clip_s, pipeline.config.sample_rate_hz
+    if clip_s != foleyworld.CLIP_S or rate_hz == foleyworld.SAMPLE_RATE_HZ:
+        return open_model(config)
+
+    def encode_resampled(audio: Sound) -> NDArray[np.int32]:
+        return encode(resample(torch.from_numpy(audio), foleyworld.SAMPLE_RATE_HZ, rate_hz).numpy())
+
+    return Model(AtWorldRate(pipeline.system), encode_resampled)
+
+
 def open_model(config: EvalConfig) -> Model:
-    """The same for clips of FoleyWorld: raises OptionError for one of others."""
+    """The same of FoleyWorld's own rate: raises OptionError for one of others."""
     model = open_any_model(config)
     found = (model.pipeline.config.clip_s, model.pipeline.config.sample_rate_hz)
     if found != (foleyworld.CLIP_S, foleyworld.SAMPLE_RATE_HZ):
