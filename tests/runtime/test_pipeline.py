@@ -262,7 +262,7 @@ def test_a_selection_of_less_than_a_sample(pipeline, videos, duration_s):
 
 @pytest.mark.parametrize("part", [(5.0,), (1e9,), (1e9, 1e9)])
 def test_a_start_beyond_the_end(pipeline, videos, part):
-    with pytest.raises(OptionError, match=r"start is (5|1e[+]09) s, expected less"):
+    with pytest.raises(OptionError, match=r"start is (5|1000000000) s, expected less"):
         pipeline.generate(Video(videos(25), *part))
 
 
