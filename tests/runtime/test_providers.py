@@ -15,7 +15,7 @@ from tiny_bundle import tiny_config
 import vab_rt
 from vab_rt.bundle import open_bundle
 from vab_rt.doctor import examine
-from vab_rt.engines import open_engines
+from vab_rt.engines import open_engines, providers
 from vab_rt.engines.providers import PROVIDERS, Target, tell_placement, what_is_missing
 from vab_rt.errors import BackendError
 
@@ -136,10 +136,18 @@ def test_a_device_that_fails_is_no_fault_of_the_bundle(tiny_bundle, machine, mon
         open_engines(open_bundle(tiny_bundle), "directml:7", threads=1)
 
 
-openvino = pytest.mark.skipif(
-    what_is_missing("openvino")[0] != "",
-    reason="OpenVINO is not installed: pip install onnxruntime-ep-openvino",
-)
+def test_a_plugin_without_a_device_of_its_own(tiny_bundle, machine, monkeypatch):
+    """OpenVINO on a processor of AMD."""
+    machine("Linux")
+    monkeypatch.setattr(providers, "_is_installed", lambda plugin: plugin is not None)
+    monkeypatch.setattr(providers, "_register", lambda plugin: None)
+    monkeypatch.setattr(onnxruntime, "get_ep_devices", list)
+    with pytest.raises(BackendError, match="finds no device here .*; use --device cpu"):
+        open_engines(open_bundle(tiny_bundle), "openvino")
+
+
+MISSING, _ = what_is_missing("openvino")
+openvino = pytest.mark.skipif(MISSING != "", reason=f"OpenVINO: {MISSING}")
 
 
 @openvino

@@ -7,6 +7,7 @@ import platform
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -123,7 +124,7 @@ def find_target(device: str, part: str, threads: int) -> Target:
 
 def what_is_missing(device: str) -> tuple[str, str]:
     """What was found instead of a device's provider, and how to install it where that helps; two
-    empty strings where it is installed."""
+    empty strings where it is installed. Raises BackendError for a plugin that does not load."""
     provider, here = PROVIDERS[device], f"{platform.system()} {platform.machine()}"
     if not here.startswith(provider.systems):
         found = f"it is of {' and '.join(provider.systems)} alone, this is {here}"
@@ -134,8 +135,15 @@ def what_is_missing(device: str) -> tuple[str, str]:
 
     if not hasattr(ort.InferenceSession, "get_provider_graph_assignment_info"):  # before 1.24
         return f"onnxruntime {ort.__version__} does not tell what a provider takes", ""
+    if _is_installed(provider.plugin):
+        if plugged_in(provider):
+            return "", ""
+        return (
+            f"{provider.package} finds no device here that it runs on, such as an Intel processor",
+            "",
+        )
     available = ort.get_available_providers()
-    if _is_installed(provider.plugin) or provider.name in available:
+    if provider.name in available:
         return "", ""
     if provider.plugin:
         return f"{provider.package} is not installed", provider.install
@@ -154,9 +162,7 @@ def plugged_in(provider: Provider) -> dict[str, Any]:
 
     assert provider.plugin is not None
     try:
-        if not parts():  # once in a process
-            library = import_module(provider.plugin).get_library_path()
-            ort.register_execution_provider_library(provider.plugin, library)
+        _register(provider.plugin)
         return parts()
     except Exception as error:  # onnxruntime's own exceptions share no other base
         raise BackendError(
@@ -164,6 +170,14 @@ def plugged_in(provider: Provider) -> dict[str, Any]:
             f"({first_line(error)}), expected it to; install it again: pip install "
             f"--force-reinstall --no-deps {provider.package}"
         ) from error
+
+
+@cache
+def _register(plugin: str) -> None:
+    """Once in a process: onnxruntime refuses a second time."""
+    import onnxruntime as ort
+
+    ort.register_execution_provider_library(plugin, import_module(plugin).get_library_path())
 
 
 def _is_installed(plugin: str | None) -> bool:

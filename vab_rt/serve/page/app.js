@@ -276,8 +276,9 @@ onKeys((key, isFine) => {
     ArrowRight: () => player.move(step),
     i: () => markHere("from"),
     o: () => markHere("to"),
-    r: () => $("again").click(),
-    u: () => $("undo").click(),
+    // Not by a click, which the waveform swallows right after a drag.
+    r: () => $("again").disabled || again(),
+    u: () => $("undo").disabled || undo(),
   }[key] ?? (number >= 0 && number < takes.length ? () => chooseTake(number) : null);
 });
 // The server keeps what is asked for; nobody waits for what a page that is gone has asked for.
