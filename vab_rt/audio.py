@@ -258,7 +258,7 @@ class AudioWriter:
         self._stream = _add_audio_stream(container, form, self.rate_hz, self._plan.num_channels)
 
     def write(self, samples: NDArray[np.float32]) -> None:
-        """Appends samples [S], float32, -1 to 1. Raises OptionError for another shape, and NaN."""
+        """Appends samples [S], float32, -1 to 1. OptionError: another shape, NaN, infinity."""
         _check_shape(samples)
         second = self.sample_rate_hz
         with writing(self.path):
@@ -323,7 +323,7 @@ def _check_shape(samples: NDArray[np.float32]) -> None:
 def _check_finite(samples: NDArray[np.float32]) -> None:
     if not np.isfinite(samples).all():
         raise OptionError(
-            "samples are NaN or infinite, expected -1 to 1; look at what was computed from them"
+            "samples are NaN or infinite, expected -1 to 1; look at what they were computed from"
         )
 
 

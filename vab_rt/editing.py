@@ -21,14 +21,14 @@ from vab_rt.audio import Audio
 from vab_rt.config import ModelConfig, number
 from vab_rt.decoding import Tokens
 from vab_rt.engines import Engine
-from vab_rt.errors import MediaWarning, OptionError
+from vab_rt.errors import MediaWarning, OptionError, told_s
 from vab_rt.file_object import size_bytes
 from vab_rt.resampling import resample
 from vab_rt.splicing import Edit
 from vab_rt.systems import System
 from vab_rt.systems.vab import Vab
 from vab_rt.take import Take, name_of
-from vab_rt.video import Video, exact_seconds, told_s
+from vab_rt.video import Video, exact_seconds
 
 Samples = npt.NDArray[np.float32]
 Encode = Callable[[Samples], Tokens]

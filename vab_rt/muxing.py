@@ -21,12 +21,12 @@ from vab_rt.containers import (
     tell_dropped,
 )
 from vab_rt.delivery import VIDEO_MUXERS
-from vab_rt.errors import OutputError
+from vab_rt.errors import OutputError, told_s
 from vab_rt.file_object import VideoFile
 from vab_rt.media import VideoInfo
 from vab_rt.packets import DisplayTimes, VideoPacket, display_times, readable
 from vab_rt.source import Source
-from vab_rt.video import Video, start_beyond_end, told_s
+from vab_rt.video import Video, start_beyond_end
 
 _SAME_TIME = Fraction(1, 1000)  # matroska counts milliseconds
 _PACKED = re.compile(rb"DivX\d+(b|Build)\d+p")
@@ -57,7 +57,8 @@ class CopyPlan:
         return Copied(source.container, source.stream, zero, self.video.start, length)
 
     def from_key_frame(self) -> Iterator[VideoPacket]:
-        """Packets in stored order from a key frame at or before `begin`."""
+        """Packets in stored order from a key frame at or before `begin`, as
+        precisely as the container counts."""
         source = self.source
         # A start is rounded, and may be a little before the key frame that has to be first.
         near = 0 if self.suffix in BOXED else _SAME_TIME

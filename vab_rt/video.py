@@ -20,7 +20,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from vab_rt.config import ClipConfig, check_part
-from vab_rt.errors import MediaError, MediaWarning, OptionError
+from vab_rt.errors import MediaError, MediaWarning, OptionError, told_s
 from vab_rt.file_object import VideoFile, video_file
 from vab_rt.media import VideoInfo, examine, square_pixels
 from vab_rt.source import Source, decode
@@ -43,11 +43,6 @@ _LONGEST_S = 1800  # that a frame is shown without anybody having said how long 
 def exact_seconds(seconds: float) -> Fraction:
     """Seconds as typed, to the microsecond: 3.2 is 16/5, as a frame's timestamp would be."""
     return Fraction(round(seconds * 1_000_000), 1_000_000)
-
-
-def told_s(seconds: float | Fraction) -> str:
-    """Seconds in a message, to the millisecond: what it advises works once it is typed."""
-    return f"{round(float(seconds), 3):.12g}"
 
 
 def start_beyond_end(start: Fraction, end: Fraction) -> OptionError:

@@ -144,13 +144,18 @@ def test_a_plugin_without_a_device_of_its_own(tiny_bundle, machine, monkeypatch)
     monkeypatch.setattr(onnxruntime, "get_ep_devices", list)
     with pytest.raises(BackendError, match="finds no device here .*; use --device cpu"):
         open_engines(open_bundle(tiny_bundle), "openvino")
+    [finding] = [one for one in examine() if one.subject == "device openvino"]
+    assert not finding.is_good and "finds no device here" in finding.found
 
 
-MISSING, _ = what_is_missing("openvino")
-openvino = pytest.mark.skipif(MISSING != "", reason=f"OpenVINO: {MISSING}")
+@pytest.fixture
+def openvino():
+    found, install = what_is_missing("openvino")
+    if found:
+        pytest.skip(f"{found}; {install}")
 
 
-@openvino
+@pytest.mark.usefixtures("openvino")
 def test_openvino_makes_the_sound_of_the_cpu(videos, caplog):
     """Every node of the default model, its Attention too, is OpenVINO's."""
     wishes = {"seed": 7, "steps": 3}
@@ -162,7 +167,7 @@ def test_openvino_makes_the_sound_of_the_cpu(videos, caplog):
     assert np.abs(ours.samples).max() > 0.01
 
 
-@openvino
+@pytest.mark.usefixtures("openvino")
 def test_a_part_that_openvino_does_not_find(tiny_bundle):
     with pytest.raises(BackendError, match=r"device openvino:abacus is not there: .*cpu, expected"):
         open_engines(open_bundle(tiny_bundle), "openvino:abacus")

@@ -150,6 +150,16 @@ def test_a_part_that_is_not_in_the_sound(opened, videos, query):
     assert answer.status_code == 400 and "within the sound" in answer.json()["error"]
 
 
+def test_an_end_that_was_rounded_up_is_the_end(opened, videos):
+    """The page tells hundredths."""
+    server = opened()
+    where = server.ask(videos(25), "steps=2")
+    end_s = server.over(where)["duration_s"]
+    answer = server.client.post(f"{where}/regenerate?start_s=0.5&end_s={end_s + 0.004}")
+    assert answer.status_code == 202
+    assert server.over(answer.headers["location"])["status"] == "completed"
+
+
 def test_no_video_in_the_body_and_no_room_for_one(opened):
     server = opened()
     assert server.client.post("/v1/sounds").status_code == 400

@@ -6,7 +6,7 @@ Both become a pipeline of the runtime, so that what is measured is what decodes 
 import functools
 import multiprocessing
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from vab_rt.engines import Engine, Engines
 from vab_rt.engines.sessions import SessionEngine
 from vab_rt.errors import BackendError, OptionError
 from vab_rt.pipeline import Pipeline, load
+from vab_rt.systems import State
 from vab_rt.systems.vab import Vab
 from vab_rt.threads import num_physical_cores
 from vab_rt.windows import Window
@@ -44,16 +45,16 @@ def open_any_model(config: EvalConfig) -> Model:
 
 
 class AtWorldRate(Pipeline):
-    """A model of another rate, whose sound is heard at FoleyWorld's."""
+    """A model of another rate, whose `render` is at FoleyWorld's."""
 
-    def render(self, state: Any) -> Sound:  # [B, S]
+    def render(self, state: State) -> Sound:  # [B, S]
         sound = torch.from_numpy(super().render(state))
         return resample(sound, self.config.sample_rate_hz, foleyworld.SAMPLE_RATE_HZ).numpy()
 
 
 def open_in_world(config: EvalConfig) -> Model:
-    """The same for clips of FoleyWorld, whose rate its sounds have and `encode` takes: raises
-    OptionError for one of others' length."""
+    """A model of any rate, for clips of FoleyWorld: what it renders and encodes is at their rate.
+    Raises as `open_any_model` does, and OptionError for one of clips of another length."""
     pipeline, encode = open_any_model(config)
     clip_s, rate_hz = pipeline.config.clip_s, pipeline.config.sample_rate_hz
     if clip_s != foleyworld.CLIP_S or rate_hz == foleyworld.SAMPLE_RATE_HZ:
@@ -66,7 +67,7 @@ def open_in_world(config: EvalConfig) -> Model:
 
 
 def open_model(config: EvalConfig) -> Model:
-    """The same of FoleyWorld's own rate: raises OptionError for one of others."""
+    """A model of FoleyWorld's clips and rate. Raises the same."""
     model = open_any_model(config)
     found = (model.pipeline.config.clip_s, model.pipeline.config.sample_rate_hz)
     if found != (foleyworld.CLIP_S, foleyworld.SAMPLE_RATE_HZ):

@@ -190,7 +190,10 @@ def recording_scores(
         found = in_order(score, [one.path for one in listed], workers)
         return {"scores": np.stack(list(shown("recordings heard", found, len(listed))))}
 
-    path = config.kept and config.kept / f"recordings-{len(listed)}.npz"
+    path = (
+        config.kept
+        and config.kept / f"recordings-{key_of(classifier=config.classifier)}-{len(listed)}.npz"
+    )
     return arrays_once(path, make)["scores"]
 
 
@@ -222,14 +225,15 @@ def score_clip(job: RealJob) -> ScoredClip:
 
 @functools.lru_cache(maxsize=1)
 def key_of_clips(config: RealConfig) -> str:
-    """Another one for another model, or other options, of all that decides what a clip is."""
-    model = config.model
+    """Another one for another model or classifier, other options, or other files of what is seen;
+    recordings and pictures are taken to stay."""
+    model, seen = config.model, {"rows": config.rows, "table": config.table}
     if model is None:
-        return key_of(recipe=config.recipe, codec=config.codec or "none")
-    made_by = model.checkpoint or open_bundle(model.bundle).folder / MANIFEST
-    return key_of(
-        made_by=made_by, options=model.options, precision=model.precision or "own", rows=config.rows
-    )
+        made_by = {"recipe": config.recipe, "codec": config.codec}
+    else:
+        weights = model.checkpoint or open_bundle(model.bundle).folder / MANIFEST
+        made_by = {"weights": weights, "options": model.options, "precision": model.precision}
+    return key_of(classifier=config.classifier, **seen, **made_by)
 
 
 def arrays_of_clip(job: RealJob) -> Arrays:

@@ -162,7 +162,8 @@ def plugged_in(provider: Provider) -> dict[str, Any]:
 
     assert provider.plugin is not None
     try:
-        _register(provider.plugin)
+        if not parts():  # also where the host has registered it
+            _register(provider.plugin)
         return parts()
     except Exception as error:  # onnxruntime's own exceptions share no other base
         raise BackendError(
