@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vab_rt.errors import first_line
 from vab_rt.output import whole_file, writing
 
 DAMAGE = (
@@ -29,7 +30,7 @@ def save_whole(path: Path, content: dict[str, Any]) -> None:
         except RuntimeError as error:
             if not any(name in str(error) for name in OF_ZIP_WRITER):
                 raise  # of a GPU, not of a full disk
-            raise OSError(str(error).partition("\n")[0]) from error
+            raise OSError(first_line(error)) from error
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -20,7 +20,7 @@ from vab_rt.bundle import open_bundle
 from vab_rt.config import GenerateOptions, TokenOptions, fill_in
 from vab_rt.contract import STREAMS
 from vab_rt.engines import Engine, Engines
-from vab_rt.engines.sessions import SessionEngine
+from vab_rt.engines.sessions import open_graph
 from vab_rt.errors import BackendError, OptionError
 from vab_rt.pipeline import Pipeline, load
 from vab_rt.systems import State
@@ -82,9 +82,7 @@ def _open_bundle(config: EvalConfig) -> Model:
     alone = multiprocessing.parent_process() is None
     threads = num_physical_cores() if alone else 1
     bundle = open_bundle(config.bundle)
-    contract = bundle.contracts["codec_encoder"]
-    graph = bundle.read_graph("codec_encoder")
-    encoder = SessionEngine("codec_encoder", graph, contract, threads, str(bundle.folder))
+    encoder = open_graph(bundle, "codec_encoder", threads)
     pipeline = load(config.bundle, threads=threads, precision=config.precision)
     return Model(pipeline, lambda audio: encoder(audio=audio))
 

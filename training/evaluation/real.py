@@ -190,11 +190,8 @@ def recording_scores(
         found = in_order(score, [one.path for one in listed], workers)
         return {"scores": np.stack(list(shown("recordings heard", found, len(listed))))}
 
-    path = (
-        config.kept
-        and config.kept / f"recordings-{key_of(classifier=config.classifier)}-{len(listed)}.npz"
-    )
-    return arrays_once(path, make)["scores"]
+    name = f"recordings-{key_of(classifier=config.classifier)}-{len(listed)}.npz"
+    return arrays_once(config.kept and config.kept / name, make)["scores"]
 
 
 def score_recording(
