@@ -36,8 +36,9 @@ from training.evaluation.table import comparison
 from training.fitting import minutes_spent, steps_made
 from training.saving import write_whole
 from training.stage import begin
-from vab_rt.config import GenerateOptions, ModelConfig, TokenOptions
+from vab_rt.config import ModelConfig
 from vab_rt.errors import DataError, OptionError
+from vab_rt.options import GenerateOptions, TokenOptions
 from vab_rt.pipeline import Pipeline
 
 OPTIONS = TokenOptions(guidance=3.0, temperature=1.0, top_k=250)

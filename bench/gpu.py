@@ -23,9 +23,9 @@ from bench.report import Call, console, in_turn, print_facts, summarise
 from bench.roofline import GUIDED, Roofline, Work, backbone_work
 from bench.runs import at_least_one
 from training.model import VAB
-from vab_rt.config import TokenOptions
 from vab_rt.engines.device_loop import MAX_CLIPS, DeviceEngines
 from vab_rt.errors import BackendError, OptionError
+from vab_rt.options import TokenOptions
 from vab_rt.seeing import as_frames
 from vab_rt.systems.vab import Vab
 

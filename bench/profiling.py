@@ -20,9 +20,9 @@ from bench.report import console, facts, print_table
 from bench.runs import at_least_one, make_folder
 from bench.traces import Share, Trace, shares_of_graph
 from vab_rt.bundle import Bundle, open_bundle
-from vab_rt.config import TokenOptions
 from vab_rt.contract import BACKBONES
 from vab_rt.errors import VabError
+from vab_rt.options import TokenOptions
 from vab_rt.pipeline import Pipeline
 from vab_rt.seeing import FRAMES_PER_BATCH
 

@@ -19,9 +19,9 @@ import numpy.typing as npt
 from bench.report import console, elapsed_ms, in_turn, print_facts, print_figures, summarise
 from bench.runs import at_least_one
 from vab_rt.bundle import open_bundle
-from vab_rt.config import TokenOptions
 from vab_rt.engines import open_engines
 from vab_rt.errors import BackendError, BundleError
+from vab_rt.options import TokenOptions
 from vab_rt.sampling import NativeSampler, Sampler, sample_step
 from vab_rt.sampling_arguments import StepSettings
 

@@ -36,8 +36,9 @@ from training.configs import CONFIGS, Recipe, read_recipe, recipe_names
 from training.model import VAB
 from training.visual_encoder import build_visual_encoder
 from vab_rt.bundle import open_bundle
-from vab_rt.config import ModelConfig, TokenOptions
+from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
+from vab_rt.options import TokenOptions
 from vab_rt.pipeline import Pipeline
 from vab_rt.video import Video
 

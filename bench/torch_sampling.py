@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bench.report import in_turn, summarise
-from vab_rt.config import TokenOptions
+from vab_rt.options import TokenOptions
 from vab_rt.philox import CONFIDENCE_STREAM, TOKEN_STREAM
 from vab_rt.sampling_arguments import StepSettings
 

@@ -34,10 +34,10 @@ from training.v2a_mapper.config import V2ARecipe, read_v2a_recipe
 from training.v2a_mapper.mapper import build_mapper
 from training.v2a_mapper.parts import PictureEncoder, build_unet, build_vae, build_vocoder
 from vab_rt.bundle import open_bundle
-from vab_rt.config import GenerateOptions, Tuning, fill_in
 from vab_rt.engines import Engine
 from vab_rt.engines.sessions import SessionEngine
 from vab_rt.errors import OptionError
+from vab_rt.options import GenerateOptions, Tuning, fill_in
 from vab_rt.threads import num_physical_cores
 from vab_rt.v2a_mapper.config import LatentOptions, V2AConfig
 from vab_rt.v2a_mapper.contract import v2a_contract_of

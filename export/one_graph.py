@@ -15,9 +15,10 @@ from onnx import helper, numpy_helper
 from export.onnx_graphs import MAX_FILE_BYTES, OPSET
 from export.sampling_graph import Nodes, add_step, declare, round_keys
 from vab_rt.bundle import Bundle
-from vab_rt.config import MAX_STEPS, MOTION_FRAMES, ModelConfig, TokenOptions
+from vab_rt.config import MOTION_FRAMES, ModelConfig
 from vab_rt.contract import VabManifest
 from vab_rt.errors import ExportError
+from vab_rt.options import MAX_STEPS, TokenOptions
 from vab_rt.systems.vab import FINE_SEED
 
 VERSION = 1

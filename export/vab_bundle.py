@@ -19,7 +19,7 @@ from export.options import Precision
 from export.references import Referred, names_by_file, weights_outside
 from export.typed_graphs import write_typed
 from training.checkpoint import Checkpoint
-from vab_rt.config import ModelConfig, Tuning
+from vab_rt.config import ModelConfig
 from vab_rt.contract import (
     BACKBONES,
     STREAMS,
@@ -30,6 +30,7 @@ from vab_rt.contract import (
     pair_contract_of,
 )
 from vab_rt.errors import ExportError
+from vab_rt.options import Tuning
 from vab_rt.quantisation import in_int8
 
 

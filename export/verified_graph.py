@@ -11,9 +11,9 @@ import onnxruntime
 
 from export.one_graph import build_one_graph, request
 from vab_rt.bundle import Bundle
-from vab_rt.config import TokenOptions
 from vab_rt.engines import open_engines
 from vab_rt.errors import ExportError
+from vab_rt.options import TokenOptions
 from vab_rt.output import check_output, whole_file
 from vab_rt.seeing import as_frames
 from vab_rt.systems.vab import open_system

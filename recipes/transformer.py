@@ -18,7 +18,8 @@ from training.fitting import averaged_weights, steps_made
 from training.model import VAB
 from training.pretrain import PretrainSettings, finish, pretrain
 from training.stage import begin, hold, stage
-from vab_rt.config import ModelConfig, Tuning
+from vab_rt.config import ModelConfig
+from vab_rt.options import Tuning
 
 
 def encoded(path: Path, start: Path, split: str, count: int) -> TokenisedClips:

@@ -89,7 +89,8 @@ def launch(fake_driver, tmp_path):
 
 
 LOOP = """
-from vab_rt.config import TokenOptions, ModelConfig
+from vab_rt.config import ModelConfig
+from vab_rt.options import TokenOptions
 from vab_rt.contract import contract_of
 from vab_rt.engines import Engines, device_loop
 from vab_rt.engines.device_loop import DeviceEngines, DeviceLoop, HostCalls

@@ -18,7 +18,7 @@ from training.v2a_mapper.parts import (
     library,
 )
 from training.v2a_mapper.settings import MapperSettings, Networks
-from vab_rt.config import Tuning
+from vab_rt.options import Tuning
 from vab_rt.v2a_mapper.config import V2AConfig
 
 LOUDER = 15

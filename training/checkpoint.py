@@ -16,8 +16,9 @@ from training.image_encoder import image_encoder
 from training.model import VAB
 from training.saving import DAMAGE, save_whole, with_new_keys
 from training.visual_encoder import MotionEncoder, VisualEncoder
-from vab_rt.config import ModelConfig, Tuning
+from vab_rt.config import ModelConfig
 from vab_rt.errors import ExportError, first_line
+from vab_rt.options import Tuning
 
 PARTS = ("vab", "codec", "image_encoder")
 MOTION = "motion_encoder"

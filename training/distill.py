@@ -34,9 +34,10 @@ from training.pretrain import (
     masked_loss,
 )
 from training.stage import hold, stage
-from vab_rt.config import MAX_GUIDANCE, ModelConfig, TokenOptions, Tuning, fill_in
+from vab_rt.config import MAX_GUIDANCE, ModelConfig
 from vab_rt.decoding import decode_masked, guided
 from vab_rt.errors import OptionError
+from vab_rt.options import TokenOptions, Tuning, fill_in
 from vab_rt.sampling import fastest_sampler
 
 DISTILLATION = "distillation_steps"

@@ -46,8 +46,9 @@ from training.evaluation.retrieval import retrieval_result, spread_over_classes
 from training.evaluation.table import comparison, print_figures
 from training.evaluation.user_clips import UserJob, sounds_of_user_clip, user_clips, user_result
 from training.representation import MODALITIES
-from vab_rt.config import COARSE_TO_FINE, GenerateOptions, ModelConfig
+from vab_rt.config import ModelConfig
 from vab_rt.errors import DataError, OptionError
+from vab_rt.options import COARSE_TO_FINE, GenerateOptions
 
 TASKS = (
     "generation",

@@ -34,8 +34,9 @@ from training.masking import (
 )
 from training.model import VAB
 from training.stage import stage
-from vab_rt.config import ModelConfig, Tuning
+from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError
+from vab_rt.options import Tuning
 
 VALIDATION_SEED = 1
 

@@ -7,9 +7,9 @@ from vab_rt.telemetry import turn_off_telemetry
 
 if TYPE_CHECKING:
     from vab_rt.audio import Audio
-    from vab_rt.config import GenerateOptions
     from vab_rt.delivery import Delivery
     from vab_rt.errors import MediaWarning, VabError
+    from vab_rt.options import GenerateOptions
     from vab_rt.picture import save_picture
     from vab_rt.pipeline import Pipeline, load
     from vab_rt.search import Found
@@ -42,7 +42,7 @@ _HOMES = {
     "Audio": "vab_rt.audio",
     "Delivery": "vab_rt.delivery",
     "Found": "vab_rt.search",
-    "GenerateOptions": "vab_rt.config",
+    "GenerateOptions": "vab_rt.options",
     "MediaWarning": "vab_rt.errors",
     "Pipeline": "vab_rt.pipeline",
     "Step": "vab_rt.steps",

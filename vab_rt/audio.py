@@ -14,7 +14,6 @@ from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from numpy.typing import NDArray
 
-from vab_rt.config import check_kind, number
 from vab_rt.containers import BOXED
 from vab_rt.delivery import VIDEO_MUXERS, Delivery
 from vab_rt.edit_list import hide_after
@@ -23,6 +22,7 @@ from vab_rt.formats import SOUND_SUFFIXES, Format, format_of, rate_in, untold_de
 from vab_rt.mastering import Mastering
 from vab_rt.mixing import require_sound
 from vab_rt.muxing import CopyPlan, VideoCopy, copied_video, plan_copy
+from vab_rt.options import check_kind, number
 from vab_rt.output import check_output, require_file_name, whole_file, writing
 from vab_rt.paths import as_path
 from vab_rt.resampling import LAYOUTS, frame_of

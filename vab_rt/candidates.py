@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vab_rt.audio import Audio
-from vab_rt.config import GenerateOptions
 from vab_rt.errors import OptionError
+from vab_rt.options import GenerateOptions
 from vab_rt.stopwatch import Stopwatch
 from vab_rt.systems import System
 from vab_rt.systems.vab import Vab, mean_gains

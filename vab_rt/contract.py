@@ -8,16 +8,9 @@ from typing import ClassVar, Literal
 
 import msgspec
 
-from vab_rt.config import (
-    COARSE_TO_FINE,
-    MOTION_FRAMES,
-    ClipConfig,
-    ModelConfig,
-    TokenOptions,
-    Tuning,
-    fill_in,
-)
+from vab_rt.config import MOTION_FRAMES, ClipConfig, ModelConfig
 from vab_rt.errors import BundleError
+from vab_rt.options import COARSE_TO_FINE, TokenOptions, Tuning, fill_in
 
 Variant = Literal["fp32", "fp16", "bf16", "fp8"]
 """What graphs beside the main ones compute in, for devices that run them better. fp8: products in

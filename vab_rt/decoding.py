@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vab_rt.config import TokenOptions
+from vab_rt.options import TokenOptions
 from vab_rt.sampling import Sampler
 from vab_rt.sampling_arguments import StepSettings
 

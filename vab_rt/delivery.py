@@ -4,8 +4,8 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from vab_rt.config import number
 from vab_rt.errors import OptionError
+from vab_rt.options import number
 
 Bits = Literal["16", "24", "32f"]
 Codec = Literal["pcm"]

@@ -18,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from vab_rt.audio import Audio
-from vab_rt.config import ModelConfig, number
+from vab_rt.config import ModelConfig
 from vab_rt.decoding import Tokens
 from vab_rt.engines import Engine
 from vab_rt.errors import MediaWarning, OptionError, told_s
 from vab_rt.file_object import size_bytes
+from vab_rt.options import number
 from vab_rt.resampling import resample
 from vab_rt.splicing import Edit
 from vab_rt.systems import System

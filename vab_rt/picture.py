@@ -14,9 +14,9 @@ import numpy.typing as npt
 from av.video.frame import VideoFrame
 
 from vab_rt.audio import Audio
-from vab_rt.config import check_kind
 from vab_rt.errors import BackendError, OptionError, OutputError
 from vab_rt.media import square_pixels
+from vab_rt.options import check_kind
 from vab_rt.output import check_output, whole_file, writing
 from vab_rt.paths import as_path
 from vab_rt.source import require_file

@@ -14,8 +14,11 @@ import numpy.typing as npt
 from vab_rt.audio import Audio
 from vab_rt.bundle import Bundle
 from vab_rt.candidates import SCORING, candidate_steps, ranked, require_score, sharing_first_step
-from vab_rt.config import (
-    ClipConfig,
+from vab_rt.config import ClipConfig
+from vab_rt.engines import Engine, Engines, open_engines
+from vab_rt.errors import BackendError, OptionError
+from vab_rt.hub import open_model
+from vab_rt.options import (
     GenerateOptions,
     check_count,
     check_kind,
@@ -23,9 +26,6 @@ from vab_rt.config import (
     check_top,
     overridden,
 )
-from vab_rt.engines import Engine, Engines, open_engines
-from vab_rt.errors import BackendError, OptionError
-from vab_rt.hub import open_model
 from vab_rt.paths import as_path
 from vab_rt.steps import STAGES, Step, decoded, num_steps_of, render, seen_s, windows_of
 from vab_rt.stopwatch import Stopwatch

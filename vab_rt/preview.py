@@ -9,8 +9,8 @@ from dataclasses import replace
 from itertools import tee
 from typing import TYPE_CHECKING, Any
 
-from vab_rt.config import GenerateOptions
 from vab_rt.errors import OptionError
+from vab_rt.options import GenerateOptions
 from vab_rt.systems import System
 from vab_rt.systems.vab import CoarseToFine, Vab
 from vab_rt.windows import Window

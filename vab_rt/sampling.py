@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from vab_rt.config import check_threads
 from vab_rt.errors import BackendError
+from vab_rt.options import check_threads
 from vab_rt.philox import CONFIDENCE_STREAM, TOKEN_STREAM, gumbel, log_poly
 from vab_rt.sampling_arguments import StepSettings, check_arguments, not_finite
 from vab_rt.threads import allowed_cores

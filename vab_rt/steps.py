@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from vab_rt.config import ClipConfig, GenerateOptions
+from vab_rt.config import ClipConfig
 from vab_rt.decoding import Tokens
 from vab_rt.errors import BundleError
 from vab_rt.file_object import size_bytes
 from vab_rt.loudness import Limiter
+from vab_rt.options import GenerateOptions
 from vab_rt.seeing import FRAMES_AHEAD, ahead, kinds_seen, see_all
 from vab_rt.stopwatch import Stopwatch
 from vab_rt.systems import State, System

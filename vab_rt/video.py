@@ -19,10 +19,11 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from vab_rt.config import ClipConfig, check_part
+from vab_rt.config import ClipConfig
 from vab_rt.errors import MediaError, MediaWarning, OptionError, told_s
 from vab_rt.file_object import VideoFile, video_file
 from vab_rt.media import VideoInfo, examine, square_pixels
+from vab_rt.options import check_part
 from vab_rt.source import Source, decode
 
 Image: TypeAlias = NDArray[np.uint8]

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from bench.peers.foleygen import Cache, FoleyGen, GrowingCache, StaticCache, num_columns
-from vab_rt.config import ModelConfig, TokenOptions
+from vab_rt.config import ModelConfig
+from vab_rt.options import TokenOptions
 
 # column [B, K], its number [1], noise [B, K, V] -> the next column
 Pass = Callable[[Tensor, Tensor, Tensor], Tensor]

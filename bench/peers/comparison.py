@@ -28,9 +28,10 @@ from bench.report import PAUSE_S, console, print_facts
 from bench.roofline import GUIDED, Work, autoregressive_work, backbone_work
 from bench.runs import at_least_one
 from training.model import VAB
-from vab_rt.config import ModelConfig, TokenOptions
+from vab_rt.config import ModelConfig
 from vab_rt.engines import DEVICES
 from vab_rt.errors import OptionError
+from vab_rt.options import TokenOptions
 from vab_rt.systems.vab import Vab
 
 SIZES = {"full": "vab-encodec", "small": "default"}  # names of recipes

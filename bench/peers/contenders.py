@@ -17,7 +17,7 @@ from bench.peers.parallel import Parallel
 from bench.report import console
 from bench.roofline import Work
 from training.model import VAB
-from vab_rt.config import TokenOptions
+from vab_rt.options import TokenOptions
 from vab_rt.systems.vab import Vab
 
 T = TypeVar("T")

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from bench.torch_sampling import sample, torch_gumbel
 from training.model import VAB
-from vab_rt.config import TokenOptions
 from vab_rt.decoding import remask_count
+from vab_rt.options import TokenOptions
 
 Compiler = Callable[[Callable[..., Tensor]], Callable[..., Tensor]]
 

@@ -14,9 +14,9 @@ from bench.peers.foleygen import GrowingCache
 from bench.peers.parallel import Parallel
 from bench.torch_sampling import philox_gumbel, torch_step
 from export.tolerances import TOLERANCES as EXPORTED
-from vab_rt.config import TokenOptions
 from vab_rt.decoding import remask_count
 from vab_rt.errors import VabError
+from vab_rt.options import TokenOptions
 from vab_rt.sampling_arguments import StepSettings
 
 Steps = list[npt.NDArray[np.int32]]

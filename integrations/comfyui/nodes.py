@@ -14,8 +14,8 @@ from comfy_api.latest import ComfyExtension, InputImpl, Types, io
 
 import vab_rt
 from vab_rt.bundle import open_bundle, shipped_models
-from vab_rt.config import check_kinds
 from vab_rt.errors import MediaError, OptionError
+from vab_rt.options import check_kinds
 
 _loaded: dict[str, vab_rt.Pipeline] = {}  # the model that was used last
 

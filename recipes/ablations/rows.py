@@ -10,8 +10,9 @@ from training.classification import ClassificationSettings
 from training.configs import read_recipe
 from training.contrastive import ContrastiveSettings
 from training.pretrain import PretrainSettings
-from vab_rt.config import ModelConfig, TokenOptions
+from vab_rt.config import ModelConfig
 from vab_rt.errors import OptionError, VabError
+from vab_rt.options import TokenOptions
 
 ROWS = Path(__file__).parent / "rows.toml"
 Stage = Literal["masked", "contrastive", "joint"]

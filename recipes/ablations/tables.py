@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from vab_rt.config import TokenOptions
+from vab_rt.options import TokenOptions
 
 
 class Column(NamedTuple):

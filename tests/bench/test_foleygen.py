@@ -10,7 +10,7 @@ from bench.peers.autoregressive import Autoregressive, draw, undelay
 from bench.peers.foleygen import FoleyGen, GrowingCache, StaticCache, num_columns, num_positions
 from bench.peers.parity import cached_error, share_unequal_columns
 from training.configs import read_recipe
-from vab_rt.config import TokenOptions
+from vab_rt.options import TokenOptions
 
 CONFIG = tiny_config(clip_s=0.4, visual_rate_hz=2.5)  # F 1, T 20, K 3, V 37
 OPTIONS = TokenOptions(seed=1, top_k=8)

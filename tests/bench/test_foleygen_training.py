@@ -18,8 +18,8 @@ from bench.peers.foleygen import FoleyGen, GrowingCache
 from bench.peers.foleygen_training import load_foleygen, next_token_loss, train_foleygen
 from training.datasets.clips import TokenisedClips
 from training.pretrain import PretrainSettings, training_batch
-from vab_rt.config import TokenOptions
 from vab_rt.errors import BundleError, DataError, OptionError
+from vab_rt.options import TokenOptions
 
 CONFIG = tiny_config(
     clip_s=0.8, visual_rate_hz=5.0, image_stride=2, num_codebooks=2, codebook_size=11, layers=2

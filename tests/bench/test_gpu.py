@@ -19,10 +19,10 @@ from bench.roofline import Roofline, backbone_work
 from bench.stages import stage_work
 from bench.torch_loop import TorchModel, count_flops
 from training.configs import Recipe
-from vab_rt.config import TokenOptions
 from vab_rt.engines import Engines
 from vab_rt.engines.device_loop import DeviceEngines
 from vab_rt.errors import BackendError
+from vab_rt.options import TokenOptions
 from vab_rt.sampling import sample_step
 from vab_rt.systems.vab import Vab
 

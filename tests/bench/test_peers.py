@@ -15,10 +15,10 @@ from bench.peers.devices import Device, find_device
 from bench.peers.parallel import Parallel
 from bench.roofline import Roofline
 from training.model import VAB
-from vab_rt.config import TokenOptions
 from vab_rt.decoding import remask_count
 from vab_rt.engines import Engines
 from vab_rt.errors import OptionError
+from vab_rt.options import TokenOptions
 from vab_rt.sampling import sample_step
 from vab_rt.systems.vab import Vab
 

@@ -22,7 +22,7 @@ from bench.roofline import (
 from bench.torch_loop import flops_of
 from training.configs import read_recipe
 from training.model import VAB
-from vab_rt.config import TokenOptions
+from vab_rt.options import TokenOptions
 
 CONFIGS = {
     "plain": tiny_config(),

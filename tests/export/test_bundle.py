@@ -26,10 +26,10 @@ from export.verify import (
     verify,
 )
 from vab_rt.bundle import open_bundle
-from vab_rt.config import TokenOptions, Tuning
 from vab_rt.contract import GRAPHS, contract_of
 from vab_rt.decoding import decode_masked
 from vab_rt.errors import BundleError, ExportError
+from vab_rt.options import TokenOptions, Tuning
 from vab_rt.sampling import sample_step
 
 

@@ -18,9 +18,10 @@ from export.vab_bundle import build_graph, build_variant, has_variant
 from training.checkpoint import read_checkpoint
 from training.model import VAB
 from vab_rt.bundle import open_bundle
-from vab_rt.config import ModelConfig, TokenOptions
+from vab_rt.config import ModelConfig
 from vab_rt.contract import BACKBONES, Variant, contract_of
 from vab_rt.decoding import decode_masked
+from vab_rt.options import TokenOptions
 from vab_rt.sampling import sample_step
 from vab_rt.systems.vab import FINE_SEED
 from vab_rt.windows import Window

@@ -27,8 +27,8 @@ from training import extract
 from training.checkpoint import read_checkpoint
 from training.configs import Recipe, read_recipe
 from training.datasets.shards import ShardedClips
-from vab_rt.config import Tuning
 from vab_rt.errors import ExportError, OutputError
+from vab_rt.options import Tuning
 
 CONFIG = tiny_config(
     codec="encodec",

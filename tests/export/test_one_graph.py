@@ -13,8 +13,8 @@ import vab_rt
 from export import build_engines, one_graph, sampling_graph, verified_graph
 from export.one_graph import request
 from vab_rt.bundle import open_bundle, shipped_models
-from vab_rt.config import TokenOptions
 from vab_rt.errors import ExportError
+from vab_rt.options import TokenOptions
 from vab_rt.sampling import sample_step
 from vab_rt.sampling_arguments import StepSettings
 

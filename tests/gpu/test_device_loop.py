@@ -19,9 +19,9 @@ from recording_driver import (
     told,
 )
 
-from vab_rt.config import TokenOptions
 from vab_rt.decoding import remask_count
 from vab_rt.engines.device_loop import schedule
+from vab_rt.options import TokenOptions
 
 
 def test_a_captured_step_is_replayed_and_nothing_comes_back_before_the_last(launch):

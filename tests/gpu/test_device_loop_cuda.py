@@ -16,12 +16,13 @@ core = pytest.importorskip("cuda.core", reason="cuda-core is not installed: pip 
 
 from cuda.pathfinder import DynamicLibNotFoundError
 
-from vab_rt.config import ModelConfig, TokenOptions
+from vab_rt.config import ModelConfig
 from vab_rt.contract import contract_of
 from vab_rt.engines import Engines
 from vab_rt.engines.device_loop import DeviceEngines
 from vab_rt.engines.gpu import Gpu
 from vab_rt.errors import BackendError
+from vab_rt.options import TokenOptions
 from vab_rt.sampling import fastest_sampler, sample_step
 
 SOURCE = """

@@ -23,7 +23,7 @@ from tiny_bundle import tiny_config
 import vab_rt
 from export.one_graph import build_one_graph
 from vab_rt.bundle import open_bundle
-from vab_rt.config import TokenOptions
+from vab_rt.options import TokenOptions
 from vab_rt.seeing import as_frames
 from vab_rt.video import Video, read_frames
 

@@ -23,8 +23,8 @@ from training.stage import is_made
 from training.v2a_mapper.config import is_v2a_recipe, read_v2a_recipe
 from vab_rt.bundle import open_bundle
 from vab_rt.card import read_card
-from vab_rt.config import Tuning
 from vab_rt.errors import DataError, OptionError
+from vab_rt.options import Tuning
 
 
 @pytest.mark.parametrize("name", ["vab-encodec", "vab-dac", "vab-dac-test", "vab-dac-coarse2fine"])

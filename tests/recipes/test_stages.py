@@ -17,8 +17,8 @@ from training.stage import hold
 from training.v2a_mapper.config import read_v2a_recipe
 from training.visual_encoder import MotionEncoder
 from vab_rt.bundle import open_bundle
-from vab_rt.config import TokenOptions, Tuning
 from vab_rt.errors import OptionError
+from vab_rt.options import TokenOptions, Tuning
 
 CONFIG = tiny_config(layers=1, expert_layers=1)
 RECIPE = Recipe(model=CONFIG)

@@ -18,8 +18,8 @@ from command import Result, command
 from media import damage, make_video, packets_of, samples_of
 
 from vab_rt.cli import main
-from vab_rt.config import GenerateOptions
 from vab_rt.errors import OptionError
+from vab_rt.options import GenerateOptions
 from vab_rt.video import Video
 
 COMMANDS = ("generate", "info", "doctor")

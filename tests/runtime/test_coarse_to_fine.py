@@ -14,9 +14,9 @@ from tiny_bundle import fine_config, make_bundle, tiny_config
 import vab_rt
 from vab_rt import GenerateOptions
 from vab_rt.bundle import open_bundle
-from vab_rt.config import COARSE_TO_FINE, TokenOptions, Tuning, fill_in
 from vab_rt.decoding import decode_masked, guided
 from vab_rt.errors import BundleError, OptionError
+from vab_rt.options import COARSE_TO_FINE, TokenOptions, Tuning, fill_in
 from vab_rt.pipeline import Pipeline
 from vab_rt.sampling import sample_step
 from vab_rt.systems.vab import FINE_SEED, CoarseToFine, Vab

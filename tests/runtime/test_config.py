@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from tiny_bundle import tiny_config
 
-from vab_rt.config import GenerateOptions, ModelConfig
+from vab_rt.config import ModelConfig
 from vab_rt.errors import BundleError, OptionError
+from vab_rt.options import GenerateOptions
 from vab_rt.video import Video
 
 

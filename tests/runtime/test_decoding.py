@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vab_rt.config import TokenOptions
 from vab_rt.decoding import decode_masked, remask_count
+from vab_rt.options import TokenOptions
 from vab_rt.sampling import NumpySampler
 
 K, T, V = 2, 30, 12

@@ -11,9 +11,9 @@ from tiny_v2a import make_v2a_bundle, tiny_v2a_config
 
 import vab_rt
 from vab_rt import GenerateOptions, Video
-from vab_rt.config import Tuning
 from vab_rt.errors import BundleError, OptionError
 from vab_rt.loudness import Limiter
+from vab_rt.options import Tuning
 from vab_rt.pipeline import Pipeline
 from vab_rt.v2a_mapper.system import aggregate, latent_noise, unit
 

@@ -19,8 +19,8 @@ from training.evaluation.decoding_settings import Setting, decode, read_setting
 from training.evaluation.evaluator import EvalConfig
 from training.foleyworld import clip_seeds
 from vab_rt.bundle import shipped_models
-from vab_rt.config import TokenOptions
 from vab_rt.errors import OptionError
+from vab_rt.options import TokenOptions
 from vab_rt.pipeline import load
 from vab_rt.systems.vab import carry_over
 

@@ -13,8 +13,8 @@ from training.datasets.clips import TokenisedClips
 from training.distill import DistillSettings, distill_guidance, distill_steps, random_scales
 from training.fitting import averaged_weights
 from training.model import VAB
-from vab_rt.config import TokenOptions
 from vab_rt.errors import OptionError
+from vab_rt.options import TokenOptions
 
 QUICK = DistillSettings(
     batch=8,

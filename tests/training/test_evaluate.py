@@ -47,8 +47,8 @@ from training.evaluation.table import comparison
 from training.extract import Source, extract
 from training.model import VAB
 from vab_rt.bundle import open_bundle
-from vab_rt.config import GenerateOptions
 from vab_rt.errors import DataError, OutputError
+from vab_rt.options import GenerateOptions
 
 MEASURES = {"class_agreement", "onset_f1_100ms", "onset_f1_50ms", "fad", "kld"}
 BOUNDS = {"ground_truth", "reconstruction", "floor", "shuffled", "shuffled_in_class", "silence"}

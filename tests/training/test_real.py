@@ -28,8 +28,8 @@ from training.evaluation.real_figures import real_result
 from training.evaluation.spectrograms import drawn_clips, sheet
 from training.evaluation.yamnet import windows
 from training.kinds import KindsEncoder, train_kinds
-from vab_rt.config import GenerateOptions
 from vab_rt.errors import DataError, OptionError
+from vab_rt.options import GenerateOptions
 from vab_rt.pipeline import load
 
 KINDS = ("hiss", "hum", "tick", AMBIENCE)

@@ -13,9 +13,10 @@ from training.fitting import warm_up_share
 from training.motion_training import MotionSettings
 from training.pretrain import PretrainSettings
 from training.saving import with_new_keys
-from vab_rt.config import COARSE_TO_FINE, ModelConfig, TokenOptions, Tuning, fill_in
+from vab_rt.config import ModelConfig
 from vab_rt.contract import check_pair
 from vab_rt.errors import OptionError, VabError
+from vab_rt.options import COARSE_TO_FINE, TokenOptions, Tuning, fill_in
 
 CONFIGS = Path(__file__).parent
 

@@ -4,10 +4,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from vab_rt.config import TokenOptions
 from vab_rt.decoding import guided, remask_count
 from vab_rt.engines.precision import check_precision
 from vab_rt.errors import OptionError
+from vab_rt.options import TokenOptions
 from vab_rt.pipeline import Pipeline
 from vab_rt.sampling_arguments import StepSettings
 from vab_rt.systems.vab import carry_over

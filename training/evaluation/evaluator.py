@@ -27,7 +27,7 @@ from training.evaluation.onsets import onset_times
 from training.evaluation.spectra import Blows, blows_at, envelope_db, level_db, mean_bands
 from training.processes import in_parallel
 from training.saving import arrays_once
-from vab_rt.config import GenerateOptions
+from vab_rt.options import GenerateOptions
 
 Floats = NDArray[np.float64]
 Sound = NDArray[np.float32]

@@ -30,9 +30,9 @@ from training.evaluation.evaluator import (
 from training.evaluation.held_out import video_frames, visual_features
 from training.evaluation.models import generate, open_in_world
 from training.evaluation.reference import Reference
-from vab_rt.config import GenerateOptions
 from vab_rt.contract import BACKBONES
 from vab_rt.engines import Engine
+from vab_rt.options import GenerateOptions
 from vab_rt.pipeline import Pipeline
 from vab_rt.systems.vab import CoarseToFine
 

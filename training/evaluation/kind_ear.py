@@ -25,8 +25,8 @@ from training.evaluation.evaluator import Sound
 from training.evaluation.kind_probe import Probe, shares_right, train_probe
 from training.evaluation.models import generate
 from training.evaluation.yamnet import RATE_HZ, at_16_khz
-from vab_rt.config import GenerateOptions
 from vab_rt.errors import DataError, OptionError
+from vab_rt.options import GenerateOptions
 from vab_rt.output import whole_file, writing
 from vab_rt.pipeline import Pipeline
 from vab_rt.seeing import as_frames, given_kinds

@@ -17,11 +17,11 @@ from training import foleyworld
 from training.checkpoint import read_checkpoint
 from training.evaluation.evaluator import Arrays, EvalConfig, Sound
 from vab_rt.bundle import open_bundle
-from vab_rt.config import GenerateOptions, TokenOptions, fill_in
 from vab_rt.contract import STREAMS
 from vab_rt.engines import Engine, Engines
 from vab_rt.engines.sessions import open_graph
 from vab_rt.errors import BackendError, OptionError
+from vab_rt.options import GenerateOptions, TokenOptions, fill_in
 from vab_rt.pipeline import Pipeline, load
 from vab_rt.systems import State
 from vab_rt.systems.vab import Vab

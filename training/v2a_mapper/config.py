@@ -13,8 +13,8 @@ from training.v2a_mapper.denoiser import DenoiserSettings
 from training.v2a_mapper.parts import check_networks
 from training.v2a_mapper.settings import MappingSettings, Networks
 from training.v2a_mapper.vocoder import VocoderSettings
-from vab_rt.config import Tuning
 from vab_rt.errors import OptionError, VabError
+from vab_rt.options import Tuning
 from vab_rt.v2a_mapper.config import V2AConfig
 
 NAMES = "v2a-mapper"

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from training.evaluation.models import on_device, torch_engine
 from training.v2a_mapper.checkpoint import V2ACheckpoint
 from training.v2a_mapper.parts import decode_latents
-from vab_rt.config import fill_in
 from vab_rt.engines import Engines
+from vab_rt.options import fill_in
 from vab_rt.v2a_mapper.config import LatentOptions
 from vab_rt.v2a_mapper.system import V2AMapper
 

@@ -22,7 +22,7 @@ from training.v2a_mapper.checkpoint import V2ACheckpoint, read_v2a_checkpoint
 from training.v2a_mapper.clap import TinyClap, load_clap, sound_vectors
 from training.v2a_mapper.engines import open_system
 from training.v2a_mapper.mel import LogMel
-from vab_rt.config import GenerateOptions
+from vab_rt.options import GenerateOptions
 from vab_rt.pipeline import Pipeline, load
 from vab_rt.v2a_mapper.system import V2AMapper, latent_noise
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from vab_rt.cli.console import readable, with_progress
 from vab_rt.cli.writing import Asked, write_sound
-from vab_rt.config import check_count
 from vab_rt.errors import OptionError, OutputError
+from vab_rt.options import check_count
 from vab_rt.signals import end_if_told
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is quick
     from vab_rt.audio import Audio
-    from vab_rt.config import GenerateOptions
+    from vab_rt.options import GenerateOptions
     from vab_rt.pipeline import Pipeline
     from vab_rt.steps import Step
     from vab_rt.video import Video

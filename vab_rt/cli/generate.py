@@ -24,7 +24,7 @@ from vab_rt.errors import OptionError
 if TYPE_CHECKING:  # imported where they are used, so that --help is quick
     from collections.abc import Iterator
 
-    from vab_rt.config import GenerateOptions
+    from vab_rt.options import GenerateOptions
     from vab_rt.pipeline import Pipeline
     from vab_rt.steps import Step
 

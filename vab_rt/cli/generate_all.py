@@ -18,10 +18,10 @@ from vab_rt.cli.console import print_error, print_line, readable, tell_progress
 from vab_rt.cli.groups import Deliver, Load, Overrides, with_groups
 from vab_rt.cli.options import DEFAULTS, Quiet, Seed
 from vab_rt.cli.writing import Asked, write_sound
-from vab_rt.config import GenerateOptions, check_kinds
 from vab_rt.delivery import Delivery
 from vab_rt.errors import OptionError, VabError
 from vab_rt.many import Job, Report, find_jobs, make_folders, run_jobs, share_of
+from vab_rt.options import GenerateOptions, check_kinds
 from vab_rt.signals import end_if_told
 from vab_rt.threads import num_physical_cores
 

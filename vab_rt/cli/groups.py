@@ -26,8 +26,8 @@ from vab_rt.cli.options import (
     Offline,
     Quiet,
 )
-from vab_rt.config import GenerateOptions
 from vab_rt.delivery import Delivery
+from vab_rt.options import GenerateOptions
 from vab_rt.threads import Helpers, is_memory_limited
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is quick

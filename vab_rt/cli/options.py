@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from vab_rt.config import GenerateOptions
 from vab_rt.delivery import Delivery
+from vab_rt.options import GenerateOptions
 
 DEFAULTS, DELIVERY = GenerateOptions(), Delivery()
 _MODEL = "Folder of a bundle, name of a shipped model, or hf:ORG/NAME@REVISION on a hub."

@@ -11,8 +11,8 @@ import typer
 from vab_rt.cli.console import print_line, readable, tell_progress, with_count
 from vab_rt.cli.groups import Load, with_groups
 from vab_rt.cli.options import JsonLine, Quiet, VideoIn
-from vab_rt.config import check_top
 from vab_rt.errors import OptionError
+from vab_rt.options import check_top
 from vab_rt.signals import end_if_told
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is quick

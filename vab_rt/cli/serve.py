@@ -9,8 +9,8 @@ import typer
 
 from vab_rt.cli.console import print_line, tell_progress
 from vab_rt.cli.groups import Load, with_groups
-from vab_rt.config import number
 from vab_rt.errors import BackendError
+from vab_rt.options import number
 
 if TYPE_CHECKING:
     from vab_rt.serve.worker_process import Model

@@ -20,9 +20,9 @@ from vab_rt.cli.console import (
 from vab_rt.cli.groups import Load, Overrides, Tell, with_groups
 from vab_rt.cli.options import DEFAULTS, DELIVERY, Fade, Force, GainDb, KeepTake, Loudness, Seed
 from vab_rt.cli.writing import Asked, write_sound
-from vab_rt.config import GenerateOptions
 from vab_rt.delivery import Delivery
 from vab_rt.errors import MediaError, OptionError, VabError, is_out_of_memory
+from vab_rt.options import GenerateOptions
 from vab_rt.signals import end_if_told
 from vab_rt.timelines import open_timeline, require_format
 from vab_rt.timelines.clips import STILL, Clip, Sound, Unheard

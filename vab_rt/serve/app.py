@@ -19,8 +19,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 import vab_rt
-from vab_rt.config import check_kinds
 from vab_rt.errors import OptionError, VabError, told_s
+from vab_rt.options import check_kinds
 from vab_rt.serve.files import borrowed, place_for, shown
 from vab_rt.serve.guard import Guard
 from vab_rt.serve.jobs import Job, Jobs, Refused

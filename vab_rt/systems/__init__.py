@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vab_rt.bundle import Bundle
-from vab_rt.config import ClipConfig, GenerateOptions, Options
+from vab_rt.config import ClipConfig
 from vab_rt.contract import Manifest
 from vab_rt.engines import Engines
+from vab_rt.options import GenerateOptions, Options
 from vab_rt.windows import Window
 
 if TYPE_CHECKING:  # features can do without the library that reads videos

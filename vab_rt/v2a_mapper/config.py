@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from vab_rt.config import ClipConfig, GenerateOptions
+from vab_rt.config import ClipConfig
 from vab_rt.errors import BundleError
+from vab_rt.options import GenerateOptions
 
 
 class V2AConfig(ClipConfig, frozen=True, forbid_unknown_fields=True, kw_only=True):

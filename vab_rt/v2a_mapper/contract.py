@@ -1,7 +1,7 @@
 """What a bundle of a V2A-Mapper must hold: its graphs, and its manifest."""
 
-from vab_rt.config import fill_in
 from vab_rt.contract import GraphContract, Manifest, Tensor
+from vab_rt.options import fill_in
 from vab_rt.v2a_mapper.config import LatentOptions, V2AConfig
 
 

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vab_rt.bundle import Bundle
-from vab_rt.config import GenerateOptions, fill_in
 from vab_rt.engines import Engines
 from vab_rt.errors import BundleError, OptionError
+from vab_rt.options import GenerateOptions, fill_in
 from vab_rt.philox import EMBEDDING_STREAM, FRAME_STREAM, LATENT_STREAM, normal, uniform
 from vab_rt.seeing import encode_images
 from vab_rt.v2a_mapper.config import LatentOptions, V2AConfig
