@@ -21,15 +21,15 @@ from vab_rt.audio import Audio
 from vab_rt.config import ModelConfig
 from vab_rt.decoding import Tokens
 from vab_rt.engines import Engine
-from vab_rt.errors import MediaWarning, OptionError, told_s
+from vab_rt.errors import MediaWarning, OptionError
 from vab_rt.file_object import size_bytes
-from vab_rt.options import number
 from vab_rt.resampling import resample
+from vab_rt.seconds import check_part_of_sound, told_s
 from vab_rt.splicing import Edit
 from vab_rt.systems import System
 from vab_rt.systems.vab import Vab
 from vab_rt.take import Take, name_of
-from vab_rt.video import Video, exact_seconds
+from vab_rt.video import Video
 
 Samples = npt.NDArray[np.float32]
 Encode = Callable[[Samples], Tokens]
@@ -39,7 +39,6 @@ SAME_LENGTH_S = 0.1
 """Containers round the length of a video; a sound that differs by more is not of it."""
 CONTEXT_S = 1.0
 """At least so much is heard on both sides of what is made anew."""
-_TOLD_S = 0.0005  # by which a length may be less than what is told of it
 
 
 @dataclass(frozen=True)
@@ -50,15 +49,18 @@ class Editor:
     encode: Encode
     seen_s: float
 
-    def plan_regeneration(self, video: Video, sound: Audio, part_s: tuple[float, float]) -> Edit:
-        """The plan for seconds `part_s` of a sound of this video. Raises OptionError."""
+    def plan_regeneration(
+        self, video: Video, sound: Audio, part_s: tuple[float, float | None]
+    ) -> Edit:
+        """The plan for seconds `part_s` of a sound of this video, None is its end. Raises
+        OptionError."""
         c = self.system.codec_config
         video = selected(video, sound.take)
         _require_length(video, sound)
         if sound.take is not None:
             _require_same_file(video, sound.take)
         lead, sound = self._compared(video, sound)
-        start_s, end_s = _checked(part_s, sound, c)
+        start_s, end_s = check_part_of_sound(*part_s, sound.duration_s, 1 / c.hop_rate_hz)
         begin = int((start_s * c.sample_rate_hz + lead) // c.hop_samples)
         total = ceil((sound.duration_s * c.sample_rate_hz + lead) / c.hop_samples)
         end = min(ceil((end_s * c.sample_rate_hz + lead) / c.hop_samples), total)
@@ -85,8 +87,8 @@ class Editor:
         begin = int((found_s * c.sample_rate_hz + lead) // c.hop_samples) - 1
         if begin * c.hop_samples < max(lead, 1):
             raise OptionError(
-                f"the sound to go on from is {found_s:g} s long, expected at least "
-                f"{2 / c.hop_rate_hz:g} s; choose a longer one"
+                f"the sound to go on from is {told_s(found_s)} s long, expected at least "
+                f"{told_s(2 / c.hop_rate_hz)} s; choose a longer one"
             )
         first = 0 if lead else _aligned(max(0, begin - c.num_hops // 2), c)
         known = _known(sound, lead, first, begin, c, self.encode)[:, : begin - first]
@@ -149,25 +151,6 @@ def selected(video: Video, take: Take | None) -> Video:
             "give the path alone"
         )
     return Video(video.path, take.start_s, take.duration_s)
-
-
-def _checked(part_s: tuple[float, float], sound: Audio, config: ModelConfig) -> tuple[float, float]:
-    expected = f"0 to {told_s(sound.duration_s)} s, the length of the sound"
-    start_s = number("from", part_s[0], float, 0, sound.duration_s, expected)
-    end_s = number("to", part_s[1], float, 0, sound.duration_s + _TOLD_S, expected)
-    end_s = min(end_s, sound.duration_s)
-    hop_s = 1 / config.hop_rate_hz
-    if end_s < start_s:
-        raise OptionError(
-            f"the part is from {told_s(start_s)} to {told_s(end_s)} s, expected its beginning "
-            "before its end; turn the two round"
-        )
-    if exact_seconds(end_s) - exact_seconds(start_s) < exact_seconds(hop_s):
-        raise OptionError(
-            f"the part from {told_s(start_s)} to {told_s(end_s)} s is {end_s - start_s:g} s long, "
-            f"expected at least {hop_s:g} s, what one token says; choose a longer one"
-        )
-    return start_s, end_s
 
 
 def _require_tokens(take: Take, config: ModelConfig) -> None:

@@ -14,7 +14,6 @@ read, but not all of it.
 """
 
 import re
-from typing import SupportsFloat
 
 
 class VabError(Exception):
@@ -73,8 +72,3 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 def first_line(error: BaseException) -> str:
     """What a library says, without the page that follows."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
-
-
-def told_s(seconds: SupportsFloat) -> str:
-    """Seconds in a message, to the millisecond: what it advises works once it is typed."""
-    return f"{round(float(seconds), 3):.12g}"

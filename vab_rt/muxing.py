@@ -21,10 +21,11 @@ from vab_rt.containers import (
     tell_dropped,
 )
 from vab_rt.delivery import VIDEO_MUXERS
-from vab_rt.errors import OutputError, told_s
+from vab_rt.errors import OutputError
 from vab_rt.file_object import VideoFile
 from vab_rt.media import VideoInfo
 from vab_rt.packets import DisplayTimes, VideoPacket, display_times, readable
+from vab_rt.seconds import told_s
 from vab_rt.source import Source
 from vab_rt.video import Video, start_beyond_end
 

@@ -4,7 +4,6 @@ import difflib
 import numbers
 import os
 import reprlib
-import sys
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,7 +14,6 @@ from vab_rt.paths import as_path
 
 MAX_STEPS = 1024
 MAX_THREADS = 1024
-_MAX_S = 1e9  # a longer part of a video is a mistake
 
 
 def _check(
@@ -156,15 +154,6 @@ def overridden(options: GenerateOptions | None, fields: dict[str, Any]) -> Gener
 def check_count(num_candidates: Any) -> int:
     """How many sounds of one video. Raises OptionError."""
     return int(number("num_candidates", num_candidates, int, 1, 32, "1 to 32"))
-
-
-def check_part(start_s: Any, duration_s: Any) -> tuple[float, float | None]:
-    """A part of a video, in seconds, as numbers. Raises OptionError."""
-    start_s = number("start", start_s, float, 0, _MAX_S, "0 s or more, at most 1e9 s")
-    if duration_s is not None:
-        least, expected = sys.float_info.min, "more than 0 s, at most 1e9 s"
-        duration_s = number("duration", duration_s, float, least, _MAX_S, expected)
-    return start_s, duration_s
 
 
 def check_top(top: Any) -> int:

@@ -192,9 +192,7 @@ class Pipeline:
     ) -> Iterator[Step]:
         """The same, step by step; the very last has the whole `audio`, at the sound's own rate."""
         own = self._own(overridden(options, fields))
-        sound = _as_audio(sound)
-        part_s = (start_s, sound.duration_s if end_s is None else end_s)
-        edit = self._editor.plan_regeneration(as_video(video), sound, part_s)
+        edit = self._editor.plan_regeneration(as_video(video), _as_audio(sound), (start_s, end_s))
         return self._edit_steps(edit, *own)
 
     def continue_sound(

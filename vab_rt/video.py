@@ -20,10 +20,10 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from vab_rt.config import ClipConfig
-from vab_rt.errors import MediaError, MediaWarning, OptionError, told_s
+from vab_rt.errors import MediaError, MediaWarning, OptionError
 from vab_rt.file_object import VideoFile, video_file
 from vab_rt.media import VideoInfo, examine, square_pixels
-from vab_rt.options import check_part
+from vab_rt.seconds import check_part, exact_seconds, told_s
 from vab_rt.source import Source, decode
 
 Image: TypeAlias = NDArray[np.uint8]
@@ -39,11 +39,6 @@ SCALING = (
 _NEAR_S = 5  # frames so far apart or more are each sought, not read up to
 _CUT_SHORT = Fraction(1, 2)  # seconds missing before a file counts as cut short
 _LONGEST_S = 1800  # that a frame is shown without anybody having said how long the sound is to be
-
-
-def exact_seconds(seconds: float) -> Fraction:
-    """Seconds as typed, to the microsecond: 3.2 is 16/5, as a frame's timestamp would be."""
-    return Fraction(round(seconds * 1_000_000), 1_000_000)
 
 
 def start_beyond_end(start: Fraction, end: Fraction) -> OptionError:
@@ -193,7 +188,7 @@ class Video:
     def _check_still(self) -> None:
         if self.start:
             raise OptionError(
-                f"start is {self.start_s:g} s in {self.path}, a still, expected 0 as it has "
+                f"start is {told_s(self.start)} s in {self.path}, a still, expected 0 as it has "
                 "no time; leave the start out"
             )
         if self.length is None:
@@ -288,7 +283,7 @@ def read_frames(video: Video, config: ClipConfig) -> tuple[list[Image], float]:
 def _at_least_a_sample(length: Fraction, config: ClipConfig) -> float:
     if config.samples_in(float(length)) < 1:
         raise OptionError(
-            f"the selection is {float(length):g} s long, expected at least one sample, "
+            f"the selection is {told_s(length)} s long, expected at least one sample, "
             f"1/{config.sample_rate_hz} s; choose an earlier start or a longer duration"
         )
     return float(length)

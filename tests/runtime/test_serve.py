@@ -141,13 +141,21 @@ def test_a_wrong_query_is_told_before_the_video_is_taken(opened, videos, query):
     assert server.is_left_with() and server.jobs.num_arriving == 0
 
 
-@pytest.mark.parametrize("query", ["start_s=2", "start_s=1&end_s=1", "end_s=9", "end_s=nan"])
-def test_a_part_that_is_not_in_the_sound(opened, videos, query):
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("start_s=2", "the part's start is 2.0, expected 0 to 1 s, the length of the sound"),
+        ("start_s=1&end_s=1", "is 0 s long, expected at least 0.02 s"),
+        ("end_s=9", "the part's end is 9.0, expected 0 to 1 s"),
+        ("end_s=nan", "the part's end is nan"),
+    ],
+)
+def test_a_part_that_is_not_in_the_sound(opened, videos, query, message):
     server = opened()
     where = server.ask(videos(25), "steps=2")
     server.over(where)
     answer = server.client.post(f"{where}/regenerate?{query}")
-    assert answer.status_code == 400 and "within the sound" in answer.json()["error"]
+    assert answer.status_code == 400 and message in answer.json()["error"]
 
 
 def test_an_end_that_was_rounded_up_is_the_end(opened, videos):

@@ -23,6 +23,7 @@ from vab_rt.cli.writing import Asked, write_sound
 from vab_rt.delivery import Delivery
 from vab_rt.errors import MediaError, OptionError, VabError, is_out_of_memory
 from vab_rt.options import GenerateOptions
+from vab_rt.seconds import told_s
 from vab_rt.signals import end_if_told
 from vab_rt.timelines import open_timeline, require_format
 from vab_rt.timelines.clips import STILL, Clip, Sound, Unheard
@@ -94,7 +95,7 @@ class Maker:
 
         if clip.start_s < 0:
             raise OptionError(
-                f"it begins {float(-clip.start_s):g} s before its media, expected a part of it; "
+                f"it begins {told_s(-clip.start_s)} s before its media, expected a part of it; "
                 "trim it in the editor"
             )
         video = Video(media, float(clip.start_s), float(clip.length_s))

@@ -19,8 +19,9 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 import vab_rt
-from vab_rt.errors import OptionError, VabError, told_s
+from vab_rt.errors import VabError
 from vab_rt.options import check_kinds
+from vab_rt.seconds import check_part_of_sound
 from vab_rt.serve.files import borrowed, place_for, shown
 from vab_rt.serve.guard import Guard
 from vab_rt.serve.jobs import Job, Jobs, Refused
@@ -43,7 +44,6 @@ from vab_rt.serve.worker import Worker
 from vab_rt.serve.worker_process import Bug, Cancelled
 
 HEARTBEAT_S = 15.0
-ROUNDED_S = 0.005  # by which an end that is told in hundredths may be beyond
 _FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", None) or errno.ENOSPC)
 _GONE = "there is no such sound, or no longer; ask for it again"
 
@@ -141,19 +141,14 @@ class Routes:
         check_kinds(query.kinds, self.jobs.model.config)
         take, made = old.take(query.candidate), old.made
         assert made is not None, "with a take"
-        asked_s = made.duration_s if query.end_s is None else query.end_s
-        end_s = min(asked_s, made.duration_s)
-        if not 0 <= query.start_s < end_s or asked_s > end_s + ROUNDED_S:
-            raise OptionError(
-                f"the part is {told_s(query.start_s)} to {told_s(asked_s)} s, expected one within "
-                f"the sound's {told_s(made.duration_s)} s"
-            )
+        token_s = 1 / self.jobs.model.config.hop_rate_hz
+        part_s = check_part_of_sound(query.start_s, query.end_s, made.duration_s, token_s)
         with self.jobs.place(), self.jobs.new_folder() as folder:
             try:
                 video, sound = await run_in_threadpool(borrowed, old.order, take.path, folder)
             except OSError as error:
                 raise Refused(404, f"the sound {old.id} is gone") from error
-            edit = Edit(old.id, query.candidate, query.start_s, end_s, sound)
+            edit = Edit(old.id, query.candidate, *part_s, sound)
             order = replace(
                 old.order,
                 folder=folder,

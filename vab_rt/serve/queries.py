@@ -10,7 +10,8 @@ import msgspec
 from vab_rt.delivery import Delivery
 from vab_rt.errors import OptionError
 from vab_rt.formats import FORMATS
-from vab_rt.options import GenerateOptions, check_count, check_part
+from vab_rt.options import GenerateOptions, check_count
+from vab_rt.seconds import check_part
 
 if TYPE_CHECKING:  # the worker does without
     from starlette.datastructures import QueryParams
