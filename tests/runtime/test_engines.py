@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -173,6 +174,21 @@ def test_wrong_inputs_name_the_graph_and_the_shapes(engines):
         engines["backbone"](**bad)
     with pytest.raises(BackendError, match="graph codec_decoder failed on cpu.*float64"):
         engines["codec_decoder"](tokens=np.zeros((1, 2, 100)))
+
+
+def test_what_a_host_raises_amid_a_run_is_no_fault_of_the_graph(tiny_bundle, monkeypatch):
+    """As handlers of signals do, for a limit of time."""
+
+    class Overdue(Exception):
+        pass
+
+    def run(*inputs):
+        raise Overdue
+
+    engine = open_engines(open_bundle(tiny_bundle), "cpu")["visual_encoder"]
+    monkeypatch.setattr(engine, "_session", SimpleNamespace(run=run))
+    with pytest.raises(Overdue):
+        engine(frames=np.zeros((1, 8, 8, 3), np.uint8))
 
 
 def rewrite_graph(folder, name, change):

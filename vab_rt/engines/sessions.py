@@ -24,6 +24,7 @@ from vab_rt.threads import Helpers, is_memory_limited, num_physical_cores
 
 try:
     import onnxruntime as ort  # type: ignore[import-untyped]  # it ships no types
+    from onnxruntime.capi import onnxruntime_pybind11_state as own  # type: ignore[import-untyped]
 except ImportError as error:
     if is_out_of_memory(error):
         raise
@@ -34,6 +35,11 @@ except ImportError as error:
         "install it with: pip install onnxruntime"
     ) from error
 
+_FAULTS: tuple[type[Exception], ...] = (
+    *(MemoryError, RuntimeError, ValueError),
+    *(x for x in vars(own).values() if isinstance(x, type) and issubclass(x, Exception)),
+)
+"""What a run may raise; all else comes of a host's handler of signals, such as a limit of time."""
 _WARNINGS, _NOTHING = 2, 4  # what fails raises, and is reported in one line
 
 
@@ -181,7 +187,7 @@ class SessionEngine:
     def __call__(self, **inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
         try:
             output: npt.NDArray[Any] = self._session.run(None, inputs)[0]
-        except Exception as error:  # onnxruntime's own exceptions share no other base
+        except _FAULTS as error:
             raise_out_of_memory(error, f"graph {self.name} ran")
             shapes = ", ".join(f"{key} {x.dtype} {x.shape}" for key, x in inputs.items())
             raise BackendError(
