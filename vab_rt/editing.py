@@ -22,7 +22,6 @@ from vab_rt.config import ModelConfig
 from vab_rt.decoding import Tokens
 from vab_rt.engines import Engine
 from vab_rt.errors import MediaWarning, OptionError
-from vab_rt.file_object import size_bytes
 from vab_rt.resampling import resample
 from vab_rt.seconds import check_part_of_sound, told_s
 from vab_rt.splicing import Edit
@@ -164,7 +163,7 @@ def _require_tokens(take: Take, config: ModelConfig) -> None:
 
 def _is_same_file(video: Video, take: Take) -> bool:
     """By name or size: a file may be renamed, and a film be encoded again."""
-    return name_of(video.path) == take.video or size_bytes(video.path) == take.video_bytes
+    return name_of(video.path) == take.video or video.info.size_bytes == take.video_bytes
 
 
 def _require_same_file(video: Video, take: Take) -> None:

@@ -12,6 +12,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vab_rt.errors import MediaError
+from vab_rt.file_object import size_bytes
 from vab_rt.packets import may_jump, tells_order
 from vab_rt.source import Source, decode
 
@@ -26,6 +27,8 @@ class VideoInfo(msgspec.Struct, frozen=True, kw_only=True):
     """as displayed, after rotation"""
     height: int
     rate_hz: float | None
+    size_bytes: int
+    """of the file, when it was opened"""
     duration_s: float | None
     """as the container declares it, None if it does not"""
     own_duration_s: float | None
@@ -68,6 +71,7 @@ def examine(source: Source) -> VideoInfo:
         width=height if turned else width,
         height=width if turned else height,
         rate_hz=float(rate) if rate else None,
+        size_bytes=size_bytes(path),
         duration_s=own if own is not None else _whole_duration(container),
         own_duration_s=own,
         first_s=begin,

@@ -88,8 +88,8 @@ class Edit:
     def _take(self, made: Take, num_samples: int) -> Take | None:
         """The take of the whole sound, from that of what the model heard."""
         c, old = self.config, self.sound.take
-        if old is None and self.first:
-            return None  # nobody has the tokens of what lies before
+        if old is None and (self.first or self.until is not None):
+            return None  # nobody has the tokens of what lies before and after
         tokens = made.tokens
         if old is not None and self.first:
             tokens = np.concatenate([old.tokens[:, : self.first], tokens], 1)

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from vab_rt.config import ClipConfig
 from vab_rt.decoding import Tokens
 from vab_rt.errors import BundleError
-from vab_rt.file_object import size_bytes
 from vab_rt.loudness import Limiter
 from vab_rt.options import GenerateOptions
 from vab_rt.seeing import FRAMES_AHEAD, ahead, kinds_seen, see_all
@@ -250,7 +249,7 @@ def _take(
         codec_sha256=system.codec_sha256,
         tokens=np.concatenate(parts, 1)[:, :num_hops],
         video=name_of(video.path),
-        video_bytes=size_bytes(video.path),
+        video_bytes=video.info.size_bytes,
         start_s=video.start_s,
         duration_s=video.duration_s,
         video_s=video.expected_s,

@@ -205,6 +205,14 @@ def test_a_sound_of_elsewhere_is_heard_first(shipped, takes):
     assert abs(level_db(new.samples[64_000:96_000]) - level_db(old.samples[64_000:96_000])) < 6
 
 
+def test_tokens_are_kept_of_all_of_a_sound_or_of_none(shipped, minute, long_take):
+    """Of a sound of elsewhere the model hears only what is around the part."""
+    given = Audio(long_take.samples, RATE)
+    assert shipped.regenerate(minute, given, 1, 2).take is None
+    begin = Audio(given.samples[: 20 * RATE], RATE)
+    assert shipped.continue_sound(minute, begin).take is None
+
+
 @pytest.mark.parametrize("rate_hz", [RATE, 48_000])
 def test_a_sound_goes_on(shipped, takes, rate_hz, run, tmp_path):
     given = Audio(np.repeat(takes[WAVES].samples[:48_000], rate_hz // RATE), rate_hz)
@@ -221,6 +229,8 @@ def test_a_sound_goes_on(shipped, takes, rate_hz, run, tmp_path):
 
 def test_what_goes_on_from_another_beginning_is_told(shipped, recwarn):
     begin, middle = (shipped.generate(vab_rt.Video(HAMMER, at, 2), steps=1) for at in (0, 4))
+    with pytest.raises(MediaError, match="missing.mp4 does not exist"):
+        shipped.continue_sound("missing.mp4", begin)
     shipped.continue_steps(HAMMER, begin)
     shipped.continue_steps(vab_rt.Video(HAMMER, 4), middle)
     assert not recwarn.list

@@ -133,6 +133,21 @@ def test_a_file_that_is_closed_meanwhile(tmp_path):
         Source(source.path)
 
 
+def test_a_video_that_is_elsewhere_once_it_is_read(pipeline, videos, tmp_path, monkeypatch):
+    """A host may change its folder, move the file or close it while the sound is made."""
+    path = videos(50)
+    expected = pipeline.generate(path, seed=7)
+    monkeypatch.chdir(path.parent)
+    with path.open("rb") as file:
+        steps = [pipeline.generate_steps(video, seed=7) for video in (path.name, file)]
+        begun = [next(each) for each in steps]
+    monkeypatch.chdir(tmp_path)
+    for first, rest in zip(begun, steps, strict=True):
+        found = pipeline.gather([first, *rest])
+        assert np.array_equal(found.samples, expected.samples)
+        assert found.take.video_bytes == path.stat().st_size
+
+
 def test_a_spooled_file(pipeline, videos):
     with tempfile.SpooledTemporaryFile() as file:
         file.write(videos(50).read_bytes())
