@@ -116,7 +116,7 @@ def picture(
     figure = Figure(figsize=(4.6 * len(SHOWN), 4.6), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(SHOWN)), SHOWN, strict=True):
         for c in compared:
-            y, low, high = point(c, compared[0], name)
+            y, low, high = point(c, name)
             if c.setting in least_s:
                 axes.plot([least_s[c.setting], c.seconds], [y, y], color="grey", linewidth=0.8)
                 axes.plot(least_s[c.setting], y, "|", color="grey")
@@ -128,7 +128,7 @@ def picture(
             if what.startswith(OF_OTHER_TOKENS):
                 axes.axvline(seconds, color=f"C{number}", linestyle=":", label=what)
             else:
-                y = point(compared[0], compared[0], name)[0]
+                y = point(compared[0], name)[0]
                 axes.plot(seconds, y, "D", color=f"C{number}", label=what)
         axes.set(title=title(name), xlabel="tokens of a 10-s clip, s", xscale="log")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
@@ -141,7 +141,7 @@ def picture(
     return file.getvalue()
 
 
-def point(c: Compared, base: Compared, name: str) -> tuple[float, float, float]:
+def point(c: Compared, name: str) -> tuple[float, float, float]:
     """The mean of a measure, and the interval of its difference from the first around it."""
     mean, low, high = c.gains.get(name, (0.0, 0.0, 0.0))
     if name == OVERALL:

@@ -17,6 +17,9 @@ TYPES = {
     "float32": TensorProto.FLOAT,
 }
 
+RUNTIME_GRAPHS = ("visual_encoder", "backbone", "codec_decoder")
+"""Of every model in one stage."""
+
 
 def tiny_config(**changes: object) -> ModelConfig:
     """A clip of 2 s: F 4, T 100, K 2, V 16, S 32000; windows overlap by 30 steps (0.6 s)."""

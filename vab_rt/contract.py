@@ -15,8 +15,6 @@ from vab_rt.options import COARSE_TO_FINE, TokenOptions, Tuning, fill_in
 Variant = Literal["fp32", "fp16", "bf16", "fp8"]
 """What graphs beside the main ones compute in, for devices that run them better. fp8: products in
 8-bit floats, the rest in fp16."""
-GRAPHS = ("visual_encoder", "backbone", "codec_decoder", "codec_encoder")
-RUNTIME_GRAPHS = ("visual_encoder", "backbone", "codec_decoder")
 BACKBONES = ("backbone", "fine_backbone")
 STREAMS = ("visual_encoder", "motion_encoder")
 """The graphs that frames go into."""

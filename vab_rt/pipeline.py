@@ -109,20 +109,19 @@ class Pipeline:
         """
         options = overridden(options, fields)
         own, library = self._own(options)
-        video, clock, system = as_video(video), self._clock(), self.system
-        if with_preview:
-            from vab_rt.preview import one_step, previewed_steps, require_preview
-
-            tokens = require_preview(system)
-            quick, _ = self._own(one_step(tokens, options))
-            tokens = sharing_first_step(tokens)
-            # A preview does not wait until the next window is seen.
-            system = replace(tokens, engines=replace(tokens.engines, meanwhile=None))
-        decode = partial(decoded, video=video, system=system, clock=clock, library=library)
+        video, clock = as_video(video), self._clock()
         windows = windows_of(video, self.system, clock)
-        if with_preview:
-            return previewed_steps(windows, decode, quick, own, num_steps_of(system, own, library))
-        return decode(windows, own)
+        if not with_preview:
+            return decoded(windows, own, video, self.system, clock, library=library)
+        from vab_rt.preview import one_step, previewed_steps, require_preview
+
+        tokens = require_preview(self.system)
+        quick, _ = self._own(one_step(tokens, options))
+        # A preview does not wait until the next window is seen.
+        alone = replace(tokens, engines=replace(tokens.engines, meanwhile=None))
+        system = sharing_first_step(alone)
+        decode = partial(decoded, video=video, system=system, clock=clock, library=library)
+        return previewed_steps(windows, decode, quick, own, num_steps_of(system, own, library))
 
     def preview(
         self, video: VideoLike, options: GenerateOptions | None = None, **fields: Any

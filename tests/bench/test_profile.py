@@ -5,12 +5,12 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from tiny_bundle import fine_config, tiny_config
+from tiny_bundle import RUNTIME_GRAPHS, fine_config, tiny_config
 
 from bench import profiling
 from bench.__main__ import main as command
 from bench.traces import Trace, shares_of_graph
-from vab_rt.contract import RUNTIME_GRAPHS, contract_of
+from vab_rt.contract import contract_of
 from vab_rt.errors import VabError
 
 

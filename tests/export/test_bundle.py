@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from checkpoints import saved_checkpoint, tiny_checkpoint, tiny_config
 from numpy.typing import NDArray
+from tiny_bundle import RUNTIME_GRAPHS
 
 from export import modules
 from export.build_engines import main
@@ -26,11 +27,13 @@ from export.verify import (
     verify,
 )
 from vab_rt.bundle import open_bundle
-from vab_rt.contract import GRAPHS, contract_of
+from vab_rt.contract import contract_of
 from vab_rt.decoding import decode_masked
 from vab_rt.errors import BundleError, ExportError
 from vab_rt.options import TokenOptions, Tuning
 from vab_rt.sampling import sample_step
+
+GRAPHS = (*RUNTIME_GRAPHS, "codec_encoder")
 
 
 def test_the_runtime_accepts_the_bundle(bundle, checkpoint):

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from manifests import write_manifest
 from outside_weights import FILE, TENSOR, make_outside_bundle, safetensors
-from tiny_bundle import fine_config, make_bundle, tiny_config
+from tiny_bundle import RUNTIME_GRAPHS, fine_config, make_bundle, tiny_config
 
 from vab_rt.bundle import open_bundle
-from vab_rt.contract import RUNTIME_GRAPHS, contract_of
+from vab_rt.contract import contract_of
 from vab_rt.engines.device_loop import gpu_precision
 from vab_rt.engines.gpu import DeviceArray
 from vab_rt.engines.tensorrt import (

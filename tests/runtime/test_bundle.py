@@ -6,11 +6,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tiny_bundle import make_bundle, tiny_config
+from tiny_bundle import RUNTIME_GRAPHS, make_bundle, tiny_config
 
 from vab_rt import bundle as bundle_module
 from vab_rt.bundle import open_bundle, shipped_models
-from vab_rt.contract import RUNTIME_GRAPHS, contract_of
+from vab_rt.contract import contract_of
 from vab_rt.errors import BundleError
 
 

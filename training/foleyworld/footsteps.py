@@ -91,7 +91,7 @@ class Footsteps:
         return {"material": self.material, "color": self.color, "pitch_hz": pitch_hz}
 
     def paint(self, canvas: Canvas, time_s: float) -> None:
-        self._paint_ground(canvas, time_s)
+        self._paint_ground(canvas)
         progress, lift = self.progress(time_s), self.level(time_s)
         smooth = progress * progress * (3 - 2 * progress)
         moving = (STRIDE * (2 * smooth - 1), LIFT * lift)
@@ -118,7 +118,7 @@ class Footsteps:
                 spot = (STRIDE + (way - 0.4) * 0.6 * u, 0.02 + (0.3 + 0.5 * way) * u * (1 - u))
                 canvas.circle(spot, 0.05, GROUNDS[self.material].color, float(0 < u < 1))
 
-    def _paint_ground(self, canvas: Canvas, time_s: float) -> None:
+    def _paint_ground(self, canvas: Canvas) -> None:
         ground = GROUNDS[self.material]
         low, line = (-0.85, -0.16), mix(ground.color, (0, 0, 0), 0.45)
         canvas.box(low, (0.85, 0.03), line)

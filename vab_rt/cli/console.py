@@ -46,10 +46,11 @@ class _ErrorLines(logging.Handler):
         print_error(begin + record.getMessage())
 
 
-def tell_progress(level: int) -> None:
-    """What the library logs, such as that it builds an engine, goes to stderr."""
+def tell_progress(*, quiet: bool = False) -> None:
+    """What the library logs, such as that it builds an engine, goes to stderr; quiet: its warnings
+    alone."""
     log = logging.getLogger("vab_rt")
-    log.setLevel(level)
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
     log.handlers = [_ErrorLines()]
 
 
@@ -67,12 +68,10 @@ def with_progress(
     """The same steps; on a terminal a bar shows how far they are. as_lines: `percentage: N` on
     stderr, whatever else is quiet, as Kdenlive's clip jobs read it."""
 
-    def position(step: "Step") -> tuple[int, int | None]:
+    def position(step: "Step") -> Position:
         return step.position(num_candidates)
 
-    if as_lines:
-        return _with_lines(steps, position)
-    return _with_bar(steps, position, "sound", "reading", quiet=quiet)
+    return _shown(steps, position, "sound", "reading", quiet=quiet, as_lines=as_lines)
 
 
 def with_count(
@@ -80,26 +79,32 @@ def with_count(
 ) -> Iterator[Counted]:
     """The same; on a terminal a bar shows how many of them are done. as_lines: as with_progress."""
 
-    def position(step: Counted) -> tuple[int, int | None]:
+    def position(step: Counted) -> Position:
         return step.number, step.total
 
-    if as_lines:
-        return _with_lines(steps, position)
-    return _with_bar(steps, position, description, description, quiet=quiet)
+    return _shown(steps, position, description, description, quiet=quiet, as_lines=as_lines)
 
 
-def _with_bar(
+def _shown(
     steps: Iterator[Item],
     position: Callable[[Item], Position],
     description: str,
     before: str,
     *,
     quiet: bool,
+    as_lines: bool,
 ) -> Iterator[Item]:
-    """before: what it says until the first of them."""
+    """before: what a bar says until the first of them."""
+    if as_lines:
+        return _with_lines(steps, position)
     if quiet or not sys.stderr.isatty():
-        yield from steps
-        return
+        return steps
+    return _with_bar(steps, position, description, before)
+
+
+def _with_bar(
+    steps: Iterator[Item], position: Callable[[Item], Position], description: str, before: str
+) -> Iterator[Item]:
     from rich.console import Console
     from rich.progress import Progress
 

@@ -1,7 +1,6 @@
 """vab-rt generate-all: sounds for many videos, on one machine or on a share of them."""
 
 import json
-import logging
 import os
 import sys
 import time
@@ -111,7 +110,8 @@ def generate_all(
     # The context's: whoever else runs jobs, such as a cluster.
     run: Callable[..., Iterator[tuple[Job, Report]]] = context.obj or run_jobs
     begin = time.perf_counter()
-    tell_progress(logging.WARNING if quiet or as_json else logging.INFO)
+    quiet = quiet or as_json
+    tell_progress(quiet=quiet)
     delivery = deliver.delivery()
     todo = share_of(find_jobs(source, out, _suffix(format_, delivery)), shard)
     if not 1 <= jobs <= 256:
@@ -126,7 +126,7 @@ def generate_all(
     make_folders(todo)
     failed: list[Report] = []
     num_made = num_skipped = 0
-    with _bar(len(todo), is_shown=not (quiet or as_json)) as advance:
+    with _bar(len(todo), is_shown=not quiet) as advance:
         for job, report in chain(skips, run(unmade, maker, jobs)):
             report = {"video": readable(job.video), **report, "output": readable(job.out)}
             num_skipped += "skipped" in report
@@ -139,7 +139,7 @@ def generate_all(
                 print_error(f"error: {report['video']}: {report['error']}")
             advance()
     total_s = time.perf_counter() - begin
-    if not (quiet or as_json):
+    if not quiet:
         counts = f"{num_made} made, {num_skipped} skipped, {len(failed)} failed"
         print_line(f"{out}: {counts} in {total_s:.1f} s")
         for report in failed:

@@ -5,7 +5,6 @@
 
 import copy
 import inspect
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
@@ -215,7 +214,7 @@ class Tell:
     quiet: Quiet = False
 
     def __post_init__(self) -> None:
-        tell_progress(logging.WARNING if self.is_quiet else logging.INFO)
+        tell_progress(quiet=self.is_quiet)
 
     @property
     def is_quiet(self) -> bool:

@@ -1,7 +1,6 @@
 """vab-rt kinds, info and doctor: what a model is, and what works here."""
 
 import json
-import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -42,7 +41,7 @@ def info(
     from vab_rt.card import read_card
     from vab_rt.hub import open_model
 
-    tell_progress(logging.WARNING if as_json else logging.INFO)
+    tell_progress(quiet=as_json)
     bundle = open_model(model, offline=offline)
     bundle.verify()
     card = read_card(bundle)

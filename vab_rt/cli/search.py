@@ -1,7 +1,6 @@
 """vab-rt search: which sound files of one's own fit a video."""
 
 import json
-import logging
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -48,7 +47,8 @@ def search(
     """Find those of your own sound files that fit a video. The index of a folder is made once, and
     brought up to date by what changed."""
     begin = time.perf_counter()
-    tell_progress(logging.WARNING if quiet or as_json else logging.INFO)
+    quiet = quiet or as_json
+    tell_progress(quiet=quiet)
     from vab_rt.video import Video
 
     if index is not None and sounds.is_file():
@@ -59,7 +59,7 @@ def search(
     check_top(top)
     pipeline = load()
     loaded = time.perf_counter()
-    made = _index(pipeline, sounds, index, quiet=quiet or as_json)
+    made = _index(pipeline, sounds, index, quiet=quiet)
     indexed = time.perf_counter()
     found = pipeline.search(Video(video), made, top)
     end = time.perf_counter()

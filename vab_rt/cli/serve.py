@@ -1,6 +1,5 @@
 """vab-rt serve: sounds over HTTP."""
 
-import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -77,7 +76,7 @@ def serve(
     load: Load,
 ) -> None:
     """Make sounds for other programs, over HTTP; docs/SERVER.md has the requests."""
-    tell_progress(logging.INFO)
+    tell_progress()
     # By typer's own limits nan would pass.
     number("max-mb", max_mb, float, 0.001, 1e9, "0.001 to 1e9 MB")
     number("keep", keep, float, 0, 1e9, "0 to 1e9 s")

@@ -11,25 +11,11 @@ from vab_rt.serve.files import RangedFile
 _FOLDER = Path(__file__).with_name("page")
 _KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 _KINDS |= {".mp4": "video/mp4", "": "text/plain"}
-_FILES = {
-    "/": "index.html",
-    **{
-        f"/page/{name}": name
-        for name in (
-            *(
-                "app.js",
-                "input.js",
-                "player.js",
-                "server.js",
-                "spectrogram.js",
-                "takes.js",
-                "style.css",
-            ),
-            *("example.mp4", "wavesurfer/LICENSE", "wavesurfer/wavesurfer.esm.js"),
-            *("wavesurfer/regions.esm.js", "wavesurfer/timeline.esm.js"),
-        )
-    },
-}
+_NAMES = """
+app.js input.js player.js server.js spectrogram.js takes.js style.css example.mp4
+wavesurfer/LICENSE wavesurfer/wavesurfer.esm.js wavesurfer/regions.esm.js wavesurfer/timeline.esm.js
+"""
+_FILES = {"/": "index.html"} | {f"/page/{name}": name for name in _NAMES.split()}
 PATHS = tuple(_FILES)
 # wavesurfer sets styles of its own; films and sounds of the user are blobs.
 _POLICY = (

@@ -106,7 +106,7 @@ def _encode(
         stream.codec_context.thread_count = 1  # libvpx's others wait busily: 12 times the work
         for stored, begin_s, _ in shown:
             talk.require_wanted()
-            frame = _upright(stored, video, reformatter, (stream.width, stream.height))
+            frame = _upright(stored, reformatter, (stream.width, stream.height))
             last = max(last + 1, round(begin_s * _TICKS_PER_S))
             frame.pts, frame.time_base, frame.pict_type = last, base, PictureType.NONE
             container.mux(stream.encode(frame))
@@ -120,9 +120,7 @@ def _size(video: Video) -> tuple[int, int]:
     return max(2, round(width * share / 2) * 2), max(2, round(height * share / 2) * 2)
 
 
-def _upright(
-    frame: VideoFrame, video: Video, reformatter: VideoReformatter, size: tuple[int, int]
-) -> VideoFrame:
+def _upright(frame: VideoFrame, reformatter: VideoReformatter, size: tuple[int, int]) -> VideoFrame:
     turns = round(frame.rotation / 90) % 4
     if not turns:
         return reformatter.reformat(frame, *size, format="yuv420p", threads=1)
