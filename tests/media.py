@@ -6,6 +6,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 Picture = Callable[[int], NDArray[np.uint8]]  # frame number -> [height, width, 3] RGB
@@ -175,3 +176,16 @@ def trim(path: Path, begin: int | None, length_s: float, rate_hz: int = 30_000) 
         old = int.from_bytes(data[at : at + 4], "big")
         patch_box(path, b"elst", 12, (old + begin).to_bytes(4, "big"))
     return path
+
+
+def count_opens(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Gets an item each time that a file is opened from here on."""
+    opened: list[object] = []
+    real = av.open
+
+    def counting(file: object, *arguments: object, **more: object) -> object:
+        opened.append(file)
+        return real(file, *arguments, **more)
+
+    monkeypatch.setattr(av, "open", counting)
+    return opened

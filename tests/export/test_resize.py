@@ -82,7 +82,7 @@ def read_picture(path: Path, image: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
 @pytest.mark.parametrize("picture", BOUNDS, ids=lambda picture: picture.__name__)
-def test_pixels(tmp_path: Path, picture: Picture, size: tuple[int, int], record_property) -> None:
+def test_pixels(tmp_path, picture, size, record_property):
     image = picture(*size)
     ours, theirs = read_picture(tmp_path / "in.mp4", image), open_clip_picture(image)
     difference = np.abs(ours.astype(int) - theirs.astype(int)).mean()
@@ -91,7 +91,7 @@ def test_pixels(tmp_path: Path, picture: Picture, size: tuple[int, int], record_
     assert difference <= BOUNDS[picture]
 
 
-def test_a_crop_one_pixel_off_would_be_seen(tmp_path: Path) -> None:
+def test_a_crop_one_pixel_off_would_be_seen(tmp_path):
     """What the bounds are worth: moved by one pixel, the same pictures are far outside them."""
     for picture, bound in BOUNDS.items():
         ours = read_picture(tmp_path / f"{picture.__name__}.mp4", picture(320, 240)).astype(int)
@@ -100,7 +100,7 @@ def test_a_crop_one_pixel_off_would_be_seen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("picture", [clouds, shapes], ids=lambda picture: picture.__name__)
-def test_features(tmp_path: Path, picture: Picture) -> None:
+def test_features(tmp_path, picture):
     """Cosine of the features of both pictures, by an encoder with random weights."""
     torch.manual_seed(0)
     encoder = ImageEncoder(CONFIG).eval()

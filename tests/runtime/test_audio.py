@@ -35,7 +35,7 @@ LENGTHS.remove(("mka", 100))  # less than a packet, of which matroska cannot cut
 
 
 @pytest.mark.parametrize(("suffix", "num_samples"), LENGTHS)
-def test_length_is_exact(tmp_path: Path, suffix: str, num_samples: int) -> None:
+def test_length_is_exact(tmp_path, suffix, num_samples):
     path = tmp_path / f"out.{suffix}"
     random = np.random.default_rng(0)
     samples = 0.1 * random.standard_normal(num_samples).astype(np.float32)
@@ -54,7 +54,7 @@ def declared_samples(path: Path) -> int:
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac"])
-def test_lossless_formats_hold_16_bits(tmp_path: Path, suffix: str) -> None:
+def test_lossless_formats_hold_16_bits(tmp_path, suffix):
     samples = np.random.default_rng(0).uniform(-1, 1, 5000).astype(np.float32)
     Audio(samples, RATE).save(tmp_path / f"out.{suffix}")
     written, rate, _ = samples_of(tmp_path / f"out.{suffix}")
@@ -63,7 +63,7 @@ def test_lossless_formats_hold_16_bits(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", AUDIO_SUFFIXES)
-def test_lossy_formats_sound_like_the_original(tmp_path: Path, suffix: str) -> None:
+def test_lossy_formats_sound_like_the_original(tmp_path, suffix):
     audio = clicking_tone(2.0, 0.5)
     audio.save(tmp_path / f"out.{suffix}")
     samples, rate, _ = samples_of(tmp_path / f"out.{suffix}")
@@ -74,14 +74,14 @@ def test_lossy_formats_sound_like_the_original(tmp_path: Path, suffix: str) -> N
     assert np.sqrt(np.mean(tone**2)) == pytest.approx(0.3 / np.sqrt(2), rel=0.05)
 
 
-def test_loud_sound_is_clipped_not_wrapped(tmp_path: Path) -> None:
+def test_loud_sound_is_clipped_not_wrapped(tmp_path):
     Audio(np.array([2.0, -2.0, 1.0, -1.0], np.float32), RATE).save(tmp_path / "out.wav")
     written, _, _ = samples_of(tmp_path / "out.wav")
     np.testing.assert_allclose(written, [1, -1, 1, -1], atol=1 / 32767)
 
 
 @pytest.mark.parametrize("suffix", [*AUDIO_SUFFIXES, "aac", "mp4", "mov", "mkv"])
-def test_the_same_sound_gives_the_same_bytes(tmp_path: Path, suffix: str) -> None:
+def test_the_same_sound_gives_the_same_bytes(tmp_path, suffix):
     video = Video(make_video(tmp_path / "in.mp4"))
     audio = clicking_tone(2.0, 0.5)
     audio.save(tmp_path / f"a.{suffix}", video=video)
@@ -91,14 +91,14 @@ def test_the_same_sound_gives_the_same_bytes(tmp_path: Path, suffix: str) -> Non
 
 @pytest.mark.parametrize("rate", [8000, 22_050, 24_000, 44_100, 48_000, 15_999])
 @pytest.mark.parametrize("suffix", AUDIO_SUFFIXES)
-def test_other_sample_rates(tmp_path: Path, suffix: str, rate: int) -> None:
+def test_other_sample_rates(tmp_path, suffix, rate):
     clicking_tone(1.0, 0.5, rate).save(tmp_path / f"out.{suffix}")
     samples, written_rate, _ = samples_of(tmp_path / f"out.{suffix}")
     assert click_time(samples, written_rate) == pytest.approx(0.5, abs=0.003)
 
 
 @pytest.mark.parametrize("suffix", AUDIO_SUFFIXES)
-def test_pieces_make_the_same_file_as_the_whole(tmp_path: Path, suffix: str) -> None:
+def test_pieces_make_the_same_file_as_the_whole(tmp_path, suffix):
     audio = clicking_tone(3.0, 0.5)
     audio.save(tmp_path / f"whole.{suffix}")
     with AudioWriter(plan_output(tmp_path / f"pieces.{suffix}"), RATE) as writer:
@@ -109,7 +109,7 @@ def test_pieces_make_the_same_file_as_the_whole(tmp_path: Path, suffix: str) -> 
     assert (tmp_path / f"pieces.{suffix}").read_bytes() == whole
 
 
-def test_uneven_pieces_hold_the_same_samples(tmp_path: Path) -> None:
+def test_uneven_pieces_hold_the_same_samples(tmp_path):
     audio = clicking_tone(3.0, 0.5)
     audio.save(tmp_path / "whole.flac")
     with AudioWriter(plan_output(tmp_path / "pieces.flac"), RATE) as writer:
@@ -120,7 +120,7 @@ def test_uneven_pieces_hold_the_same_samples(tmp_path: Path) -> None:
     )
 
 
-def test_sounds_are_equal_when_all_their_samples_are() -> None:
+def test_sounds_are_equal_when_all_their_samples_are():
     one, same, louder = (Audio(np.array(x, np.float32), 16_000) for x in ([0, 1], [0, 1], [0, 2]))
     assert one == same
     others = (louder, Audio(one.samples, 8_000), Audio(one.samples[:1], 16_000), one.samples[0], "")
@@ -129,7 +129,7 @@ def test_sounds_are_equal_when_all_their_samples_are() -> None:
         hash(one)
 
 
-def test_duration() -> None:
+def test_duration():
     assert Audio(np.zeros(150_400, np.float32), RATE).duration_s == 9.4
 
 
@@ -150,9 +150,7 @@ MUXED = [
 
 
 @pytest.mark.parametrize(("source", "suffix", "codec"), MUXED)
-def test_the_video_stream_is_copied_bit_for_bit(
-    tmp_path: Path, source: str, suffix: str, codec: str
-) -> None:
+def test_the_video_stream_is_copied_bit_for_bit(tmp_path, source, suffix, codec):
     options = {"x265-params": "log-level=none"} if codec == "libx265" else {}
     if codec == "libsvtav1":
         options = {"preset": "12", "svtav1-params": "lp=1"}
@@ -181,7 +179,7 @@ def shown_frames(path: Path) -> list[tuple[Fraction, int]]:
         ]
 
 
-def test_the_source_sound_is_replaced(tmp_path: Path) -> None:
+def test_the_source_sound_is_replaced(tmp_path):
     video = make_video(tmp_path / "in.mp4", with_sound=True)
     clicking_tone(2.0, 0.5).save(tmp_path / "out.mp4", video=Video(video))
     with av.open(str(tmp_path / "out.mp4")) as container:
@@ -191,7 +189,7 @@ def test_the_source_sound_is_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
-def test_rotation_and_shape_of_pixels_are_kept(tmp_path: Path, suffix: str) -> None:
+def test_rotation_and_shape_of_pixels_are_kept(tmp_path, suffix):
     video = make_video(tmp_path / "in.mp4", rotation=90, aspect=Fraction(4, 3))
     out = tmp_path / f"out.{suffix}"
     clicking_tone(2.0, 0.5).save(out, video=Video(video))
@@ -203,7 +201,7 @@ def test_rotation_and_shape_of_pixels_are_kept(tmp_path: Path, suffix: str) -> N
 
 @pytest.mark.parametrize("suffix", ["mp4", "mov"])
 @pytest.mark.parametrize("start_s", [0.48, 0.7, 1.23])
-def test_a_selection_begins_anywhere_in_mp4(tmp_path: Path, suffix: str, start_s: float) -> None:
+def test_a_selection_begins_anywhere_in_mp4(tmp_path, suffix, start_s):
     """Frames from the key frame before the start are in the file; none before it is shown."""
     video = make_video(tmp_path / "in.mp4")
     out = tmp_path / f"out.{suffix}"
@@ -220,13 +218,13 @@ def test_a_selection_begins_anywhere_in_mp4(tmp_path: Path, suffix: str, start_s
     assert first_s == 0 and click_time(samples, rate) == pytest.approx(0.3, abs=0.002)
 
 
-def test_a_selection_without_b_frames_ends_exactly(tmp_path: Path) -> None:
+def test_a_selection_without_b_frames_ends_exactly(tmp_path):
     video = make_video(tmp_path / "in.mp4", b_frames=0)
     clicking_tone(1.0, 0.3).save(tmp_path / "out.mp4", video=Video(video, 0.0, 1.0))
     assert [number for _, number in shown_frames(tmp_path / "out.mp4")] == list(range(25))
 
 
-def test_a_selection_begins_at_a_key_frame_in_matroska(tmp_path: Path) -> None:
+def test_a_selection_begins_at_a_key_frame_in_matroska(tmp_path):
     video = make_video(tmp_path / "in.mp4", gop=12)
     out = tmp_path / "out.mkv"
     clicking_tone(0.6, 0.3).save(out, video=Video(video, 0.48, 0.6))
@@ -240,7 +238,7 @@ def test_a_selection_begins_at_a_key_frame_in_matroska(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fps", "first"), [(Fraction(24), 50), (Fraction(30_000, 1001), 50), (Fraction(6, 7), 1250)]
 )
-def test_the_key_frame_that_is_advised_is_taken(tmp_path: Path, fps: Fraction, first: int) -> None:
+def test_the_key_frame_that_is_advised_is_taken(tmp_path, fps, first):
     """None of these has a time in whole milliseconds, and the last one is late in the video."""
     video = make_video(tmp_path / "in.mp4", num_frames=first + 40, fps=fps, gop=50, b_frames=0)
     asked_s = float((first + 30) / fps)
@@ -253,7 +251,7 @@ def test_the_key_frame_that_is_advised_is_taken(tmp_path: Path, fps: Fraction, f
     assert shown_frames(tmp_path / "out.mkv")[0] == (0, first % 50)
 
 
-def test_sound_is_interleaved_with_the_pictures(tmp_path: Path) -> None:
+def test_sound_is_interleaved_with_the_pictures(tmp_path):
     video = make_video(tmp_path / "in.mp4", num_frames=250)
     clicking_tone(10.0, 0.5).save(tmp_path / "out.mp4", video=Video(video))
     with av.open(str(tmp_path / "out.mp4")) as container:
@@ -266,7 +264,7 @@ def test_sound_is_interleaved_with_the_pictures(tmp_path: Path) -> None:
             assert other != kind or latest - at < 1.5
 
 
-def test_a_video_without_timestamps_cannot_be_copied(tmp_path: Path) -> None:
+def test_a_video_without_timestamps_cannot_be_copied(tmp_path):
     video = make_video(tmp_path / "in.h264")
     with pytest.raises(OutputError, match="has no timestamps"):
         clicking_tone(2.0, 0.5).save(tmp_path / "out.mp4", video=Video(video))
@@ -274,14 +272,14 @@ def test_a_video_without_timestamps_cannot_be_copied(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [str, Path])
-def test_a_path_is_all_of_a_video(tmp_path: Path, kind: type) -> None:
+def test_a_path_is_all_of_a_video(tmp_path, kind):
     video = make_video(tmp_path / "in.mp4")
     clicking_tone(2.0, 0.5).save(tmp_path / "out.mp4", video=kind(video))
     assert packets_of(tmp_path / "out.mp4") == packets_of(video)
 
 
 @pytest.mark.parametrize("shape", [(1, 100), (100, 1), ()])
-def test_samples_of_another_shape_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_samples_of_another_shape_are_refused(tmp_path, shape):
     samples = np.zeros(shape, np.float32)
     message = rf"have the shape {re.escape(str(list(shape)))}, expected one dimension, \[S\]"
     with pytest.raises(OptionError, match=message):
@@ -295,7 +293,7 @@ def test_samples_of_another_shape_are_refused(tmp_path: Path, shape: tuple[int, 
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf])
-def test_samples_that_are_no_numbers_are_refused(tmp_path: Path, number: float) -> None:
+def test_samples_that_are_no_numbers_are_refused(tmp_path, number):
     with pytest.raises(OptionError, match="samples are NaN or infinite, expected -1 to 1"):
         Audio(np.full(9, number, np.float32), RATE).save(tmp_path / "out.wav")
     assert list(tmp_path.iterdir()) == []
@@ -309,13 +307,13 @@ def test_samples_that_are_no_numbers_are_refused(tmp_path: Path, number: float) 
         (np.zeros(9, np.float32), 0, "sample_rate_hz is 0, expected samples a second"),
     ],
 )
-def test_what_is_no_sound_is_refused(samples: np.ndarray, rate: int, message: str) -> None:
+def test_what_is_no_sound_is_refused(samples, rate, message):
     with pytest.raises(OptionError, match=message):
         Audio(samples, rate)
 
 
 @pytest.mark.parametrize("start_s", [2.0, 100.0])
-def test_a_copy_cannot_begin_beyond_the_end(tmp_path: Path, start_s: float) -> None:
+def test_a_copy_cannot_begin_beyond_the_end(tmp_path, start_s):
     video = make_video(tmp_path / "in.mp4", first_s=1)
     message = rf"start is {start_s:g} s, expected less than the video's 2 s; choose an earlier"
     with pytest.raises(OptionError, match=message):
@@ -323,13 +321,13 @@ def test_a_copy_cannot_begin_beyond_the_end(tmp_path: Path, start_s: float) -> N
     assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
 
 
-def test_a_video_suffix_needs_a_video(tmp_path: Path) -> None:
+def test_a_video_suffix_needs_a_video(tmp_path):
     with pytest.raises(OutputError, match=r"is a video file, .* or write \.wav"):
         clicking_tone(1.0, 0.5).save(tmp_path / "out.mp4")
 
 
 @pytest.mark.parametrize("name", ["out.xyz", "out", ".wav"])
-def test_an_unknown_suffix_lists_the_known(tmp_path: Path, name: str) -> None:
+def test_an_unknown_suffix_lists_the_known(tmp_path, name):
     with pytest.raises(
         OutputError, match="expected one of wav, flac, mp3, m4a, ogg, opus, aac, aiff"
     ):
@@ -337,13 +335,13 @@ def test_an_unknown_suffix_lists_the_known(tmp_path: Path, name: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_suffixes_in_capitals(tmp_path: Path) -> None:
+def test_suffixes_in_capitals(tmp_path):
     clicking_tone(1.0, 0.5).save(tmp_path / "OUT.WAV")
     assert samples_of(tmp_path / "OUT.WAV")[1] == RATE
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_a_failure_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
+def test_a_failure_leaves_nothing(tmp_path, error):
     video = make_video(tmp_path / "in.mp4")
     for suffix in [*AUDIO_SUFFIXES, "mp4", "mkv"]:
         with (
@@ -356,7 +354,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path, error: type[BaseException]) ->
         assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
 
 
-def test_a_failure_keeps_the_file_that_was_there(tmp_path: Path) -> None:
+def test_a_failure_keeps_the_file_that_was_there(tmp_path):
     (tmp_path / "out.wav").write_bytes(b"before")
     with (
         pytest.raises(RuntimeError),
@@ -368,7 +366,7 @@ def test_a_failure_keeps_the_file_that_was_there(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["out.wav"]
 
 
-def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path):
     with (
         pytest.raises(OutputError, match="exists already"),
         AudioWriter(plan_output(tmp_path / "out.wav"), RATE) as writer,
@@ -379,7 +377,7 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["out.wav"]
 
 
-def test_the_written_file_has_usual_permissions(tmp_path: Path) -> None:
+def test_the_written_file_has_usual_permissions(tmp_path):
     (tmp_path / "usual").touch()
     Audio(np.zeros(100, np.float32), RATE).save(tmp_path / "out.wav")
     assert (tmp_path / "out.wav").stat().st_mode == (tmp_path / "usual").stat().st_mode

@@ -203,7 +203,7 @@ def listing(folder: Path) -> dict[str, bytes | None]:
 
 
 @pytest.mark.parametrize("name", NOT_A_VIDEO | A_VIDEO)
-def test_bad_input(refused, tiny_bundle: Path, name: str) -> None:
+def test_bad_input(refused, tiny_bundle, name):
     err = refused(name, tiny_bundle)
     assert re.search((NOT_A_VIDEO | A_VIDEO)[name][2], err), err
 
@@ -211,7 +211,7 @@ def test_bad_input(refused, tiny_bundle: Path, name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["output exists", "output folder missing", "output is the input", "codec does not fit"]
 )
-def test_a_bad_output_is_refused_before_any_work(refused, name: str) -> None:
+def test_a_bad_output_is_refused_before_any_work(refused, name):
     """The output is complained about, though the model is not there either."""
     assert "nowhere" not in refused(name, "nowhere")
 
@@ -234,7 +234,7 @@ def generate(tiny_bundle: Path, videos) -> Callable[..., list[str]]:
 
 
 @pytest.mark.parametrize("suffix", FULL)
-def test_no_room_in_mid_write(tmp_path: Path, generate, suffix: str) -> None:
+def test_no_room_in_mid_write(tmp_path, generate, suffix):
     """A limit of 8 kB on the size of files stands in for a full disk; Python ignores its signal."""
     result = run_apart(generate(tmp_path / f"out.{suffix}"), before="ulimit -f 8")
     words = r"out\.\w+ could not be written \(File too large; .* MB free\), expected .*; free"
@@ -266,7 +266,7 @@ def mounted(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
 
 @pytest.mark.parametrize("suffix", ["wav", "mp3", "mp4"])
-def test_a_full_disk(generate, mounted: Callable[[str], Path], suffix: str) -> None:
+def test_a_full_disk(generate, mounted, suffix):
     disk = mounted("size=16k")
     result = run_apart(generate(disk / f"out.{suffix}"))
     words = r"could not be written \(No space left on device; .* MB free\), expected .*; free"
@@ -274,7 +274,7 @@ def test_a_full_disk(generate, mounted: Callable[[str], Path], suffix: str) -> N
     assert listing(disk) == {}
 
 
-def test_a_read_only_disk(generate, mounted: Callable[[str], Path]) -> None:
+def test_a_read_only_disk(generate, mounted):
     result = run_apart(generate(mounted("size=16k,ro") / "out.wav"))
     words = r"out\.wav cannot be written \(Read-only file system\), expected .*; ch"
     assert_one_line(result, words)
@@ -302,7 +302,7 @@ CLOSED = {
 
 
 @pytest.mark.parametrize("name", CLOSED)
-def test_what_permissions_forbid(tmp_path: Path, videos, generate, unprivileged, name: str) -> None:
+def test_what_permissions_forbid(tmp_path, videos, generate, unprivileged, name):
     source, target = tmp_path / "from", tmp_path / "to"
     source.mkdir()
     target.mkdir()

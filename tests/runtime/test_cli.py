@@ -7,15 +7,12 @@ import re
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 
-import av
 import msgspec
 import pytest
 from command import Result, command
-from media import damage, make_video, packets_of, samples_of
+from media import count_opens, damage, make_video, packets_of, samples_of
 
 from vab_rt.cli import main
 from vab_rt.errors import OptionError
@@ -39,16 +36,13 @@ JSON_KEYS = {
 TIMINGS = {"load", "decode_video", "visual", "tokens", "codec", "write", "total"}
 
 
-Run = Callable[..., Result]
-
-
-def test_without_arguments_help_is_shown(run: Run) -> None:
+def test_without_arguments_help_is_shown(run):
     result = run()
     assert result.code == 2
     assert all(name in result.out + result.err for name in COMMANDS)
 
 
-def test_the_version_is_told(run: Run) -> None:
+def test_the_version_is_told(run):
     assert run("--version") == Result(0, f"vab-rt {version('vab-rt')}\n", "")
 
 
@@ -67,9 +61,7 @@ UNUSED = {"torch", "pydantic", "rich", "asyncio", "ssl", "PIL"}
         ),
     ],
 )
-def test_commands_import_nothing_that_they_do_not_use(
-    words: tuple[str, ...], unused: set[str], tiny_bundle: Path, videos, tmp_path: Path
-) -> None:
+def test_commands_import_nothing_that_they_do_not_use(words, unused, tiny_bundle, videos, tmp_path):
     """typer 0.29 would import pydantic for every command."""
     given = {"IN": videos(30), "OUT": tmp_path / "out.wav", "MODEL": tiny_bundle}
     code = (
@@ -83,7 +75,7 @@ def test_commands_import_nothing_that_they_do_not_use(
     assert result.stdout.endswith("[]\n"), result.stdout
 
 
-def test_defaults_are_those_of_the_options(run: Run) -> None:
+def test_defaults_are_those_of_the_options(run):
     text = " ".join(re.sub(r"[│\n]", " ", run("generate", "--help").out).split())
     assert "hf:ORG/NAME@REVISION on a hub" in text  # rich takes brackets for its own
     part = {"start_s": Video("").start_s, "duration_s": Video("").duration_s}
@@ -97,9 +89,7 @@ def test_defaults_are_those_of_the_options(run: Run) -> None:
         assert re.search(rf"{flag} [^[]*\[default: {re.escape(shown)}\]", text), (flag, text)
 
 
-def test_generate_writes_the_sound_of_the_video(
-    run: Run, tiny_bundle: Path, videos, tmp_path: Path
-) -> None:
+def test_generate_writes_the_sound_of_the_video(run, tiny_bundle, videos, tmp_path):
     out = tmp_path / "out.wav"
     result = run("generate", videos(47), out, "--model", tiny_bundle, "--device", "cpu")
     assert (result.code, result.err) == (0, "")
@@ -111,9 +101,7 @@ def test_generate_writes_the_sound_of_the_video(
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "m4a", "ogg", "mp4", "mov", "mkv"])
-def test_every_output_format(
-    run: Run, tiny_bundle: Path, videos, tmp_path: Path, suffix: str
-) -> None:
+def test_every_output_format(run, tiny_bundle, videos, tmp_path, suffix):
     out = tmp_path / f"out.{suffix}"
     assert run("generate", videos(60), out, "--model", tiny_bundle).code == 0
     samples, rate, _ = samples_of(out)
@@ -133,21 +121,15 @@ def test_every_output_format(
     ],
 )
 def test_the_input_is_opened_at_most_twice(
-    run: Run, tiny_bundle: Path, videos, tmp_path: Path, monkeypatch, name, selection, most
-) -> None:
-    opened, real = [], av.open
-
-    def counting(file: object, *arguments: object, **more: object) -> object:
-        opened.append(file)
-        return real(file, *arguments, **more)
-
-    monkeypatch.setattr(av, "open", counting)
+    run, tiny_bundle, videos, tmp_path, monkeypatch, name, selection, most
+):
+    opened = count_opens(monkeypatch)
     arguments = (videos(60), tmp_path / name, "--model", tiny_bundle, *selection)
     assert run("generate", *arguments).code == 0
     assert opened.count(f"file:{videos(60)}") == most
 
 
-def test_json_is_the_last_line(run: Run, tiny_bundle: Path, videos, tmp_path: Path) -> None:
+def test_json_is_the_last_line(run, tiny_bundle, videos, tmp_path):
     out = tmp_path / "out.wav"
     wishes = ("--model", tiny_bundle, "--json", "--seed", 7, "--device", "cpu")
     result = run("generate", videos(47), out, *wishes)
@@ -174,9 +156,7 @@ def test_json_is_the_last_line(run: Run, tiny_bundle: Path, videos, tmp_path: Pa
     assert sum(timings.values()) <= total_s * 1.01
 
 
-def test_a_name_that_is_no_text_is_reported_as_far_as_it_is(
-    tiny_bundle: Path, videos, tmp_path: Path
-) -> None:
+def test_a_name_that_is_no_text_is_reported_as_far_as_it_is(tiny_bundle, videos, tmp_path):
     out = os.fsencode(tmp_path) + b"/\xff.wav"
     arguments = ("generate", videos(10), os.fsdecode(out), "--model", tiny_bundle, "--force")
     for more, encoding in ((["--json"], "utf-8"), ([], "utf-8"), ([], "ascii")):
@@ -193,7 +173,7 @@ def test_a_name_that_is_no_text_is_reported_as_far_as_it_is(
     assert os.path.exists(out)
 
 
-def test_quiet_says_nothing(run: Run, tiny_bundle: Path, videos, tmp_path: Path) -> None:
+def test_quiet_says_nothing(run, tiny_bundle, videos, tmp_path):
     out = tmp_path / "out.wav"
     assert run("generate", videos(10), out, "--model", tiny_bundle, "--quiet") == (0, "", "")
     assert out.exists()
@@ -212,16 +192,14 @@ def test_quiet_says_nothing(run: Run, tiny_bundle: Path, videos, tmp_path: Path)
         ("--duration", "1"),
     ],
 )
-def test_every_option_changes_the_sound(
-    run: Run, tiny_bundle: Path, videos, tmp_path: Path, flags: tuple[str, str]
-) -> None:
+def test_every_option_changes_the_sound(run, tiny_bundle, videos, tmp_path, flags):
     usual, changed = tmp_path / "usual.wav", tmp_path / "changed.wav"
     run("generate", videos(50), usual, "--model", tiny_bundle)
     assert run("generate", videos(50), changed, "--model", tiny_bundle, *flags).code == 0
     assert usual.read_bytes() != changed.read_bytes()
 
 
-def test_force_replaces(run: Run, tiny_bundle: Path, videos, tmp_path: Path) -> None:
+def test_force_replaces(run, tiny_bundle, videos, tmp_path):
     out = tmp_path / "out.wav"
     out.write_bytes(b"before")
     assert run("generate", videos(10), out, "--model", tiny_bundle).code == 1
@@ -231,9 +209,7 @@ def test_force_replaces(run: Run, tiny_bundle: Path, videos, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("device", ["cuda", "tensorrt", "tensorrt-rtx", "toaster"])
-def test_a_device_never_falls_back(
-    run: Run, tiny_bundle: Path, videos, tmp_path: Path, device: str, without_gpus
-) -> None:
+def test_a_device_never_falls_back(run, tiny_bundle, videos, tmp_path, device, without_gpus):
     out = tmp_path / "out.wav"
     result = run("generate", videos(10), out, "--model", tiny_bundle, "--device", device)
     assert (result.code, result.out) == (1, "")
@@ -257,14 +233,14 @@ def test_a_device_never_falls_back(
         ("sing",),
     ],
 )
-def test_wrong_usage_exits_with_2(run: Run, arguments: tuple[str, ...]) -> None:
+def test_wrong_usage_exits_with_2(run, arguments):
     result = run(*arguments)
     assert result.code == 2
     assert "Usage" in result.err
     assert result.out == ""
 
 
-def test_a_bar_on_a_terminal_and_none_in_a_pipe(tiny_bundle: Path, videos, tmp_path: Path) -> None:
+def test_a_bar_on_a_terminal_and_none_in_a_pipe(tiny_bundle, videos, tmp_path):
     arguments = ("generate", videos(100), tmp_path / "out.wav", "--model", tiny_bundle, "--force")
     leader, follower = pty.openpty()
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "80"}
@@ -290,7 +266,7 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
-def test_a_warning_is_one_line_and_no_failure(run: Run, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_warning_is_one_line_and_no_failure(run, tiny_bundle, tmp_path):
     video = damage(make_video(tmp_path / "in.mp4"), [10, 11])
     result = run("generate", video, tmp_path / "out.wav", "--model", tiny_bundle)
     assert result.code == 0
@@ -299,7 +275,7 @@ def test_a_warning_is_one_line_and_no_failure(run: Run, tiny_bundle: Path, tmp_p
     assert len(samples_of(tmp_path / "out.wav")[0]) == 32_000
 
 
-def test_info_tells_what_a_model_is(run: Run, tiny_bundle: Path) -> None:
+def test_info_tells_what_a_model_is(run, tiny_bundle):
     result = run("info", tiny_bundle)
     assert (result.code, result.err) == (0, "")
     for fact in ("tiny (fp32", "files verified", "16000 Hz", "2 x 100 of 16", "hop 320"):
@@ -309,7 +285,7 @@ def test_info_tells_what_a_model_is(run: Run, tiny_bundle: Path) -> None:
     assert re.search(r"made_by +tests/tiny_bundle.py", result.out)
 
 
-def test_info_as_json_is_the_manifest(run: Run, tiny_bundle: Path) -> None:
+def test_info_as_json_is_the_manifest(run, tiny_bundle):
     result = run("info", tiny_bundle, "--json")
     content = json.loads(result.out)
     assert content.pop("folder") == str(tiny_bundle)
@@ -317,7 +293,7 @@ def test_info_as_json_is_the_manifest(run: Run, tiny_bundle: Path) -> None:
     assert content == json.loads((tiny_bundle / "vab.json").read_text())
 
 
-def test_info_finds_damage(run: Run, bundle_copy: Path) -> None:
+def test_info_finds_damage(run, bundle_copy):
     graph = bundle_copy / "codec_decoder.onnx"
     content = bytearray(graph.read_bytes())
     content[-1] ^= 1
@@ -328,7 +304,7 @@ def test_info_finds_damage(run: Run, bundle_copy: Path) -> None:
 
 
 @pytest.mark.everywhere
-def test_doctor_fits_one_screen(run: Run) -> None:
+def test_doctor_fits_one_screen(run):
     result = run("doctor")
     lines = result.out.splitlines()
     assert len(lines) <= 24
@@ -342,9 +318,7 @@ def test_doctor_fits_one_screen(run: Run) -> None:
     assert result.err == ""
 
 
-def test_doctor_fails_when_nothing_can_be_generated(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_doctor_fails_when_nothing_can_be_generated(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     result = run("doctor")
     assert result.code == 1
@@ -353,9 +327,7 @@ def test_doctor_fails_when_nothing_can_be_generated(
 
 
 @pytest.mark.parametrize("error", [OptionError("a wrong rate"), PermissionError(13, "denied")])
-def test_doctor_reports_whatever_is_wrong_with_the_model(
-    run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
+def test_doctor_reports_whatever_is_wrong_with_the_model(run, monkeypatch, error):
     def broken() -> None:
         raise error
 
@@ -365,7 +337,7 @@ def test_doctor_reports_whatever_is_wrong_with_the_model(
     assert re.search(r"MISSING +default model +.*(a wrong rate|denied)", result.out)
 
 
-def test_doctor_says_why_sampling_is_slow(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_says_why_sampling_is_slow(run, monkeypatch):
     monkeypatch.delattr("vab_rt._sampling", raising=False)  # an earlier import leaves it there
     monkeypatch.setitem(sys.modules, "vab_rt._sampling", None)
     result = run("doctor")
@@ -373,9 +345,7 @@ def test_doctor_says_why_sampling_is_slow(run: Run, monkeypatch: pytest.MonkeyPa
     assert "install a C++ compiler" in result.out
 
 
-def test_bugs_keep_their_traceback(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path, videos, tmp_path: Path
-) -> None:
+def test_bugs_keep_their_traceback(run, monkeypatch, tiny_bundle, videos, tmp_path):
     def broken(*args: object, **more: object) -> None:
         raise ZeroDivisionError
 

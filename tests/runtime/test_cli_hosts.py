@@ -63,9 +63,7 @@ def assert_sound(path: Path, num_samples: int = 6400) -> None:
         ("2>/dev/full", []),
     ],
 )
-def test_streams_that_are_closed_are_no_failure(
-    generate: Arguments, tmp_path: Path, redirections: str, more: list[str]
-) -> None:
+def test_streams_that_are_closed_are_no_failure(generate, tmp_path, redirections, more):
     result = run_apart(generate(*more), redirections)
     assert (result.returncode, result.stderr) == (0, "")
     assert_sound(tmp_path / "out.wav")
@@ -73,7 +71,7 @@ def test_streams_that_are_closed_are_no_failure(
 
 
 @pytest.mark.parametrize("arguments", [["info", "--json"], ["--help"]])
-def test_what_cannot_be_printed_is_one_line(arguments: list[str]) -> None:
+def test_what_cannot_be_printed_is_one_line(arguments):
     result = run_apart(command(*arguments), ">/dev/full")
     assert result.returncode == 1
     assert result.stderr == (
@@ -82,14 +80,14 @@ def test_what_cannot_be_printed_is_one_line(arguments: list[str]) -> None:
     )
 
 
-def test_a_full_stdout_keeps_the_sound(generate: Arguments, tmp_path: Path) -> None:
+def test_a_full_stdout_keeps_the_sound(generate, tmp_path):
     result = run_apart(generate(), ">/dev/full")
     assert result.returncode == 1
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
     assert_sound(tmp_path / "out.wav")
 
 
-def test_an_error_needs_no_stderr(generate: Arguments, tmp_path: Path) -> None:
+def test_an_error_needs_no_stderr(generate, tmp_path):
     (tmp_path / "out.wav").touch()
     for redirections in ("2>&-", "2>&1 >&- | true"):
         result = run_apart(generate(), redirections)
@@ -119,15 +117,7 @@ def writing(command: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes
         ([signal.SIGTERM, signal.SIGHUP], "wav", [143, 129]),
     ],
 )
-def test_a_signal_leaves_nothing(
-    generate: Arguments,
-    endless: Arguments,
-    videos,
-    tmp_path: Path,
-    signals: list[int],
-    suffix: str,
-    statuses: list[int],
-) -> None:
+def test_a_signal_leaves_nothing(generate, endless, videos, tmp_path, signals, suffix, statuses):
     name = f"out.{suffix}"
     long = generate("--steps", 1000, name=name, video=videos(200))  # a still cannot be copied
     run = endless() if suffix == "wav" else long
@@ -140,7 +130,7 @@ def test_a_signal_leaves_nothing(
 
 
 @pytest.mark.parametrize("start", [["-m", "vab_rt"], [Path(sys.executable).with_name("vab-rt")]])
-def test_interrupting_the_start_is_quiet(tmp_path: Path, start: list[object]) -> None:
+def test_interrupting_the_start_is_quiet(tmp_path, start):
     """The interruption arrives while the command line is being imported."""
     interrupt_at_import(tmp_path, "typer")
     run = with_usual_signals([sys.executable, *map(str, start), "doctor"])
@@ -148,7 +138,7 @@ def test_interrupting_the_start_is_quiet(tmp_path: Path, start: list[object]) ->
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
 
 
-def test_interrupting_the_load_of_onnxruntime_is_quiet(tmp_path: Path, videos, tiny_bundle) -> None:
+def test_interrupting_the_load_of_onnxruntime_is_quiet(tmp_path, videos, tiny_bundle):
     """pybind11 makes an ImportError of an interruption that arrives meanwhile."""
     wrapped = "raise ImportError('initialization failed') from KeyboardInterrupt()\n"
     (tmp_path / "onnxruntime.py").write_text(wrapped)
@@ -157,7 +147,7 @@ def test_interrupting_the_load_of_onnxruntime_is_quiet(tmp_path: Path, videos, t
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
 
 
-def test_a_signal_that_arrives_in_a_finalizer_is_not_lost(monkeypatch) -> None:
+def test_a_signal_that_arrives_in_a_finalizer_is_not_lost(monkeypatch):
     """Python drops what a finalizer raises; so the loop asks again."""
 
     class Finalized:
@@ -177,7 +167,7 @@ def test_a_signal_that_arrives_in_a_finalizer_is_not_lost(monkeypatch) -> None:
     end_if_told()  # nothing of it is left for whoever runs next in this process
 
 
-def test_nohup_is_respected(generate: Arguments, videos, tmp_path: Path) -> None:
+def test_nohup_is_respected(generate, videos, tmp_path):
     """However often the terminal hangs up while sound is written."""
     run = ["nohup", *generate("--steps", 100, "--quiet", video=videos(100))]
     with subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
@@ -189,9 +179,7 @@ def test_nohup_is_respected(generate: Arguments, videos, tmp_path: Path) -> None
     assert_sound(tmp_path / "out.wav", 64_000)
 
 
-def test_what_a_killed_run_leaves_the_next_one_removes(
-    generate: Arguments, endless: Arguments, tmp_path: Path
-) -> None:
+def test_what_a_killed_run_leaves_the_next_one_removes(generate, endless, tmp_path):
     """The next run leaves alone what a living one writes beside it."""
     with writing(endless(), tmp_path):
         mine = set(tmp_path.glob(UNFINISHED))
@@ -205,7 +193,7 @@ def test_what_a_killed_run_leaves_the_next_one_removes(
 
 
 @pytest.mark.parametrize("megabytes", [400, 500, 600, 700])
-def test_too_little_memory_is_one_line(videos, tmp_path: Path, megabytes: int) -> None:
+def test_too_little_memory_is_one_line(videos, tmp_path, megabytes):
     """With the default model, which needs about 400 MB and twice as much address space. Now and
     then onnxruntime, or the loader of its threads (127), runs out where neither can tell."""
     ended = (-signal.SIGABRT, -signal.SIGSEGV, 127)

@@ -46,9 +46,7 @@ def at_25(num_frames: int) -> list[float]:
 
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
 @pytest.mark.parametrize(("codec", "more"), [("libx264", {"bf": "3"}), ("mpeg4", {"bf": "2"})])
-def test_frames_without_times_of_display_keep_their_order(
-    tmp_path: Path, suffix: str, codec: str, more: dict[str, str]
-) -> None:
+def test_frames_without_times_of_display_keep_their_order(tmp_path, suffix, codec, more):
     video = make_video(tmp_path / "in.avi", codec=codec, options=more)
     out = copy(video, tmp_path / f"out.{suffix}")
     times, numbers = shown(out)
@@ -58,7 +56,7 @@ def test_frames_without_times_of_display_keep_their_order(
         assert packets_of(out) == packets_of(video)
 
 
-def test_frames_that_are_packed_in_pairs_are_refused(tmp_path: Path) -> None:
+def test_frames_that_are_packed_in_pairs_are_refused(tmp_path):
     video = make_video(tmp_path / "in.avi", codec="mpeg4", b_frames=2)
     data = video.read_bytes()
     begin = data.index(b"Lavc6")
@@ -79,9 +77,7 @@ EDITS = [
 
 
 @pytest.mark.parametrize(("before", "length_s", "suffix", "numbers"), EDITS)
-def test_what_an_edit_list_hides_stays_hidden(
-    tmp_path: Path, before: int, length_s: float, suffix: str, numbers: range | None
-) -> None:
+def test_what_an_edit_list_hides_stays_hidden(tmp_path, before, length_s, suffix, numbers):
     video = trim(make_video(tmp_path / "in.mp4"), before * 1200, length_s)
     out = tmp_path / f"out.{suffix}"
     if numbers is None:
@@ -97,7 +93,7 @@ def test_what_an_edit_list_hides_stays_hidden(
         assert track.duration * track.time_base == pytest.approx(length_s, abs=0.001)
 
 
-def test_an_end_between_frames_that_need_each_other_is_refused_in_matroska(tmp_path: Path) -> None:
+def test_an_end_between_frames_that_need_each_other_is_refused_in_matroska(tmp_path):
     for frames in range(20, 30):
         video = trim(make_video(tmp_path / f"{frames}.mp4"), None, frames / 25)
         out = tmp_path / f"{frames}.mkv"
@@ -109,7 +105,7 @@ def test_an_end_between_frames_that_need_each_other_is_refused_in_matroska(tmp_p
             assert shown(out)[1] == list(range(frames))
 
 
-def test_a_selection_ends_where_it_is_asked_to_in_mp4(tmp_path: Path) -> None:
+def test_a_selection_ends_where_it_is_asked_to_in_mp4(tmp_path):
     """Frames that earlier ones need are in the file, but not shown."""
     video = make_video(tmp_path / "in.mp4")
     for frames in (21, 22, 23):
@@ -124,7 +120,7 @@ def joined(path: Path, *parts: Path) -> Path:
 
 @pytest.mark.parametrize("first_s", [0, 1000])
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
-def test_a_clock_that_starts_again_goes_on(tmp_path: Path, suffix: str, first_s: int) -> None:
+def test_a_clock_that_starts_again_goes_on(tmp_path, suffix, first_s):
     part = make_video(tmp_path / "a.ts")
     video = joined(tmp_path / "in.ts", part, make_video(tmp_path / "b.ts", first_s=first_s), part)
     with av.open(str(video)) as container:
@@ -148,9 +144,7 @@ TAGS = [
 
 
 @pytest.mark.parametrize(("suffix", "codec", "pix_fmt", "name", "options"), TAGS)
-def test_the_tag_of_a_codec_is_kept(
-    tmp_path: Path, suffix: str, codec: str, pix_fmt: str, name: str, options: dict[str, str]
-) -> None:
+def test_the_tag_of_a_codec_is_kept(tmp_path, suffix, codec, pix_fmt, name, options):
     video = make_video(
         tmp_path / f"in.{suffix}", codec=codec, pix_fmt=pix_fmt, options=options, num_frames=5
     )
@@ -160,7 +154,7 @@ def test_the_tag_of_a_codec_is_kept(
     assert tag(copy(video, tmp_path / f"out.{suffix}", 0.2)) == name
 
 
-def test_hevc_without_a_tag_gets_the_one_that_quicktime_opens(tmp_path: Path) -> None:
+def test_hevc_without_a_tag_gets_the_one_that_quicktime_opens(tmp_path):
     options = {"x265-params": "log-level=none"}
     video = make_video(tmp_path / "in.mkv", codec="libx265", options=options, num_frames=5)
     assert tag(copy(video, tmp_path / "out.mp4", 0.2)) == "hvc1"
@@ -182,8 +176,8 @@ PAIRS = [
 
 @pytest.mark.parametrize(("source", "codec", "pix_fmt", "suffix", "message"), PAIRS)
 def test_a_pair_that_cannot_work_is_refused_and_what_is_advised_works(
-    tmp_path: Path, source: str, codec: str, pix_fmt: str, suffix: str, message: str
-) -> None:
+    tmp_path, source, codec, pix_fmt, suffix, message
+):
     options = {"preset": "12", "svtav1-params": "lp=1"} if codec == "libsvtav1" else {}
     video = make_video(
         tmp_path / f"in.{source}", codec=codec, pix_fmt=pix_fmt, options=options, num_frames=10
@@ -197,7 +191,7 @@ def test_a_pair_that_cannot_work_is_refused_and_what_is_advised_works(
         assert shown(copy(video, tmp_path / f"out.{other}", 0.4))[1] == shown(video)[1]
 
 
-def test_a_turned_video_stays_turned_or_is_refused(tmp_path: Path) -> None:
+def test_a_turned_video_stays_turned_or_is_refused(tmp_path):
     video = make_video(tmp_path / "in.mp4", codec="mpeg4", b_frames=0, rotation=90, num_frames=10)
     with pytest.raises(OutputError, match=r"cannot hold unchanged.* \.mov.* upright mpeg4"):
         copy(video, tmp_path / "out.avi", 0.4)
@@ -207,7 +201,7 @@ def test_a_turned_video_stays_turned_or_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "gif"])
-def test_a_still_is_no_video_to_copy(tmp_path: Path, suffix: str) -> None:
+def test_a_still_is_no_video_to_copy(tmp_path, suffix):
     picture = make_picture(tmp_path / f"in.{suffix}")
     with pytest.raises(OutputError, match=r"is a still, .*; write \.wav, .* or make a video of it"):
         copy(picture, tmp_path / "out.mp4")
@@ -265,9 +259,7 @@ def rich_video(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("suffix", ["mov", "mp4", "mkv"])
-def test_what_describes_the_video_is_kept_and_the_rest_is_told_in_one_line(
-    tmp_path: Path, suffix: str
-) -> None:
+def test_what_describes_the_video_is_kept_and_the_rest_is_told_in_one_line(tmp_path, suffix):
     video = rich_video(tmp_path / "in.mov")
     out = tmp_path / f"out.{suffix}"
     with pytest.warns(MediaWarning) as caught:
@@ -308,7 +300,7 @@ def tagged(path: Path, tags: dict[str, str], stream_tags: dict[str, str]) -> Pat
         ("mp4", "scene", False),
     ],
 )
-def test_other_tags_are_kept_or_told(tmp_path: Path, suffix: str, key: str, is_kept: bool) -> None:
+def test_other_tags_are_kept_or_told(tmp_path, suffix, key, is_kept):
     video = tagged(tmp_path / "in.mkv", {key: "thing"}, {})
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -321,7 +313,7 @@ def test_other_tags_are_kept_or_told(tmp_path: Path, suffix: str, key: str, is_k
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
-def test_tags_in_another_encoding_are_no_error(tmp_path: Path, suffix: str) -> None:
+def test_tags_in_another_encoding_are_no_error(tmp_path, suffix):
     video = tagged(tmp_path / f"in.{suffix}", {"title": "Vogelh*uschen"}, {})
     video.write_bytes(video.read_bytes().replace(b"h*usch", b"h\xe4usch"))
     copy(video, tmp_path / f"out.{suffix}")
@@ -329,7 +321,7 @@ def test_tags_in_another_encoding_are_no_error(tmp_path: Path, suffix: str) -> N
         assert container.metadata["title"] == "Vogelh\ufffduschen"
 
 
-def test_a_timecode_that_the_muxer_refuses_is_told(tmp_path: Path) -> None:
+def test_a_timecode_that_the_muxer_refuses_is_told(tmp_path):
     """25 frames a second drop no numbers."""
     video = tagged(tmp_path / "in.mkv", {}, {"timecode": "01:00:00;20"})
     with pytest.warns(MediaWarning, match="left out: its timecode"):
@@ -337,7 +329,7 @@ def test_a_timecode_that_the_muxer_refuses_is_told(tmp_path: Path) -> None:
     assert shown(tmp_path / "out.mp4")[1] == list(range(50))
 
 
-def test_a_plain_video_is_copied_without_a_word(tmp_path: Path) -> None:
+def test_a_plain_video_is_copied_without_a_word(tmp_path):
     video = make_video(tmp_path / "in.mp4")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -361,7 +353,7 @@ def add_dolby_record(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
-def test_a_dolby_vision_record_is_kept_or_told(tmp_path: Path, suffix: str) -> None:
+def test_a_dolby_vision_record_is_kept_or_told(tmp_path, suffix):
     options = {"x265-params": "log-level=none"}
     plain = make_video(tmp_path / "in.mp4", codec="libx265", options=options, num_frames=5)
     out = tmp_path / f"out.{suffix}"
@@ -385,7 +377,5 @@ TIMECODES = [
 
 
 @pytest.mark.parametrize(("first", "num_frames", "rate", "expected"), TIMECODES)
-def test_a_timecode_counts_on(
-    first: str, num_frames: int, rate: Fraction | int, expected: str | None
-) -> None:
+def test_a_timecode_counts_on(first, num_frames, rate, expected):
     assert later_timecode(first, num_frames, Fraction(rate)) == expected

@@ -2,7 +2,6 @@
 those that made it."""
 
 import wave
-from pathlib import Path
 
 import av
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 import vab_rt
 from vab_rt.audio import Audio, AudioWriter, plan_output
-from vab_rt.errors import MediaWarning, OptionError, OutputError, VabError
+from vab_rt.errors import MediaWarning, OptionError, OutputError
 
 RATE = 16_000
 
@@ -51,7 +50,7 @@ def true_peak_dbtp(sound: NDArray[np.float32], times: int = 8) -> float:
     return 20 * np.log10(np.abs(np.fft.irfft(spectrum, size * times) * times).max())
 
 
-def test_the_meter_of_these_tests_is_right() -> None:
+def test_the_meter_of_these_tests_is_right():
     """EBU Tech 3341, case 1: a stereo sine of 1 kHz at -23 dBFS has -23 LUFS."""
     tone = 10 ** (-23 / 20) * np.sin(2 * np.pi * 1000 * np.arange(20 * 48_000) / 48_000)
     assert loudness(np.stack([tone, tone]), 48_000) == pytest.approx(-23, abs=0.02)
@@ -83,9 +82,7 @@ RATES = [
 
 
 @pytest.mark.parametrize(("suffix", "asked", "rate"), RATES)
-def test_the_rate_is_the_one_asked_for_and_the_length_is_exact(
-    tmp_path: Path, suffix: str, asked: dict[str, object], rate: int
-) -> None:
+def test_the_rate_is_the_one_asked_for_and_the_length_is_exact(tmp_path, suffix, asked, rate):
     codec, b_frames = ("mpeg4", 0) if suffix == "avi" else ("libx264", 2)
     if suffix == "webm":
         codec = "libvpx"
@@ -123,9 +120,7 @@ FORMATS = [
 
 
 @pytest.mark.parametrize(("suffix", "asked", "codec", "off"), FORMATS)
-def test_a_file_holds_what_was_asked_for(
-    tmp_path: Path, suffix: str, asked: dict[str, object], codec: str, off: float | None
-) -> None:
+def test_a_file_holds_what_was_asked_for(tmp_path, suffix, asked, codec, off):
     video = make_video(tmp_path / "in.mp4", codec="mpeg4", b_frames=0)
     out, audio = tmp_path / f"out.{suffix}", bursts(2.0)
     audio.save(out, video=video, delivery=vab_rt.Delivery(**asked))
@@ -135,7 +130,7 @@ def test_a_file_holds_what_was_asked_for(
         np.testing.assert_allclose(samples_of(out)[0], audio.samples, atol=1.01 * off)
 
 
-def test_aac_alone_is_late_by_no_more_than_its_encoder(tmp_path: Path) -> None:
+def test_aac_alone_is_late_by_no_more_than_its_encoder(tmp_path):
     audio, out = bursts(2.0), tmp_path / "out.aac"
     audio.save(out)
     samples, rate, _ = samples_of(out)
@@ -145,7 +140,7 @@ def test_aac_alone_is_late_by_no_more_than_its_encoder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "mp4", "opus"])
-def test_two_channels_are_the_same_sound_twice(tmp_path: Path, suffix: str) -> None:
+def test_two_channels_are_the_same_sound_twice(tmp_path, suffix):
     video = make_video(tmp_path / "in.mp4")
     delivery = vab_rt.Delivery(num_channels=2)
     bursts(2.0).save(tmp_path / f"two.{suffix}", video=video, delivery=delivery)
@@ -167,9 +162,7 @@ LOUD = [
 
 
 @pytest.mark.parametrize(("suffix", "lufs", "num_channels", "level"), LOUD)
-def test_loudness_is_what_another_meter_reads(
-    tmp_path: Path, suffix: str, lufs: float, num_channels: int, level: float
-) -> None:
+def test_loudness_is_what_another_meter_reads(tmp_path, suffix, lufs, num_channels, level):
     video = make_video(tmp_path / "in.mp4", num_frames=100)
     delivery = vab_rt.Delivery(loudness_lufs=lufs, num_channels=num_channels, rate_hz=48_000)
     out = tmp_path / f"out.{suffix}"
@@ -181,7 +174,7 @@ def test_loudness_is_what_another_meter_reads(
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["in.mp4", out.name])
 
 
-def test_loudness_is_one_gain_that_the_writer_tells(tmp_path: Path) -> None:
+def test_loudness_is_one_gain_that_the_writer_tells(tmp_path):
     audio, out = bursts(4.0, 0.1), tmp_path / "out.wav"
     delivery = vab_rt.Delivery(loudness_lufs=-30, bits="32f")
     with AudioWriter(plan_output(out, delivery=delivery), RATE) as writer:
@@ -193,7 +186,7 @@ def test_loudness_is_one_gain_that_the_writer_tells(tmp_path: Path) -> None:
     np.testing.assert_allclose(samples_of(out)[0], audio.samples * gain, rtol=1e-5, atol=1e-7)
 
 
-def test_loudness_that_peaks_do_not_allow_is_told(tmp_path: Path) -> None:
+def test_loudness_that_peaks_do_not_allow_is_told(tmp_path):
     with pytest.warns(MediaWarning, match=r"out.wav has -\d+\.\d LUFS and not -6: its peaks"):
         bursts(4.0).save(tmp_path / "out.wav", delivery=vab_rt.Delivery(loudness_lufs=-6))
     sound, *_ = channels_of(tmp_path / "out.wav")
@@ -213,9 +206,7 @@ HEADROOM = [
 
 
 @pytest.mark.parametrize(("suffix", "asked"), HEADROOM)
-def test_resampled_and_raised_sound_has_headroom(
-    tmp_path: Path, suffix: str, asked: dict[str, object]
-) -> None:
+def test_resampled_and_raised_sound_has_headroom(tmp_path, suffix, asked):
     random = np.random.default_rng(0)
     audio = Audio(np.clip(random.standard_normal(2 * RATE), -1, 1).astype(np.float32), RATE)
     video = make_video(tmp_path / "in.mp4")
@@ -226,7 +217,7 @@ def test_resampled_and_raised_sound_has_headroom(
 
 
 @pytest.mark.parametrize("rate_hz", [None, 48_000])
-def test_fades_reach_from_silence_to_silence(tmp_path: Path, rate_hz: int | None) -> None:
+def test_fades_reach_from_silence_to_silence(tmp_path, rate_hz):
     audio = Audio(np.full(2 * RATE, 0.25, np.float32), RATE)
     delivery = vab_rt.Delivery(fade_s=0.5, bits="32f", rate_hz=rate_hz)
     audio.save(tmp_path / "out.wav", delivery=delivery)
@@ -237,7 +228,7 @@ def test_fades_reach_from_silence_to_silence(tmp_path: Path, rate_hz: int | None
     assert np.abs(samples[[0, -1]]).max() < 1e-3
 
 
-def test_a_fade_longer_than_the_sound_leaves_its_length(tmp_path: Path) -> None:
+def test_a_fade_longer_than_the_sound_leaves_its_length(tmp_path):
     delivery = vab_rt.Delivery(fade_s=60)
     with AudioWriter(plan_output(tmp_path / "out.wav", delivery=delivery), RATE) as writer:
         for piece in np.split(bursts(3.0).samples, [10, 20_000]):
@@ -245,7 +236,7 @@ def test_a_fade_longer_than_the_sound_leaves_its_length(tmp_path: Path) -> None:
     assert len(samples_of(tmp_path / "out.wav")[0]) == 3 * RATE
 
 
-def test_pieces_are_delivered_as_the_whole_would_be(tmp_path: Path) -> None:
+def test_pieces_are_delivered_as_the_whole_would_be(tmp_path):
     audio = bursts(5.0, 2.0)
     delivery = vab_rt.Delivery(rate_hz=48_000, loudness_lufs=-20, fade_s=0.7, bits="32f")
     audio.save(tmp_path / "whole.wav", delivery=delivery)
@@ -256,7 +247,7 @@ def test_pieces_are_delivered_as_the_whole_would_be(tmp_path: Path) -> None:
     np.testing.assert_allclose(pieces, whole, atol=1e-5)
 
 
-def test_the_default_of_wav_is_16_bits_as_python_reads_them(tmp_path: Path) -> None:
+def test_the_default_of_wav_is_16_bits_as_python_reads_them(tmp_path):
     bursts(1.0).save(tmp_path / "out.wav", delivery=vab_rt.Delivery())
     with wave.open(str(tmp_path / "out.wav")) as file:
         assert file.getparams()[:4] == (1, 2, RATE, RATE)
@@ -284,8 +275,8 @@ REFUSED = [
 
 @pytest.mark.parametrize(("suffix", "asked", "error", "message"), REFUSED)
 def test_what_a_file_cannot_hold_is_refused_before_any_work(
-    tmp_path: Path, suffix: str, asked: dict[str, object], error: type[VabError], message: str
-) -> None:
+    tmp_path, suffix, asked, error, message
+):
     video = make_video(tmp_path / "in.mp4")
     with pytest.raises(error, match=message) as caught:
         plan_output(tmp_path / f"out.{suffix}", video=video, delivery=vab_rt.Delivery(**asked))
@@ -294,7 +285,7 @@ def test_what_a_file_cannot_hold_is_refused_before_any_work(
 
 
 @pytest.mark.parametrize(("seconds", "level"), [(2.0, 0.0), (0.2, 0.5)])
-def test_silence_has_no_loudness(tmp_path: Path, seconds: float, level: float) -> None:
+def test_silence_has_no_loudness(tmp_path, seconds, level):
     with pytest.raises(OptionError, match="loudness is -23 LUFS, but the sound is silent, or sho"):
         bursts(seconds, level).save(
             tmp_path / "out.wav", delivery=vab_rt.Delivery(loudness_lufs=-23)
@@ -302,7 +293,7 @@ def test_silence_has_no_loudness(tmp_path: Path, seconds: float, level: float) -
     assert list(tmp_path.iterdir()) == []
 
 
-def test_frames_out_of_order_are_refused_in_avi(tmp_path: Path) -> None:
+def test_frames_out_of_order_are_refused_in_avi(tmp_path):
     video = make_video(tmp_path / "in.mp4", b_frames=2)
     with pytest.raises(
         OutputError, match=r"which \.avi cannot .* or a video of upright mpeg4 without B-f"

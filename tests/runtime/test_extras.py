@@ -18,24 +18,24 @@ def extras() -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("extra", ["gpu", "trt", "rtx"])
-def test_no_extra_for_gpus_brings_torch(extra: str) -> None:
+def test_no_extra_for_gpus_brings_torch(extra):
     found = installed.closure(installed.requirements(extra))
     assert not found & HEAVY
     assert {"numpy", "av", "cuda-core", "cuda-bindings", "cuda-pathfinder"} <= found
 
 
-def test_the_walk_finds_torch_where_it_is(extras: dict[str, list[str]]) -> None:
+def test_the_walk_finds_torch_where_it_is(extras):
     pytest.importorskip("torch", reason="the extra `export` is not installed")
     assert {"torch", "numpy"} <= installed.closure(extras["export"])
 
 
-def test_onnxruntime_comes_once(extras: dict[str, list[str]]) -> None:
+def test_onnxruntime_comes_once(extras):
     """Two packages of one folder: pip does not say which would be the last."""
     for extra, names in extras.items():
         assert not [name for name in names if re.match("onnxruntime(?!-ep-)", name)], extra
 
 
-def test_the_size_of_every_extra_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_size_of_every_extra_is_reported(capsys):
     installed.main(["--json"])
     figures = json.loads(capsys.readouterr().out.strip().rpartition("\n")[2])["extras"]
     assert list(figures) == ["none", "gpu", "trt", "rtx", "openvino"]
@@ -46,7 +46,7 @@ def test_the_size_of_every_extra_is_reported(capsys: pytest.CaptureFixture[str])
     assert not any(found["has_torch"] for found in figures.values())
 
 
-def test_what_is_not_installed_is_named() -> None:
+def test_what_is_not_installed_is_named():
     found = installed.size_of(["numpy", "no-such-package-as-this"])
     assert found["unknown"] == ["no-such-package-as-this"]
     assert found["packages_mb"].keys() == {"numpy"} and found["install_mb"] > 5

@@ -48,7 +48,7 @@ KINDS += ["click at the ends"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_true_peaks_stay_below_the_ceiling(kind: str) -> None:
+def test_true_peaks_stay_below_the_ceiling(kind):
     sound = loud(kind)
     assert peak_dbtp(sound) > CEILING_DBTP
     out = limited(sound)
@@ -57,7 +57,7 @@ def test_true_peaks_stay_below_the_ceiling(kind: str) -> None:
     assert np.abs(out).max() > 0.3
 
 
-def test_what_is_below_the_ceiling_is_not_touched() -> None:
+def test_what_is_below_the_ceiling_is_not_touched():
     sound = np.random.default_rng(0).uniform(-0.4, 0.4, RATE).astype(np.float32)
     assert np.array_equal(limited(sound), sound)
     sound[RATE // 2] = 1.0
@@ -66,19 +66,19 @@ def test_what_is_below_the_ceiling_is_not_touched() -> None:
 
 
 @pytest.mark.parametrize("lengths", [[8000], [0, 1, 7, 300, 5000], [15_999], [700] * 22])
-def test_pieces_give_the_sound_of_the_whole(lengths: list[int]) -> None:
+def test_pieces_give_the_sound_of_the_whole(lengths):
     sound = loud("clipped noise")
     np.testing.assert_allclose(limited(sound, lengths), limited(sound), atol=1e-6)
 
 
 @pytest.mark.parametrize("num_samples", [1, 2, 100, 3000])
-def test_short_sound_keeps_its_length(num_samples: int) -> None:
+def test_short_sound_keeps_its_length(num_samples):
     sound = np.ones(num_samples, np.float32)
     out = limited(sound)
     assert len(out) == num_samples and peak_dbtp(out) <= CEILING_DBTP
 
 
-def test_peaks_between_samples_are_found() -> None:
+def test_peaks_between_samples_are_found():
     time = np.arange(4000) / RATE
     tone = np.sin(2 * np.pi * 4000 * time + np.pi / 4).astype(np.float32)  # samples of 0.707
     assert true_peaks(tone)[100:-100].max() == pytest.approx(1.0, abs=0.01)

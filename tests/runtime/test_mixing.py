@@ -99,16 +99,7 @@ KEPT = [
 
 
 @pytest.mark.parametrize(("name", "codec", "rate", "channels", "start", "late", "suffix"), KEPT)
-def test_both_sounds_are_there_in_time(
-    tmp_path: Path,
-    name: str,
-    codec: str,
-    rate: int,
-    channels: int,
-    start: float,
-    late: float,
-    suffix: str,
-) -> None:
+def test_both_sounds_are_there_in_time(tmp_path, name, codec, rate, channels, start, late, suffix):
     theirs = noise(1, 2.0 - late, channels, rate)
     video = with_sound(tmp_path / name, theirs, rate, codec=codec, late_s=late)
     length = 2.0 - start
@@ -147,7 +138,7 @@ def theirs_at_file_rate(sound: Sound, rate: int) -> Sound:
 
 
 @pytest.mark.parametrize(("gain_db", "expected"), [(-20, 0.1), (6.0206, 2.0)])
-def test_the_gain_is_that_of_our_sound(tmp_path: Path, gain_db: float, expected: float) -> None:
+def test_the_gain_is_that_of_our_sound(tmp_path, gain_db, expected):
     theirs = noise(1, 2.0)
     video = with_sound(tmp_path / "in.mov", theirs)
     ours = Audio(noise(2, 2.0, rate=RATE)[0] / 2, RATE)
@@ -158,7 +149,7 @@ def test_the_gain_is_that_of_our_sound(tmp_path: Path, gain_db: float, expected:
     assert share_of(theirs[0], mixed)[0] == pytest.approx(1, abs=0.02)
 
 
-def test_duck_lowers_the_old_sound_while_ours_sounds(tmp_path: Path) -> None:
+def test_duck_lowers_the_old_sound_while_ours_sounds(tmp_path):
     theirs = noise(1, 6.0)
     video = with_sound(tmp_path / "in.mov", theirs, seconds=6.0)
     samples = 2 * noise(2, 6.0, rate=RATE)[0]
@@ -186,9 +177,7 @@ def test_duck_lowers_the_old_sound_while_ours_sounds(tmp_path: Path) -> None:
     ("channels", "asked", "expected"),
     [(1, None, 1), (2, None, 2), (6, None, 2), (2, 1, 1), (1, 2, 2)],
 )
-def test_channels_are_those_of_the_video_at_most_two(
-    tmp_path: Path, channels: int, asked: int | None, expected: int
-) -> None:
+def test_channels_are_those_of_the_video_at_most_two(tmp_path, channels, asked, expected):
     video = with_sound(tmp_path / "in.mov", noise(1, 2.0, channels))
     delivery = vab_rt.Delivery(mix="keep", num_channels=asked, rate_hz=FILE_RATE)
     Audio(noise(2, 2.0, rate=RATE)[0], RATE).save(
@@ -203,7 +192,7 @@ def test_channels_are_those_of_the_video_at_most_two(
 
 
 @pytest.mark.parametrize("theirs_s", [0.5, 4.0])
-def test_the_result_is_as_long_as_the_video(tmp_path: Path, theirs_s: float) -> None:
+def test_the_result_is_as_long_as_the_video(tmp_path, theirs_s):
     theirs = noise(1, theirs_s)
     video = with_sound(tmp_path / "in.mov", theirs)
     ours = Audio(noise(2, 2.0, rate=RATE)[0], RATE)
@@ -217,7 +206,7 @@ def test_the_result_is_as_long_as_the_video(tmp_path: Path, theirs_s: float) -> 
     assert np.abs(rest[:-100]).max(initial=0) < 0.02
 
 
-def test_loud_sounds_together_have_headroom_and_a_loudness(tmp_path: Path) -> None:
+def test_loud_sounds_together_have_headroom_and_a_loudness(tmp_path):
     video = with_sound(tmp_path / "in.mov", 8 * noise(1, 2.0, 2))
     ours = Audio(8 * noise(2, 2.0, rate=RATE)[0], RATE)
     for name, more in (("a", {}), ("b", {"loudness_lufs": -23.0, "fade_s": 0.2})):
@@ -228,7 +217,7 @@ def test_loud_sounds_together_have_headroom_and_a_loudness(tmp_path: Path) -> No
     assert np.abs(mixed).max() < 0.3
 
 
-def test_a_minute_is_mixed_in_little_memory(tmp_path: Path) -> None:
+def test_a_minute_is_mixed_in_little_memory(tmp_path):
     """Beside a minute of a film; ours comes in windows."""
     theirs = noise(1, 60.0, 2)
     video = with_sound(tmp_path / "in.mp4", theirs, codec="aac", seconds=60.0)
@@ -250,7 +239,7 @@ def test_a_minute_is_mixed_in_little_memory(tmp_path: Path) -> None:
         assert gain > 0.05 and abs(at) <= 1
 
 
-def test_what_is_not_mixed_is_told(tmp_path: Path) -> None:
+def test_what_is_not_mixed_is_told(tmp_path):
     video = with_sound(tmp_path / "in.mov", noise(1, 2.0))
     ours = Audio(noise(2, 2.0, rate=RATE)[0], RATE)
     with pytest.warns(MediaWarning, match="left out: 1 sound track") as caught:
@@ -258,7 +247,7 @@ def test_what_is_not_mixed_is_told(tmp_path: Path) -> None:
     assert len(caught) == 1
 
 
-def test_of_several_sound_tracks_the_first_is_mixed(tmp_path: Path) -> None:
+def test_of_several_sound_tracks_the_first_is_mixed(tmp_path):
     """Also where both are marked to be played, as mp4 and mov have it, and the other has more."""
     first, other = noise(1, 2.0), noise(2, 2.0, 2)
     plain = make_video(tmp_path / "plain.mp4")
@@ -286,7 +275,7 @@ def test_of_several_sound_tracks_the_first_is_mixed(tmp_path: Path) -> None:
     assert len(mixed) == 1 and share_of(first[0], mixed[0])[0] == pytest.approx(1, abs=0.05)
 
 
-def test_mixing_needs_a_video_with_sound(tmp_path: Path) -> None:
+def test_mixing_needs_a_video_with_sound(tmp_path):
     ours = Audio(noise(2, 2.0, rate=RATE)[0], RATE)
     silent, still = make_video(tmp_path / "in.mp4"), make_picture(tmp_path / "in.png")
     for video, message in (
@@ -300,7 +289,7 @@ def test_mixing_needs_a_video_with_sound(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["another codec", "zeros"])
-def test_sound_that_cannot_be_read_is_refused_in_one_line(tmp_path: Path, damage: str) -> None:
+def test_sound_that_cannot_be_read_is_refused_in_one_line(tmp_path, damage):
     video = with_sound(tmp_path / "in.mov", noise(1, 2.0), codec="aac")
     data = bytearray(video.read_bytes())
     with av.open(str(video)) as container:
@@ -318,7 +307,7 @@ def test_sound_that_cannot_be_read_is_refused_in_one_line(tmp_path: Path, damage
     assert "\n" not in str(caught.value)
 
 
-def test_a_clock_that_starts_again_goes_on(tmp_path: Path) -> None:
+def test_a_clock_that_starts_again_goes_on(tmp_path):
     theirs = noise(1, 2.0)
     part = with_sound(tmp_path / "part.ts", theirs, codec="aac", first_s=3)
     video = tmp_path / "in.ts"
@@ -347,9 +336,7 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize(("more", "message"), COMMANDS)
-def test_the_command_refuses_in_one_line(
-    run, tiny_bundle: Path, tmp_path: Path, more: list[str], message: str
-) -> None:
+def test_the_command_refuses_in_one_line(run, tiny_bundle, tmp_path, more, message):
     video = make_video(tmp_path / "in.webm", codec="libvpx", num_frames=10)
     result = run("generate", video, tmp_path / "out.webm", "--model", tiny_bundle, *more)
     assert (result.code, result.out) == (1, "")
@@ -358,7 +345,7 @@ def test_the_command_refuses_in_one_line(
     assert [path.name for path in tmp_path.iterdir()] == ["in.webm"]
 
 
-def test_the_command_mixes_and_delivers(run, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_the_command_mixes_and_delivers(run, tiny_bundle, tmp_path):
     video, out = with_sound(tmp_path / "in.mov", noise(1, 2.0, 2)), tmp_path / "out.mov"
     more = ("--mix", "duck", "--gain-db", -6, "--codec", "pcm", "--loudness", -23, "--fade", 0.1)
     result = run("generate", video, out, "--model", tiny_bundle, *more)

@@ -21,7 +21,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_link_is_followed(tmp_path: Path) -> None:
+def test_a_link_is_followed(tmp_path):
     kept, link = tmp_path / "kept", tmp_path / "link.wav"
     kept.mkdir()
     (kept / "target.wav").write_bytes(b"old")
@@ -34,7 +34,7 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
     assert names(kept) == ["target.wav"] and names(tmp_path) == ["kept", "link.wav"]
 
 
-def test_a_link_to_nothing_yet_is_followed(tmp_path: Path) -> None:
+def test_a_link_to_nothing_yet_is_followed(tmp_path):
     """As a shell's > does; nothing is replaced, so nothing needs force."""
     one, two = tmp_path / "one.wav", tmp_path / "two.wav"
     one.symlink_to(two)
@@ -53,7 +53,7 @@ def test_a_link_to_nothing_yet_is_followed(tmp_path: Path) -> None:
         ("/dev/null", "a link to /dev/null, is not a regular file, expected one"),
     ],
 )
-def test_a_link_that_leads_to_no_file(tmp_path: Path, target: str, message: str) -> None:
+def test_a_link_that_leads_to_no_file(tmp_path, target, message):
     link = tmp_path / "link.wav"
     link.symlink_to(target)
     with pytest.raises(OutputError, match=message):
@@ -61,7 +61,7 @@ def test_a_link_that_leads_to_no_file(tmp_path: Path, target: str, message: str)
     assert names(tmp_path) == ["link.wav"]
 
 
-def test_a_link_to_the_input_is_the_input(tmp_path: Path) -> None:
+def test_a_link_to_the_input_is_the_input(tmp_path):
     source, link = tmp_path / "in.mp4", tmp_path / "link.mp4"
     source.touch()
     link.symlink_to(source)
@@ -78,12 +78,12 @@ def test_a_link_to_the_input_is_the_input(tmp_path: Path) -> None:
         (f"https://host/{'a' * 300}.wav", "^https://host/a+.wav is an address"),
     ],
 )
-def test_what_is_no_name_of_a_file(name: str, message: str) -> None:
+def test_what_is_no_name_of_a_file(name, message):
     with pytest.raises(OutputError, match=message):
         check_output(Path(name))
 
 
-def test_leftovers_of_the_dead_are_removed(tmp_path: Path) -> None:
+def test_leftovers_of_the_dead_are_removed(tmp_path):
     others = [".vab-rt-notes.part", "vab-rt-0123456789abcdef.part", f"{DEAD}.txt"]
     for name in (DEAD, *others):
         (tmp_path / name).write_bytes(b"half")
@@ -91,7 +91,7 @@ def test_leftovers_of_the_dead_are_removed(tmp_path: Path) -> None:
     assert names(tmp_path) == sorted([*others, "out.wav"])
 
 
-def test_only_files_of_ones_own_are_removed(tmp_path: Path) -> None:
+def test_only_files_of_ones_own_are_removed(tmp_path):
     folder, link, foreign = (tmp_path / DEAD.replace("0", digit) for digit in "abc")
     folder.mkdir()
     kept = tmp_path / "kept"
@@ -106,7 +106,7 @@ def test_only_files_of_ones_own_are_removed(tmp_path: Path) -> None:
     assert names(tmp_path) == sorted(left)
 
 
-def test_what_is_being_written_stays(tmp_path: Path) -> None:
+def test_what_is_being_written_stays(tmp_path):
     """By this process as well, which has each of its files open on its own."""
     with whole_file(tmp_path / "a.wav") as first:
         write(tmp_path / "b.wav")
@@ -116,13 +116,13 @@ def test_what_is_being_written_stays(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a.wav", "b.wav"] and not list(tmp_path.glob(UNFINISHED))
 
 
-def test_without_locks_everything_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_locks_everything_stays(tmp_path, monkeypatch):
     monkeypatch.setattr("vab_rt.output.fcntl", None)
     (tmp_path / DEAD).touch()
     write(tmp_path / "out.wav")
     assert names(tmp_path) == [DEAD, "out.wav"]
 
 
-def test_a_folder_that_is_gone_is_one_line(tmp_path: Path) -> None:
+def test_a_folder_that_is_gone_is_one_line(tmp_path):
     with pytest.raises(OutputError, match="out.wav could not be written .No such file"):
         write(tmp_path / "gone" / "out.wav")

@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 from av.packet import Packet
-from media import damage, frame_number, grey_level, make_picture, make_video, trim
+from media import count_opens, damage, frame_number, grey_level, make_picture, make_video, trim
 from tiny_bundle import tiny_config
 
 from vab_rt.config import ModelConfig
@@ -41,7 +41,7 @@ def first_image(path: Path) -> Image:
 
 
 @pytest.mark.parametrize("fps", [24, 25, Fraction(30000, 1001), 50, 60])
-def test_frame_rates(tmp_path: Path, fps: Fraction) -> None:
+def test_frame_rates(tmp_path, fps):
     video = make_video(tmp_path / "in.mp4", num_frames=45, fps=fps)
     numbers, duration_s = read(video, rate_hz=5.0)
     assert duration_s == pytest.approx(float(45 / Fraction(fps)), abs=1e-9)
@@ -64,15 +64,13 @@ FILES = [
 
 
 @pytest.mark.parametrize(("name", "facts"), FILES)
-def test_a_tick_shows_the_frame_on_display_in_the_middle_of_its_time(
-    tmp_path: Path, name: str, facts: dict[str, object]
-) -> None:
+def test_a_tick_shows_the_frame_on_display_in_the_middle_of_its_time(tmp_path, name, facts):
     """Ticks at 0.25, 0.75, 1.25, 1.75 s; frame n is on display from n/25 s, in every file."""
     assert read(make_video(tmp_path / name, **facts)) == ([6, 18, 31, 43], 2.0)
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "ts", "mp4"])
-def test_time_0_is_the_first_displayed_frame(tmp_path: Path, suffix: str) -> None:
+def test_time_0_is_the_first_displayed_frame(tmp_path, suffix):
     video = make_video(
         tmp_path / f"in.{suffix}",
         first_s=3,
@@ -85,7 +83,7 @@ def test_time_0_is_the_first_displayed_frame(tmp_path: Path, suffix: str) -> Non
         assert read(video, start_s=1.0) == ([31, 43], 1.0)
 
 
-def test_variable_frame_rate(tmp_path: Path) -> None:
+def test_variable_frame_rate(tmp_path):
     times = [Fraction(n * n, 1000) for n in range(50)]  # ever slower: the last at 2.401 s
     video = make_video(tmp_path / "in.mp4", timestamps=times)
     numbers, duration_s = read(video)
@@ -94,7 +92,7 @@ def test_variable_frame_rate(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
-def test_a_frame_that_stays_for_an_hour_wants_a_duration(tmp_path: Path, suffix: str) -> None:
+def test_a_frame_that_stays_for_an_hour_wants_a_duration(tmp_path, suffix):
     times = [Fraction(n, 25) + (3600 if n >= 25 else 0) for n in range(50)]
     video = make_video(tmp_path / f"in.{suffix}", timestamps=times)
     shown = []
@@ -111,7 +109,7 @@ def test_a_frame_that_stays_for_an_hour_wants_a_duration(tmp_path: Path, suffix:
         assert read(video, **part)[0] == numbers, part
 
 
-def test_selection(tmp_path: Path) -> None:
+def test_selection(tmp_path):
     """Past the end it stops there, and between ticks it still shows one picture."""
     video = make_video(tmp_path / "in.mp4")
     for part, numbers, length_s in (
@@ -129,7 +127,7 @@ def test_selection(tmp_path: Path) -> None:
             read(video, start_s=start_s)
 
 
-def test_a_clock_that_starts_again_goes_on(tmp_path: Path) -> None:
+def test_a_clock_that_starts_again_goes_on(tmp_path):
     part = make_video(tmp_path / "part.ts").read_bytes()
     later = make_video(tmp_path / "later.ts", first_s=1000).read_bytes()
     (tmp_path / "in.ts").write_bytes(part + later + part)
@@ -139,12 +137,12 @@ def test_a_clock_that_starts_again_goes_on(tmp_path: Path) -> None:
     assert read(tmp_path / "in.ts", start_s=4.0) == ([6, 18, 31, 43], pytest.approx(2.0))
 
 
-def test_what_an_edit_list_hides_is_not_read(tmp_path: Path) -> None:
+def test_what_an_edit_list_hides_is_not_read(tmp_path):
     video = trim(make_video(tmp_path / "in.mp4"), 15 * 1200, 1.0)
     assert read(video) == ([21, 33], 1.0)
 
 
-def test_copies_of_an_opened_video_open_it_themselves(tmp_path: Path) -> None:
+def test_copies_of_an_opened_video_open_it_themselves(tmp_path):
     video = Video(make_video(tmp_path / "in.mp4", num_frames=5), start_s=0.04)
     assert video.info.duration_s is not None  # opened, and its file is held for the first reader
     copies = [copy.copy(video), copy.deepcopy(video), pickle.loads(pickle.dumps(video))]
@@ -153,7 +151,7 @@ def test_copies_of_an_opened_video_open_it_themselves(tmp_path: Path) -> None:
     assert lengths == [pytest.approx(0.16)] * 4
 
 
-def test_a_name_with_a_null_character_is_no_file() -> None:
+def test_a_name_with_a_null_character_is_no_file():
     with pytest.raises(MediaError, match=r"cannot be read \(.*null.*\), expected a video file"):
         _ = Video("in\0.mp4").info
 
@@ -162,7 +160,7 @@ STILLS = ["png", "jpg", "webp", "bmp", "gif", "mp4"]
 
 
 @pytest.mark.parametrize("suffix", STILLS)
-def test_a_still_takes_as_long_as_it_is_told_to(tmp_path: Path, suffix: str) -> None:
+def test_a_still_takes_as_long_as_it_is_told_to(tmp_path, suffix):
     name = tmp_path / f"wh%03d?.{suffix}"  # no pattern of a sequence
     still = make_video(name, num_frames=1) if suffix == "mp4" else make_picture(name)
     number = 0 if suffix == "mp4" else 7
@@ -175,7 +173,7 @@ def test_a_still_takes_as_long_as_it_is_told_to(tmp_path: Path, suffix: str) -> 
         read(still, start_s=1.0, duration_s=3.0)
 
 
-def test_a_short_or_a_damaged_video_is_no_still(tmp_path: Path) -> None:
+def test_a_short_or_a_damaged_video_is_no_still(tmp_path):
     assert not probe(make_video(tmp_path / "two.mp4", num_frames=2)).is_still
     mjpeg = {"codec": "mjpeg", "pix_fmt": "yuvj420p", "b_frames": 0}
     video = make_video(tmp_path / "in.avi", num_frames=5, **mjpeg)
@@ -187,7 +185,7 @@ def test_a_short_or_a_damaged_video_is_no_still(tmp_path: Path) -> None:
         assert read(raw)[0] == [0]
 
 
-def test_one_frame_that_is_shown_for_long_is_a_video(tmp_path: Path) -> None:
+def test_one_frame_that_is_shown_for_long_is_a_video(tmp_path):
     slide = make_video(tmp_path / "slide.mp4", num_frames=1, fps=Fraction(1, 3))
     assert not probe(slide).is_still
     assert read(slide) == ([0] * 6, 3.0)
@@ -208,13 +206,8 @@ SEEN = [
 
 @pytest.mark.parametrize(("start_s", "duration_s", "seen_s", "lead_s", "numbers"), SEEN)
 def test_a_short_selection_is_seen_with_what_surrounds_it(
-    tmp_path: Path,
-    start_s: float,
-    duration_s: float | None,
-    seen_s: float,
-    lead_s: float,
-    numbers: list[int],
-) -> None:
+    tmp_path, start_s, duration_s, seen_s, lead_s, numbers
+):
     video = make_video(tmp_path / "in.mp4", num_frames=100)
     part = Video(video, start_s, duration_s)
     assert part.lead_s(seen_s) == lead_s
@@ -223,23 +216,21 @@ def test_a_short_selection_is_seen_with_what_surrounds_it(
     assert frames[-1].end_s == min(duration_s or 4.0, 4.0 - start_s)
 
 
-def test_every_start_shows_what_reading_from_the_beginning_shows(tmp_path: Path) -> None:
+def test_every_start_shows_what_reading_from_the_beginning_shows(tmp_path):
     video = make_video(tmp_path / "in.mp4", num_frames=50, gop=10)
     for start in range(49):
         assert read(video, 25.0, start_s=start / 25)[0] == list(range(start, 50)), start
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "h264"])
-def test_starts_in_containers_that_seek_badly(tmp_path: Path, suffix: str) -> None:
+def test_starts_in_containers_that_seek_badly(tmp_path, suffix):
     video = make_video(tmp_path / f"in.{suffix}", num_frames=100, gop=40)
     for start in (1, 33, 64, 99):
         expected = [n % 50 for n in range(start, 100)]
         assert read(video, 25.0, start_s=start / 25)[0] == expected, start
 
 
-def test_decoding_stops_at_the_end_of_the_selection(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_decoding_stops_at_the_end_of_the_selection(tmp_path, monkeypatch):
     video = make_video(tmp_path / "in.mp4", num_frames=500)
     num_decoded = 0
     real = Video._timed_frames
@@ -266,7 +257,7 @@ def corner_picture(number: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("rotation", "red"), [(0, (0, 0)), (90, (1, 0)), (180, (1, 1)), (-90, (0, 1))]
 )
-def test_rotation_is_applied(tmp_path: Path, rotation: int, red: tuple[int, int]) -> None:
+def test_rotation_is_applied(tmp_path, rotation, red):
     """Degrees counter-clockwise: a quarter turn moves the top left corner to the bottom left."""
     video = make_video(
         tmp_path / "in.mp4", num_frames=3, size=(48, 48), picture=corner_picture, rotation=rotation
@@ -279,7 +270,7 @@ def test_rotation_is_applied(tmp_path: Path, rotation: int, red: tuple[int, int]
     assert tuple(bluest) == (1 - red[0], 1 - red[1])
 
 
-def test_probe_tells_the_displayed_size(tmp_path: Path) -> None:
+def test_probe_tells_the_displayed_size(tmp_path):
     video = make_video(tmp_path / "in.mp4", rotation=90, num_frames=5)
     info = probe(video)
     assert (info.codec, info.width, info.height, info.rate_hz) == ("h264", 48, 64, 25.0)
@@ -300,9 +291,7 @@ def test_probe_tells_the_displayed_size(tmp_path: Path) -> None:
     ],
     ids=["odd", "tall", "10 bit", "10 bit 4:2:2", "full range", "interlaced"],
 )
-def test_formats(
-    tmp_path: Path, size: tuple[int, int], pix_fmt: str, options: dict[str, str]
-) -> None:
+def test_formats(tmp_path, size, pix_fmt, options):
     video = make_video(tmp_path / "in.mp4", size=size, pix_fmt=pix_fmt, options=options)
     pictures, _ = read_frames(Video(video), config())
     assert all(p.shape == (SIZE, SIZE, 3) and p.dtype == np.uint8 for p in pictures)
@@ -310,14 +299,14 @@ def test_formats(
     assert [frame_number(p) for p in pictures] == [6, 18, 31, 43]
 
 
-def test_the_interlaced_test_file_is_interlaced(tmp_path: Path) -> None:
+def test_the_interlaced_test_file_is_interlaced(tmp_path):
     options = {"x264-params": "tff=1:interlaced=1"}
     video = make_video(tmp_path / "in.mp4", size=(64, 64), num_frames=3, options=options)
     with av.open(str(video)) as container:
         assert next(container.decode(video=0)).interlaced_frame
 
 
-def test_8k(tmp_path: Path) -> None:
+def test_8k(tmp_path):
     flat = np.full((4320, 7680, 3), grey_level(7), np.uint8)
     video = make_video(
         tmp_path / "in.mp4",
@@ -329,7 +318,7 @@ def test_8k(tmp_path: Path) -> None:
     assert read(video, rate_hz=25.0) == ([7, 7], pytest.approx(0.08))
 
 
-def test_colours_survive(tmp_path: Path) -> None:
+def test_colours_survive(tmp_path):
     colour = np.array([200, 60, 30], np.uint8)
     video = make_video(
         tmp_path / "in.mp4",
@@ -341,7 +330,7 @@ def test_colours_survive(tmp_path: Path) -> None:
     np.testing.assert_allclose(picture.mean(axis=(0, 1)), colour, atol=3)
 
 
-def test_the_centre_is_kept(tmp_path: Path) -> None:
+def test_the_centre_is_kept(tmp_path):
     """A wide picture loses its sides alone: shortest side to the model's size, centre crop."""
     image = np.zeros((32, 96, 3), np.uint8)
     image[:, 32:64] = 255
@@ -352,7 +341,7 @@ def test_the_centre_is_kept(tmp_path: Path) -> None:
     assert picture[:, 3:-3].min() > 200
 
 
-def test_the_same_file_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_the_same_file_gives_the_same_bytes(tmp_path):
     random = np.random.default_rng(0)
     video = make_video(
         tmp_path / "in.mp4",
@@ -362,12 +351,12 @@ def test_the_same_file_gives_the_same_bytes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(first, second)
 
 
-def test_names_that_look_like_something_else(tmp_path: Path) -> None:
+def test_names_that_look_like_something_else(tmp_path):
     for name in ("http:clip.mp4", "a%03d.mp4", "-in.mp4", "ton für film.mp4"):
         assert read(make_video(tmp_path / "in.mp4").rename(tmp_path / name))[1] == 2.0
 
 
-def test_damaged_packets_are_skipped_with_one_warning(tmp_path: Path) -> None:
+def test_damaged_packets_are_skipped_with_one_warning(tmp_path):
     video = damage(make_video(tmp_path / "in.mp4"), [10, 11, 20])
     with pytest.warns(MediaWarning, match="is damaged: 3 of its packets") as caught:
         numbers, duration_s = read(video)
@@ -376,7 +365,7 @@ def test_damaged_packets_are_skipped_with_one_warning(tmp_path: Path) -> None:
     assert numbers[0] == 6 and numbers[3] == 43
 
 
-def test_a_decoder_without_memory_has_no_damaged_video(tmp_path: Path, monkeypatch) -> None:
+def test_a_decoder_without_memory_has_no_damaged_video(tmp_path, monkeypatch):
     """Decoders call a lack of memory damage."""
     video = damage(make_video(tmp_path / "in.mp4"), [10])
 
@@ -394,7 +383,7 @@ def cut_off(packets: Iterator[Packet], num_packets: int) -> Iterator[Packet]:
     raise av.error.InvalidDataError(1, "damaged")
 
 
-def test_an_unreadable_rest_costs_no_frame_before_it(tmp_path: Path) -> None:
+def test_an_unreadable_rest_costs_no_frame_before_it(tmp_path):
     video = make_video(tmp_path / "in.mp4", b_frames=0)
     with open_video(video) as (container, stream):
         stream.thread_type, stream.codec_context.thread_count = "FRAME", 4
@@ -404,7 +393,7 @@ def test_an_unreadable_rest_costs_no_frame_before_it(tmp_path: Path) -> None:
     assert [frame_number(f.to_ndarray(format="rgb24")) for f, *_ in decoded] == list(range(20))
 
 
-def test_a_truncated_file_with_its_index_in_front_gives_what_is_there(tmp_path: Path) -> None:
+def test_a_truncated_file_with_its_index_in_front_gives_what_is_there(tmp_path):
     noise = np.random.default_rng(0)
     video = make_video(
         tmp_path / "in.mp4",
@@ -421,7 +410,7 @@ def test_a_truncated_file_with_its_index_in_front_gives_what_is_there(tmp_path: 
     assert len(images) == round(length_s * 2)
 
 
-def test_a_duration_beyond_the_end_is_told(tmp_path: Path) -> None:
+def test_a_duration_beyond_the_end_is_told(tmp_path):
     video = make_video(tmp_path / "in.mp4", num_frames=50)  # 2 s
     with pytest.warns(MediaWarning, match=r"ends at 2\.00 s, .*: asked for up to 9\.00 s"):
         _, length_s = read_frames(Video(video, 1.0, 8.0), config())
@@ -431,13 +420,13 @@ def test_a_duration_beyond_the_end_is_told(tmp_path: Path) -> None:
         read_frames(Video(video, 1.0, 1.4), config())
 
 
-def test_a_stream_without_any_decodable_frame_is_an_error(tmp_path: Path) -> None:
+def test_a_stream_without_any_decodable_frame_is_an_error(tmp_path):
     video = damage(make_video(tmp_path / "in.mp4"), range(50))
     with pytest.raises(MediaError, match="no frame of .* could be decoded"):
         read(video)
 
 
-def test_expected_length(tmp_path: Path) -> None:
+def test_expected_length(tmp_path):
     video = make_video(tmp_path / "in.mp4")
     assert Video(video).expected_s == 2.0
     assert Video(video, 0.5).expected_s == 1.5
@@ -446,27 +435,12 @@ def test_expected_length(tmp_path: Path) -> None:
     assert Video(make_video(tmp_path / "in.h264")).expected_s is None
 
 
-def test_the_length_comes_with_the_last_frame_alone(tmp_path: Path) -> None:
+def test_the_length_comes_with_the_last_frame_alone(tmp_path):
     ends = [frame.end_s for frame in Video(make_video(tmp_path / "in.mp4")).frames(config())]
     assert ends == [None, None, None, 2.0]
 
 
-def count_opens(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Gets an item each time that a file is opened from here on."""
-    opened: list[object] = []
-    real = av.open
-
-    def counting(file: object, *arguments: object, **more: object) -> object:
-        opened.append(file)
-        return real(file, *arguments, **more)
-
-    monkeypatch.setattr(av, "open", counting)
-    return opened
-
-
-def test_a_video_is_probed_once_and_read_as_often_as_one_likes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_video_is_probed_once_and_read_as_often_as_one_likes(tmp_path, monkeypatch):
     opened = count_opens(monkeypatch)
     video = Video(make_video(tmp_path / "in.mp4"), start_s=1.0)
     opened.clear()
@@ -476,9 +450,7 @@ def test_a_video_is_probed_once_and_read_as_often_as_one_likes(
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "ts", "avi", "h264"])
-def test_an_open_file_is_read_again_from_anywhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
-) -> None:
+def test_an_open_file_is_read_again_from_anywhere(tmp_path, monkeypatch, suffix):
     """Without opening it again, where it has times of its own, though more was read than held."""
     video = make_video(tmp_path / f"in.{suffix}", num_frames=200, gop=40, b_frames=0)
     opened = count_opens(monkeypatch)

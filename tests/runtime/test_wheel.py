@@ -18,7 +18,7 @@ STABLE = {"_Py_Dealloc", "_Py_IncRef", "_Py_DecRef", "_PyObject_New", "_PyObject
 STABLE |= {"_Py_NoneStruct", "_Py_TrueStruct", "_Py_FalseStruct", "_Py_NotImplementedStruct"}
 
 
-def test_the_tag_says_which_pythons_can_load_it() -> None:
+def test_the_tag_says_which_pythons_can_load_it():
     try:
         wheel = metadata.distribution("vab-rt").read_text("WHEEL") or ""
     except metadata.PackageNotFoundError:
@@ -30,7 +30,7 @@ def test_the_tag_says_which_pythons_can_load_it() -> None:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="the stable ABI is used from Python 3.12 on")
-def test_the_binary_needs_the_stable_abi_alone() -> None:
+def test_the_binary_needs_the_stable_abi_alone():
     path = Path(sampling.__file__)
     assert ".abi3." in path.name or path.suffix == ".pyd"
     if sys.platform != "linux" or shutil.which("nm") is None:

@@ -32,7 +32,7 @@ def centroid_hz(audio: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_a_seed_is_a_clip(kind: str) -> None:
+def test_a_seed_is_a_clip(kind):
     one, two, other = make_scene(7, kind), make_scene(7, kind), make_scene(8, kind)
     np.testing.assert_array_equal(one.audio(), two.audio())
     np.testing.assert_array_equal(one.frames(TIMES, 64, 64), two.frames(TIMES, 64, 64))
@@ -41,14 +41,14 @@ def test_a_seed_is_a_clip(kind: str) -> None:
     assert not np.array_equal(one.frames(TIMES, 64, 64), other.frames(TIMES, 64, 64))
 
 
-def test_the_class_is_drawn_evenly_from_the_seed() -> None:
+def test_the_class_is_drawn_evenly_from_the_seed():
     counts = Counter(make_scene(seed).classes[0] for seed in range(800))
     assert tuple(counts.keys()) != CLASSES
     assert min(counts[kind] for kind in CLASSES) > 0.5 * 800 / len(CLASSES)
     assert max(counts.values()) < 1.7 * 800 / len(CLASSES)
 
 
-def test_there_are_sixteen_classes_in_families() -> None:
+def test_there_are_sixteen_classes_in_families():
     assert " ".join(CLASSES) == (
         "ball drum hammer footsteps clock knock rain waves engine wind fire saw "
         "siren bird bell alarm"
@@ -56,7 +56,7 @@ def test_there_are_sixteen_classes_in_families() -> None:
     assert Counter(FAMILIES.values()) == {"impact": 6, "continuous": 6, "tonal": 4}
 
 
-def test_splits_share_no_seed() -> None:
+def test_splits_share_no_seed():
     for name, seeds in SPLITS.items():
         assert clip_seeds(name, 5, 3) == list(seeds[5:8])
         others = [other for key, other in SPLITS.items() if key != name]
@@ -72,7 +72,7 @@ def test_splits_share_no_seed() -> None:
         (("test", 0, 0), "0 clips asked for; expected 1 or more"),
     ],
 )
-def test_seeds_outside_a_split_are_refused(arguments: tuple[str, int, int], message: str) -> None:
+def test_seeds_outside_a_split_are_refused(arguments, message):
     with pytest.raises(OptionError, match=message):
         clip_seeds(*arguments)
 
@@ -86,13 +86,13 @@ def test_seeds_outside_a_split_are_refused(arguments: tuple[str, int, int], mess
         ((0, "waves", 2), "waves fills the picture"),
     ],
 )
-def test_scenes_that_there_are_not_are_refused(arguments: tuple, message: str) -> None:
+def test_scenes_that_there_are_not_are_refused(arguments, message):
     with pytest.raises(OptionError, match=message):
         make_scene(*arguments)
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_audio_format_and_level(kind: str) -> None:
+def test_audio_format_and_level(kind):
     for seed in range(2):
         audio = make_scene(seed, kind).audio()
         assert audio.dtype == np.float32
@@ -101,7 +101,7 @@ def test_audio_format_and_level(kind: str) -> None:
         assert 0.03 < active_rms(audio) < 0.2
 
 
-def test_the_ball_touches_the_ground_at_the_bounce() -> None:
+def test_the_ball_touches_the_ground_at_the_bounce():
     scene = with_place(make_scene(1, "ball"), side=0.0, distance=1.0)
     (ball,) = scene.sources
     ball = replace(ball, material="rubber", color="yellow", ground=(34, 34, 40))
@@ -123,7 +123,7 @@ def test_the_ball_touches_the_ground_at_the_bounce() -> None:
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_distance_sets_loudness_and_apparent_size(kind: str) -> None:
+def test_distance_sets_loudness_and_apparent_size(kind):
     scenes = [with_place(make_scene(3, kind), distance=d) for d in (1.0, 1.7, 3.0)]
     loudness = [active_rms(scene.audio()) for scene in scenes]
     assert loudness[0] > 1.3 * loudness[1] > 1.3 * 1.3 * loudness[2]
@@ -134,7 +134,7 @@ def test_distance_sets_loudness_and_apparent_size(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_size_sets_pitch(kind: str) -> None:
+def test_size_sets_pitch(kind):
     small, large = (with_place(make_scene(4, kind), size=size) for size in (0.05, 0.95))
     assert centroid_hz(small.audio()) > 1.25 * centroid_hz(large.audio())
     assert "small" in small.caption(1.0)
@@ -142,7 +142,7 @@ def test_size_sets_pitch(kind: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "reference"), [("rain", 0.5), ("waves", 0.8)])
-def test_loudness_follows_what_is_seen(kind: str, reference: float) -> None:
+def test_loudness_follows_what_is_seen(kind, reference):
     for seed in range(4):
         scene = make_scene(seed, kind)
         levels = np.array(scene.truth.levels[kind])
@@ -151,7 +151,7 @@ def test_loudness_follows_what_is_seen(kind: str, reference: float) -> None:
         assert np.corrcoef(levels, loudness)[0, 1] > reference
 
 
-def test_the_engines_pitch_follows_its_speed() -> None:
+def test_the_engines_pitch_follows_its_speed():
     for seed in range(3):
         scene = make_scene(seed, "engine")
         levels = np.array(scene.truth.levels["engine"])
@@ -160,7 +160,7 @@ def test_the_engines_pitch_follows_its_speed() -> None:
         assert np.corrcoef(levels, pitch)[0, 1] > 0.8
 
 
-def test_levels_span_the_clip() -> None:
+def test_levels_span_the_clip():
     for kind in CLASSES:
         levels = make_scene(2, kind).truth.levels[kind]
         assert len(levels) == CLIP_S * LEVEL_RATE_HZ
@@ -169,7 +169,7 @@ def test_levels_span_the_clip() -> None:
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_a_square_picture_is_the_centre_of_a_wide_one(kind: str) -> None:
+def test_a_square_picture_is_the_centre_of_a_wide_one(kind):
     scene = make_scene(11, kind)
     wide, square = scene.frames(TIMES, 114, 64), scene.frames(TIMES, 64, 64)
     difference = np.abs(wide[:, :, 25:-25].astype(int) - square.astype(int))
@@ -179,7 +179,7 @@ def test_a_square_picture_is_the_centre_of_a_wide_one(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_the_picture_moves_inside_the_square(kind: str) -> None:
+def test_the_picture_moves_inside_the_square(kind):
     for seed in range(2):
         scene = steady(make_scene(seed, kind))
         frames = scene.frames(np.linspace(0.1, 9.9, 25), 128, 64).astype(int)
@@ -191,19 +191,19 @@ def test_the_picture_moves_inside_the_square(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_captions_name_the_state(kind: str) -> None:
+def test_captions_name_the_state(kind):
     captions = {make_scene(5, kind).caption(time_s) for time_s in frame_times(8.0)}
     assert 3 <= len(captions) <= 7
     assert all(kind.rstrip("s") in caption for caption in captions)
 
 
-def test_frames_are_sampled_at_mid_frame() -> None:
+def test_frames_are_sampled_at_mid_frame():
     np.testing.assert_allclose(frame_times(2.0)[:3], [0.25, 0.75, 1.25])
     assert len(frame_times(2.0)) == 20
 
 
 @pytest.mark.parametrize("width", [31, 64, 113])
-def test_shapes_cover_their_area_in_world_units(width: int) -> None:
+def test_shapes_cover_their_area_in_world_units(width):
     canvas = Canvas.blank(width, 63)
     np.testing.assert_allclose(canvas.xs, -canvas.xs[::-1], atol=1e-6)
     np.testing.assert_allclose(canvas.ys, -canvas.ys[::-1], atol=1e-6)
@@ -215,7 +215,7 @@ def test_shapes_cover_their_area_in_world_units(width: int) -> None:
     np.testing.assert_allclose(area, [np.pi * 0.09, 0.24, 0.04], rtol=0.02)
 
 
-def test_scenery_moves_on_its_own() -> None:
+def test_scenery_moves_on_its_own():
     scenes = [replace(make_scene(seed), sources=()) for seed in range(60)]
     forms = Counter(thing.form for scene in scenes for thing in scene.distractors)
     assert set(forms) == {"cloud", "balloon", "car", "lever"}
@@ -230,7 +230,7 @@ def test_scenery_moves_on_its_own() -> None:
         assert moving >= 0.7 * sum(form in [t.form for t in s.distractors] for s in scenes)
 
 
-def test_half_of_the_cameras_drift_and_every_light_changes() -> None:
+def test_half_of_the_cameras_drift_and_every_light_changes():
     cameras = [make_scene(seed).camera for seed in range(200)]
     drifting = [np.ptp(camera.zoom.values) > 0 for camera in cameras]
     assert 0.35 < np.mean(drifting) < 0.65
@@ -241,7 +241,7 @@ def test_half_of_the_cameras_drift_and_every_light_changes() -> None:
 
 
 @pytest.mark.parametrize("size", [(64, 64), (200, 48)])
-def test_a_drifted_backdrop_is_the_backdrop_seen_from_there(size: tuple[int, int]) -> None:
+def test_a_drifted_backdrop_is_the_backdrop_seen_from_there(size):
     """Bilinear sampling of the still agrees with painting anew, but for edges."""
     width, height = size
     backdrop = make_scene(12).backdrop

@@ -35,7 +35,7 @@ def read_streams(path: Path) -> tuple[list[np.ndarray], np.ndarray | None]:
     return pictures, np.concatenate(blocks)
 
 
-def test_mp4_round_trip(tmp_path: Path) -> None:
+def test_mp4_round_trip(tmp_path):
     arguments = ["render", "--out", str(tmp_path), "--clips", "1", "--seed", "3", "--kind", "drum"]
     main([*arguments, "--width", "114", "--height", "64", "--fps", "10"])
     (path,) = tmp_path.glob("*.mp4")
@@ -51,7 +51,7 @@ def test_mp4_round_trip(tmp_path: Path) -> None:
     assert np.corrcoef(audio[:shared], scene.audio()[:shared])[0, 1] > 0.8
 
 
-def test_silent_mp4_has_no_audio_track(tmp_path: Path) -> None:
+def test_silent_mp4_has_no_audio_track(tmp_path):
     main(["render", "--out", str(tmp_path), "--clips", "1", "--silent", "--kind", "ball", *SMALL])
     (path,) = tmp_path.glob("*.mp4")
     pictures, audio = read_streams(path)
@@ -59,7 +59,7 @@ def test_silent_mp4_has_no_audio_track(tmp_path: Path) -> None:
     assert audio is None
 
 
-def test_a_clip_of_two_sources_is_named_after_both(tmp_path: Path) -> None:
+def test_a_clip_of_two_sources_is_named_after_both(tmp_path):
     main(["render", "--out", str(tmp_path), "--clips", "1", "--sources", "2", *SMALL])
     (path,) = tmp_path.glob("*.mp4")
     truth = read_truth(path.with_suffix(".json"))
@@ -68,7 +68,7 @@ def test_a_clip_of_two_sources_is_named_after_both(tmp_path: Path) -> None:
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".mp4"]
 
 
-def test_sheet(tmp_path: Path) -> None:
+def test_sheet(tmp_path):
     main(["sheet", "--out", str(tmp_path / "sheet.png"), "--clips", "3", "--kind", "each"])
     assert (tmp_path / "sheet.png").stat().st_size > 10_000
 
@@ -91,7 +91,7 @@ def test_bad_options_are_one_line(arguments, message, tmp_path, refused):
 
 
 @pytest.mark.parametrize("arguments", [["--kind", "cat"], ["--clips", "many"], ["--sources", "3"]])
-def test_usage_errors_exit_2(arguments: list[str], tmp_path: Path) -> None:
+def test_usage_errors_exit_2(arguments, tmp_path):
     with pytest.raises(SystemExit) as ended:
         main(["render", "--out", str(tmp_path), *arguments])
     assert ended.value.code == 2
@@ -104,7 +104,7 @@ def test_a_place_that_cannot_be_written_is_one_line(command, tmp_path, refused):
     assert str(out) in refused(main, command, "--out", out, "--clips", "1")
 
 
-def test_a_disk_that_fills_up_leaves_no_half_clip(tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_leaves_no_half_clip(tmp_path):
     with small_disk(), pytest.raises(SystemExit) as ended:
         main(["render", "--out", str(tmp_path), "--clips", "1", "--kind", "rain", *SMALL])
     assert ended.value.code == 1
@@ -118,9 +118,7 @@ def config() -> ModelConfig:
     return msgspec.structs.replace(model, image_size=16, visual_rate_hz=1.0, image_stride=1)
 
 
-def test_clips_have_several_labels_and_one_primary(
-    tmp_path: Path, config: ModelConfig, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_clips_have_several_labels_and_one_primary(tmp_path, config, capfd):
     clips = rendered_clips(tmp_path, "train", 28, config)
     assert "28 of 28 clips" in capfd.readouterr().err
     assert len(clips) == 28
@@ -149,9 +147,7 @@ def folder_of(folder: Path, count: int) -> Path:
     return folder / f"test-{count}-16px-0.1fps-world{VERSION}"
 
 
-def test_interrupted_rendering_goes_on(
-    tmp_path: Path, one_frame: ModelConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_rendering_goes_on(tmp_path, one_frame, monkeypatch):
     def stopped(*_: object) -> Iterator[Row]:
         yield from islice(whole(*_), 3)
         raise KeyboardInterrupt
@@ -179,7 +175,7 @@ def test_interrupted_rendering_goes_on(
 
 
 @pytest.mark.parametrize("name", ["notes.jsonl", "audio.npy", "frames.npy"])
-def test_damaged_clips_are_named(name: str, tmp_path: Path, one_frame: ModelConfig) -> None:
+def test_damaged_clips_are_named(name, tmp_path, one_frame):
     rendered_clips(tmp_path, "test", 1, one_frame)
     folder = folder_of(tmp_path, 1)
     with (folder / name).open("r+b") as file:
@@ -188,7 +184,7 @@ def test_damaged_clips_are_named(name: str, tmp_path: Path, one_frame: ModelConf
         read_clips(folder)
 
 
-def test_a_full_disk_names_the_folder(tmp_path: Path, one_frame: ModelConfig) -> None:
+def test_a_full_disk_names_the_folder(tmp_path, one_frame):
     folder = folder_of(tmp_path, 1)
     said = rf"{folder} cannot be written: .*GB free"
     with small_disk(), pytest.raises(OutputError, match=said):
@@ -196,14 +192,14 @@ def test_a_full_disk_names_the_folder(tmp_path: Path, one_frame: ModelConfig) ->
     assert not folder.exists()
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, config: ModelConfig) -> None:
+def test_a_folder_that_cannot_be_made_is_named(tmp_path, config):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="file/.*cannot be written"):
         rendered_clips(tmp_path / "file", "test", 1, config)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"seed": "one"}', b"\xff"])
-def test_a_damaged_truth_names_its_file(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_truth_names_its_file(tmp_path, content):
     path = tmp_path / "clip.json"
     path.write_bytes(content)
     with pytest.raises(DataError, match=rf"{path} cannot be read .*render the clip again"):

@@ -20,7 +20,7 @@ def loudest_near(audio: np.ndarray, time_s: float) -> float:
 
 
 @pytest.mark.parametrize("kind", IMPACTS)
-def test_events_are_few_and_uneven(kind: str) -> None:
+def test_events_are_few_and_uneven(kind):
     counts = set()
     for seed in SEEDS:
         events = make_scene(seed, kind).truth.events[kind]
@@ -35,7 +35,7 @@ def test_events_are_few_and_uneven(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", IMPACTS)
-def test_sound_starts_at_the_events(kind: str) -> None:
+def test_sound_starts_at_the_events(kind):
     for seed in range(5):
         scene = with_place(make_scene(seed, kind), size=0.5, distance=2.0)
         audio = scene.audio()
@@ -44,7 +44,7 @@ def test_sound_starts_at_the_events(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", IMPACTS)
-def test_captions_name_the_impact_and_nothing_else(kind: str) -> None:
+def test_captions_name_the_impact_and_nothing_else(kind):
     for seed in range(6):
         scene = make_scene(seed, kind)
         events = np.array(scene.truth.events[kind])
@@ -56,12 +56,12 @@ def test_captions_name_the_impact_and_nothing_else(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", NEW)
-def test_every_material_is_drawn(kind: str) -> None:
+def test_every_material_is_drawn(kind):
     found = {make_scene(seed, kind).truth.attributes[kind]["material"] for seed in range(12)}
     assert len(found) == {"footsteps": 4, "clock": 1, "knock": 3}[kind]
 
 
-def test_a_tool_falls_only_in_the_last_quarter_second() -> None:
+def test_a_tool_falls_only_in_the_last_quarter_second():
     events = (1.0, 3.0, 3.5)
     assert raised(1.0, events) == 0.0
     assert raised(2.7, events) == 1.0
@@ -70,7 +70,7 @@ def test_a_tool_falls_only_in_the_last_quarter_second() -> None:
     assert phase(9.0, events) == 2
 
 
-def test_rhythms_are_refused_when_even_or_crowded() -> None:
+def test_rhythms_are_refused_when_even_or_crowded():
     assert sparse((0.0, 1.0, 3.0, 4.0))
     assert not sparse((0.0, 1.0, 2.0, 3.0))
     assert not sparse((0.0, 1.0, 3.0))

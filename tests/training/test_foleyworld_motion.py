@@ -75,14 +75,14 @@ def mean_auc(flash: float) -> float:
     return float(np.mean(areas))
 
 
-def test_an_event_cannot_be_told_from_mean_colour() -> None:
+def test_an_event_cannot_be_told_from_mean_colour():
     """0.5 is chance; 30 clips a class gave 0.55. A flash of an eighth of the light is found."""
     assert mean_auc(flash=0.0) < 0.6
     assert mean_auc(flash=0.125) > 0.8
 
 
 @pytest.mark.parametrize("kind", IMPACTS)
-def test_contact_is_at_the_event(kind: str) -> None:
+def test_contact_is_at_the_event(kind):
     """The thing that strikes has gone its whole way at the event, and not 40 ms earlier."""
     for seed in range(6):
         (source,) = make_scene(seed, kind).sources
@@ -99,7 +99,7 @@ def test_contact_is_at_the_event(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", IMPACTS)
-def test_frames_around_a_contact_differ(kind: str) -> None:
+def test_frames_around_a_contact_differ(kind):
     """64x64 pixels, 25 a second, middle size and distance: approach, contact, after it."""
     for seed in range(3):
         scene = make_scene(seed, kind)
@@ -114,7 +114,7 @@ def test_frames_around_a_contact_differ(kind: str) -> None:
             assert moved.min() >= 8
 
 
-def test_some_strokes_stop_short() -> None:
+def test_some_strokes_stop_short():
     events = (1.0, 3.0, 3.5)
     assert raised(2.2, events, (Miss(2.2, 0.6),)) == pytest.approx(0.4)
     assert raised(2.6, events, (Miss(2.2, 0.6),)) == 1.0
@@ -127,7 +127,7 @@ def test_some_strokes_stop_short() -> None:
 
 
 @pytest.mark.parametrize("kind", SHAPED)
-def test_size_is_seen_and_the_voice_recorded(kind: str) -> None:
+def test_size_is_seen_and_the_voice_recorded(kind):
     seen = []
     for size in (0.05, 0.95):
         scene = make_scene(3, kind)
@@ -144,7 +144,7 @@ def test_size_is_seen_and_the_voice_recorded(kind: str) -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_what_is_held_out_is_in_no_other_split(split: str) -> None:
+def test_what_is_held_out_is_in_no_other_split(split):
     for seed in clip_seeds(split, 0, 150):
         scene = make_scene(seed)
         assert scene.held_out == scene.truth.held_out == ()
@@ -157,7 +157,7 @@ def test_what_is_held_out_is_in_no_other_split(split: str) -> None:
                 assert not GAPS_S[0] <= np.diff(source.events_s).mean() < GAPS_S[1]
 
 
-def test_the_held_out_split_has_nothing_else() -> None:
+def test_the_held_out_split_has_nothing_else():
     scenes = [make_scene(seed) for seed in clip_seeds("held-out", 0, 300)]
     assert all(scene.held_out for scene in scenes)
     counts = Counter(kind for scene in scenes for kind in scene.truth.held_out)

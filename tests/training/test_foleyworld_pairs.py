@@ -10,7 +10,7 @@ from training.foleyworld.scenes import ALONE, BACKGROUND, PAIR_SHARE
 from training.foleyworld.sounds import active_rms
 
 
-def test_two_sources_stand_apart_and_the_first_is_nearer() -> None:
+def test_two_sources_stand_apart_and_the_first_is_nearer():
     pairs = [scene for scene in map(make_scene, range(400)) if len(scene.sources) == 2]
     allowed = 1 - len(ALONE) / len(CLASSES)
     assert 0.6 < len(pairs) / (400 * PAIR_SHARE * allowed) < 1.4
@@ -27,7 +27,7 @@ def test_two_sources_stand_apart_and_the_first_is_nearer() -> None:
         assert set(scene.truth.events) == set(scene.truth.levels) == set(scene.classes)
 
 
-def test_two_sources_are_seen_heard_and_named() -> None:
+def test_two_sources_are_seen_heard_and_named():
     scene = make_scene(5, "drum", 2)
     assert scene.classes[0] == "drum"
     assert " and " in scene.caption(1.0)
@@ -40,12 +40,12 @@ def test_two_sources_are_seen_heard_and_named() -> None:
 
 
 @pytest.mark.parametrize("kind", ["engine", "bell", None])
-def test_the_number_of_sources_can_be_asked_for(kind: str | None) -> None:
+def test_the_number_of_sources_can_be_asked_for(kind):
     for seed in range(12):
         assert len(make_scene(seed, kind, 1).sources) == 1
         assert len(make_scene(seed, kind, 2).sources) == 2
 
 
-def test_every_class_meets_a_second_one() -> None:
+def test_every_class_meets_a_second_one():
     pairs = [make_scene(seed, None, 2).classes for seed in range(300)]
     assert {kind for pair in pairs for kind in pair} == set(CLASSES) - set(ALONE)

@@ -52,7 +52,7 @@ def scenes() -> dict[str, Scene]:
 
 
 @pytest.mark.parametrize("name", PINS)
-def test_a_seed_stands_for_the_same_clip_everywhere(name: str) -> None:
+def test_a_seed_stands_for_the_same_clip_everywhere(name):
     """Machines may differ in the last bit of a sine: sound and pictures are pinned by means."""
     checksum, rms, mean = pin(scenes()[name])
     assert checksum == PINS[name][0]
@@ -60,7 +60,7 @@ def test_a_seed_stands_for_the_same_clip_everywhere(name: str) -> None:
     assert abs(mean - PINS[name][2]) < 0.05
 
 
-def test_the_pins_are_of_this_version_and_complete() -> None:
+def test_the_pins_are_of_this_version_and_complete():
     assert VERSION == PINNED_VERSION
     assert set(PINS) == set(scenes())
 

@@ -24,7 +24,7 @@ def rise_db(audio: np.ndarray, time_s: float) -> float:
 
 
 @pytest.mark.parametrize("kind", ["bird", "bell", "alarm"])
-def test_events_are_where_the_sound_starts(kind: str) -> None:
+def test_events_are_where_the_sound_starts(kind):
     for seed in range(3):
         scene = alone(seed, kind)
         audio, events = scene.audio(), scene.truth.events[kind]
@@ -36,7 +36,7 @@ def test_events_are_where_the_sound_starts(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["siren", "bird", "alarm"])
-def test_silence_is_between(kind: str) -> None:
+def test_silence_is_between(kind):
     for seed in range(3):
         scene = alone(seed, kind)
         (source,) = scene.sources
@@ -49,7 +49,7 @@ def test_silence_is_between(kind: str) -> None:
         assert np.median(heard[edges == 5]) > 0.05
 
 
-def test_the_sirens_pitch_and_beam_rise_together() -> None:
+def test_the_sirens_pitch_and_beam_rise_together():
     for seed in range(3):
         scene = alone(seed, "siren")
         levels = np.array(scene.truth.levels["siren"])
@@ -66,7 +66,7 @@ def test_the_sirens_pitch_and_beam_rise_together() -> None:
         assert np.ptp(light) < 0.08 * light.mean()
 
 
-def test_a_bell_rings_inharmonically_and_fades() -> None:
+def test_a_bell_rings_inharmonically_and_fades():
     for seed in range(3):
         scene = alone(seed, "bell")
         (bell,) = scene.sources
@@ -86,7 +86,7 @@ def test_a_bell_rings_inharmonically_and_fades() -> None:
 
 
 @pytest.mark.parametrize("kind", ["bell", "alarm", "bird"])
-def test_a_single_small_picture_shows_the_event(kind: str) -> None:
+def test_a_single_small_picture_shows_the_event(kind):
     """32 milliseconds after it, against a little before it."""
     for seed in range(3):
         scene = alone(seed, kind)
@@ -96,7 +96,7 @@ def test_a_single_small_picture_shows_the_event(kind: str) -> None:
         assert changed.min() >= 25  # pixels of 4096
 
 
-def test_the_open_beak_is_large() -> None:
+def test_the_open_beak_is_large():
     for seed in range(3):
         scene = alone(seed, "bird", size=0.1)
         start, duration, *_ = scene.sources[0].chirps[0]
@@ -108,7 +108,7 @@ def test_the_open_beak_is_large() -> None:
         assert "singing, its beak wide open" in scene.caption(times[1])
 
 
-def test_an_alarm_has_one_pitch_and_beeps_in_groups() -> None:
+def test_an_alarm_has_one_pitch_and_beeps_in_groups():
     for seed in range(4):
         scene = alone(seed, "alarm")
         (alarm,) = scene.sources
@@ -125,7 +125,7 @@ def test_an_alarm_has_one_pitch_and_beeps_in_groups() -> None:
         assert [("lever down" in caption) for caption in words] == down
 
 
-def test_the_four_differ_at_every_size() -> None:
+def test_the_four_differ_at_every_size():
     """In how much of a clip sounds and how much its pitch moves, a rule tells them apart."""
     for kind in KINDS:
         for seed in range(3):

@@ -26,7 +26,7 @@ def centroids_hz(audio: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", NEW)
 @pytest.mark.parametrize("distance", [1.0, 3.0])
-def test_level_follows_loudness(kind: str, distance: float) -> None:
+def test_level_follows_loudness(kind, distance):
     for seed in range(4):
         scene = at_place(kind, seed, 0.5, distance)
         levels = np.array(scene.truth.levels[kind])
@@ -37,7 +37,7 @@ def test_level_follows_loudness(kind: str, distance: float) -> None:
 
 @pytest.mark.parametrize("kind", (*NEW, "engine"))
 @pytest.mark.parametrize("size", [0.05, 0.95])
-def test_a_single_picture_shows_the_level(kind: str, size: float) -> None:
+def test_a_single_picture_shows_the_level(kind, size):
     """A straight line from 8x8 colours fits the level of frames it was not fitted to."""
     scene = at_place(kind, 3, size, 1.5)
     source = scene.sources[0]
@@ -51,7 +51,7 @@ def test_a_single_picture_shows_the_level(kind: str, size: float) -> None:
     assert np.corrcoef(held @ weights, levels[1::2])[0, 1] > 0.85
 
 
-def test_wind_moans_higher_in_gusts() -> None:
+def test_wind_moans_higher_in_gusts():
     for seed in range(3):
         for size in (0.05, 0.95):
             scene = at_place("wind", seed, size, 1.0)
@@ -62,7 +62,7 @@ def test_wind_moans_higher_in_gusts() -> None:
             assert 230 < np.median(center[windy]) < 950
 
 
-def test_a_moving_band_is_where_it_is_asked_for() -> None:
+def test_a_moving_band_is_where_it_is_asked_for():
     center = np.where(np.arange(NUM_SAMPLES) < NUM_SAMPLES // 2, 400.0, 1200.0)
     band = moving_band(np.random.default_rng(0), center, 30.0)
     measured = centroids_hz(band)
@@ -71,7 +71,7 @@ def test_a_moving_band_is_where_it_is_asked_for() -> None:
     assert abs(np.sqrt(np.mean(band**2)) - 1) < 1e-3
 
 
-def test_fire_crackles_over_its_rumble() -> None:
+def test_fire_crackles_over_its_rumble():
     """Above 1 kHz the fire is sparse clicks, where rain is a steady hiss."""
 
     def peakiness(kind: str) -> float:
@@ -84,7 +84,7 @@ def test_fire_crackles_over_its_rumble() -> None:
     assert peakiness("fire") > 3 * peakiness("rain")
 
 
-def test_the_saw_is_silent_between_strokes_and_rough_within() -> None:
+def test_the_saw_is_silent_between_strokes_and_rough_within():
     scene = at_place("saw", 1, 0.5, 1.0)
     saw, audio = scene.sources[0], scene.audio()
     speed = np.abs(saw.speed((np.arange(1000) + 0.5) / 100))
@@ -99,7 +99,7 @@ def test_the_saw_is_silent_between_strokes_and_rough_within() -> None:
     assert np.abs(np.diff(blade)).max() < 0.02
 
 
-def test_the_saws_speed_is_the_slope_of_its_position() -> None:
+def test_the_saws_speed_is_the_slope_of_its_position():
     saw = make_scene(4, "saw").sources[0]
     times = np.linspace(1.0, 9.0, 4001)
     slope = np.gradient(saw.position(times), times)
@@ -120,7 +120,7 @@ def voice(kind: str, seed: int, size: float) -> np.ndarray:
     return np.concatenate([decibels.mean(axis=1), 2 * decibels.std(axis=1)])
 
 
-def test_the_six_sound_unlike_each_other_at_every_size() -> None:
+def test_the_six_sound_unlike_each_other_at_every_size():
     """Every clip lies nearest to another clip of its class, in three sizes."""
     sizes = (0.0, 0.5, 1.0)
     voices = [(kind, voice(kind, s, size)) for kind in KINDS for size in sizes for s in (0, 1)]
