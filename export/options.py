@@ -54,6 +54,12 @@ def listed(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
 
 
 def parse_arguments(words: list[str] | None) -> tuple[argparse.Namespace, BuildOptions]:
+    parser = _parser()
+    arguments = parser.parse_args(words)
+    return arguments, read_options(parser, arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m export.build_engines",
         description="Checkpoint to bundle in one command.",
@@ -119,5 +125,4 @@ def parse_arguments(words: list[str] | None) -> tuple[argparse.Namespace, BuildO
         help="with --one-graph: frames go in and not features",
     )
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
-    arguments = parser.parse_args(words)
-    return arguments, read_options(parser, arguments)
+    return parser

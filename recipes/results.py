@@ -11,10 +11,11 @@ from typing import Any
 from export.build_engines import build_graphs, line_of
 from export.card import card_of, read_evaluations, write_card
 from export.options import parse_arguments
-from training import evaluate, foleyworld
+from training import foleyworld
 from training.configs import Recipe
 from training.evaluation.classifier import KEPT
 from training.evaluation.evaluator import EvalConfig
+from training.evaluation.generation import evaluate_generation
 from training.saving import write_whole
 from training.stage import is_made, stage
 from vab_rt.bundle import open_bundle
@@ -37,7 +38,7 @@ def evaluate_bundle(recipe: Recipe, folder: Path) -> None:
     count, kept = recipe.evaluated_clips, folder / "evaluated"
     seeds = foleyworld.clip_seeds("test", 0, count)
     config = EvalConfig(bundle=str(folder / "bundle"), videos=folder / "videos", kept=kept)
-    measure = partial(evaluate.evaluate_generation, config, seeds, os.cpu_count() or 1)
+    measure = partial(evaluate_generation, config, seeds, os.cpu_count() or 1)
     of = {"clips": count, "fine": folder / "fine" / "ckpt.pt", "classifier": KEPT}
     keep(folder, "generation", measure, parts=[kept], **of)
 

@@ -9,7 +9,7 @@ from recipes import coarse_to_fine
 from recipes.encoders import train_encoders, write_start
 from recipes.results import describe, evaluate_bundle, export, keep
 from recipes.transformer import encoded, train_model
-from training import distributed, evaluate
+from training import distributed
 from training.checkpoint import read_checkpoint
 from training.classification import finetune_classifier, weights_path
 from training.command import report
@@ -17,6 +17,7 @@ from training.configs import Recipe
 from training.contrastive import finetune_contrastive, start_from
 from training.datasets.clips import ClipSource, TokenisedClips
 from training.datasets.shards import open_shards
+from training.evaluation.fine_tuned import evaluate_classification, evaluate_retrieval
 from training.representation import MODALITIES
 from training.stage import begin
 from vab_rt.errors import OptionError
@@ -113,9 +114,9 @@ def finetune(recipe: Recipe, folder: Path, checkpoint: Path, clips: ClipSource) 
 def evaluate_finetuned(folder: Path, checkpoint: Path, clips: TokenisedClips) -> None:
     contrastive = folder / "contrastive.pt"
     of = {"tokens": clips.tokens, "features": clips.features, "labels": clips.labels}
-    found = partial(evaluate.evaluate_retrieval, checkpoint, contrastive, clips)
+    found = partial(evaluate_retrieval, checkpoint, contrastive, clips)
     keep(folder, "retrieval", found, contrastive=contrastive, **of)
     if clips.labels.shape[1]:
-        classes = partial(evaluate.evaluate_classification, checkpoint, folder, clips)
+        classes = partial(evaluate_classification, checkpoint, folder, clips)
         of |= {modality: weights_path(folder, modality) for modality in MODALITIES}
         keep(folder, "classification", classes, **of)

@@ -8,147 +8,39 @@ real ones. Progress goes to stderr; the last line is one JSON object.
 """
 
 import argparse
-import datetime
-import itertools
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
-from training import classification, foleyworld
+from training import foleyworld
 from training.checkpoint import read_checkpoint
-from training.classification import classification_result, weights_path
-from training.command import report, run_command, shown
-from training.contrastive import load_retriever
+from training.command import run_command
 from training.datasets.clips import TokenisedClips
 from training.datasets.shards import ShardedClips, open_shards
 from training.evaluation import decoding_report
-from training.evaluation.classifier import (
-    STEPS,
-    classifier_result,
-    keep_trained,
-    load_classifier,
-    train_classifier,
-)
+from training.evaluation.classifier import STEPS, trained_classifier
 from training.evaluation.decoding import chosen, compare_settings
 from training.evaluation.decoding_settings import DEFAULT_SETTINGS
 from training.evaluation.embeddings import OWN, check_embedding
-from training.evaluation.evaluator import EvalConfig, evaluate_clips, open_evaluator
+from training.evaluation.evaluator import EvalConfig
+from training.evaluation.fine_tuned import evaluate_classification, evaluate_retrieval
 from training.evaluation.fit import evaluate_fit
-from training.evaluation.generation import generation_result, scene_pairs, sounds_of_scene
-from training.evaluation.held_out import encoded_clips, in_memory
+from training.evaluation.generation import evaluate_generation
+from training.evaluation.held_out import held_out_clips
 from training.evaluation.kind_search import evaluate_kind_search
-from training.evaluation.models import on_device, open_in_world, open_model
+from training.evaluation.models import open_model
 from training.evaluation.real_task import add_real, kinds_task, real_task
-from training.evaluation.retrieval import retrieval_result, spread_over_classes
+from training.evaluation.retrieval import spread_over_classes
 from training.evaluation.table import comparison, print_figures
-from training.evaluation.user_clips import UserJob, sounds_of_user_clip, user_clips, user_result
-from training.representation import MODALITIES
+from training.evaluation.user_clips import evaluate_shards
 from vab_rt.config import ModelConfig
 from vab_rt.errors import DataError, OptionError
 from vab_rt.options import COARSE_TO_FINE, GenerateOptions
 
-TASKS = (
-    "generation",
-    "fit",
-    "real",
-    "kinds",
-    "decoding",
-    "retrieval",
-    "classification",
-    "classifier",
-)
 SAMPLING = ("guidance", "temperature", "top_k", "mask_temperature", "steps", "fine_steps")
-
-
-def evaluate_generation(config: EvalConfig, seeds: list[int], workers: int = 1) -> dict:
-    """Every measure of `Reference` with its interval, and those of each bound under `bounds`."""
-    open_in_world(config)  # mistakes are reported before any work
-    evaluator = open_evaluator(config)
-    clips = evaluate_clips(sounds_of_scene, scene_pairs(seeds), config, workers)
-    silence = evaluator(np.zeros(foleyworld.NUM_SAMPLES, np.float32))
-    result = generation_result(seeds, clips, silence)
-    for measured in (result, *result["bounds"].values()):
-        measured["embedding"] = evaluator.name
-    return result
-
-
-def evaluate_shards(
-    config: EvalConfig, shards: ShardedClips, count: int, media: Path | None, workers: int = 1
-) -> dict:
-    """The same of `count` clips of shards, as far as it can be measured without knowing what is in
-    them; where there are twice as many, with the floor of FAD. Raises DataError for fewer than 2
-    clips and for media that are not there."""
-    if len(shards) < 2:
-        raise DataError(f"{shards.location} has {len(shards)} clips, expected at least 2")
-    labels = shards.in_memory().labels
-    rows = spread_over_classes(labels, min(count, len(shards)))
-    rest = np.setdiff1d(np.arange(len(shards)), rows)[: len(rows)]
-    clips = user_clips(shards, rows, media is not None)
-    others = user_clips(shards, rest, media is not None) if len(rest) == len(rows) else [None]
-    jobs = [UserJob(clip, other, media) for clip, other in zip(clips, itertools.cycle(others))]
-    result = user_result(evaluate_clips(sounds_of_user_clip, jobs, config, workers))
-    truth = "the codec's reconstruction" if media is None else "the media's sound"
-    return result | {"embedding": open_evaluator(config).name, "truth": truth}
-
-
-def evaluate_retrieval(
-    checkpoint: Path, contrastive: Path, clips: TokenisedClips, device: str = "cpu"
-) -> dict:
-    """r1, r5, r10 under video_to_audio and audio_to_video."""
-    retriever = on_device(load_retriever(contrastive, read_checkpoint(checkpoint).config), device)
-    return retrieval_result(retriever, clips)
-
-
-def evaluate_classification(
-    checkpoint: Path,
-    folder: Path,
-    clips: TokenisedClips,
-    probe: bool = False,
-    device: str = "cpu",
-) -> dict:
-    """accuracy and map under a, v and av. Raises DataError for one that is not trained."""
-    config = read_checkpoint(checkpoint).config
-    result: dict = {"clips": len(clips)}
-    for modality in MODALITIES:
-        path = weights_path(folder, modality, probe)
-        if not path.is_file():
-            raise DataError(
-                f"{path} is not there, expected the classifier; train it with python -m "
-                f"training.classification {checkpoint} --shards FOLDER --modality {modality} "
-                f"--out {folder}"
-            )
-        classifier = classification.load_classifier(path, config, modality)
-        classifier = on_device(classifier, device)
-        result[modality] = classification_result(classifier, clips)
-    return result
-
-
-def held_out_clips(
-    checkpoint: Path, seeds: list[int], workers: int = 1, device: str = "cpu"
-) -> TokenisedClips:
-    """FoleyWorld's clips by the checkpoint's own codec and visual encoders."""
-    encoded = encoded_clips(checkpoint, seeds, workers, device)
-    return in_memory(shown("clips encoded", encoded, len(seeds)), seeds)
-
-
-def trained_classifier(out: Path, steps: int, clips: int) -> dict:
-    """Train a classifier into `out`, and what it makes of true sound of seeds that it has not seen.
-
-    Beside it lies OUT.pt, from which an interrupted training goes on.
-    """
-    checkpoint = out.with_suffix(".pt")
-    report("classifier", train_classifier(checkpoint, steps))
-    provenance = {
-        "trained_with": f"python -m training.evaluate classifier --steps {steps}",
-        "trained_on": f"true sound of the training split of FoleyWorld {foleyworld.VERSION}",
-        "date": datetime.date.today().isoformat(),
-    }
-    keep_trained(checkpoint, out, provenance)
-    seeds = foleyworld.clip_seeds("test", 0, clips)
-    return classifier_result(load_classifier(out), seeds) | {"classifier": str(out)} | provenance
 
 
 def main(words: list[str] | None = None) -> None:
@@ -211,17 +103,7 @@ def _run(arguments: argparse.Namespace) -> None:
         raise OptionError(
             f"clips {arguments.clips} and workers {arguments.workers}: expected at least 2 and 1"
         )
-    task = {
-        "generation": _generation,
-        "fit": _fit,
-        "real": lambda given: real_task(given, _eval_config(given)),
-        "kinds": lambda given: kinds_task(given, _eval_config(given)),
-        "decoding": _decoding,
-        "retrieval": _retrieval,
-        "classification": _classification,
-        "classifier": _classifier,
-    }
-    result = task[arguments.task](arguments)
+    result = TASKS[arguments.task](arguments)
     if not arguments.json and "bounds" in result:
         print(comparison(result))
     elif not arguments.json:
@@ -351,6 +233,18 @@ def _clips(arguments: argparse.Namespace, checkpoint: Path) -> TokenisedClips:
 
 def _seeds(arguments: argparse.Namespace) -> list[int]:
     return foleyworld.clip_seeds(arguments.split, arguments.seed, arguments.clips)
+
+
+TASKS: dict[str, Callable[[argparse.Namespace], dict]] = {
+    "generation": _generation,
+    "fit": _fit,
+    "real": lambda given: real_task(given, _eval_config(given)),
+    "kinds": lambda given: kinds_task(given, _eval_config(given)),
+    "decoding": _decoding,
+    "retrieval": _retrieval,
+    "classification": _classification,
+    "classifier": _classifier,
+}
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from recipes.ablations.rows import Ablations
 from recipes.encoders import OF_IMAGES
-from training import evaluate, foleyworld
+from training import foleyworld
 from training.checkpoint import read_checkpoint
 from training.datasets.clips import TokenisedClips
 from training.datasets.shard_format import encoders_sha256
 from training.evaluation.evaluator import EvalConfig, evaluate_clips
+from training.evaluation.held_out import held_out_clips
 from training.evaluation.models import true_sound
 from training.evaluation.reference import Reference
 from training.stage import sha256, stage
@@ -91,7 +92,7 @@ class Run:
         kept = self.out / f"held-out-{self.ablations.clips}.npz"
 
         def make() -> None:
-            evaluate.held_out_clips(self.start.path, self.seeds, self.workers).save(kept)
+            held_out_clips(self.start.path, self.seeds, self.workers).save(kept)
 
         stage(kept, make, encoders=self.encoders, world=foleyworld.VERSION)
         return TokenisedClips.load(kept)

@@ -15,7 +15,6 @@ from checkpoints import RECIPE_MODEL
 
 from recipes.train import hold_recipe, main
 from recipes.vab import evaluate_finetuned, finetune, run
-from training import evaluate
 from training.checkpoint import read_checkpoint
 from training.configs import CONFIGS, read_recipe
 from training.datasets.clips import TokenisedClips
@@ -261,7 +260,8 @@ def test_every_recipe_is_held_and_found_the_same(path, tmp_path):
 
 def test_figures_are_taken_once_of_the_same_clips_and_weights(tmp_path, monkeypatch):
     found = iter([0.1, 0.2, 0.3])
-    monkeypatch.setattr(evaluate, "evaluate_retrieval", lambda *_: {"clips": 1, "r1": next(found)})
+    figures = lambda *_: {"clips": 1, "r1": next(found)}
+    monkeypatch.setattr("recipes.vab.evaluate_retrieval", figures)
     path, none = tmp_path / "evaluation-retrieval.json", np.zeros((1, 0), np.float32)
 
     def measured(token):

@@ -14,7 +14,7 @@ from training.checkpoint import read_checkpoint
 from training.classification import Classifier, weights_path
 from training.contrastive import Retriever
 from training.datasets.rendered import frame_times
-from training.evaluate import evaluate_generation, main
+from training.evaluate import main
 from training.evaluation import evaluator as evaluator_module
 from training.evaluation.classifier import (
     KEPT,
@@ -35,6 +35,7 @@ from training.evaluation.generation import (
     EMPTY,
     OTHER,
     RETAKE,
+    evaluate_generation,
     generation_result,
     scene_pairs,
     sounds_of_scene,
@@ -481,7 +482,8 @@ def test_classification_of_held_out_clips(run, capsys):
 )
 def test_mistakes_end_in_one_line_before_any_work(run, words, message, capsys, monkeypatch):
     monkeypatch.chdir(run)
-    monkeypatch.setattr("training.evaluate.evaluate_clips", pytest.fail)
+    for module in ("generation", "user_clips"):
+        monkeypatch.setattr(f"training.evaluation.{module}.evaluate_clips", pytest.fail)
     if "2s.pt" in words and not (run / "2s.pt").exists():
         torch.save(tiny_checkpoint(tiny_config(layers=2)), run / "2s.pt")
     with pytest.raises(SystemExit) as stop:

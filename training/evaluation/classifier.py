@@ -7,6 +7,7 @@ Half of its clips have two sources, and each class is a question of its own: of 
 both. Its weights are kept beside this file; `python -m training.evaluate classifier` trains others.
 """
 
+import datetime
 import itertools
 import json
 import zipfile
@@ -22,6 +23,7 @@ from torchaudio.functional import melscale_fbanks
 
 from training import foleyworld
 from training.checkpoint import check_weights
+from training.command import report
 from training.evaluation.measures import agreement
 from training.fitting import EMA, cosine_lr, fit, set_lr
 from training.representation import load_averaged
@@ -248,3 +250,20 @@ def roughen(audio: Tensor, random: np.random.Generator) -> Tensor:
     spread = torch.from_numpy(random.uniform(0, 0.5, (len(audio), 1, 1)).astype(np.float32))
     spectrum = torch.polar(magnitude * (spread * gain).exp(), turn)
     return torch.istft(spectrum, N_FFT, HOP, window=window, length=audio.shape[1])
+
+
+def trained_classifier(out: Path, steps: int, clips: int) -> dict:
+    """Train a classifier into `out`, and what it makes of true sound of seeds that it has not seen.
+
+    Beside it lies OUT.pt, from which an interrupted training goes on.
+    """
+    checkpoint = out.with_suffix(".pt")
+    report("classifier", train_classifier(checkpoint, steps))
+    provenance = {
+        "trained_with": f"python -m training.evaluate classifier --steps {steps}",
+        "trained_on": f"true sound of the training split of FoleyWorld {foleyworld.VERSION}",
+        "date": datetime.date.today().isoformat(),
+    }
+    keep_trained(checkpoint, out, provenance)
+    seeds = foleyworld.clip_seeds("test", 0, clips)
+    return classifier_result(load_classifier(out), seeds) | {"classifier": str(out)} | provenance

@@ -26,6 +26,8 @@ from training.evaluation.evaluator import (
     Sound,
     SoundFeatures,
     by_sound,
+    evaluate_clips,
+    open_evaluator,
 )
 from training.evaluation.held_out import video_frames, visual_features
 from training.evaluation.models import generate, open_in_world
@@ -52,6 +54,18 @@ EMPTY = {
     "shuffled_in_class": ("fad", "blow_steadiness_db", "level_error_db"),
 }
 """What is equal by construction: true sound against itself, and sounds that only change places."""
+
+
+def evaluate_generation(config: EvalConfig, seeds: list[int], workers: int = 1) -> dict:
+    """Every measure of `Reference` with its interval, and those of each bound under `bounds`."""
+    open_in_world(config)  # mistakes are reported before any work
+    evaluator = open_evaluator(config)
+    clips = evaluate_clips(sounds_of_scene, scene_pairs(seeds), config, workers)
+    silence = evaluator(np.zeros(foleyworld.NUM_SAMPLES, np.float32))
+    result = generation_result(seeds, clips, silence)
+    for measured in (result, *result["bounds"].values()):
+        measured["embedding"] = evaluator.name
+    return result
 
 
 def scene_pairs(seeds: list[int]) -> list[tuple[int, int]]:

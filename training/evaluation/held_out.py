@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training import foleyworld
+from training.command import shown
 from training.datasets.clips import TokenisedClips
 from training.datasets.encoders import encode, load_encoders
 from training.datasets.rendered import frame_times
@@ -113,3 +114,11 @@ def with_classes(
     """tokens [N, K, T], features [N, F, visual_dim] of the scenes of these seeds."""
     labels = present_classes([foleyworld.make_scene(seed) for seed in seeds]).astype(np.float32)
     return TokenisedClips(tokens=tokens, features=features, labels=labels)
+
+
+def held_out_clips(
+    checkpoint: Path, seeds: list[int], workers: int = 1, device: str = "cpu"
+) -> TokenisedClips:
+    """FoleyWorld's clips by the checkpoint's own codec and visual encoders."""
+    encoded = encoded_clips(checkpoint, seeds, workers, device)
+    return in_memory(shown("clips encoded", encoded, len(seeds)), seeds)

@@ -6,6 +6,7 @@ is the truth. Nobody knows the events of these clips, so onsets are those that a
 truth. A clip that ends early is compared up to its end.
 """
 
+import itertools
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +25,8 @@ from training.evaluation.evaluator import (
     Sound,
     SoundFeatures,
     by_sound,
+    evaluate_clips,
+    open_evaluator,
 )
 from training.evaluation.generation import FLOOR, OTHER, from_true_coarse, median_generate_s
 from training.evaluation.intervals import mean_of, means_of
@@ -36,9 +39,29 @@ from training.evaluation.reference import (
     onset_figures,
     own_nearest,
 )
+from training.evaluation.retrieval import spread_over_classes
 from training.evaluation.spectra import correlation
 from vab_rt.errors import DataError
 from vab_rt.pipeline import Pipeline
+
+
+def evaluate_shards(
+    config: EvalConfig, shards: ShardedClips, count: int, media: Path | None, workers: int = 1
+) -> dict:
+    """The same of `count` clips of shards, as far as it can be measured without knowing what is in
+    them; where there are twice as many, with the floor of FAD. Raises DataError for fewer than 2
+    clips and for media that are not there."""
+    if len(shards) < 2:
+        raise DataError(f"{shards.location} has {len(shards)} clips, expected at least 2")
+    labels = shards.in_memory().labels
+    rows = spread_over_classes(labels, min(count, len(shards)))
+    rest = np.setdiff1d(np.arange(len(shards)), rows)[: len(rows)]
+    clips = user_clips(shards, rows, media is not None)
+    others = user_clips(shards, rest, media is not None) if len(rest) == len(rows) else [None]
+    jobs = [UserJob(clip, other, media) for clip, other in zip(clips, itertools.cycle(others))]
+    result = user_result(evaluate_clips(sounds_of_user_clip, jobs, config, workers))
+    truth = "the codec's reconstruction" if media is None else "the media's sound"
+    return result | {"embedding": open_evaluator(config).name, "truth": truth}
 
 
 class UserClip(NamedTuple):
