@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vab_rt.errors import OptionError, OutputError
+from vab_rt.paths import address_of
 
 SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
@@ -34,9 +35,10 @@ class Job(NamedTuple):
 
 def find_jobs(source: Path, out: Path, suffix: str) -> list[Job]:
     """The jobs of all videos below a folder, or in a list of one path a line, in order. Sounds lie
-    in `out` as videos do in the folder.
+    in `out` as videos do in the folder; of a list, those that lie elsewhere in `out` itself.
 
-    Two videos of one name, such as a.mp4 and a.mov, keep their suffixes: a.mp4.wav and a.mov.wav.
+    Two videos of one name, such as a.mp4 and a.mov, keep their suffixes: a.mp4.wav and a.mov.wav;
+    where that is not enough, /b/a.mp4 and /c/a.mp4 keep their folders: b/a.mp4.wav and c/a.mp4.wav.
     Raises OptionError for a source that is neither or holds none, and where a video would be its
     own output.
     """
@@ -47,11 +49,11 @@ def find_jobs(source: Path, out: Path, suffix: str) -> list[Job]:
             f"{source} holds no videos, expected files that end in one of {known}, or a list of "
             "paths, one a line"
         )
-    places = [place for _, place in videos]
-    shared = Counter(place.with_suffix("") for place in places)
+    names = [_names(video, place, suffix) for video, place in videos]
+    shared = Counter(name for own in names for name in set(own))
     jobs = [
-        Job(video, out / _named(place, suffix, is_alone=shared[place.with_suffix("")] == 1))
-        for video, place in videos
+        Job(video, out / next((name for name in own if shared[name] == 1), own[-1]))
+        for (video, _), own in zip(videos, names, strict=True)
     ]
     for job in jobs:
         if os.path.realpath(job.video) == os.path.realpath(job.out):
@@ -62,8 +64,11 @@ def find_jobs(source: Path, out: Path, suffix: str) -> list[Job]:
     return jobs
 
 
-def _named(place: Path, suffix: str, *, is_alone: bool) -> Path:
-    return place.with_suffix(suffix) if is_alone else place.with_name(place.name + suffix)
+def _names(video: Path, place: Path, suffix: str) -> tuple[Path, ...]:
+    """What its sound may be called, the shortest first."""
+    whole = Path(*Path(os.path.abspath(video)).parts[1:])
+    with_own = (each.with_name(each.name + suffix) for each in (place, whole))
+    return place.with_suffix(suffix), *with_own
 
 
 def _videos_below(folder: Path, out: Path) -> Iterator[tuple[Path, Path]]:
@@ -81,26 +86,27 @@ def _videos_below(folder: Path, out: Path) -> Iterator[tuple[Path, Path]]:
 
 def _videos_listed(path: Path) -> Iterator[tuple[Path, Path]]:
     try:
-        lines = path.read_text("utf-8-sig", "surrogateescape").splitlines()
+        lines = path.read_text("utf-8-sig", "surrogateescape").split("\n")
     except FileNotFoundError as error:
         raise OptionError(
             f"{path} does not exist, expected a folder of videos or a list of them; check the name"
         ) from error
     except OSError as error:
         raise OptionError(f"{path} cannot be read ({error.strerror}), expected a list") from error
-    if any("\0" in line for line in lines[:1]):
+    if any("\0" in line for line in lines):
         raise OptionError(
             f"{path} is no text, expected a folder of videos or a list of paths, one a line; for "
             "one video use vab-rt generate"
         )
     # A pipe, as <(find ...) of a shell, lies in no folder of videos.
-    folder, seen = path.parent if path.is_file() else Path(), set[Path]()
+    folder, seen = path.parent if path.is_file() else Path(), set[str]()
     for line in map(str.strip, lines):
-        if line and not line.startswith("#") and Path(line) not in seen:
-            seen.add(Path(line))
-            place = Path(line)
-            inside = not place.is_absolute() and ".." not in place.parts
-            yield folder / line, place if inside else Path(place.name)
+        place, is_address = Path(line), address_of(line) is not None
+        video = place if is_address else folder / place
+        if place.name and not line.startswith("#") and os.path.abspath(video) not in seen:
+            seen.add(os.path.abspath(video))
+            is_outside = place.is_absolute() or ".." in place.parts or is_address
+            yield video, Path(place.name) if is_outside else place
 
 
 def share_of(jobs: list[Job], shard: str | None) -> list[Job]:

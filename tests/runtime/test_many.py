@@ -1,9 +1,11 @@
 """Many videos: which are found, what is skipped, and what a clip that fails or kills leaves."""
 
+import io
 import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +18,7 @@ from many_worker import open_worker
 from media import make_video
 
 from vab_rt.audio import Audio
+from vab_rt.cli.console import print_line
 from vab_rt.cli.options import seconds
 from vab_rt.errors import OptionError
 from vab_rt.many import Job, find_jobs, run_jobs, share_of
@@ -80,6 +83,14 @@ def test_people_read_what_failed_last(run, folder, tiny_bundle, tmp_path):
     assert told.err.startswith(f"error: {folder / 'broken.mp4'}: ")
 
 
+def test_a_line_is_there_as_soon_as_it_is_told(monkeypatch):
+    """For whoever reads a long run's --json through a pipe."""
+    read = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(read, "utf-8"))
+    print_line("{}")
+    assert read.getvalue().split() == [b"{}"]
+
+
 def test_which_videos_there_are(folder, tmp_path):
     out = tmp_path / "out"
     make_video(folder / "a.mkv", num_frames=2)
@@ -93,14 +104,18 @@ def test_which_videos_there_are(folder, tmp_path):
         "videos/a.mp4",
         "",
         "videos/a.mp4",
+        "videos/../videos/a.mp4",
         folder / "deep" / "c.mp4",
         "../x.mp4",
+        "https://host/y.mp4",
+        "one\u2028line.mp4",
     )
     listed.write_text("\n".join(map(str, lines)), "utf-8-sig")  # as editors of Windows do
     jobs = find_jobs(listed, out, ".flac")
     assert [job.out.relative_to(out).as_posix() for job in jobs] == [
-        "videos/a.flac", "c.flac", "x.flac",
+        "videos/a.flac", "c.flac", "x.flac", "y.flac", "one\u2028line.flac",
     ]  # fmt: skip
+    assert jobs[3].video == Path("https:/host/y.mp4")
     assert jobs[0].video == tmp_path / "videos/a.mp4"
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe")
@@ -115,6 +130,19 @@ def test_which_videos_there_are(folder, tmp_path):
     assert not any("made" in job.video.name for job in find_jobs(folder, inside, ".mp4"))
 
 
+def test_each_video_has_a_sound_of_its_own(tmp_path):
+    """Also those of one name in several folders, as find lists them."""
+    listed = tmp_path / "list.txt"
+    folders = [(tmp_path / name).as_posix() for name in "bc"]
+    lines = [f"{folder}/{name}" for folder in folders for name in ("a.mp4", "a.mov", "d.mp4.mkv")]
+    listed.write_text("\n".join([*lines, f"{tmp_path}/b/d.mp4", "e", "e.mp4.mkv", "."]))
+    jobs = find_jobs(listed, tmp_path / "out", ".wav")
+    assert len({job.out for job in jobs}) == len(jobs) == 9
+    below = tmp_path.relative_to(tmp_path.anchor)
+    assert jobs[0].out == tmp_path / "out" / below / "b" / "a.mp4.wav"
+    assert [job.out.name for job in jobs[-2:]] == ["e.wav", "e.mp4.wav"]
+
+
 def test_shards_share_all_and_overlap_in_none():
     jobs = [Job(Path(f"{i}.mp4"), Path(f"{i}.wav")) for i in range(11)]
     shares = [share_of(jobs, f"{i}/4") for i in range(4)]
@@ -127,6 +155,7 @@ def test_shards_share_all_and_overlap_in_none():
     [
         (("none", "out"), "none does not exist, expected a folder of videos or a list"),
         (("empty", "out"), "empty holds no videos"),
+        (("picture.png", "out"), "picture.png is no text, expected a folder of videos or a list"),
         (("videos", "out", "--shard", "4/4"), "expected I/N with I from 0 to N - 1"),
         (("videos", "out", "--shard", "x"), "expected I/N"),
         (("videos", "out", "--jobs", "0"), "jobs is 0, expected 1 to 256"),
@@ -146,6 +175,7 @@ def test_what_cannot_be_done_is_one_line(run, folder, v2a_bundle, monkeypatch, w
     monkeypatch.chdir(folder.parent)
     Path("empty").mkdir()
     Path("clip").write_bytes(b"\0\0\0 ftypisom")
+    Path("picture.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
     told = run("generate-all", *(v2a_bundle if word == "mapper" else word for word in words))
     assert told.code == 1 and message in told.err and told.err.count("\n") == 1, told.err
     assert not Path("out").exists()

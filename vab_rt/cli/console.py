@@ -32,7 +32,8 @@ Position = tuple[int, int | None]
 def print_line(line: str) -> None:
     """Shows what the terminal cannot show, and what would steer it, as replacement characters."""
     encoding = sys.stdout.encoding or "utf-8"
-    print(harmless(readable(line)).encode(encoding, "replace").decode(encoding))
+    text = harmless(readable(line)).encode(encoding, "replace").decode(encoding)
+    print(text, flush=True)  # for those who wait for it
 
 
 def readable(name: str | Path) -> str:

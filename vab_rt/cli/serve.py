@@ -1,6 +1,5 @@
 """vab-rt serve: sounds over HTTP."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -114,4 +113,3 @@ def serve(
 def _tell(address: str, model: "Model") -> None:
     device = model.device if model.precision == "fp32" else f"{model.device} in {model.precision}"
     print_line(f"{address}: {model.config.name} on {device}; Ctrl-C ends it")
-    sys.stdout.flush()  # for those who wait for it
