@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from media import frame_number, make_video, packets_of, samples_of
 
-from vab_rt.audio import Audio, AudioWriter, plan_output
+from vab_rt.audio import Audio
+from vab_rt.audio_file import AudioWriter, plan_output
 from vab_rt.errors import OptionError, OutputError
 from vab_rt.video import Video
 

@@ -10,7 +10,8 @@ from media import channels_of, make_video, samples_of
 from numpy.typing import NDArray
 
 import vab_rt
-from vab_rt.audio import Audio, AudioWriter, plan_output
+from vab_rt.audio import Audio
+from vab_rt.audio_file import AudioWriter, plan_output
 from vab_rt.errors import MediaWarning, OptionError, OutputError
 
 RATE = 16_000

@@ -14,7 +14,8 @@ from media import channels_of, make_picture, make_video, samples_of
 from numpy.typing import NDArray
 
 import vab_rt
-from vab_rt.audio import Audio, AudioWriter, plan_output
+from vab_rt.audio import Audio
+from vab_rt.audio_file import AudioWriter, plan_output
 from vab_rt.errors import MediaError, MediaWarning, OptionError
 
 RATE, FILE_RATE = 16_000, 48_000

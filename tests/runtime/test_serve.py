@@ -19,7 +19,7 @@ from starlette.requests import Request
 
 from vab_rt.serve import uploads
 from vab_rt.serve.app import _order
-from vab_rt.serve.jobs import Job, Refused
+from vab_rt.serve.job import Job, Refused
 from vab_rt.serve.scratch import scratch_folder
 
 

@@ -28,7 +28,7 @@ def write_candidates(
     count: int,
 ) -> dict[str, Any]:
     """The report of the best, with all under `candidates`, best first."""
-    from vab_rt.audio import plan_output
+    from vab_rt.audio_file import plan_output
     from vab_rt.candidates import ranked_steps, seed_of
     from vab_rt.picture import plan_picture
     from vab_rt.take import path_of

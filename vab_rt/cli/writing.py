@@ -43,7 +43,7 @@ def write_sound(
 ) -> dict[str, Any]:
     """Streams what `make` makes for a video to a file; returns what `--json` tells of it. rate_hz:
     of the sound; None: the model's."""
-    from vab_rt.audio import AudioWriter, plan_output
+    from vab_rt.audio_file import AudioWriter, plan_output
 
     out, force = asked.out, asked.force
     plan = plan_output(

@@ -24,7 +24,8 @@ from vab_rt.options import check_kinds
 from vab_rt.seconds import check_part_of_sound
 from vab_rt.serve.files import borrowed, place_for, shown
 from vab_rt.serve.guard import Guard
-from vab_rt.serve.jobs import Job, Jobs, Refused
+from vab_rt.serve.job import Job, Refused
+from vab_rt.serve.jobs import Jobs
 from vab_rt.serve.metrics import MEDIA_TYPE, metrics_text
 from vab_rt.serve.openapi import document
 from vab_rt.serve.pages import PATHS, page_routes

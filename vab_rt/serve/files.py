@@ -11,7 +11,7 @@ from starlette.responses import FileResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from vab_rt.delivery import Delivery
-from vab_rt.serve.jobs import Refused
+from vab_rt.serve.job import Refused
 from vab_rt.serve.queries import Order
 
 MEDIA_TYPES = {

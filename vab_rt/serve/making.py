@@ -8,7 +8,8 @@ from pathlib import Path
 import av
 import av.error
 
-from vab_rt.audio import Audio, AudioWriter, plan_output
+from vab_rt.audio import Audio
+from vab_rt.audio_file import AudioWriter, plan_output
 from vab_rt.candidates import Ranked, ranked_steps, seed_of
 from vab_rt.delivery import Delivery
 from vab_rt.errors import MediaError, MediaWarning, VabError

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from vab_rt.serve.jobs import OVER, Jobs
+from vab_rt.serve.job import OVER
+from vab_rt.serve.jobs import Jobs
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import msgspec
 
 import vab_rt
-from vab_rt.serve.jobs import Status
+from vab_rt.serve.job import Status
 from vab_rt.serve.queries import ContentQuery, PreviewQuery, RegenerateQuery, SoundQuery, fields_of
 
 Json = dict[str, Any]

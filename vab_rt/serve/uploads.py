@@ -7,7 +7,7 @@ from pathlib import Path
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from vab_rt.serve.jobs import Refused
+from vab_rt.serve.job import Refused
 
 PATIENCE_S = 60.0
 SLOWEST_BYTES_PER_S = 10_000
