@@ -104,7 +104,8 @@ class Meter:
         try:
             while True:
                 told = cast(AudioFrame, self._out.pull()).metadata
-                self._lufs = float(told.get("lavfi.r128.I", _SILENT_LUFS))
+                # What is left at the end, less than 0.1 s, tells nothing.
+                self._lufs = float(told.get("lavfi.r128.I", self._lufs))
         except (BlockingIOError, EOFError):
             return
 
