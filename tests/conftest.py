@@ -12,7 +12,7 @@ from command import refused, run  # noqa: F401  # fixtures
 from media import make_video
 from passed import passed_in, place_of
 from recording_driver import fake_driver, launch  # noqa: F401  # fixtures
-from tiny_bundle import make_bundle
+from tiny_bundle import fine_config, make_bundle
 from tiny_v2a import make_v2a_bundle
 
 import vab_rt
@@ -60,6 +60,13 @@ def bundle_copy(tiny_bundle, tmp_path) -> Path:
 @pytest.fixture(scope="session")
 def pipeline(tiny_bundle) -> Pipeline:
     return vab_rt.load(tiny_bundle, threads=1)
+
+
+@pytest.fixture(scope="session")
+def coarse_to_fine(tmp_path_factory) -> Pipeline:
+    """A model in two stages."""
+    folder = tmp_path_factory.mktemp("coarse-to-fine") / "bundle"
+    return vab_rt.load(make_bundle(folder, fine=fine_config()), threads=1)
 
 
 @pytest.fixture(scope="session")

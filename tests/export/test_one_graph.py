@@ -180,16 +180,16 @@ def test_what_does_not_fit_is_refused_by_the_graph_itself(graphs, change, messag
         session.run(None, asked)
 
 
-def test_the_command_makes_it_of_a_bundle_with_frames_in_front(tiny_bundle, tmp_path, capsys):
+def test_the_command_makes_it_of_a_bundle_with_frames_in_front(
+    tiny_bundle, tmp_path, capsys, refused
+):
     out = tmp_path / "one.onnx"
     words = [str(tiny_bundle), "--one-graph", str(out), "--with-video"]
     build_engines.main(words)
     assert "20 requests: the runtime's tokens" in capsys.readouterr().out
     inputs = onnxruntime.InferenceSession(out).get_inputs()
     assert inputs[0].name == "frames" and inputs[0].type == "tensor(uint8)"
-    with pytest.raises(SystemExit):
-        build_engines.main(words)
-    assert "exists already" in capsys.readouterr().err
+    assert "exists already" in refused(build_engines.main, *words)
 
 
 def test_another_system_is_refused(tmp_path):
@@ -198,12 +198,13 @@ def test_another_system_is_refused(tmp_path):
         one_graph.build_one_graph(bundle)
 
 
-def test_a_graph_that_gives_other_tokens_is_not_written(tiny_bundle, tmp_path, monkeypatch, capsys):
+def test_a_graph_that_gives_other_tokens_is_not_written(
+    tiny_bundle, tmp_path, monkeypatch, refused
+):
     monkeypatch.setattr(sampling_graph, "NEAR", np.float32(0))  # as if noise never decided
     out = tmp_path / "one.onnx"
-    with pytest.raises(SystemExit):
-        build_engines.main([str(tiny_bundle), "--one-graph", str(out)])
-    assert "other tokens than the runtime" in capsys.readouterr().err
+    said = refused(build_engines.main, tiny_bundle, "--one-graph", out)
+    assert "other tokens than the runtime" in said
     assert not any(tmp_path.iterdir())
 
 

@@ -26,16 +26,15 @@ SEED = 2**64 - 5
     [(False, "expected onnxruntime-web"), (True, "expected a new folder")],
 )
 def test_what_the_page_cannot_be_made_of_is_told(
-    tiny_bundle, tmp_path, capsys, has_library, message
+    tiny_bundle, tmp_path, refused, has_library, message
 ):
     if has_library:
         for name in (*page_command.THEIRS, page_command.LICENCE):
             path = tmp_path / name.replace("*", "some")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-    with pytest.raises(SystemExit):
-        page_command.main([str(tiny_bundle), str(tmp_path), "--node-modules", str(tmp_path)])
-    assert message in capsys.readouterr().err
+    words = (tiny_bundle, tmp_path, "--node-modules", tmp_path)
+    assert message in refused(page_command.main, *words)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_bundle import fine_config, make_bundle, tiny_config
 
 import vab_rt
 from vab_rt.audio import Audio
@@ -16,12 +15,6 @@ from vab_rt.systems.vab import Said, mean_gains
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = ("ball", "hammer", "waves")
-
-
-@pytest.fixture(scope="module")
-def coarse_to_fine(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("coarse-to-fine") / "bundle"
-    return vab_rt.load(make_bundle(folder, tiny_config(), fine=fine_config()), threads=1)
 
 
 @pytest.mark.parametrize("num_frames", [3, 25, 130])  # 0.12 s, 1 s, and 5.2 s in four windows

@@ -1,14 +1,13 @@
 """The card of a bundle: a listed file, without what stands in front, harmless to a terminal."""
 
 import json
-import sys
 
 import pytest
 from manifests import add_file, write_manifest
 
 from vab_rt.bundle import open_bundle
 from vab_rt.card import CARD, MAX_CARD_BYTES, read_card
-from vab_rt.cli import app_of, main
+from vab_rt.cli import app_of
 from vab_rt.errors import BundleError
 
 TEXT = "---\nlicense: apache-2.0\ntags:\n- onnx\n---\n\n# Tiny\n\nMade by tests.\n\n---\n\nEnd.\n"
@@ -38,17 +37,15 @@ def test_nothing_in_a_card_steers_a_terminal(bundle_copy):
     assert found == "# A\ufffd[2J\ufffd\ufffd31m\ufffdB\tC\ufffd\n\ufffdD\ufffdE"
 
 
-def test_nor_anything_else_that_a_bundle_says(bundle_copy, capsys, monkeypatch):
+def test_nor_anything_else_that_a_bundle_says(bundle_copy, capsys, run):
     config = open_bundle(bundle_copy).config
     more = {"license": "MIT\x1b[2J", "provenance": {"data\x07": "a\x9b31m"}}
     write_manifest(bundle_copy, config, **more)
     app_of()(["info", str(bundle_copy)], standalone_mode=False)
     out = capsys.readouterr().out
     assert "MIT\ufffd[2J" in out and "data\ufffd" in out and not {"\x1b", "\x07", "\x9b"} & {*out}
-    monkeypatch.setattr(sys, "argv", ["vab-rt", "info", "no\x1b[2J"])
-    with pytest.raises(SystemExit, match="1"):
-        main()
-    assert "model no\ufffd[2J is not there" in capsys.readouterr().err
+    told = run("info", "no\x1b[2J")
+    assert told.code == 1 and "model no\ufffd[2J is not there" in told.err
 
 
 def test_a_changed_card_is_refused(bundle_copy):

@@ -4,18 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tiny_bundle import fine_config, make_bundle, tiny_config
 
 import vab_rt
 from vab_rt.audio import Audio
 from vab_rt.errors import OptionError
 from vab_rt.pipeline import Pipeline
-
-
-@pytest.fixture(scope="module")
-def coarse_to_fine(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("coarse-to-fine") / "bundle"
-    return vab_rt.load(make_bundle(folder, tiny_config(), fine=fine_config()), threads=1)
 
 
 @pytest.mark.parametrize("num_frames", [3, 50, 130])  # 5.2 s in four windows
