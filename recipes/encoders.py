@@ -15,7 +15,7 @@ from training.codecs.recordings import Recordings, read_recordings, world_sounds
 from training.codecs.settings import read_training
 from training.command import report
 from training.configs import Recipe
-from training.datasets.rendered import Clips, rendered_clips
+from training.datasets.rendered import Clips, check_world, rendered_clips
 from training.fitting import averaged_weights, steps_made
 from training.image_encoder import TINY, ImageEncoder, build_clip
 from training.model import VAB
@@ -43,7 +43,7 @@ def train_encoders(
     `images`, or trained into `folder`/clip.pt and motion.pt. Where `folder`/start.pt has all,
     nothing else is needed.
 
-    Raises OptionError where one is not of FoleyWorld.
+    Raises OptionError where one is not of FoleyWorld, or the model's clips are not.
     """
     config = recipe.codec_model
     if config.codec != "spectral" or config.image_encoder != TINY:
@@ -53,6 +53,7 @@ def train_encoders(
             "FoleyWorld; the others come with weights of their own: put them in a checkpoint with "
             "python -m export.import_weights, and begin with --start CKPT --shards DIR"
         )
+    check_world(config)
     training = read_training(config.codec, recipe.codec_training)
     start = folder / "start.pt"
     if is_made(start, **encoder_files(folder)):

@@ -33,6 +33,14 @@ def test_a_model_that_is_not_trained_here_is_refused_before_any_work(name, tmp_p
     assert not (tmp_path / "run").exists()
 
 
+def test_a_model_of_another_rate_than_foleyworlds_is_refused_before_any_work(tmp_path):
+    recipe = read_recipe("default")
+    model = msgspec.structs.replace(recipe.model, sample_rate_hz=32_000, hop_samples=640)
+    with pytest.raises(OptionError, match="makes 10 s at 32000 Hz, expected the clips of Foley"):
+        run(msgspec.structs.replace(recipe, model=model), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 TINY = f"""
 rendered_clips = 4
 clips = 6

@@ -12,16 +12,16 @@ from training import foleyworld
 from training.datasets.resumable_arrays import Field, Row, grow, read_grown
 from training.processes import in_order
 from training.samples import as_int16
-from vab_rt.config import ModelConfig
-from vab_rt.errors import DataError
+from vab_rt.config import ClipConfig, ModelConfig
+from vab_rt.errors import DataError, OptionError
 
 
 class Clips(msgspec.Struct, frozen=True):
     """N clips of one split.
 
-    audio int16 [N, S]; frames uint8 [N, F, frame_size, frame_size, 3]; labels float32
-    [N, classes], 1 for each class of `foleyworld.CLASSES` that is in the clip; primary int64 [N],
-    the nearer one; captions [N][F], one a frame.
+    audio int16 [N, foleyworld.NUM_SAMPLES]; frames uint8 [N, F, frame_size, frame_size, 3]; labels
+    float32 [N, classes], 1 for each class of `foleyworld.CLASSES` that is in the clip; primary
+    int64 [N], the nearer one; captions [N][F], one a frame.
     """
 
     audio: np.ndarray
@@ -42,12 +42,13 @@ def frame_times(config: ModelConfig) -> NDArray[np.float64]:
 def rendered_clips(folder: Path, split: str, count: int, config: ModelConfig) -> Clips:
     """The first `count` clips of a split, rendered into `folder` on first use.
 
-    Raises OutputError naming the folder where it cannot be written.
+    Their sound is FoleyWorld's, whatever rate and length the config has. Raises OutputError naming
+    the folder where it cannot be written.
     """
     size, rate_hz = config.frame_size, config.visual_rate_hz
     name = f"{split}-{count}-{size}px-{rate_hz:g}fps-world{foleyworld.VERSION}"
     fields = {
-        "audio": Field("<i2", (config.num_samples,)),
+        "audio": Field("<i2", (foleyworld.NUM_SAMPLES,)),
         "frames": Field("|u1", (config.num_frames, size, size, 3)),
     }
     jobs = [(seed, config) for seed in foleyworld.clip_seeds(split, 0, count)]
@@ -56,6 +57,16 @@ def rendered_clips(folder: Path, split: str, count: int, config: ModelConfig) ->
         yield from in_order(_render_clip, jobs[first:], os.cpu_count() or 1)
 
     return read_clips(grow(folder / name, fields, count, rows_from))
+
+
+def check_world(config: ClipConfig) -> None:
+    """Raises OptionError for a model of clips that are not FoleyWorld's."""
+    found = (config.clip_s, config.sample_rate_hz)
+    if found != (foleyworld.CLIP_S, foleyworld.SAMPLE_RATE_HZ):
+        raise OptionError(
+            f"model {config.name} makes {found[0]:g} s at {found[1]} Hz, expected the clips of "
+            f"FoleyWorld, {foleyworld.CLIP_S:g} s at {foleyworld.SAMPLE_RATE_HZ} Hz"
+        )
 
 
 def read_clips(folder: Path) -> Clips:

@@ -15,6 +15,7 @@ from torchaudio.functional import resample
 
 from training import foleyworld
 from training.checkpoint import read_checkpoint
+from training.datasets.rendered import check_world
 from training.evaluation.evaluator import Arrays, EvalConfig, Sound
 from vab_rt.bundle import open_bundle
 from vab_rt.contract import STREAMS
@@ -69,12 +70,7 @@ def open_in_world(config: EvalConfig) -> Model:
 def open_model(config: EvalConfig) -> Model:
     """A model of FoleyWorld's clips and rate. Raises the same."""
     model = open_any_model(config)
-    found = (model.pipeline.config.clip_s, model.pipeline.config.sample_rate_hz)
-    if found != (foleyworld.CLIP_S, foleyworld.SAMPLE_RATE_HZ):
-        raise OptionError(
-            f"model {model.pipeline.config.name} makes {found[0]:g} s at {found[1]} Hz, expected "
-            f"the clips of FoleyWorld, {foleyworld.CLIP_S:g} s at {foleyworld.SAMPLE_RATE_HZ} Hz"
-        )
+    check_world(model.pipeline.config)
     return model
 
 
