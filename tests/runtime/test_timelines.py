@@ -8,6 +8,7 @@ import sys
 import zipfile
 from fractions import Fraction
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from timeline_files import SEEN, write_timeline
 from vab_rt.errors import OutputError
 from vab_rt.pipeline import Pipeline
 from vab_rt.timelines import open_timeline
-from vab_rt.timelines.clips import Sound, Unheard, exact_rate
+from vab_rt.timelines.clips import OFFLINE, Sound, Unheard, exact_rate, media_at
 
 SUFFIXES = (".otio", ".otioz", ".xml", ".fcpxml", ".mlt")
 RATES = (Fraction(24), Fraction(25), Fraction(30_000, 1001), Fraction(60))
@@ -197,6 +198,18 @@ SPINE = '<spine><ref-clip ref="n" duration="9s"/></spine>'
 ITSELF = f'<media id="n"><sequence format="r1">{SPINE}</sequence></media>'
 TWICE = '<entry producer="p{0}"/><entry producer="p{0}"/>'
 LISTS = "".join(f'<playlist id="p{n}">{TWICE.format(n - 1)}</playlist>' for n in range(1, 40))
+@pytest.mark.parametrize("begin", ["file:", "file://", "FILE://localhost"])
+@pytest.mark.parametrize("name", ["a & b.mp4", "100%.mp4", "take #3.mp4", "what?.mp4"])
+def test_media_are_found_by_addresses_as_programs_write_them(tmp_path, begin, name):
+    """Also those that do not encode them."""
+    path = tmp_path / name
+    path.touch()
+    encoded = path.as_uri().removeprefix("file://")
+    for written in (begin + encoded, begin + unquote(encoded), name, quote(name)):
+        assert media_at(written, tmp_path) == path
+    assert media_at("file://[x/none.mp4", tmp_path) == OFFLINE
+
+
 MANY = '{"OTIO_SCHEMA": "SerializableCollection.1", "name": "", "metadata": {}, "children": []}'
 BAD = {
     "edit.edl": ("TITLE: x", "an EDL has one track; export .otio, .xml or .fcpxml instead"),

@@ -6,10 +6,9 @@ from fractions import Fraction
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from vab_rt.errors import MediaError
-from vab_rt.paths import address_of
 
 MAX_ITEMS = 200_000
 """The most items of a timeline, with all that is nested: one that holds itself a few times over has
@@ -121,14 +120,14 @@ def media_at(url: str | None, folder: Path) -> Path | Unheard:
     """The file that a timeline in a folder names, as a path or as an address of this machine."""
     if not url or "\0" in url:
         return OFFLINE
-    parts = urlsplit(url) if "://" in url else None
-    if parts is not None and parts.scheme.lower() != "file":
-        return Unheard(f"its media is at {parts.scheme}://, expected a file on this machine")
-    if parts is not None:
+    scheme, has_host, rest = url.partition("://")
+    if has_host and scheme.lower() != "file":
+        return Unheard(f"its media is at {scheme}://, expected a file on this machine")
+    if has_host:  # not by urlsplit, for which a name that was not encoded ends at # or ?
         from urllib.request import url2pathname  # of a library that takes long to import
 
-        return _existing(Path(url2pathname(parts.path)))
-    plain = url.removeprefix("file:") if address_of(url) is None else url
+        return _existing(Path(url2pathname("/" + rest.partition("/")[2])))
+    plain = url.removeprefix("file:")
     written = _existing(folder / plain)
     return written if isinstance(written, Path) else _existing(folder / unquote(plain))
 
