@@ -198,6 +198,8 @@ SPINE = '<spine><ref-clip ref="n" duration="9s"/></spine>'
 ITSELF = f'<media id="n"><sequence format="r1">{SPINE}</sequence></media>'
 TWICE = '<entry producer="p{0}"/><entry producer="p{0}"/>'
 LISTS = "".join(f'<playlist id="p{n}">{TWICE.format(n - 1)}</playlist>' for n in range(1, 40))
+
+
 @pytest.mark.parametrize("begin", ["file:", "file://", "FILE://localhost"])
 @pytest.mark.parametrize("name", ["a & b.mp4", "100%.mp4", "take #3.mp4", "what?.mp4"])
 def test_media_are_found_by_addresses_as_programs_write_them(tmp_path, begin, name):
