@@ -274,6 +274,8 @@ def test_what_cannot_be_written_is_told_before_any_work(run, media, tmp_path, ti
         ((path, out, "--video-track", 3), "has 2, expected 1 for the lowest"),
         ((path, out, "--model", "none"), "none"),
         ((path, out, *model, "--rate", 1), "rate"),
+        ((path, out, *model, "--kind", "dog"), "has no names for what it sees"),
+        ((path, out, *model, "--fine-steps", 3), "has no use for"),
         ((tmp_path / "gone.mlt", out), "does not exist, expected a timeline"),
     ):
         told = run("timeline", *words)

@@ -22,7 +22,7 @@ from vab_rt.cli.options import DEFAULTS, DELIVERY, Fade, Force, GainDb, KeepTake
 from vab_rt.cli.writing import Asked, write_sound
 from vab_rt.delivery import Delivery
 from vab_rt.errors import MediaError, OptionError, VabError, is_out_of_memory
-from vab_rt.options import GenerateOptions
+from vab_rt.options import GenerateOptions, check_kinds
 from vab_rt.seconds import told_s
 from vab_rt.signals import end_if_told
 from vab_rt.timelines import open_timeline, require_format
@@ -166,7 +166,9 @@ def timeline(
     found = list[Made]()
     with sound_folder(opened, source, out, force=force) as (folder, scratch):
         if any(isinstance(clip.media, Path) for clip in clips):
-            load()  # what is wrong with it is told once, not by each clip
+            pipeline = load()  # what is wrong with it, or asked of it, is told once, not by each clip
+            check_kinds(maker.options.kinds, pipeline.config)
+            pipeline.system.options(maker.options)
         each = maker.each(clips, opened, folder, scratch)
         for made in with_count(each, "sounds", quiet=told.is_quiet, as_lines=told.as_lines):
             found.append(made)
