@@ -166,7 +166,7 @@ def timeline(
     found = list[Made]()
     with sound_folder(opened, source, out, force=force) as (folder, scratch):
         if any(isinstance(clip.media, Path) for clip in clips):
-            pipeline = load()  # what is wrong with it, or asked of it, is told once, not by each clip
+            pipeline = load()  # what is wrong with it, or asked of it, is told once for all
             check_kinds(maker.options.kinds, pipeline.config)
             pipeline.system.options(maker.options)
         each = maker.each(clips, opened, folder, scratch)
