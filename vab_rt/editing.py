@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
 from math import ceil
 from typing import Any
 
@@ -117,23 +116,20 @@ class Editor:
 
 
 def open_editor(
-    system: System[Any], open_graph: Callable[[str], Engine] | None, seen_s: float
+    system: System[Any], open_encoder: Callable[[], Engine] | None, seen_s: float
 ) -> Editor:
-    """Raises OptionError for a model that has no tokens."""
+    """open_encoder: gives codec_encoder, and is asked when that is needed. Raises OptionError for a
+    model that has no tokens."""
     if not isinstance(system, Vab):
         raise OptionError(
             f"model {system.config.name} makes its sound without tokens, expected one that "
             "decodes tokens to change a part of a sound; choose another model"
         )
 
-    @cache
-    def encoder() -> Engine:
-        if open_graph is None:
-            raise OptionError("ready engines came without codec_encoder, expected one for sounds")
-        return open_graph("codec_encoder")
-
     def encode(sound: Samples) -> Tokens:
-        tokens: Tokens = encoder()(audio=sound[None])[0]
+        if open_encoder is None:
+            raise OptionError("ready engines came without codec_encoder, expected one for sounds")
+        tokens: Tokens = open_encoder()(audio=sound[None])[0]
         return tokens
 
     return Editor(system, encode, seen_s)

@@ -168,15 +168,15 @@ class Library:
 
 
 def open_library(
-    folder: Path, system: System[Any], open_graph: Callable[[str], Engine] | None
+    folder: Path, system: System[Any], open_encoder: Callable[[], Engine] | None
 ) -> Library:
     """Raises OptionError for a folder without sound, and for a model that has no tokens for it."""
-    if not isinstance(system, Vab) or open_graph is None:
+    if not isinstance(system, Vab) or open_encoder is None:
         raise OptionError(
             f"library is {folder}, which {system.config.name} has no use for, expected none: it "
             "takes a model that decodes tokens; leave it out"
         )
-    files, encoder = find_sounds(folder), open_graph("codec_encoder")
+    files, encoder = find_sounds(folder), open_encoder()
     return Library(folder, files, system, encode=lambda sound: encoder(audio=sound[None])[0])
 
 

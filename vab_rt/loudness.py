@@ -4,15 +4,11 @@ The limiter's gain of a sample depends on what lies within `num_held` samples of
 else, so pieces of any length give the sound that the whole would give.
 """
 
-from fractions import Fraction
-from typing import cast
-
 import numpy as np
 import numpy.typing as npt
-from av.audio.frame import AudioFrame
 from av.filter.graph import Graph
 
-from vab_rt.resampling import LAYOUTS, frame_of
+from vab_rt.resampling import frame_of, ready_frames, source_of
 
 Samples = npt.NDArray[np.float32]
 CEILING = 10 ** (-1.9 / 20)
@@ -75,12 +71,7 @@ class Meter:
     def __init__(self, sample_rate_hz: int, num_channels: int) -> None:
         self._rate_hz, self._num = sample_rate_hz, 0
         self._graph = Graph()
-        self._into = self._graph.add_abuffer(
-            sample_rate=sample_rate_hz,
-            format="fltp",
-            layout=LAYOUTS[num_channels],
-            time_base=Fraction(1, sample_rate_hz),
-        )
+        self._into = source_of(self._graph, sample_rate_hz, num_channels)
         meter = self._graph.add("ebur128", "metadata=1:framelog=quiet")
         self._out = self._graph.add("abuffersink")
         self._graph.link_nodes(self._into, meter, self._out).configure()
@@ -101,13 +92,9 @@ class Meter:
         return self._lufs if self._lufs > _SILENT_LUFS else None
 
     def _read(self) -> None:
-        try:
-            while True:
-                told = cast(AudioFrame, self._out.pull()).metadata
-                # What is left at the end, less than 0.1 s, tells nothing.
-                self._lufs = float(told.get("lavfi.r128.I", self._lufs))
-        except (BlockingIOError, EOFError):
-            return
+        for frame in ready_frames(self._out):
+            # What is left at the end, less than 0.1 s, tells nothing.
+            self._lufs = float(frame.metadata.get("lavfi.r128.I", self._lufs))
 
 
 def true_peaks(samples: Samples) -> npt.NDArray[np.float64]:

@@ -5,7 +5,6 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from fractions import Fraction
 from itertools import chain
-from typing import cast
 
 import av
 import av.error
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from vab_rt.errors import MediaError, MediaWarning, OptionError
 from vab_rt.packets import may_jump
-from vab_rt.resampling import LAYOUTS, Resampling, frame_of
+from vab_rt.resampling import LAYOUTS, Resampling, frame_of, ready_frames, source_of
 from vab_rt.source import open_container
 from vab_rt.video import Video
 
@@ -59,20 +58,12 @@ class Mixture:
         self._kept: Samples = np.zeros((num_channels, 0), np.float32)
         self._num_in = 0
         self._graph = Graph()
-        self._into = [self._buffer() for _ in range(2)]
+        self._into = [source_of(self._graph, rate_hz, num_channels) for _ in range(2)]
         self._out = self._graph.add("abuffersink")
         self._link(kind)
 
     def close(self) -> None:
         self._theirs.close()
-
-    def _buffer(self) -> av.filter.context.FilterContext:
-        return self._graph.add_abuffer(
-            sample_rate=self._rate_hz,
-            format="fltp",
-            layout=LAYOUTS[self._num_channels],
-            time_base=Fraction(1, self._rate_hz),
-        )
 
     def _link(self, kind: str) -> None:
         ours, theirs = self._into
@@ -108,15 +99,8 @@ class Mixture:
             for into in self._into:
                 into.push(None)
         none = np.zeros((self._num_channels, 0), np.float32)
-        return np.concatenate([none, *self._ready()], -1)
-
-    def _ready(self) -> Iterator[Samples]:
-        try:
-            while True:
-                frame = cast(AudioFrame, self._out.pull())
-                yield frame.to_ndarray().astype(np.float32, copy=False)
-        except (BlockingIOError, EOFError):
-            return
+        ready = [frame.to_ndarray() for frame in ready_frames(self._out)]
+        return np.concatenate([none, *ready], -1, dtype=np.float32)
 
     def _take(self, num: int) -> Samples:
         """The video's next samples [C, num]; silence after its end."""

@@ -103,14 +103,10 @@ class GenerateOptions(
             msgspec.structs.force_setattr(self, "library", os.fspath(self.library))
         share = number("library_strength", self.library_strength, float, 0, 1, "0 to 1")
         msgspec.structs.force_setattr(self, "library_strength", share)
-        if isinstance(self.kinds, str):
-            msgspec.structs.force_setattr(self, "kinds", (self.kinds,))
-        elif not isinstance(self.kinds, tuple | list) or not all(
-            isinstance(kind, str) for kind in self.kinds
-        ):
-            raise OptionError(f"kinds is {self.kinds!r}, expected names, such as ('dog',)")
-        else:
-            msgspec.structs.force_setattr(self, "kinds", tuple(self.kinds))
+        kinds = (self.kinds,) if isinstance(self.kinds, str) else self.kinds
+        if not isinstance(kinds, tuple | list) or not all(isinstance(kind, str) for kind in kinds):
+            raise OptionError(f"kinds is {kinds!r}, expected names, such as ('dog',)")
+        msgspec.structs.force_setattr(self, "kinds", tuple(kinds))
         seed = number("seed", self.seed, int, 0, 2**64 - 1, "0 to 2**64 - 1")
         msgspec.structs.force_setattr(self, "seed", seed)
 

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,10 +48,11 @@ class Pipeline:
         self,
         system: System[Any],
         load_s: float = 0.0,
-        open_graph: Callable[[str], Engine] | None = None,
+        open_encoder: Callable[[], Engine] | None = None,
     ) -> None:
-        """open_graph: opens those that generating does without."""
-        self.system, self._load_s, self._open_graph = system, load_s, open_graph
+        """open_encoder: opens codec_encoder, which generating does without."""
+        self.system, self._load_s = system, load_s
+        self._open_encoder = open_encoder and cache(open_encoder)
         self._libraries: dict[Path, Library] = {}
         self._process = os.getpid()
 
@@ -274,7 +275,7 @@ class Pipeline:
         if path not in self._libraries:
             from vab_rt.library import open_library
 
-            self._libraries[path] = open_library(path, self.system, self._open_graph)
+            self._libraries[path] = open_library(path, self.system, self._open_encoder)
         return self._libraries[path]
 
     def search(
@@ -320,7 +321,7 @@ class Pipeline:
     def _editor(self) -> "Editor":
         from vab_rt.editing import open_editor
 
-        return open_editor(self.system, self._open_graph, seen_s(self.config))
+        return open_editor(self.system, self._open_encoder, seen_s(self.config))
 
     def _edit_steps(self, edit: "Edit", options: Any, library: "Library | None") -> Iterator[Step]:
         """The steps of what is decoded anew; the sound with it in its place is the last step's."""
@@ -397,19 +398,19 @@ def load(
 
 def assembled(bundle: Bundle, engines: Engines, load_s: float, threads: int | None) -> Pipeline:
     """A pipeline of what was opened already, in so many seconds. Raises BundleError."""
-    return Pipeline(open_system(bundle, engines), load_s, partial(_open_graph, bundle, threads))
+    return Pipeline(open_system(bundle, engines), load_s, partial(_open_encoder, bundle, threads))
 
 
-def _open_graph(bundle: Bundle, threads: int | None, name: str) -> Engine:
+def _open_encoder(bundle: Bundle, threads: int | None) -> Engine:
     """On the CPU, whatever the others run on. Raises OptionError where the bundle has none."""
     from vab_rt.engines.sessions import open_graph
 
-    if name not in bundle.manifest.graphs:
+    if "codec_encoder" not in bundle.manifest.graphs:
         raise OptionError(
-            f"model {bundle.config.name} comes without {name}, expected one for recordings; export "
-            "it again, or choose another model"
+            f"model {bundle.config.name} comes without codec_encoder, expected one for recordings; "
+            "export it again, or choose another model"
         )
-    return open_graph(bundle, name, threads)
+    return open_graph(bundle, "codec_encoder", threads)
 
 
 def _as_audio(sound: Audio | str | Path) -> Audio:

@@ -1,11 +1,16 @@
-"""Sound at another rate, by FFmpeg's resampler, in pieces; and as FFmpeg's frames."""
+"""Sound at another rate, by FFmpeg's resampler, in pieces; and as FFmpeg's frames and filters have
+it."""
 
+from collections.abc import Iterator
 from fractions import Fraction
 from itertools import chain
+from typing import cast
 
 import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
+from av.filter.context import FilterContext
+from av.filter.graph import Graph
 from numpy.typing import NDArray
 
 Samples = NDArray[np.float32]
@@ -19,6 +24,25 @@ def frame_of(samples: Samples, rate_hz: int, first: int) -> AudioFrame:
     frame = AudioFrame.from_ndarray(planes, format="fltp", layout=layout)
     frame.sample_rate, frame.time_base, frame.pts = rate_hz, Fraction(1, rate_hz), first
     return frame
+
+
+def source_of(graph: Graph, rate_hz: int, num_channels: int) -> FilterContext:
+    """Where such frames go into a graph of filters."""
+    return graph.add_abuffer(
+        sample_rate=rate_hz,
+        format="fltp",
+        layout=LAYOUTS[num_channels],
+        time_base=Fraction(1, rate_hz),
+    )
+
+
+def ready_frames(sink: FilterContext) -> Iterator[AudioFrame]:
+    """What a graph of filters has ready."""
+    try:
+        while True:
+            yield cast(AudioFrame, sink.pull())
+    except (BlockingIOError, EOFError):
+        return
 
 
 class Resampling:

@@ -55,7 +55,7 @@ def encoder(pipeline):
 @pytest.fixture(scope="module")
 def searching(pipeline, encoder) -> Pipeline:
     """The tiny model with an encoder."""
-    return Pipeline(pipeline.system, open_graph=lambda name: {"codec_encoder": encoder}[name])
+    return Pipeline(pipeline.system, open_encoder=lambda: encoder)
 
 
 def tokens_of(seed: int) -> np.ndarray:
@@ -285,7 +285,7 @@ def test_an_index_of_another_model_or_folder(searching, encoder, sounds, tmp_pat
     file = tmp_path / "my.npz"
     counts_of(searching, sounds, file)
     other = vab_rt.load(make_bundle(tmp_path / "other", tiny_config(name="grown"), seed=1))
-    grown = Pipeline(other.system, open_graph=lambda name: encoder)
+    grown = Pipeline(other.system, open_encoder=lambda: encoder)
     with pytest.raises(OptionError, match="is of model tiny .*, expected grown"):
         counts_of(grown, file)
     (tmp_path / "elsewhere").mkdir()
