@@ -69,13 +69,13 @@ def candidate_steps(
     decode: windows, with the options of one candidate, to its steps.
     """
     shared, *own = tee(windows, count + 1)
-    takes = [decode(own[i], options.but(seed=seed_of(options.seed, i))) for i in range(count)]
+    each = [decode(own[i], options.but(seed=seed_of(options.seed, i))) for i in range(count)]
     for window in shared:
         heard = heard_hops(window, system.config)
         with clock.time(SCORING):
             gains = system.said(window.features, options.kinds).gains[:, heard]
-        for i, take in enumerate(takes):
-            for step in take:
+        for i, steps in enumerate(each):
+            for step in steps:
                 score = None
                 if step.audio is not None:
                     score = float(mean_gains(gains, step.state[None, :, heard])[0])
@@ -100,21 +100,21 @@ def ranked_steps(steps: "Iterable[Step]") -> list[Ranked]:
     for step in steps:
         if step.audio is not None:
             finished.setdefault(step.candidate, []).append(step)
-    takes = [Ranked(i, _mean_score(of), of) for i, of in finished.items()]
-    return sorted(takes, key=lambda take: -take.score)
+    found = [Ranked(i, _mean_score(of), of) for i, of in finished.items()]
+    return sorted(found, key=lambda one: -one.score)
 
 
 def ranked(steps: "Iterable[Step]", options: GenerateOptions, rate_hz: int) -> list[Audio]:
     """Their sounds."""
     return [
         Audio(
-            np.concatenate([step.audio for step in take.steps if step.audio is not None]),
+            np.concatenate([step.audio for step in one.steps if step.audio is not None]),
             rate_hz,
-            seed=seed_of(options.seed, take.candidate),
-            score=take.score,
-            take=take.steps[-1].take,
+            seed=seed_of(options.seed, one.candidate),
+            score=one.score,
+            take=one.steps[-1].take,
         )
-        for take in ranked_steps(steps)
+        for one in ranked_steps(steps)
     ]
 
 

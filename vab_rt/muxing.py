@@ -24,7 +24,7 @@ from vab_rt.delivery import VIDEO_MUXERS
 from vab_rt.errors import OutputError
 from vab_rt.file_object import VideoFile
 from vab_rt.media import VideoInfo
-from vab_rt.packets import DisplayTimes, VideoPacket, display_times, readable
+from vab_rt.packets import DisplayTimes, VideoPacket, display_times, readable_packets
 from vab_rt.seconds import told_s
 from vab_rt.source import Source
 from vab_rt.video import Video, start_beyond_end
@@ -137,7 +137,7 @@ def plan_copy(video: Video, suffix: str, *, keeps_sound: bool) -> CopyPlan:
 
 def _form(source: Source, info: VideoInfo, suffix: str) -> Form:
     """How the stream fits the container, by the first packet that can be decoded alone."""
-    packets = readable(source.packets())
+    packets = readable_packets(source.packets())
     first = next((packet for packet in packets if packet.is_keyframe), None)
     forms: dict[str, Form] = {}
     for each in (suffix, *(other for other in VIDEO_MUXERS if other != suffix)):
@@ -181,7 +181,7 @@ def _cut(source: Source, suffix: str) -> Fraction | None:
         return None
     spans = [
         (packet.is_discard, _display_s(packet), (packet.duration or 0) * packet.time_base)
-        for packet in readable(source.packets())
+        for packet in readable_packets(source.packets())
     ]
     shown = [number for number, (is_hidden, *_) in enumerate(spans) if not is_hidden]
     if not shown:

@@ -88,7 +88,7 @@ def tells_order(packets: Iterator[VideoPacket], stream: VideoStream) -> bool:
     """Whether the times of display are there, by the first packets. Uses up the decoder."""
     if not stream.codec_context.has_b_frames:
         return True
-    first = list(islice(readable(packets), _ENOUGH))
+    first = list(islice(readable_packets(packets), _ENOUGH))
     if any((a.pts or 0) > (b.pts or 0) for a, b in pairwise(first)):
         return True
     return all(a < b for a, b in pairwise(_shown(iter(first), stream)))
@@ -109,7 +109,7 @@ def display_times(packets: Iterator[VideoPacket], stream: VideoStream) -> Displa
     places: list[tuple[int, int]] = []
 
     def noted() -> Iterator[VideoPacket]:
-        for packet in readable(packets):
+        for packet in readable_packets(packets):
             places.append((packet.pos or 0, packet.dts or 0))
             yield packet
 
@@ -129,7 +129,7 @@ def display_times(packets: Iterator[VideoPacket], stream: VideoStream) -> Displa
     return DisplayTimes(pts, delay, step)
 
 
-def readable(packets: Iterator[VideoPacket]) -> Iterator[VideoPacket]:
+def readable_packets(packets: Iterator[VideoPacket]) -> Iterator[VideoPacket]:
     """Those that have something in them, up to where the file is damaged."""
     try:
         yield from (packet for packet in packets if packet.size)

@@ -74,7 +74,7 @@ class Step:
         return self.window * each + self.candidate * self.num_steps + own, total
 
 
-class Seen:
+class Summary:
     """What steps tell beside their sound."""
 
     def __init__(self) -> None:

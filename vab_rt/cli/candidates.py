@@ -49,14 +49,13 @@ def write_candidates(
         plan_picture(asked.picture, video, out=asked.out, force=asked.force)
     steps = load().candidate_steps(video, options, num_candidates=count)
     told = with_progress(steps, quiet=asked.quiet, as_lines=asked.as_lines, num_candidates=count)
-    takes = ranked_steps(_told(told))
     reports, candidates = [], []
-    for path, take in zip(outputs, takes, strict=True):
+    for path, one in zip(outputs, ranked_steps(_told(told)), strict=True):
         picture = asked.picture if path == asked.out else None
         to = replace(asked, out=path, picture=picture, as_lines=False)
-        reports.append(write_sound(video, to, load, _made(take.steps)))
-        seed = seed_of(options.seed, take.candidate)
-        candidates.append({"output": readable(path), "seed": seed, "score": take.score})
+        reports.append(write_sound(video, to, load, _made(one.steps)))
+        seed = seed_of(options.seed, one.candidate)
+        candidates.append({"output": readable(path), "seed": seed, "score": one.score})
     timings_s = {
         stage: max(report["timings_s"][stage] for report in reports)
         for stage in reports[0]["timings_s"]

@@ -31,7 +31,7 @@ def _no_time(text: str | float) -> typer.BadParameter:
     return typer.BadParameter(f"{text!r} is no time, such as 90, 1:30 or 00:01:30.5")
 
 
-def seed_of(text: str | int) -> int:
+def parsed_seed(text: str | int) -> int:
     """A whole number, or one that is drawn."""
     if text == "random":
         return int.from_bytes(os.urandom(4), "little")
@@ -63,7 +63,7 @@ Offline = Annotated[bool, typer.Option("--offline", help="Of a hub, only what wa
 Seed = Annotated[
     int,
     typer.Option(
-        parser=seed_of,
+        parser=parsed_seed,
         metavar="N|random",
         help="The same seed and video give the same sound.",
     ),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vab_rt.cli.groups import Deliver, Load, Overrides, Tell, with_groups
-from vab_rt.cli.options import Force, KeepTake, Out, Picture, VideoIn, seconds, seed_of
+from vab_rt.cli.options import Force, KeepTake, Out, Picture, VideoIn, parsed_seed, seconds
 from vab_rt.cli.writing import Asked, tell, write_sound
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is quick
@@ -44,7 +44,7 @@ def regenerate(
     seed: Annotated[
         int | None,
         typer.Option(
-            parser=seed_of,
+            parser=parsed_seed,
             metavar="N|random",
             help="The same seed, video and sound give the same part.",
             show_default="the sound's and 1, or 0",

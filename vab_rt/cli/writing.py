@@ -53,13 +53,13 @@ def write_sound(
     pipeline = load()
     rate_hz = rate_hz or pipeline.config.sample_rate_hz
     drawn = draw and draw(rate_hz)
-    from vab_rt.steps import Seen
+    from vab_rt.steps import Summary
 
-    write_s, seen = 0.0, Seen()
+    write_s, summary = 0.0, Summary()
     steps, step = make(pipeline), None  # what is wrong with the call shows before any file is made
     with drawn or nullcontext(), AudioWriter(plan, rate_hz) as writer:
         shown_steps = with_progress(steps, quiet=asked.quiet, as_lines=asked.as_lines)
-        for step in seen.watch(shown_steps):
+        for step in summary.watch(shown_steps):
             end_if_told()
             if step.audio is not None:
                 before = time.perf_counter()
@@ -80,8 +80,8 @@ def write_sound(
         "device": pipeline.device,
         "precision": pipeline.precision,
         "library": [],
-        "kinds": seen.shares(),
-        "timings_s": {"load": pipeline.load_s, **seen.timings_s, "write": write_s},
+        "kinds": summary.shares(),
+        "timings_s": {"load": pipeline.load_s, **summary.timings_s, "write": write_s},
     }
 
 

@@ -31,7 +31,7 @@ from vab_rt.serve.openapi import document
 from vab_rt.serve.pages import PATHS, page_routes
 from vab_rt.serve.queries import (
     ContentQuery,
-    Edit,
+    EditOrder,
     NoQuery,
     Order,
     PreviewQuery,
@@ -114,7 +114,7 @@ class Routes:
     async def _file(self, request: Request) -> tuple[Job, ContentQuery, Path]:
         """What a request wants of a finished sound."""
         job, query = self._job(request), parse(request.query_params, ContentQuery)
-        sound, delivery = job.take(query.candidate).path, query.delivery()
+        sound, delivery = job.sound(query.candidate).path, query.delivery()
         path = place_for(job.order, sound, query.format or job.order.format, delivery)
         if not path.exists():
             await self._viewed(job, "deliver", job.order, sound, path, delivery)
@@ -140,16 +140,16 @@ class Routes:
         defaults["seed"] = (defaults["seed"] + 1) % 2**64
         query = parse(request.query_params, RegenerateQuery, **defaults)
         check_kinds(query.kinds, self.jobs.model.config)
-        take, made = old.take(query.candidate), old.made
-        assert made is not None, "with a take"
+        whole, made = old.sound(query.candidate), old.made
+        assert made is not None, "with a sound"
         token_s = 1 / self.jobs.model.config.hop_rate_hz
         part_s = check_part_of_sound(query.start_s, query.end_s, made.duration_s, token_s)
         with self.jobs.place(), self.jobs.new_folder() as folder:
             try:
-                video, sound = await run_in_threadpool(borrowed, old.order, take.path, folder)
+                video, sound = await run_in_threadpool(borrowed, old.order, whole.path, folder)
             except OSError as error:
                 raise Refused(404, f"the sound {old.id} is gone") from error
-            edit = Edit(old.id, query.candidate, *part_s, sound)
+            edit = EditOrder(old.id, query.candidate, *part_s, sound)
             order = replace(
                 old.order,
                 folder=folder,

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from vab_rt.serve.queries import Made, Order, TakeFile
+from vab_rt.serve.queries import Made, Order, SoundFile
 
 Status = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
 OVER: tuple[Status, ...] = ("completed", "failed", "cancelled")
@@ -60,16 +60,16 @@ class Job:
                 return
             await changed.wait()
 
-    def take(self, number: int) -> TakeFile:
+    def sound(self, number: int) -> SoundFile:
         """A finished file, counted from 1. Raises Refused where there is none."""
         if self.made is None:
             raise Refused(
                 409, f"the sound is {self.status}, expected it completed; ask again later"
             )
-        if not 1 <= number <= len(self.made.takes):
-            count = len(self.made.takes)
+        if not 1 <= number <= len(self.made.sounds):
+            count = len(self.made.sounds)
             raise Refused(404, f"candidate is {number}, expected one of 1 to {count}")
-        return self.made.takes[number - 1]
+        return self.made.sounds[number - 1]
 
     def report(self) -> dict[str, Any]:
         order, made = self.order, self.made
@@ -93,8 +93,13 @@ class Job:
             "timings_s": made.timings_s if made else {},
             "candidates": [],
         }
-        for number, take in enumerate(made.takes if made else (), 1):
+        for number, sound in enumerate(made.sounds if made else (), 1):
             content = f"/v1/sounds/{self.id}/content?candidate={number}"
-            one = {"candidate": number, "seed": take.seed, "score": take.score, "content": content}
+            one = {
+                "candidate": number,
+                "seed": sound.seed,
+                "score": sound.score,
+                "content": content,
+            }
             told["candidates"].append(one)
         return told

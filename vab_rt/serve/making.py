@@ -15,9 +15,9 @@ from vab_rt.delivery import Delivery
 from vab_rt.errors import MediaError, MediaWarning, VabError
 from vab_rt.mixing import require_sound
 from vab_rt.pipeline import Pipeline
-from vab_rt.serve.queries import Made, Order, TakeFile
+from vab_rt.serve.queries import Made, Order, SoundFile
 from vab_rt.serve.worker_process import Talk
-from vab_rt.steps import Seen, Step
+from vab_rt.steps import Step, Summary
 from vab_rt.video import Video
 
 _LISTS = {"hls", "dash", "concat", "imf", "sdp", "webm_dash_manifest"}
@@ -38,7 +38,7 @@ def _make(pipeline: Pipeline, talk: Talk, order: Order) -> Made:
     video = Video(order.video, order.start_s, order.duration_s)
     for number in range(1, order.num_candidates + 1):
         plan_output(order.output(number), video=video)
-    rate_hz, seed, seen = pipeline.config.sample_rate_hz, order.options.seed, Seen()
+    rate_hz, seed, summary = pipeline.config.sample_rate_hz, order.options.seed, Summary()
     if order.edit is not None:
         old = Audio.load(order.edit.sound)
         rate_hz, (_, _, start_s, end_s, _) = old.sample_rate_hz, order.edit
@@ -47,14 +47,16 @@ def _make(pipeline: Pipeline, talk: Talk, order: Order) -> Made:
         steps = pipeline.generate_steps(video, order.options)
     else:
         steps = pipeline.candidate_steps(video, order.options, num_candidates=order.num_candidates)
-    told = seen.watch(_told(steps, order, talk))
-    takes, num_samples = [], 0
-    for number, (candidate, score, parts) in enumerate(_takes(told, order), 1):
+    told = summary.watch(_told(steps, order, talk))
+    sounds, num_samples = [], 0
+    for number, (candidate, score, parts) in enumerate(_candidates(told, order), 1):
         path = order.output(number)
         num_samples = _write(path, video, parts, rate_hz)
-        takes.append(TakeFile(path, seed_of(seed, candidate), score))
+        sounds.append(SoundFile(path, seed_of(seed, candidate), score))
     duration_s = num_samples / rate_hz
-    return Made(takes, _has_sound(video), duration_s, rate_hz, seen.shares(), [], seen.timings_s)
+    return Made(
+        sounds, _has_sound(video), duration_s, rate_hz, summary.shares(), [], summary.timings_s
+    )
 
 
 def _has_sound(video: Video) -> bool:
@@ -64,14 +66,14 @@ def _has_sound(video: Video) -> bool:
         return False
 
 
-def _takes(
+def _candidates(
     steps: Iterator[Step], order: Order
 ) -> Iterable[tuple[int, float | None, Iterable[Step]]]:
     """Candidate, score and steps of each, best first; one alone is written as it is made."""
     if order.num_candidates == 1:
         return [(0, None, steps)]
     ranked: list[Ranked] = ranked_steps(steps)
-    return [(take.candidate, take.score, take.steps) for take in ranked]
+    return [(one.candidate, one.score, one.steps) for one in ranked]
 
 
 def _write(path: Path, video: Video, steps: Iterable[Step], rate_hz: int) -> int:

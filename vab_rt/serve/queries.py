@@ -133,7 +133,7 @@ def parse(query: "QueryParams", kind: type[Query], **defaults: Any) -> Query:
         raise OptionError(f"the query does not fit: {error}; see /openapi.json") from error
 
 
-class Edit(NamedTuple):
+class EditOrder(NamedTuple):
     """Which seconds of a finished sound to make anew. sound: a file in the job's folder."""
 
     of: str
@@ -159,7 +159,7 @@ class Order:
     format: str
     shown: str = "the video"
     """what messages call the video"""
-    edit: Edit | None = None
+    edit: EditOrder | None = None
 
     def output(self, number: int) -> Path:
         """The file of a candidate, counted from 1."""
@@ -173,7 +173,7 @@ class Order:
         )
 
 
-class TakeFile(NamedTuple):
+class SoundFile(NamedTuple):
     """A finished file."""
 
     path: Path
@@ -183,9 +183,9 @@ class TakeFile(NamedTuple):
 
 @dataclass(frozen=True)
 class Made:
-    """takes: best first. video_has_sound: some to mix with."""
+    """sounds: best first. video_has_sound: some to mix with."""
 
-    takes: list[TakeFile]
+    sounds: list[SoundFile]
     video_has_sound: bool
     duration_s: float
     sample_rate_hz: int
