@@ -17,6 +17,7 @@ import numpy as np
 
 import vab_rt
 from bench.generate import loop_clip, print_ceiling, render_clip
+from bench.options import add_model, at_least_one, parser_of
 from bench.report import (
     PAUSE_S,
     Call,
@@ -30,7 +31,6 @@ from bench.report import (
     summarise,
 )
 from bench.roofline import measure_roofline
-from bench.runs import at_least_one
 from vab_rt.bundle import open_bundle
 from vab_rt.candidates import require_score
 from vab_rt.config import ClipConfig
@@ -196,8 +196,8 @@ def ratios(seconds: Mapping[str, float], load_s: float) -> dict[str, float]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench editing", description=__doc__)
-    parser.add_argument("--model", help="a bundle's folder (default: the shipped one)")
+    parser = parser_of("editing", __doc__)
+    add_model(parser)
     parser.add_argument("--runs", type=at_least_one, default=5, help="turns of all that is timed")
     parser.add_argument("--files", type=at_least_one, default=1000, help="sounds to search")
     parser.add_argument(
@@ -206,5 +206,4 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="what `python -m training.evaluate fit --clips 500 --json` printed: hours",
     )
-    parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     return parser

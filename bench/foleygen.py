@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bench.options import at_least_one, parser_of
 from bench.peers.autoregressive import Autoregressive
 from bench.peers.foleygen import FoleyGen
 from bench.peers.foleygen_training import load_foleygen, train_foleygen
 from bench.report import print_facts
-from bench.runs import at_least_one
 from training import foleyworld
 from training.command import report, shown
 from training.configs import Recipe, read_recipe
@@ -192,7 +192,7 @@ def training_facts(checkpoint: Path) -> dict[str, float]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench foleygen", description=__doc__)
+    parser = parser_of("foleygen", __doc__)
     parser.add_argument("--run", type=Path, default=Path("runs/default"), help="a finished run")
     parser.add_argument("--recipe", default="default", help="the recipe of that run")
     parser.add_argument("--minutes", type=float, help="of training (default: as its VAB had)")
@@ -203,5 +203,4 @@ def _parser() -> argparse.ArgumentParser:
         value = getattr(OPTIONS, name)
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=type(value), default=value, help=f"(default {value})")
-    parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     return parser

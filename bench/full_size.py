@@ -5,7 +5,6 @@ against the arithmetic that a guided step needs; its TensorRT-RTX engines are bu
 GPU. Takes minutes, 14 GB of memory and as much disk.
 """
 
-import argparse
 import json
 import sys
 import tempfile
@@ -17,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.options import at_least_one, parser_of
 from bench.report import PAUSE_S, console, in_turn, print_facts, summarise
 from bench.roofline import Roofline, backbone_flops, measure_roofline
-from bench.runs import at_least_one, run
+from bench.runs import run
 from bench.torch_loop import TorchModel
 from export.tolerances import TOLERANCES
 from export.verify import fixed_inputs, relative_error, run_torch
@@ -38,13 +38,12 @@ SYSTEMS = {"vab-encodec": ("vab-encodec",), "vab-dac": ("vab-dac", "vab-dac-coar
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench full_size", description=__doc__)
+    parser = parser_of("full_size", __doc__)
     parser.add_argument("--system", choices=SYSTEMS, default="vab-encodec")
     parser.add_argument(
         "--repeats", type=at_least_one, default=3, help="guided steps timed on each side"
     )
     parser.add_argument("--no-engines", action="store_true", help="without TensorRT-RTX's")
-    parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     options = parser.parse_args(arguments)
     facts = print_facts()
     engines = () if options.no_engines else None

@@ -16,9 +16,10 @@ from typing import Any
 
 import av
 
+from bench.options import add_model, at_least_one, parser_of
 from bench.report import console, print_facts, print_figures, print_table, summarise
 from bench.roofline import Roofline, backbone_flops, measure_roofline
-from bench.runs import Run, at_least_one, run
+from bench.runs import Run, run
 from vab_rt.bundle import Bundle, open_bundle
 from vab_rt.errors import OptionError
 
@@ -224,9 +225,8 @@ def print_stages(stage_s: dict[str, float], least_s: dict[str, float]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench generate", description=__doc__)
-    parser.add_argument("--model", help="a bundle's folder (default: the shipped one)")
+    parser = parser_of("generate", __doc__)
+    add_model(parser)
     parser.add_argument("--runs", type=at_least_one, default=5, help="fresh processes timed")
     parser.add_argument("--hour", action="store_true", help="also a one-hour video; takes minutes")
-    parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     return parser

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from bench.models import read_model
+from bench.options import at_least_one, parser_of
 from bench.peers import parity
 from bench.peers.comparison import OURS_ON, build
 from bench.peers.devices import PRECISIONS, Device, find_device
@@ -21,7 +22,6 @@ from bench.peers.figures import print_ceilings
 from bench.peers.parallel import Parallel
 from bench.report import Call, console, in_turn, print_facts, summarise
 from bench.roofline import GUIDED, Roofline, Work, backbone_work
-from bench.runs import at_least_one
 from training.model import VAB
 from vab_rt.engines.device_loop import MAX_CLIPS, DeviceEngines
 from vab_rt.errors import BackendError, OptionError
@@ -250,7 +250,7 @@ def _batches(text: str) -> tuple[int, ...]:
 
 def _parser() -> argparse.ArgumentParser:
     gpu, cpu = PLANS["cuda"], PLANS["cpu"]
-    parser = argparse.ArgumentParser(prog="python -m bench gpu", description=__doc__)
+    parser = parser_of("gpu", __doc__)
     parser.add_argument(
         "--recipe", help=f"whose model it is (default: {gpu.recipe}; without a GPU {cpu.recipe})"
     )
@@ -271,5 +271,4 @@ def _parser() -> argparse.ArgumentParser:
         type=_batches,
         help="clips at a time, such as 1,8,16 (default: on a GPU 1,2,4,8,16)",
     )
-    parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     return parser

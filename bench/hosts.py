@@ -28,8 +28,8 @@ import onnxruntime
 import vab_rt
 from bench.generate import render_clip
 from bench.openvino import MOST_APART, SEED, beside_cpu, make
+from bench.options import add_model, at_least_one, parser_of
 from bench.report import PAUSE_S, console, in_turn, print_facts, print_figures, summarise
-from bench.runs import at_least_one
 from export.one_graph import build_one_graph, request
 from export.page import HOSTS, lay_out
 from vab_rt.bundle import Bundle, open_bundle
@@ -214,8 +214,8 @@ def serving(folder: Path, headers: Mapping[str, str]) -> Iterator[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench hosts", description=__doc__)
-    parser.add_argument("--model", help="a bundle's folder (default: the shipped one)")
+    parser = parser_of("hosts", __doc__)
+    add_model(parser)
     parser.add_argument("--runs", type=at_least_one, default=5, help="turns of all that is timed")
     parser.add_argument(
         "--node-modules",
@@ -223,5 +223,4 @@ def _parser() -> argparse.ArgumentParser:
         default=Path("node_modules"),
         help="where npm has installed what hosts and page need (default: node_modules)",
     )
-    parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     return parser

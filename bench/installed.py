@@ -4,7 +4,6 @@ Of every package that an extra requires, and all that those require, the files t
 what is not installed here is named. Nothing is installed for it.
 """
 
-import argparse
 import json
 import tomllib
 from importlib import metadata
@@ -14,6 +13,7 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from bench.options import parser_of
 from bench.report import console, facts, print_table
 
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
@@ -21,8 +21,7 @@ EXTRAS = ("", "gpu", "trt", "rtx", "openvino")  # those that users install; "" i
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench installed", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
+    parser = parser_of("installed", __doc__)
     options = parser.parse_args(arguments)
     figures = {extra or "none": size_of(requirements(extra)) for extra in EXTRAS}
     for extra, found in figures.items():

@@ -16,11 +16,11 @@ from typing import Any
 
 import msgspec
 
+from bench.options import add_model, at_least_one, parser_of
 from bench.peers.comparison import compare_peers
 from bench.peers.devices import find_device
 from bench.report import console, print_facts, print_table
 from bench.roofline import Roofline, backbone_flops
-from bench.runs import at_least_one
 from training import foleyworld
 from training.evaluation.decoding import OVERALL, Compared, compare_settings
 from training.evaluation.decoding_report import TITLES
@@ -158,8 +158,8 @@ def steps_of(compared: list[Compared], config: EvalConfig) -> dict[str, int]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench pareto", description=__doc__)
-    parser.add_argument("--model", help="a bundle's folder (default: the shipped one)")
+    parser = parser_of("pareto", __doc__)
+    add_model(parser)
     parser.add_argument("--clips", type=at_least_one, default=200, help="of FoleyWorld, held out")
     parser.add_argument(
         "--settings", nargs="+", default=SETTINGS, help="the first is compared with"
@@ -168,5 +168,4 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=at_least_one, default=1)
     parser.add_argument("--repeats", type=at_least_one, default=3, help="turns of the peers")
     parser.add_argument("--plot", type=Path, help="a PNG")
-    parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     return parser

@@ -16,8 +16,9 @@ import numpy.typing as npt
 import onnxruntime
 
 import vab_rt
+from bench.options import add_model, at_least_one, parser_of
 from bench.report import console, facts, print_table
-from bench.runs import at_least_one, make_folder
+from bench.runs import make_folder
 from bench.traces import Share, Trace, shares_of_graph
 from vab_rt.bundle import Bundle, open_bundle
 from vab_rt.contract import BACKBONES
@@ -148,8 +149,8 @@ def print_graph(name: str, run_ms: float, shares: list[Share]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench profile", description=__doc__)
-    parser.add_argument("--model", help="a bundle's folder (default: the shipped one)")
+    parser = parser_of("profile", __doc__)
+    add_model(parser)
     parser.add_argument("--clip", type=Path, help="a video (default: a sample of examples/)")
     parser.add_argument(
         "--out", type=Path, default=Path("build/profile"), help="folder of the traces"
@@ -158,5 +159,4 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, help="default: one per physical core")
     parser.add_argument("--runs", type=at_least_one, default=10, help="of each graph")
     parser.add_argument("--top", type=at_least_one, default=8, help="operators shown of each graph")
-    parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     return parser

@@ -18,8 +18,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench.options import at_least_one, parser_of
 from bench.report import console, print_facts
-from bench.runs import at_least_one, make_folder
+from bench.runs import make_folder
 from vab_rt.engines.gpu import FoundGpu, find_driver
 from vab_rt.engines.tensorrt import runs_rtx
 from vab_rt.errors import BackendError
@@ -169,8 +170,7 @@ def figures_of(lines: list[str]) -> dict[str, Any] | None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench record", description=__doc__)
+    parser = parser_of("record", __doc__)
     parser.add_argument("--minutes", type=at_least_one, default=30, help="for all (default: 30)")
     parser.add_argument("--out", type=Path, default=Path("build/record"), help="folder of the logs")
-    parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     return parser

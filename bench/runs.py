@@ -1,6 +1,5 @@
 """One command in a fresh process: how long, how much memory, what it printed last."""
 
-import argparse
 import json
 import subprocess
 import sys
@@ -25,13 +24,6 @@ with open(report, "w") as file:
     json.dump([wall_s, cpu_s, usage.ru_maxrss * 1024 / 1e6], file)
 sys.exit(max(0, os.waitstatus_to_exitcode(status)) or os.WIFSIGNALED(status))
 """
-
-
-def at_least_one(text: str) -> int:
-    """How often something is run, as argparse reads it: 1 or more."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number from 1 on")
-    return int(text)
 
 
 def make_folder(path: Path) -> None:

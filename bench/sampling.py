@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bench.options import at_least_one, parser_of
 from bench.report import console, elapsed_ms, in_turn, print_facts, print_figures, summarise
-from bench.runs import at_least_one
 from vab_rt.bundle import open_bundle
 from vab_rt.engines import open_engines
 from vab_rt.errors import BackendError, BundleError
@@ -207,8 +207,7 @@ def _time_ms(call: Callable[[], object]) -> float:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench sampling", description=__doc__)
+    parser = parser_of("sampling", __doc__)
     parser.add_argument("--threads", type=at_least_one, default=2)
     parser.add_argument("--runs", type=at_least_one, default=100, help="of the native kernel")
-    parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     return parser

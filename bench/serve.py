@@ -25,6 +25,7 @@ import numpy as np
 
 import vab_rt
 from bench.generate import render_clip
+from bench.options import add_model, at_least_one, parser_of
 from bench.report import (
     PAUSE_S,
     Target,
@@ -34,7 +35,6 @@ from bench.report import (
     print_figures,
     print_targets,
 )
-from bench.runs import at_least_one
 from training.evaluation.measures import bootstrap
 from vab_rt.pipeline import Pipeline
 
@@ -273,11 +273,10 @@ def _repeat(address: str, seen: Seen, end: float, number: int, video: bytes, own
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench serve", description=__doc__)
-    parser.add_argument("--model", help="a bundle's folder (default: the shipped one)")
+    parser = parser_of("serve", __doc__)
+    add_model(parser)
     parser.add_argument("--clients", type=at_least_one, default=32, help="at once")
     parser.add_argument("--seconds", type=float, default=60.0, help="for how long they ask")
     parser.add_argument("--runs", type=at_least_one, default=41, help="turns of one client alone")
     parser.add_argument("--threads", type=at_least_one, help="of the CPU, on both sides")
-    parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     return parser

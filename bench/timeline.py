@@ -5,7 +5,6 @@ the loading of the model included. Both in turn, on one thread, in seconds of th
 other work on the machine changes less than time.
 """
 
-import argparse
 import json
 import resource
 import sys
@@ -15,8 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import vab_rt
+from bench.options import add_model, at_least_one, parser_of
 from bench.report import console, in_turn, print_facts, print_table, summarise
-from bench.runs import at_least_one, run
+from bench.runs import run
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 1.1  # of the sum of the clips
@@ -31,11 +31,10 @@ class Part(NamedTuple):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench timeline", description=__doc__)
+    parser = parser_of("timeline", __doc__)
     parser.add_argument("--clips", type=at_least_one, default=50)
     parser.add_argument("--runs", type=at_least_one, default=3)
-    parser.add_argument("--model", default=None)
-    parser.add_argument("--json", action="store_true")
+    add_model(parser)
     options = parser.parse_args(arguments)
     films = sorted((ROOT / "examples").glob("*.mp4"))
     parts = [Part(films[n % len(films)], 3 * n % _FOLDED) for n in range(options.clips)]

@@ -25,9 +25,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import vab_rt
+from bench.options import at_least_one
 from bench.peers.parallel import Parallel
 from bench.report import PAUSE_S
-from bench.runs import at_least_one
 from export.tolerances import TOLERANCES
 from export.verify import fixed_inputs, relative_error, run_torch
 from training.checkpoint import MOTION

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from bench.options import parser_of
 from bench.report import PAUSE_S, console, in_turn, print_facts, print_table, summarise
 from bench.roofline import Roofline, measure_roofline
 from bench.runs import run
@@ -209,10 +210,9 @@ def print_stages(config: V2AConfig, options: LatentOptions, stages: dict[str, St
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench v2a_mapper", description=__doc__)
+    parser = parser_of("v2a_mapper", __doc__)
     parser.add_argument("--config", default="v2a-mapper-audioldm", help="a recipe")
     parser.add_argument("--checkpoint", type=Path, help="trained weights, instead of random ones")
     parser.add_argument("--steps", type=int, help="of the latents (default: the model's own)")
     parser.add_argument("--repeats", type=int, default=3, help="runs timed on each side")
-    parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     return parser

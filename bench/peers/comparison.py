@@ -15,6 +15,7 @@ import msgspec
 
 import vab_rt
 from bench.models import read_model
+from bench.options import at_least_one, parser_of
 from bench.peers.contenders import (
     Contenders,
     check,
@@ -26,7 +27,6 @@ from bench.peers.devices import PRECISIONS, Device, find_device
 from bench.peers.figures import Peer, figures_of, print_ceilings, print_peers
 from bench.report import PAUSE_S, console, print_facts
 from bench.roofline import GUIDED, Work, autoregressive_work, backbone_work
-from bench.runs import at_least_one
 from training.model import VAB
 from vab_rt.config import ModelConfig
 from vab_rt.engines import DEVICES
@@ -163,7 +163,7 @@ def elapsed_ms(contenders: Contenders, name: str, peer: Peer, seed: int) -> floa
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench peers", description=__doc__)
+    parser = parser_of("peers", __doc__)
     parser.add_argument(
         "--size", choices=[*SIZES], help="default: full on a GPU, small without one"
     )
@@ -175,5 +175,4 @@ def _parser() -> argparse.ArgumentParser:
         "backbone, where there is no onnxruntime for GPUs",
     )
     parser.add_argument("--repeats", type=at_least_one, default=5, help="clips timed of each peer")
-    parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     return parser
