@@ -261,6 +261,7 @@ def _take(
         fade_s=0.0,
         mix="replace",
         precision=system.engines.precision,
+        kinds=options.kinds,
     )
 
 

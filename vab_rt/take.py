@@ -63,6 +63,8 @@ class _Facts(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """whether the file holds the video's own sound as well"""
     precision: str = "fp32"
     """what the model was computed in, or its latest part"""
+    kinds: tuple[str, ...] = ()
+    """that it was told of instead of what it saw, or for its latest part"""
 
 
 class Take(_Facts, frozen=True, eq=False, kw_only=True):

@@ -81,3 +81,25 @@ def test_the_command_lists_takes_and_tells_them(bundle, videos, tmp_path):
     assert sorted(report["kinds"]) == sorted(KINDS)
     assert run(app_of(), [*given, "--force"]).output.startswith("seen: ")
     assert "seen" not in run(app_of(), [*given, "--force", "--kind", "dog"]).output
+
+
+@pytest.mark.parametrize(("said", "kind"), [((), "dog"), (("--kind", "rain"), "rain")])
+def test_a_sound_that_is_changed_or_goes_on_keeps_its_kind(
+    knowing, bundle, videos, run, tmp_path, said, kind
+):
+    """Unless another is said."""
+    video, old, out = videos(87), tmp_path / "old.wav", tmp_path / "out.wav"
+    words, more = ("--model", bundle, "--seed", 3, "--force", *said), {"seed": 3, "kinds": kind}
+
+    def check(told, made):
+        assert told.code == 0 and "seen" not in told.out, told.err
+        take = vab_rt.Audio.load(out).take
+        assert take.kinds == made.take.kinds == (kind,)
+        assert np.array_equal(take.tokens, made.take.tokens)
+
+    knowing.generate(video, kinds="dog").save(old)
+    told = run("regenerate", video, old, out, "--from", 1, "--to", 2, *words)
+    check(told, knowing.regenerate(video, old, 1, 2, **more))
+    knowing.generate(vab_rt.Video(video, duration_s=1.5), kinds="dog").save(old, force=True)
+    told = run("generate", video, out, "--continue", old, *words)
+    check(told, knowing.continue_sound(video, old, **more))

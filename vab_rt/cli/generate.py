@@ -91,7 +91,6 @@ def generate(
 ) -> None:
     """Put sound on a silent video."""
     begin = time.perf_counter()
-    options = overrides.options(seed, library=library, library_strength=library_strength)
     delivery = deliver.delivery()
     begun = load.begun()
     from vab_rt.audio import Audio
@@ -100,8 +99,10 @@ def generate(
 
     part = Video(video, start, duration)
     given = None if continue_ is None else Audio.load(continue_)
-    if continue_ is not None:
+    if continue_ is not None and given is not None:
         delivery = as_in(continue_, out, delivery)
+        overrides.keep_kind(given)
+    options = overrides.options(seed, library=library, library_strength=library_strength)
 
     def wanted(pipeline: "Pipeline") -> "GenerateOptions":
         if not preview:

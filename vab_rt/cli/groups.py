@@ -30,6 +30,7 @@ from vab_rt.options import GenerateOptions
 from vab_rt.threads import Helpers, is_memory_limited
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is quick
+    from vab_rt.audio import Audio
     from vab_rt.bundle import Bundle
     from vab_rt.engines import Engines
     from vab_rt.pipeline import Pipeline
@@ -68,9 +69,14 @@ class Overrides:
             metavar="NAME",
             help="What makes the sound, whatever is seen; as often as wanted. vab-rt kinds MODEL "
             "lists them.",
-            show_default="what is seen",
+            show_default="what is seen; that of the sound which is changed or goes on",
         ),
     ] = None
+
+    def keep_kind(self, sound: "Audio") -> None:
+        """That of a sound which is gone on with, where none is said."""
+        if self.kind is None and sound.take is not None:
+            self.kind = [*sound.take.kinds]
 
     def options(self, seed: int, **more: Any) -> GenerateOptions:
         """Raises OptionError."""

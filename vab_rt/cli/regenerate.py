@@ -72,6 +72,7 @@ def regenerate(
     delivery = as_in(sound, out, delivery)
     seed = (0 if old.seed is None else (old.seed + 1) % 2**64) if seed is None else seed
     end_s = old.duration_s if to is None else to
+    overrides.keep_kind(old)
     options = overrides.options(seed)
     part = selected(Video(video), old.take)
 
