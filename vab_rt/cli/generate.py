@@ -92,7 +92,7 @@ def generate(
     """Put sound on a silent video."""
     begin = time.perf_counter()
     delivery = deliver.delivery()
-    begun = load.begun()
+    load.begin()
     from vab_rt.audio import Audio
     from vab_rt.formats import as_in
     from vab_rt.video import Video
@@ -119,15 +119,15 @@ def generate(
     asked = Asked(out, delivery, picture, take, told.is_quiet, force, as_lines=told.as_lines)
     rate_hz = given.sample_rate_hz if given else None
     if candidates is None:
-        report = write_sound(part, asked, begun, make, rate_hz) | {"seed": seed}
+        report = write_sound(part, asked, load, make, rate_hz) | {"seed": seed}
     else:
         check_whole(given)
         if preview:
             raise OptionError(
                 "a preview is of one sound, expected no --candidates beside it; leave one out"
             )
-        report = write_candidates(part, asked, begun, options, candidates)
+        report = write_candidates(part, asked, load, options, candidates)
     if library is not None:
-        report["library"] = begun().library(library).report()
+        report["library"] = load().library(library).report()
     report["timings_s"]["total"] = time.perf_counter() - begin
     tell(report, told, overrides.kind)

@@ -8,7 +8,7 @@ import inspect
 import time
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args, get_type_hints
 
 import typer
@@ -27,7 +27,7 @@ from vab_rt.cli.options import (
 )
 from vab_rt.delivery import Delivery
 from vab_rt.options import GenerateOptions
-from vab_rt.threads import Helpers, is_memory_limited
+from vab_rt.threads import Begun, Helpers, is_memory_limited
 
 if TYPE_CHECKING:  # imported where they are used, so that --help is quick
     from vab_rt.audio import Audio
@@ -168,18 +168,20 @@ class Load:
         typer.Option(help="Of the CPU.", show_default="one a physical core that it may use"),
     ] = None
 
-    def begun(self) -> "Callable[[], Pipeline]":
-        """The same, opened beside what a command does until it asks; what is wrong is told only
-        then. Not of a hub, as what comes from there can take long."""
+    def __post_init__(self) -> None:
+        self._opening: Begun[tuple[Bundle, Engines, float]] | None = None
+
+    def begin(self) -> None:
+        """Opens it beside what a command does until it asks; what is wrong is told only then. Not
+        of a hub, as what comes from there can take long."""
         from vab_rt.hub import is_on_hub
 
         if is_on_hub(self.model) or is_memory_limited():
-            return self
+            return
         from vab_rt.engines import import_libraries
 
         import_libraries(self.device)  # first of all: graphs open beside what else is imported
-        opening = Helpers(1).begin(partial(self._open, wait=False))
-        return cache(lambda: self._assembled(opening.result()))
+        self._opening = Helpers(1).begin(partial(self._open, wait=False))
 
     def __call__(self) -> "Pipeline":
         """Loaded when it is first asked for."""
@@ -187,9 +189,7 @@ class Load:
 
     @cached_property
     def _pipeline(self) -> "Pipeline":
-        return self._assembled(self._open())
-
-    def _assembled(self, opened: "tuple[Bundle, Engines, float]") -> "Pipeline":
+        opened = self._open() if self._opening is None else self._opening.result()
         from vab_rt.pipeline import assembled
 
         return assembled(*opened, self.threads)

@@ -62,7 +62,7 @@ def regenerate(
     """Make a part of a sound anew, and leave the rest as it is."""
     begin = time.perf_counter()
     delivery = deliver.delivery()
-    begun = load.begun()
+    load.begin()
     from vab_rt.audio import Audio
     from vab_rt.editing import selected
     from vab_rt.formats import as_in
@@ -80,7 +80,7 @@ def regenerate(
         return pipeline.regenerate_steps(part, old, from_, end_s, options)
 
     asked = Asked(out, delivery, picture, take, told.is_quiet, force, as_lines=told.as_lines)
-    report = write_sound(part, asked, begun, make, old.sample_rate_hz)
+    report = write_sound(part, asked, load, make, old.sample_rate_hz)
     report |= {"seed": seed, "start_s": from_, "end_s": end_s}
     report["timings_s"]["total"] = time.perf_counter() - begin
     tell(report, told, overrides.kind)

@@ -1,5 +1,6 @@
 """vab-rt serve: sounds over HTTP."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -99,7 +100,7 @@ def serve(
         max_bytes=round(max_mb * 1e6),
     )
     serve(
-        vars(load),
+        asdict(load),
         limits,
         port=port,
         max_waiting=queue,
