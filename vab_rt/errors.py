@@ -72,3 +72,10 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 def first_line(error: BaseException) -> str:
     """What a library says, without the page that follows."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def not_installed(needs: str, package: str, error: ImportError) -> BackendError:
+    """needs: who needs which library; package: as pip takes it."""
+    return BackendError(
+        f"{needs}, which cannot be imported ({error}); install it with: pip install {package}"
+    )

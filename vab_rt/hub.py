@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import NamedTuple, TypeGuard
 
 from vab_rt.bundle import MANIFEST, Bundle, open_bundle, read_manifest
-from vab_rt.errors import BackendError, BundleError, OptionError
+from vab_rt.errors import BundleError, OptionError, not_installed
 
 PREFIX = "hf:"
 _LOG = logging.getLogger(__name__)
@@ -113,10 +113,8 @@ def _library() -> ModuleType:
         import huggingface_hub.errors
         import huggingface_hub.utils
     except ImportError as error:
-        raise BackendError(
-            f"names that begin with {PREFIX} need huggingface_hub, expected it to be installed "
-            f"({error}); install it with: pip install 'vab-rt[hub]'"
-        ) from error
+        needs = f"names that begin with {PREFIX} need huggingface_hub"
+        raise not_installed(needs, "'vab-rt[hub]'", error) from error
     hub: ModuleType = huggingface_hub
     if not _LOG.isEnabledFor(logging.INFO):
         hub.utils.disable_progress_bars()

@@ -24,7 +24,7 @@ import typer
 from vab_rt.cli import main
 from vab_rt.cli.generate_all import generate_all
 from vab_rt.cli.groups import as_command
-from vab_rt.errors import BackendError, OptionError
+from vab_rt.errors import BackendError, OptionError, not_installed
 from vab_rt.many import Job, Report
 
 MOST_GPUS = 16  # of one machine
@@ -160,10 +160,7 @@ def _cluster() -> Iterator[Any]:
         import ray
         import ray.data
     except ImportError as error:
-        raise BackendError(
-            f"vab_rt.on_ray needs Ray Data, expected it to be installed ({error}); install it "
-            "with: pip install 'vab-rt[ray]'"
-        ) from error
+        raise not_installed("vab_rt.on_ray needs Ray Data", "'vab-rt[ray]'", error) from error
     before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(include_dashboard=False, logging_level=logging.ERROR)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from av.video.frame import VideoFrame
 
 from vab_rt.audio import Audio
-from vab_rt.errors import BackendError, OptionError, OutputError
+from vab_rt.errors import OptionError, OutputError, not_installed
 from vab_rt.media import square_pixels
 from vab_rt.options import check_kind
 from vab_rt.output import check_output, whole_file, writing
@@ -243,7 +243,4 @@ def _require_pillow() -> None:
     try:
         import PIL.Image  # noqa: F401
     except ImportError as error:
-        raise BackendError(
-            f"pictures need Pillow, expected it to be installed ({error}); install it with: "
-            "pip install 'vab-rt[picture]'"
-        ) from error
+        raise not_installed("pictures need Pillow", "'vab-rt[picture]'", error) from error

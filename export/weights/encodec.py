@@ -25,7 +25,7 @@ from export.weights.reading import (
 from training.codecs.codec import build_codec
 from training.stage import sha256
 from vab_rt.config import ModelConfig
-from vab_rt.errors import BackendError, ExportError
+from vab_rt.errors import ExportError, not_installed
 
 AUDIOCRAFT = "compression_state_dict.bin"
 MAX_REFERENCES = 10
@@ -84,10 +84,8 @@ def read_transformers(folder: Path, config: ModelConfig) -> Part:
     try:
         from transformers import EncodecConfig
     except ImportError as error:
-        raise BackendError(
-            f"{folder} is laid out as by transformers, expected it to be there ({error}); "
-            "install it with: pip install 'vab-rt[export]'"
-        ) from error
+        needs = f"{folder} is laid out as by transformers"
+        raise not_installed(needs, "'vab-rt[export]'", error) from error
     where = first_file(folder, ("config.json",))
     facts = read_json(where)
     check_facts(where, {"model_type": None} | facts, {"model_type": "encodec"})
@@ -205,10 +203,8 @@ def read_yaml(path: Path, text: str) -> Any:
     try:
         import yaml
     except ImportError as error:
-        raise BackendError(
-            f"{path}: xp.cfg is YAML, expected PyYAML to read it with ({error}); install it with: "
-            "pip install 'vab-rt[export]'"
-        ) from error
+        needs = f"{path}: xp.cfg is YAML and needs PyYAML"
+        raise not_installed(needs, "'vab-rt[export]'", error) from error
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no such date

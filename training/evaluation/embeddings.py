@@ -19,7 +19,7 @@ from torchaudio.functional import resample
 
 from training.checkpoint import check_weights
 from training.evaluation.classifier import AudioClassifier, classify, softmax
-from vab_rt.errors import BackendError, DataError, OptionError, first_line
+from vab_rt.errors import DataError, OptionError, first_line, not_installed
 
 RATE_HZ = 16_000
 OWN = "classifier"
@@ -149,7 +149,9 @@ class PaSST:
             from hear21passt.models.passt import get_model
             from hear21passt.models.preprocess import AugmentMelSTFT
         except ImportError as error:
-            raise missing("passt", "hear21passt", error) from error
+            raise not_installed(
+                "embedding passt needs hear21passt", "hear21passt", error
+            ) from error
         self.name = f"PaSST ({path.name})"
         with redirect_stdout(io.StringIO()):  # it prints itself, as does its front end
             self.network = get_model("passt_s_swa_p16_128_ap476", pretrained=False)
@@ -177,7 +179,9 @@ class CLAP:
         try:
             from transformers import ClapFeatureExtractor, ClapModel
         except ImportError as error:
-            raise missing("clap", "transformers", error) from error
+            raise not_installed(
+                "embedding clap needs transformers", "transformers", error
+            ) from error
         if not (folder / "config.json").is_file():
             raise DataError(
                 f"{folder} has no config.json, expected a folder as `save_pretrained` of "
@@ -226,10 +230,3 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(weights, dict):
         raise DataError(f"{path} holds a {type(weights).__name__}, expected a state_dict of torch")
     return weights
-
-
-def missing(kind: str, package: str, error: ImportError) -> BackendError:
-    return BackendError(
-        f"embedding {kind} needs {package}, which cannot be imported ({error}); install it with: "
-        f"pip install {package}"
-    )

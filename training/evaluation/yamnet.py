@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torchaudio.functional import resample
 
-from vab_rt.errors import BackendError, DataError, OptionError, first_line
+from vab_rt.errors import DataError, OptionError, first_line, not_installed
 
 Floats = NDArray[np.float64]
 Sound = NDArray[np.float32]
@@ -48,10 +48,7 @@ class YAMNet:
         try:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError as error:
-            raise BackendError(
-                f"{KIND} needs ai-edge-litert, which cannot be imported ({error}); install it "
-                "with: pip install ai-edge-litert"
-            ) from error
+            raise not_installed(f"{KIND} needs ai-edge-litert", "ai-edge-litert", error) from error
         self.names = read_names(path)
         try:
             self.interpreter = Interpreter(str(path), num_threads=1)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from training.image_encoder import ImageEncoder
 from training.v2a_mapper.settings import Networks
-from vab_rt.errors import BackendError, OptionError, first_line
+from vab_rt.errors import OptionError, first_line, not_installed
 from vab_rt.v2a_mapper.config import V2AConfig
 
 
@@ -44,10 +44,7 @@ def library(name: str) -> ModuleType:
     try:
         return import_module(name)
     except ImportError as error:
-        raise BackendError(
-            f"V2A-Mapper needs {name}, which cannot be imported ({error}); install it with: "
-            f"pip install {name}"
-        ) from error
+        raise not_installed(f"V2A-Mapper needs {name}", name, error) from error
 
 
 def _built(

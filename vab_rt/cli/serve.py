@@ -8,7 +8,7 @@ import typer
 
 from vab_rt.cli.console import print_line, tell_progress
 from vab_rt.cli.groups import Load, with_groups
-from vab_rt.errors import BackendError
+from vab_rt.errors import not_installed
 from vab_rt.options import number
 
 if TYPE_CHECKING:
@@ -88,10 +88,7 @@ def serve(
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn"):
             raise
-        raise BackendError(
-            f"vab-rt serve needs starlette and uvicorn, expected them to be installed ({error}); "
-            "install them with: pip install 'vab-rt[serve]'"
-        ) from error
+        raise not_installed("vab-rt serve needs its extra", "'vab-rt[serve]'", error) from error
     limits = Limits(
         host=host,
         names=tuple(name or ()),

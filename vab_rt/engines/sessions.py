@@ -17,7 +17,7 @@ from vab_rt.contract import BACKBONES, GraphContract, Tensor
 from vab_rt.engines import Engine, Engines
 from vab_rt.engines.precision import reader_in
 from vab_rt.engines.providers import CPU, ON_CPU, Placement, Target, find_target, tell_placement
-from vab_rt.errors import BackendError, BundleError, first_line, is_out_of_memory
+from vab_rt.errors import BackendError, BundleError, first_line, is_out_of_memory, not_installed
 from vab_rt.sampling import fastest_sampler
 from vab_rt.telemetry import silence
 from vab_rt.threads import Helpers, is_memory_limited, num_physical_cores
@@ -30,10 +30,7 @@ except ImportError as error:
         raise
     if isinstance(error.__cause__, KeyboardInterrupt | SystemExit):  # pybind11 has wrapped it
         raise error.__cause__ from None
-    raise BackendError(
-        f"device cpu needs onnxruntime, which cannot be imported ({error}); "
-        "install it with: pip install onnxruntime"
-    ) from error
+    raise not_installed("device cpu needs onnxruntime", "onnxruntime", error) from error
 
 _FAULTS: tuple[type[Exception], ...] = (
     *(MemoryError, RuntimeError, ValueError),

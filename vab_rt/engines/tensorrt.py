@@ -31,7 +31,7 @@ from vab_rt.engines.device_loop import (
 )
 from vab_rt.engines.engine_cache import EngineKey, cached_engine, forget_engine
 from vab_rt.engines.gpu import DeviceArray, Gpu
-from vab_rt.errors import BackendError, BundleError
+from vab_rt.errors import BackendError, BundleError, not_installed
 
 log = logging.getLogger(__name__)
 
@@ -138,10 +138,7 @@ def import_api(device: str) -> Any:
     try:
         api = import_module(name)
     except ImportError as error:
-        raise BackendError(
-            f"device {device} needs {name}, which cannot be imported ({error}); install it with: "
-            f'pip install "{extra}"'
-        ) from error
+        raise not_installed(f"device {device} needs {name}", f'"{extra}"', error) from error
     version = tuple(int(part) for part in api.__version__.split(".")[:2])
     if device == "tensorrt" and version < _LEAST_TENSORRT:
         raise BackendError(

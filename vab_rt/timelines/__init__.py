@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from vab_rt.errors import BackendError, MediaError, OptionError
+from vab_rt.errors import MediaError, OptionError, not_installed
 from vab_rt.timelines.documents import read_document
 from vab_rt.timelines.timeline import Timeline
 
@@ -27,10 +27,8 @@ def open_timeline(path: Path) -> Timeline:
         try:
             from vab_rt.timelines.otio import OtioBundle, OtioTimeline
         except ImportError as error:
-            raise BackendError(
-                f"{suffix} needs opentimelineio, expected it to be installed ({error}); install it "
-                "with: pip install 'vab-rt[otio]'"
-            ) from error
+            needs = f"{suffix} needs opentimelineio"
+            raise not_installed(needs, "'vab-rt[otio]'", error) from error
         return OtioBundle(path) if suffix == ".otioz" else OtioTimeline(path)
     document = read_document(path)
     kind = str(document.root.tag)
