@@ -19,7 +19,7 @@ import msgspec
 
 from vab_rt.config import ClipConfig
 from vab_rt.contract import FileEntry, GraphContract, GraphEntry, Manifest, VabManifest
-from vab_rt.errors import BundleError, VabError
+from vab_rt.errors import BundleError, VabError, reason_of
 from vab_rt.paths import as_path
 from vab_rt.v2a_mapper.contract import V2AManifest
 
@@ -145,7 +145,7 @@ def _find(path: str | Path | None) -> Path:
     try:
         found = "a folder" if stat.S_ISDIR(folder.stat().st_mode) else "a file"
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = reason_of(error)
         found = "not there" if isinstance(error, FileNotFoundError) else f"unusable ({reason})"
     if found != "a folder":
         raise BundleError(f"model {path} is {found}, expected {expected}; check the path")

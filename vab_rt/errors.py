@@ -69,6 +69,11 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     return is_out_of_memory(error.__cause__ or error.__context__)
 
 
+def reason_of(error: Exception) -> str:
+    """What the system says of it, without the name of the file."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
 def first_line(error: BaseException) -> str:
     """What a library says, without the page that follows."""
     return str(error).strip().partition("\n")[0] or type(error).__name__

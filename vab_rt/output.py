@@ -13,7 +13,7 @@ from pathlib import Path
 
 import av.error
 
-from vab_rt.errors import OutputError
+from vab_rt.errors import OutputError, reason_of
 from vab_rt.file_object import VideoFile
 from vab_rt.paths import address_of
 
@@ -182,9 +182,8 @@ def writing(path: Path) -> Iterator[None]:
     except MemoryError:  # FFmpeg's is both
         raise
     except OSError as error:
-        reason = error.strerror or str(error)
         raise OutputError(
-            f"{path} could not be written ({reason}; {_free_mb(path.parent)}), "
+            f"{path} could not be written ({reason_of(error)}; {_free_mb(path.parent)}), "
             "expected a folder with room for it; free some space or choose another"
         ) from error
     except av.error.FFmpegError as error:

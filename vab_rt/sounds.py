@@ -8,7 +8,7 @@ import av.error
 import numpy as np
 from numpy.typing import NDArray
 
-from vab_rt.errors import MediaError
+from vab_rt.errors import MediaError, reason_of
 from vab_rt.source import require_file
 
 SUFFIXES = (
@@ -52,10 +52,9 @@ def read_sound(
     except MemoryError:  # FFmpeg's is both
         raise
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
         raise MediaError(
-            f"the sound of {path} cannot be read ({reason}), expected a complete file; copy it "
-            "again, or leave it out"
+            f"the sound of {path} cannot be read ({reason_of(error)}), expected a complete file; "
+            "copy it again, or leave it out"
         ) from error
     if not parts:
         return np.zeros((1, 0), np.float32), rate_hz

@@ -22,7 +22,7 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from vab_rt.errors import MediaError, MediaWarning
+from vab_rt.errors import MediaError, MediaWarning, reason_of
 from vab_rt.file_object import FileObject, VideoFile
 from vab_rt.packets import VideoPacket, frame_s, may_jump, starts_again, timed_packets
 from vab_rt.paths import address_of
@@ -146,7 +146,7 @@ def _open_input(path: VideoFile) -> tuple[InputContainer, VideoStream]:
         raise
     except (av.error.FFmpegError, OSError) as error:
         raise MediaError(
-            f"{path} cannot be read as video ({_reason(error)}); expected a complete video file "
+            f"{path} cannot be read as video ({reason_of(error)}); expected a complete video file "
             "such as mp4, mov, mkv or webm; copy it again, or convert it"
         ) from error
     stream = _video_stream(container, path)
@@ -182,7 +182,7 @@ def require_file(path: VideoFile, expected: str = "a video file") -> None:
     except (OSError, ValueError) as error:  # ValueError: for a name with a null character
         if address_of(path) is not None:  # signed ones are longer than names may be
             raise MediaError(_why_missing(path, expected)) from error
-        reason = _reason(error)
+        reason = reason_of(error)
         message = f"{path} cannot be read ({reason}), expected {expected}; check the path"
         raise MediaError(message) from error
     if not stat.S_ISREG(status.st_mode):
@@ -296,7 +296,3 @@ def _require_memory() -> None:
 
 def seek(container: InputContainer, stream: VideoStream, seconds: Fraction) -> None:
     container.seek(int(seconds / (stream.time_base or Fraction(1))), stream=stream)
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vab_rt.contract import GraphEntry, Manifest, WeightsEntry
-from vab_rt.errors import BundleError
+from vab_rt.errors import BundleError, reason_of
 from vab_rt.torch_file import Arrays, Unreadable, read_torch
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ def read_weights(entry: WeightsEntry, folder: Path) -> Arrays:
         with path.open("rb") as file:
             content = file.read(entry.size_bytes + 1)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
         raise BundleError(
-            f"{path} cannot be read ({reason}), expected {_described(entry)}; {_advice(entry)}"
+            f"{path} cannot be read ({reason_of(error)}), expected {_described(entry)}; "
+            f"{_advice(entry)}"
         ) from error
     if len(content) != entry.size_bytes or hashlib.sha256(content).hexdigest() != entry.sha256:
         raise BundleError(

@@ -20,7 +20,7 @@ from training.datasets.shard_format import (
     read_shard,
 )
 from vab_rt.config import ModelConfig
-from vab_rt.errors import DataError
+from vab_rt.errors import DataError, reason_of
 
 _READERS = 4
 
@@ -135,7 +135,7 @@ class ShardedClips:
         try:
             return self._files.cat_file(f"{self._root}/{name}")
         except Exception as error:  # every file system of fsspec has its own
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            reason = reason_of(error)
             raise DataError(
                 f"{self.location}/{name} cannot be read ({reason}), expected a folder of shards as "
                 "training.extract writes it; check the location, or copy it again"

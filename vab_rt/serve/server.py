@@ -12,7 +12,7 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from vab_rt.errors import OptionError
+from vab_rt.errors import OptionError, reason_of
 from vab_rt.serve.app import Limits, open_app
 from vab_rt.serve.guard import is_loopback, refusal
 from vab_rt.serve.jobs import Jobs
@@ -131,10 +131,9 @@ def _listening(host: str, port: int) -> socket.socket:
         sock.listen(1024)
     except (OSError, OverflowError) as error:
         sock.close()
-        reason = getattr(error, "strerror", None) or str(error)
         raise OptionError(
-            f"port {port} of {host} cannot be had ({reason}), expected one that is free; choose "
-            "another with --port, or 0 for any"
+            f"port {port} of {host} cannot be had ({reason_of(error)}), expected one that is free; "
+            "choose another with --port, or 0 for any"
         ) from error
     return sock
 
