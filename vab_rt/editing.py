@@ -25,13 +25,11 @@ from vab_rt.resampling import resample
 from vab_rt.seconds import check_part_of_sound, told_s
 from vab_rt.splicing import Edit
 from vab_rt.systems import System
-from vab_rt.systems.vab import Vab
+from vab_rt.systems.vab import Encode, Vab
 from vab_rt.take import Take, name_of
 from vab_rt.video import Video
 
 Samples = npt.NDArray[np.float32]
-Encode = Callable[[Samples], Tokens]
-"""sound [S] of a clip to tokens [K, T]"""
 
 SAME_LENGTH_S = 0.1
 """Containers round the length of a video; a sound that differs by more is not of it."""

@@ -25,7 +25,7 @@ from vab_rt.options import GenerateOptions, TokenOptions
 from vab_rt.sounds import SUFFIXES, decode_sound
 from vab_rt.strokes import is_struck, levels_of, strokes_of
 from vab_rt.systems import System
-from vab_rt.systems.vab import Vab
+from vab_rt.systems.vab import Encode, Vab
 from vab_rt.windows import Window
 
 log = logging.getLogger(__name__)
@@ -61,8 +61,7 @@ class Library:
     folder: Path
     files: list[Path]
     system: Vab
-    encode: Callable[[Samples], Tokens]
-    """sound [S] of a clip to tokens [K, T]"""
+    encode: Encode
     used: dict[Path, Path | None] = field(default_factory=dict)
     """what has been played, and the nearest license file above it"""
     _read: dict[Path, Recording | None] = field(default_factory=dict)

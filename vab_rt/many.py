@@ -33,6 +33,12 @@ class Job(NamedTuple):
     out: Path
 
 
+Work = Callable[[Job], Report]
+"""Makes the sound of one job after another."""
+OpenWorker = Callable[[], Work]
+"""Opens what does so, once a process; it is pickled where there are several."""
+
+
 def find_jobs(source: Path, out: Path, suffix: str) -> list[Job]:
     """The jobs of all videos below a folder, or in a list of one path a line, in order. Sounds lie
     in `out` as videos do in the folder; of a list, those that lie elsewhere in `out` itself.
@@ -134,10 +140,9 @@ def make_folders(jobs: list[Job]) -> None:
 
 
 def run_jobs(
-    jobs: list[Job], open_worker: Callable[[], Callable[[Job], Report]], num_processes: int
+    jobs: list[Job], open_worker: OpenWorker, num_processes: int
 ) -> Iterator[tuple[Job, Report]]:
-    """Each job's report, as they are finished. open_worker: makes what makes sounds, once a
-    process; it is pickled where there are several.
+    """Each job's report, as they are finished.
 
     Of a job that kills its process the report has an error, and another process goes on.
     """
@@ -172,7 +177,7 @@ def run_jobs(
 def _feed(
     todo: "queue.SimpleQueue[Job]",
     done: "queue.SimpleQueue[tuple[Job, Report] | BaseException]",
-    open_worker: Callable[[], Callable[[Job], Report]],
+    open_worker: OpenWorker,
     stop: threading.Event,
 ) -> None:
     """One process after another, until there is nothing left to do."""
@@ -207,10 +212,10 @@ def _end(pool: ProcessPoolExecutor, stop: threading.Event) -> None:
     pool.shutdown(cancel_futures=True)
 
 
-_worker: Callable[[Job], Report] | None = None
+_worker: Work | None = None
 
 
-def _open(open_worker: Callable[[], Callable[[Job], Report]]) -> None:
+def _open(open_worker: OpenWorker) -> None:
     """In a process of its own, which Ctrl-C reaches as well as the first."""
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)

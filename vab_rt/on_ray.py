@@ -25,7 +25,7 @@ from vab_rt.cli import main
 from vab_rt.cli.generate_all import generate_all
 from vab_rt.cli.groups import as_command
 from vab_rt.errors import BackendError, OptionError, not_installed
-from vab_rt.many import Job, Report
+from vab_rt.many import Job, OpenWorker, Report
 
 MOST_GPUS = 16  # of one machine
 _LOG = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def _device(device: str, gpus_per_worker: float) -> str:
 
 def run_on_ray(
     jobs: list[Job],
-    open_worker: Callable[[], Callable[[Job], Report]],
+    open_worker: OpenWorker,
     num_workers: int,
     *,
     num_cpus: int = 1,
@@ -112,7 +112,7 @@ def run_on_ray(
 def _rows(
     data: Any,
     jobs: list[Job],
-    open_worker: Callable[[], Callable[[Job], Report]],
+    open_worker: OpenWorker,
     num_workers: int,
     **resources: float,
 ) -> Any:
@@ -137,7 +137,7 @@ def _rows(
 class _Worker:
     """An actor: a process with a model."""
 
-    def __init__(self, open_worker: Callable[[], Callable[[Job], Report]]) -> None:
+    def __init__(self, open_worker: OpenWorker) -> None:
         self.work = open_worker()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import hashlib
 import logging
 import os
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from vab_rt.config import ModelConfig
-from vab_rt.decoding import Tokens
 from vab_rt.engines.engine_cache import cache_folder
 from vab_rt.errors import MediaError, OptionError, OutputError
 from vab_rt.library import LONGEST_S, Samples, find_sounds, trimmed
 from vab_rt.output import check_output, whole_file, writing
 from vab_rt.sounds import decode_sound
-from vab_rt.systems.vab import Vab
+from vab_rt.systems.vab import Encode, Vab
 
 log = logging.getLogger(__name__)
 
@@ -92,14 +91,11 @@ class Progress:
     index: SoundIndex | None
 
 
-def indexed(
-    where: Path, file: Path | None, system: Vab, encode: Callable[[Samples], Tokens]
-) -> Iterator[Progress]:
+def indexed(where: Path, file: Path | None, system: Vab, encode: Encode) -> Iterator[Progress]:
     """The index of a folder, or of an index's own, brought up to date and kept.
 
     - where: a folder, or the file of an index.
     - file: where that of a folder is kept; None is the user's cache.
-    - encode: sound [S] of a clip to tokens [K, T].
 
     Raises OptionError for a folder without sound, and for an index of another model or folder;
     OutputError where `file` cannot be written.
@@ -143,9 +139,7 @@ def _opened(
     return index
 
 
-def updated(
-    index: SoundIndex, system: Vab, encode: Callable[[Samples], Tokens]
-) -> Iterator[Progress]:
+def updated(index: SoundIndex, system: Vab, encode: Encode) -> Iterator[Progress]:
     """Brings an index up to date, file by file; now and then, and at the end, with the index.
 
     Files that change while they are read are left out until the next time.
@@ -190,9 +184,7 @@ def _stamp(path: Path) -> Stamp | None:
     return status.st_size, status.st_mtime_ns
 
 
-def _tokens_of(
-    path: Path, system: Vab, encode: Callable[[Samples], Tokens]
-) -> npt.NDArray[np.int16] | None:
+def _tokens_of(path: Path, system: Vab, encode: Encode) -> npt.NDArray[np.int16] | None:
     """Tokens [K, T] of a file; None of one that cannot be read or is silent."""
     try:
         samples = decode_sound(path, system.config.sample_rate_hz, LONGEST_S)

@@ -19,7 +19,7 @@ from vab_rt.cli.options import DEFAULTS, Quiet, Seed
 from vab_rt.cli.writing import Asked, write_sound
 from vab_rt.delivery import Delivery
 from vab_rt.errors import OptionError, VabError
-from vab_rt.many import Job, Report, find_jobs, make_folders, run_jobs, share_of
+from vab_rt.many import Job, Report, Work, find_jobs, make_folders, run_jobs, share_of
 from vab_rt.options import GenerateOptions, check_kinds
 from vab_rt.signals import end_if_told
 from vab_rt.threads import num_physical_cores
@@ -36,7 +36,7 @@ class Maker:
     delivery: Delivery
     force: bool
 
-    def __call__(self) -> Callable[[Job], Report]:
+    def __call__(self) -> Work:
         def make(job: Job) -> Report:
             end_if_told()
             try:

@@ -1,7 +1,7 @@
 """VAB: a transformer fills in all audio tokens in a few parallel steps, a codec makes sound of them
 (paper section 3). In two stages where a second transformer has the fine codebooks."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:  # features can do without the library that reads videos
 
 # The fine stage draws other numbers than the coarse one: its seeds are those and this.
 FINE_SEED = 0xBF58476D1CE4E5B9
+
+Encode = Callable[[npt.NDArray[np.float32]], Tokens]
+"""Sound [S] of a clip to tokens [K, T], by the codec."""
 
 
 class Said(NamedTuple):
