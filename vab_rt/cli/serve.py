@@ -12,7 +12,7 @@ from vab_rt.errors import not_installed
 from vab_rt.options import number
 
 if TYPE_CHECKING:
-    from vab_rt.serve.worker_process import Model
+    from vab_rt.serve.talk import Model
 
 
 @with_groups

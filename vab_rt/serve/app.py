@@ -40,9 +40,9 @@ from vab_rt.serve.queries import (
     options_of,
     parse,
 )
+from vab_rt.serve.talk import Bug, Cancelled
 from vab_rt.serve.uploads import declared_bytes, file_below, save_body, too_large
 from vab_rt.serve.worker import Worker
-from vab_rt.serve.worker_process import Bug, Cancelled
 
 HEARTBEAT_S = 15.0
 _FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", None) or errno.ENOSPC)

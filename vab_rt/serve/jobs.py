@@ -15,8 +15,8 @@ from pathlib import Path
 from vab_rt.errors import VabError, is_out_of_memory
 from vab_rt.serve.job import Job, Refused, Status
 from vab_rt.serve.queries import Order
+from vab_rt.serve.talk import Bug, Cancelled
 from vab_rt.serve.worker import Worker
-from vab_rt.serve.worker_process import Bug, Cancelled
 
 _MOST_FAILED_STARTS = 3
 """The most failed starts of the worker, one after another; then no more is taken until one is there

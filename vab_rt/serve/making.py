@@ -16,7 +16,7 @@ from vab_rt.errors import MediaError, MediaWarning, VabError
 from vab_rt.mixing import require_sound
 from vab_rt.pipeline import Pipeline
 from vab_rt.serve.queries import Made, Order, SoundFile
-from vab_rt.serve.worker_process import Talk
+from vab_rt.serve.talk import Talk
 from vab_rt.steps import Step, Summary
 from vab_rt.video import Video
 

@@ -17,8 +17,8 @@ from vab_rt.serve.app import Limits, open_app
 from vab_rt.serve.guard import is_loopback, refusal
 from vab_rt.serve.jobs import Jobs
 from vab_rt.serve.scratch import scratch_folder
+from vab_rt.serve.talk import Model
 from vab_rt.serve.worker import Worker
-from vab_rt.serve.worker_process import Model
 
 _MOST_CONNECTIONS = 1000
 _CLOSING_S = 3

@@ -19,7 +19,7 @@ from vab_rt.errors import OptionError
 from vab_rt.output import whole_file, writing
 from vab_rt.serve.making import refuse_lists, without_paths
 from vab_rt.serve.queries import Order
-from vab_rt.serve.worker_process import Talk
+from vab_rt.serve.talk import Talk
 from vab_rt.spectrogram import FLOOR_DB, Spectrogram, band_edges_hz
 from vab_rt.video import Video
 

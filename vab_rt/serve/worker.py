@@ -19,7 +19,8 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Self
 
 from vab_rt.errors import BackendError
-from vab_rt.serve.worker_process import ENDING_SIGNALS, Cancelled, Model, run
+from vab_rt.serve.talk import Cancelled, Model
+from vab_rt.serve.worker_process import ENDING_SIGNALS, run
 
 _LOG = logging.getLogger(__name__)
 _LOOK_S = 0.05
