@@ -40,6 +40,7 @@ class Audio(msgspec.Struct, frozen=True, eq=False):
             raise OptionError(
                 f"samples are {kind}, expected floats from -1 to 1; divide 16-bit ones by 32768"
             )
+        msgspec.structs.force_setattr(self, "samples", np.asarray(self.samples, np.float32))
         expected = "samples a second, such as 16000"
         rate_hz = number("sample_rate_hz", self.sample_rate_hz, int, 1, 2**31 - 1, expected)
         msgspec.structs.force_setattr(self, "sample_rate_hz", rate_hz)

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import os
 import threading
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeAlias
@@ -105,7 +106,7 @@ def video_file(file: VideoFile | str | bytes | BinaryIO) -> VideoFile:
     """What a video is read from. Raises MediaError for a file object that cannot be read so."""
     if isinstance(file, FileObject):
         return file
-    if isinstance(file, str | Path):
+    if isinstance(file, str | os.PathLike):
         return Path(file)
     return FileObject(bytes(file) if isinstance(file, bytearray | memoryview) else file)
 

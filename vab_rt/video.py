@@ -152,6 +152,8 @@ class Video:
         """What is on display at these seconds of the selection, which rise; the last frame also
         after it. Raises as `frames` does, but for a still; warns of nothing."""
         times = [self.start + exact_seconds(at) for at in times_s]
+        if not times:
+            return
         if self.info.is_still:
             times = [Fraction(0)] * len(times)
         is_near = all(later - at < _NEAR_S for at, later in pairwise(times))

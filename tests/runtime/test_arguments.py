@@ -1,5 +1,7 @@
 """An argument of another kind is an error of ours that says what was given and what is expected."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -42,3 +44,14 @@ A_PATH = "expected the name of a file, such as out"
 def test_an_argument_of_another_kind(pipeline, videos, call, message):
     with pytest.raises(vab_rt.VabError, match=f"^{message}"):
         call(pipeline, videos(25))
+
+
+def test_what_programs_have_at_hand(pipeline, videos):
+    """Samples as other libraries give them, an entry of a folder, no times at all."""
+    path = videos(50)
+    for samples in (SOUND.samples.astype(float), SOUND.samples.tolist()):
+        assert vab_rt.Audio(samples, 16000).samples.dtype == np.float32
+    with os.scandir(path.parent) as entries:
+        (entry,) = (one for one in entries if one.name == path.name)
+    assert pipeline.generate(entry, seed=7) == pipeline.generate(path, seed=7)
+    assert not list(vab_rt.Video(path).frames_at([]))

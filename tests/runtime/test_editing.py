@@ -198,7 +198,7 @@ def test_a_part_of_a_part(shipped, run, tmp_path):
 
 
 def test_a_sound_of_elsewhere_is_heard_first(shipped, takes):
-    old = Audio(takes[WAVES].samples, RATE)
+    old = Audio(takes[WAVES].samples.astype(float), RATE)
     new = shipped.regenerate(WAVES, old, 4, 6, seed=1)
     begin, end = changed(old, new)
     assert 3.98 <= begin and end <= 6.02
