@@ -12,10 +12,8 @@ import numpy.typing as npt
 
 from vab_rt.options import TokenOptions
 from vab_rt.sampling import Sampler
-from vab_rt.sampling_arguments import StepSettings
+from vab_rt.sampling_arguments import Logits, StepSettings, Tokens
 
-Tokens = npt.NDArray[np.int32]
-Logits = npt.NDArray[np.float32]
 TokensToLogits = Callable[[Tokens], tuple[Logits, Logits | None]]
 
 

@@ -18,10 +18,10 @@ import numpy.typing as npt
 
 from vab_rt.audio import Audio
 from vab_rt.config import ModelConfig
-from vab_rt.decoding import Tokens
 from vab_rt.engines import Engine
 from vab_rt.errors import MediaWarning, OptionError
 from vab_rt.resampling import resample
+from vab_rt.sampling_arguments import Tokens
 from vab_rt.seconds import check_part_of_sound, told_s
 from vab_rt.splicing import Edit
 from vab_rt.systems import System

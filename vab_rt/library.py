@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vab_rt.decoding import Tokens
 from vab_rt.engines import Engine
 from vab_rt.errors import MediaError, OptionError
 from vab_rt.options import GenerateOptions, TokenOptions
+from vab_rt.sampling_arguments import Tokens
 from vab_rt.sounds import SUFFIXES, decode_sound
 from vab_rt.strokes import is_struck, levels_of, strokes_of
 from vab_rt.systems import System

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from vab_rt.errors import BackendError
 from vab_rt.options import check_threads
 from vab_rt.philox import CONFIDENCE_STREAM, TOKEN_STREAM, gumbel, log_poly
-from vab_rt.sampling_arguments import StepSettings, check_arguments, not_finite
+from vab_rt.sampling_arguments import Logits, StepSettings, Tokens, check_arguments, not_finite
 from vab_rt.threads import allowed_cores
 
 # Cephes expf (Moshier 1989), highest power first.
@@ -39,18 +39,15 @@ class Sampler(Protocol):
 
     def __call__(
         self,
-        tokens: npt.NDArray[np.int32],
-        conditional: npt.NDArray[np.float32],
-        unconditional: npt.NDArray[np.float32] | None,
+        tokens: Tokens,
+        conditional: Logits,
+        unconditional: Logits | None,
         settings: StepSettings,
     ) -> None: ...
 
 
 def sample_step(
-    tokens: npt.NDArray[np.int32],
-    conditional: npt.NDArray[np.float32],
-    unconditional: npt.NDArray[np.float32] | None,
-    settings: StepSettings,
+    tokens: Tokens, conditional: Logits, unconditional: Logits | None, settings: StepSettings
 ) -> None:
     """Fill the masked tokens [B, N] in place and mask the `num_remask` least confident again.
 
@@ -82,11 +79,8 @@ def sample_step(
 
 
 def _scaled_logits(
-    conditional: npt.NDArray[np.float32],
-    unconditional: npt.NDArray[np.float32] | None,
-    guidance: float,
-    temperature: float,
-) -> npt.NDArray[np.float32]:
+    conditional: Logits, unconditional: Logits | None, guidance: float, temperature: float
+) -> Logits:
     guided = conditional
     with np.errstate(over="ignore", invalid="ignore"):  # the caller looks for inf and NaN
         if unconditional is not None:
@@ -161,9 +155,9 @@ class NativeSampler:
 
     def __call__(
         self,
-        tokens: npt.NDArray[np.int32],
-        conditional: npt.NDArray[np.float32],
-        unconditional: npt.NDArray[np.float32] | None,
+        tokens: Tokens,
+        conditional: Logits,
+        unconditional: Logits | None,
         settings: StepSettings,
     ) -> None:
         check_arguments(tokens, conditional, unconditional, settings)

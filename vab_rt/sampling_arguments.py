@@ -7,6 +7,9 @@ import numpy.typing as npt
 
 from vab_rt.errors import OptionError, VabError
 
+Tokens = npt.NDArray[np.int32]
+Logits = npt.NDArray[np.float32]
+
 
 @dataclass(frozen=True)
 class StepSettings:
@@ -26,10 +29,7 @@ class StepSettings:
 
 
 def check_arguments(
-    tokens: npt.NDArray[np.int32],
-    conditional: npt.NDArray[np.float32],
-    unconditional: npt.NDArray[np.float32] | None,
-    settings: StepSettings,
+    tokens: Tokens, conditional: Logits, unconditional: Logits | None, settings: StepSettings
 ) -> None:
     """Raise OptionError unless every argument of a sampling step fits the others."""
     s = settings
@@ -103,11 +103,7 @@ def _check_counts(
         )
 
 
-def not_finite(
-    tokens: npt.NDArray[np.int32],
-    conditional: npt.NDArray[np.float32],
-    unconditional: npt.NDArray[np.float32] | None,
-) -> VabError:
+def not_finite(tokens: Tokens, conditional: Logits, unconditional: Logits | None) -> VabError:
     """The error for logits that are not finite, with the argument and place that caused it."""
     masked = tokens == conditional.shape[2]  # [B, N]
     for name, logits in (("conditional", conditional), ("unconditional", unconditional)):

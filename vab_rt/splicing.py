@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from vab_rt.audio import Audio
 from vab_rt.config import ModelConfig
-from vab_rt.decoding import Tokens
 from vab_rt.loudness import Limiter
 from vab_rt.resampling import resample
+from vab_rt.sampling_arguments import Tokens
 from vab_rt.take import Take
 from vab_rt.video import Video
 from vab_rt.windows import Window, blend

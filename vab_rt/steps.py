@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vab_rt.config import ClipConfig
-from vab_rt.decoding import Tokens
 from vab_rt.errors import BundleError
 from vab_rt.loudness import Limiter
 from vab_rt.options import GenerateOptions
+from vab_rt.sampling_arguments import Tokens
 from vab_rt.seeing import FRAMES_AHEAD, ahead, kinds_seen, see_all
 from vab_rt.stopwatch import Stopwatch
 from vab_rt.systems import State, System

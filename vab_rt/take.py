@@ -22,7 +22,7 @@ from vab_rt.file_object import VideoFile
 from vab_rt.output import whole_file, writing
 
 if TYPE_CHECKING:
-    from vab_rt.decoding import Tokens
+    from vab_rt.sampling_arguments import Tokens
 
 SUFFIX = ".vab.json"
 FORMAT = 1

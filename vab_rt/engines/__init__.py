@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from vab_rt.bundle import Bundle
-from vab_rt.decoding import Tokens, decode_masked, guided
+from vab_rt.decoding import decode_masked, guided
 from vab_rt.engines.precision import PRECISIONS, check_precision
 from vab_rt.errors import BackendError, BundleError, OptionError
 from vab_rt.options import TokenOptions, check_threads
 from vab_rt.sampling import Sampler, fastest_sampler
+from vab_rt.sampling_arguments import Tokens
 from vab_rt.threads import Helpers
 
 __all__ = ["DEVICES", "PRECISIONS", "Engine", "Engines", "open_engines"]

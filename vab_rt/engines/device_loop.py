@@ -18,12 +18,13 @@ import numpy.typing as npt
 
 from vab_rt.bundle import Bundle
 from vab_rt.contract import GraphContract
-from vab_rt.decoding import Tokens, remask_count
+from vab_rt.decoding import remask_count
 from vab_rt.engines import Engines
 from vab_rt.engines.gpu import DeviceArray, Gpu, in_one_line
 from vab_rt.engines.sampling_kernels import CudaSampler
 from vab_rt.errors import BackendError, BundleError
 from vab_rt.options import MAX_STEPS, TokenOptions
+from vab_rt.sampling_arguments import Tokens
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,11 @@ import numpy.typing as npt
 from vab_rt.bundle import Bundle
 from vab_rt.config import ModelConfig
 from vab_rt.contract import VabManifest
-from vab_rt.decoding import Tokens, guided
+from vab_rt.decoding import guided
 from vab_rt.engines import Engines
 from vab_rt.errors import OptionError
 from vab_rt.options import COARSE_TO_FINE, GenerateOptions, TokenOptions, fill_in
+from vab_rt.sampling_arguments import Tokens
 from vab_rt.seeing import encode_images, encode_two_streams, given_kinds
 from vab_rt.windows import Window
 
