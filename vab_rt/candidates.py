@@ -4,7 +4,7 @@ model says how well each fits."""
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import tee
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +12,11 @@ import numpy.typing as npt
 from vab_rt.audio import Audio
 from vab_rt.errors import OptionError
 from vab_rt.options import GenerateOptions
+from vab_rt.steps import Step, of_one_window
 from vab_rt.stopwatch import Stopwatch
 from vab_rt.systems import System
 from vab_rt.systems.vab import Vab, mean_gains
 from vab_rt.windows import Window, heard_hops
-
-if TYPE_CHECKING:
-    from vab_rt.steps import Step
 
 SCORING = "score"
 """Its stage in timings."""
@@ -58,12 +56,12 @@ def seed_of(seed: int, candidate: int) -> int:
 
 def candidate_steps(
     windows: Iterator[Window],
-    decode: "Callable[[Iterator[Window], GenerateOptions], Iterator[Step]]",
+    decode: Callable[[Iterator[Window], GenerateOptions], Iterator[Step]],
     system: Vab,
     options: GenerateOptions,
     count: int,
     clock: Stopwatch,
-) -> "Iterator[Step]":
+) -> Iterator[Step]:
     """The steps of all candidates, window by window, so that none is held longer than it is used.
 
     decode: windows, with the options of one candidate, to its steps.
@@ -75,14 +73,12 @@ def candidate_steps(
         with clock.time(SCORING):
             gains = system.said(window.features, options.kinds).gains[:, heard]
         for i, steps in enumerate(each):
-            for step in steps:
+            for step in of_one_window(steps):
                 score = None
                 if step.audio is not None:
                     score = float(mean_gains(gains, step.state[None, :, heard])[0])
                 timings_s = dict(clock.seconds)
                 yield replace(step, candidate=i, score=score, timings_s=timings_s)
-                if step.audio is not None:
-                    break
 
 
 class Ranked(NamedTuple):
@@ -90,10 +86,10 @@ class Ranked(NamedTuple):
 
     candidate: int
     score: float
-    steps: "list[Step]"
+    steps: list[Step]
 
 
-def ranked_steps(steps: "Iterable[Step]") -> list[Ranked]:
+def ranked_steps(steps: Iterable[Step]) -> list[Ranked]:
     """The results of `candidate_steps`, best first. A score is the mean of those of its windows,
     each by how much of it is heard."""
     finished: dict[int, list[Step]] = {}
@@ -104,7 +100,7 @@ def ranked_steps(steps: "Iterable[Step]") -> list[Ranked]:
     return sorted(found, key=lambda one: -one.score)
 
 
-def ranked(steps: "Iterable[Step]", options: GenerateOptions, rate_hz: int) -> list[Audio]:
+def ranked(steps: Iterable[Step], options: GenerateOptions, rate_hz: int) -> list[Audio]:
     """Their sounds."""
     return [
         Audio(
@@ -118,6 +114,6 @@ def ranked(steps: "Iterable[Step]", options: GenerateOptions, rate_hz: int) -> l
     ]
 
 
-def _mean_score(steps: "list[Step]") -> float:
+def _mean_score(steps: list[Step]) -> float:
     heard = [0 if step.audio is None else len(step.audio) for step in steps]
     return float(np.average([step.score or 0.0 for step in steps], weights=heard))

@@ -7,16 +7,14 @@ step is sure of stays, and the steps after it draw the rest again.
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import tee
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vab_rt.errors import OptionError
 from vab_rt.options import GenerateOptions
+from vab_rt.steps import Step, of_one_window
 from vab_rt.systems import System
 from vab_rt.systems.vab import CoarseToFine, Vab
 from vab_rt.windows import Window
-
-if TYPE_CHECKING:
-    from vab_rt.steps import Step
 
 
 def require_preview(system: System[Any]) -> Vab:
@@ -37,11 +35,11 @@ def one_step(system: Vab, options: GenerateOptions) -> GenerateOptions:
 
 def previewed_steps(
     windows: Iterator[Window],
-    decode: "Callable[[Iterator[Window], GenerateOptions], Iterator[Step]]",
+    decode: Callable[[Iterator[Window], GenerateOptions], Iterator[Step]],
     quick: GenerateOptions,
     options: GenerateOptions,
     num_steps: int,
-) -> "Iterator[Step]":
+) -> Iterator[Step]:
     """The steps of a sound, and before those of each window one with its `preview`.
 
     decode: windows, with options, to steps. num_steps: of a window, with `options`.
@@ -52,7 +50,4 @@ def previewed_steps(
         if step.audio is None:
             continue
         yield replace(step, step=0, num_steps=num_steps, audio=None, take=None, preview=step.audio)
-        for own in finished:
-            yield own
-            if own.audio is not None:
-                break
+        yield from of_one_window(finished)

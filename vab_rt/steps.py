@@ -74,6 +74,14 @@ class Step:
         return self.window * each + self.candidate * self.num_steps + own, total
 
 
+def of_one_window(steps: Iterator[Step]) -> Iterator[Step]:
+    """Those up to the next that has sound; the others are left."""
+    for step in steps:
+        yield step
+        if step.audio is not None:
+            return
+
+
 class Summary:
     """What steps tell beside their sound."""
 
