@@ -240,6 +240,10 @@ BAD = {
     "bomb.mlt": (mlt_of(f'<playlist id="l">{TWICE.format(39)}</playlist>{LISTS}'), "has no p0"),
     "time.mlt": (mlt_of('<playlist id="l"><blank length="1:x"/></playlist>'), "'1:x' for a time"),
     "rate.mlt": ("<mlt><tractor/></mlt>", "has no profile with a frame rate"),
+    "still.mlt": (
+        '<mlt><profile frame_rate_num="0"/><tractor/></mlt>',
+        "has no profile with a frame rate",
+    ),
     "kd.mlt": (
         mlt_of('<playlist><property name="kdenlive:docproperties.version">1</property></playlist>'),
         "is Kdenlive's own project",

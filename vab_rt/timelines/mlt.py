@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -50,18 +51,15 @@ class MltTimeline(Timeline):
         self._lengths = dict[Element, int]()
 
     def _frame_rate(self) -> Fraction:
-        profile = self.document.root.find("profile")
-        try:
-            assert profile is not None
+        profile, rate = self.document.root.find("profile"), Fraction(0)
+        facts = {} if profile is None else profile.attrib
+        with suppress(ValueError, ZeroDivisionError):
             rate = Fraction(
-                int(profile.get("frame_rate_num", "")), int(profile.get("frame_rate_den", "1"))
+                int(facts.get("frame_rate_num", "")), int(facts.get("frame_rate_den", "1"))
             )
-            assert rate > 0
-            return rate
-        except (AssertionError, ValueError, ZeroDivisionError) as error:
-            raise self.document.refuse(
-                "has no profile with a frame rate", "one; save it again"
-            ) from error
+        if rate <= 0:
+            raise self.document.refuse("has no profile with a frame rate", "one; save it again")
+        return rate
 
     def clips(self, video_track: int, name: str) -> list[Clip]:
         """The clips of a video track, counted from 1, the lowest; one of colours alone is the
