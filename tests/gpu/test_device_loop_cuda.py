@@ -20,6 +20,8 @@ from vab_rt.config import ModelConfig
 from vab_rt.contract import contract_of
 from vab_rt.engines import Engines
 from vab_rt.engines.device_loop import DeviceEngines
+from vab_rt.engines.gpu import Gpu
+from vab_rt.errors import BackendError
 from vab_rt.options import TokenOptions
 from vab_rt.sampling import fastest_sampler, sample_step
 
@@ -133,6 +135,14 @@ def request(config, clips, seed=0):
 def decoded(engines, case, options):
     branches = TINY.branches(options.guidance)
     return list(engines.decode_tokens("backbone", *case, options, branches))[-1][1]
+
+
+@pytest.fixture(scope="module")
+def gpu():
+    try:
+        return Gpu()
+    except BackendError as error:
+        pytest.skip(f"needs a GPU: {error}")
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,17 @@ import numpy as np
 import pytest
 from sampling_cases import damaged_cases, equal_cases, make_case, run
 
+from vab_rt.engines.gpu import Gpu
 from vab_rt.engines.sampling_kernels import CudaSampler
-from vab_rt.errors import VabError
+from vab_rt.errors import BackendError, VabError
+
+
+@pytest.fixture(scope="module")
+def gpu():
+    try:
+        return Gpu()
+    except BackendError as error:
+        pytest.skip(f"needs a GPU: {error}")
 
 
 class OnGpu:
