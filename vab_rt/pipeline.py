@@ -191,9 +191,9 @@ class Pipeline:
         **fields: Any,
     ) -> Iterator[Step]:
         """The same, step by step; the very last has the whole `audio`, at the sound's own rate."""
-        own = self._own(overridden(options, fields))
+        options = overridden(options, fields)
         edit = self._editor.plan_regeneration(as_video(video), _as_audio(sound), (start_s, end_s))
-        return self._edit_steps(edit, *own)
+        return self._edit_steps(edit, *self._own(options))
 
     def continue_sound(
         self,
@@ -220,9 +220,9 @@ class Pipeline:
         **fields: Any,
     ) -> Iterator[Step]:
         """The same, step by step; the very last has the whole `audio`, at the sound's own rate."""
-        own = self._own(overridden(options, fields))
+        options = overridden(options, fields)
         edit = self._editor.plan_continuation(as_video(video), _as_audio(sound))
-        return self._edit_steps(edit, *own)
+        return self._edit_steps(edit, *self._own(options))
 
     def candidates(
         self,

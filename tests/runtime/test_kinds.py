@@ -103,3 +103,5 @@ def test_a_sound_that_is_changed_or_goes_on_keeps_its_kind(
     knowing.generate(vab_rt.Video(video, duration_s=1.5), kinds="dog").save(old, force=True)
     told = run("generate", video, out, "--continue", old, *words)
     check(told, knowing.continue_sound(video, old, **more))
+    told = run("generate", video, out, "--continue", old, "--force")
+    assert told.code == 1 and "has tokens of the model tiny, expected" in told.err
