@@ -93,7 +93,7 @@ def test_nothing_is_timed_where_an_edit_does_another_thing(begin, end, seed, rea
 def test_a_whole_run(tiny_bundle, pipeline, capsys, monkeypatch):
     c = pipeline.config
     tokens = np.zeros((1, c.num_codebooks, c.num_token_steps), np.int32)
-    whole = Pipeline(pipeline.system, 0.1, lambda name: lambda audio: tokens)  # hears one sound
+    whole = Pipeline(pipeline.system, 0.1, lambda: lambda audio: tokens)  # hears one sound
     monkeypatch.setattr(editing.vab_rt, "load", lambda *_: whole)
     editing.main(["--model", str(tiny_bundle), "--runs", "1", "--files", "3", "--json"])
     found = json.loads(capsys.readouterr().out.strip().rpartition("\n")[2])
