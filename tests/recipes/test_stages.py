@@ -20,11 +20,10 @@ from vab_rt.bundle import open_bundle
 from vab_rt.errors import OptionError
 from vab_rt.options import TokenOptions, Tuning
 
-CONFIG = tiny_config(layers=1, expert_layers=1)
+WORLD = {"clip_s": 10.0, "layers": 1, "expert_layers": 1}
+CONFIG = tiny_config(**WORLD)
 RECIPE = Recipe(model=CONFIG)
-TWO_STREAMS = tiny_config(
-    layers=1, expert_layers=1, image_size=32, motion_dim=8, motion_reach=MotionEncoder.REACH
-)
+TWO_STREAMS = tiny_config(**WORLD, image_size=32, motion_dim=8, motion_reach=MotionEncoder.REACH)
 
 
 class Rendered(Exception):
@@ -76,7 +75,7 @@ def test_encoders_trained_since_are_taken(stage, folder):
     ],
 )
 def test_a_start_of_other_encoders_is_refused(changes, said, folder):
-    other = Recipe(model=tiny_config(layers=1, expert_layers=1, **changes))
+    other = Recipe(model=tiny_config(**(WORLD | changes)))
     with pytest.raises(OptionError, match=said):
         encoders.train_encoders(other, folder)
 
