@@ -91,6 +91,7 @@ def generate(
 ) -> None:
     """Put sound on a silent video."""
     begin = time.perf_counter()
+    options = overrides.options(seed, library=library, library_strength=library_strength)
     delivery = deliver.delivery()
     load.begin()
     from vab_rt.audio import Audio
@@ -102,7 +103,7 @@ def generate(
     if continue_ is not None and given is not None:
         delivery = as_in(continue_, out, delivery)
         overrides.keep_kind(given)
-    options = overrides.options(seed, library=library, library_strength=library_strength)
+        options = options.but(kinds=overrides.kind or ())
 
     def wanted(pipeline: "Pipeline") -> "GenerateOptions":
         if not preview:
