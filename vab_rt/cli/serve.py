@@ -86,9 +86,11 @@ def serve(
         from vab_rt.serve.app import Limits
         from vab_rt.serve.server import serve
     except ImportError as error:
-        if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn"):
+        library = (error.name or "").partition(".")[0]
+        if library not in ("starlette", "uvicorn"):
             raise
-        raise not_installed("vab-rt serve needs its extra", "'vab-rt[serve]'", error) from error
+        needs = f"vab-rt serve needs {library}"
+        raise not_installed(needs, "'vab-rt[serve]'", error) from error
     limits = Limits(
         host=host,
         names=tuple(name or ()),
