@@ -279,12 +279,16 @@ def test_what_is_no_part(run, takes, part, message, tmp_path):
     assert not (tmp_path / "new.wav").exists()
 
 
-def test_the_length_that_is_told_may_be_asked_for(shipped, takes, tmp_path):
+def test_the_length_that_is_told_may_be_asked_for(shipped, takes, run, tmp_path):
     old = Audio(takes[HAMMER].samples[:-1], RATE)  # 9.9999 s: 10 to the millisecond
     for told_s in (10, 10.004):  # the page of the server tells hundredths
         assert shipped.regenerate(HAMMER, old, 9, told_s).duration_s == old.duration_s
     with pytest.raises(OptionError, match=r"end is 10\.1, expected 0 to 10 s"):
         shipped.regenerate(HAMMER, old, 9, 10.1)
+    old.save(tmp_path / "old.wav")
+    words = (HAMMER, tmp_path / "old.wav", tmp_path / "new.wav", "--from", 9, "--to", 10.004)
+    told = run("regenerate", *words, "--json")
+    assert json.loads(told.out)["end_s"] == old.duration_s
 
 
 def test_sounds_that_do_not_fit(shipped, takes, minute, pipeline, tmp_path):

@@ -81,6 +81,6 @@ def regenerate(
 
     asked = Asked(out, delivery, picture, take, told.is_quiet, force, as_lines=told.as_lines)
     report = write_sound(part, asked, load, make, old.sample_rate_hz)
-    report |= {"seed": seed, "start_s": from_, "end_s": end_s}
+    report |= {"seed": seed, "start_s": from_, "end_s": min(end_s, old.duration_s)}
     report["timings_s"]["total"] = time.perf_counter() - begin
     tell(report, told, overrides.kind)
