@@ -48,9 +48,9 @@ from vab_rt.pipeline import Pipeline
 def evaluate_shards(
     config: EvalConfig, shards: ShardedClips, count: int, media: Path | None, workers: int = 1
 ) -> dict:
-    """The same of `count` clips of shards, as far as it can be measured without knowing what is in
-    them; where there are twice as many, with the floor of FAD. Raises DataError for fewer than 2
-    clips and for media that are not there."""
+    """What `evaluate_generation` tells, of `count` clips of shards, as far as it can be measured
+    without knowing what is in them; where there are twice as many, with the floor of FAD. Raises
+    DataError for fewer than 2 clips and for media that are not there."""
     if len(shards) < 2:
         raise DataError(f"{shards.location} has {len(shards)} clips, expected at least 2")
     labels = shards.in_memory().labels

@@ -69,12 +69,12 @@ class Overrides:
             metavar="NAME",
             help="What makes the sound, whatever is seen; as often as wanted. vab-rt kinds MODEL "
             "lists them.",
-            show_default="what is seen; that of the sound which is changed or goes on",
+            show_default="that of a sound that is given, else what is seen",
         ),
     ] = None
 
     def keep_kind(self, sound: "Audio") -> None:
-        """That of a sound which is gone on with, where none is said."""
+        """That of a sound which is changed or goes on, where none is said."""
         if self.kind is None and sound.take is not None:
             self.kind = [*sound.take.kinds]
 
