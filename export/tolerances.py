@@ -15,7 +15,12 @@ TOLERANCES = {
     "motion_encoder": Tolerance(5e-5, "float32 sums in another order"),
     "backbone": Tolerance(5e-5, "float32 sums in another order; the default has 4e-6"),
     "fine_backbone": Tolerance(5e-5, "the same"),
-    "codec_decoder": Tolerance(5e-5, "the same, and sines of added-up phases; 3e-6"),
+    "codec_decoder": Tolerance(5e-5, "the same; the spectral codec is under phases"),
+    "phases": Tolerance(
+        2e-3,
+        "sines of hundreds of added-up phases: a codec trained for minutes has 5e-4 in one sample, "
+        "2e-5 in all (torch's own float32 is 1e-4 off its float64); the shipped have 1e-5",
+    ),
     "codec_encoder": Tolerance(1e-4, "tokens are equal, but where two codes are this equally near"),
     "mapper": Tolerance(5e-5, "float32 sums in another order, through up to 12 layers"),
     "unet": Tolerance(5e-5, "the same; a tiny one has 1e-6"),

@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from export.modules import CodecEncoder
+from export.modules import CodecDecoder, CodecEncoder
 from export.tolerances import TOLERANCES
+from training.codecs.spectral import SpectralCodec
 from vab_rt.config import ModelConfig
 from vab_rt.contract import BACKBONES, GraphContract, contract_of
 from vab_rt.engines.sessions import add_weights, check_session
@@ -74,8 +75,14 @@ def compare(
             errors.append(float((expected != found).mean()))
         else:
             errors.append(relative_error(expected, found))
-            check_error(name, errors[-1], "rounded" if is_rounded else name)
+            check_error(name, errors[-1], "rounded" if is_rounded else tolerance_of(name, module))
     return max(errors)
+
+
+def tolerance_of(name: str, module: nn.Module) -> str:
+    """Its row in the table."""
+    is_spectral = isinstance(module, CodecDecoder) and isinstance(module.codec, SpectralCodec)
+    return "phases" if is_spectral else name
 
 
 def check_error(name: str, error: float, tolerance: str | None = None) -> None:
