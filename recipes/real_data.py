@@ -19,6 +19,7 @@ from training.datasets.sound_folders import (
     list_pictures,
     list_sounds,
 )
+from training.kinds import with_kinds
 from training.stage import begin, stage
 from vab_rt.config import ModelConfig
 
@@ -45,11 +46,6 @@ def read_data(model: ModelConfig, folders: Folders) -> RealData:
     """Raises DataError for folders without a kind."""
     sounds, pictures = list_sounds(folders.sounds), list_pictures(folders.pictures)
     return RealData(with_kinds(model, model_kinds(sounds)), sounds, pictures)
-
-
-def with_kinds(model: ModelConfig, kinds: tuple[str, ...]) -> ModelConfig:
-    """A recipe's model has none yet: its visual_dim is without them."""
-    return msgspec.structs.replace(model, kinds=kinds, visual_dim=model.visual_dim + len(kinds))
 
 
 def samples_of(folder: Path, data: RealData) -> Sounds:

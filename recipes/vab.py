@@ -18,7 +18,9 @@ from training.contrastive import finetune_contrastive, start_from
 from training.datasets.clips import ClipSource, TokenisedClips
 from training.datasets.shards import open_shards
 from training.evaluation.fine_tuned import evaluate_classification, evaluate_retrieval
-from training.representation import MODALITIES
+from training.fitting import warm_up_share
+from training.kinds import with_kinds_of
+from training.representation import MODALITIES, num_steps
 from training.stage import begin
 from vab_rt.errors import OptionError
 
@@ -61,15 +63,23 @@ def run(recipe: Recipe, folder: Path, images: Path | None = None) -> None:
 def run_on_shards(recipe: Recipe, folder: Path, start: Path, shards: str, held_out: str) -> None:
     """The transformer's stages, on clips that `training.extract` made with `start`.
 
-    Of a coarse-to-fine model training alone: it represents and generates nothing by itself.
+    Of a coarse-to-fine model training alone: it represents and generates nothing by itself. A
+    model of kinds is not fine-tuned, as in `recipes/real.py`.
     """
     given = read_checkpoint(start)
-    if given.config != recipe.model:
+    recipe = msgspec.structs.replace(recipe, model=with_kinds_of(recipe.model, given.config))
+    facts = msgspec.structs.asdict(given.config), msgspec.structs.asdict(recipe.model)
+    if other := [name for name in facts[0] if facts[0][name] != facts[1][name]]:
+        had, expected = (of[other[-1]] for of in facts)
         raise OptionError(
             f"{start} is of the model {given.config.name}, expected {recipe.model.name} of the "
-            "recipe with the same facts; start from a checkpoint of the same recipe"
+            f"recipe with the same facts ({other[-1]} is {had!r}, expected {expected!r}); start "
+            "from a checkpoint of the same recipe"
         )
     clips = open_shards(shards, given)
+    is_tuned = not recipe.model.kinds and not recipe.model.given_codebooks
+    if is_tuned:
+        check_fine_tuning(recipe, len(clips))
     validation = open_shards(held_out, given).in_memory() if held_out else None
     own = {"transformer_data": f"{len(clips)} clips of {given.config.clip_s:g} s of the user's own"}
     given = msgspec.structs.replace(given, header=given.header.with_provenance(own))
@@ -85,11 +95,20 @@ def run_on_shards(recipe: Recipe, folder: Path, start: Path, shards: str, held_o
         recipe.distilled,
     )
     if distributed.rank() == 0 and not recipe.model.given_codebooks:
-        finetune(recipe, folder, checkpoint, clips)
-        if validation is not None:
+        if is_tuned:
+            finetune(recipe, folder, checkpoint, clips)
+        if is_tuned and validation is not None:
             evaluate_finetuned(folder, checkpoint, validation)
         export(checkpoint, folder / "bundle")
         describe(folder)
+
+
+def check_fine_tuning(recipe: Recipe, count: int) -> None:
+    """Raises OptionError for a warm-up that does not fit so many clips, hours before its stage."""
+    for stage in ("contrastive", "classification"):
+        settings, minutes = getattr(recipe, stage), getattr(recipe, f"{stage}_minutes")
+        steps = num_steps(count, settings.epochs, settings.batch) if minutes is None else None
+        warm_up_share(settings.warm_up, steps, stage)
 
 
 def finetune(recipe: Recipe, folder: Path, checkpoint: Path, clips: ClipSource) -> None:

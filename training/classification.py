@@ -126,7 +126,7 @@ def finetune_classifier(
     model = Classifier(vab, modality, len(frequency), 0.0 if probe else s.dropout).train()
     model.encoder.requires_grad_(not probe)
     average = EMA(model)
-    steps = None if minutes is not None else num_steps(clips, s.epochs, s.batch)
+    steps = None if minutes is not None else num_steps(len(clips), s.epochs, s.batch)
     warm_up = warm_up_share(s.warm_up, steps, "classification")
     head_rate = s.peak_rate if s.head_rate is None else s.head_rate
     peak_rates = {model.head: head_rate} | ({} if probe else {model.encoder: s.peak_rate})

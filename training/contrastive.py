@@ -137,7 +137,7 @@ def finetune_contrastive(
     s, device = settings, vab.codebooks.device
     half = wants_bfloat16("auto", device)
     torch.manual_seed(s.seed)
-    steps = None if minutes is not None else num_steps(clips, s.epochs, s.batch)
+    steps = None if minutes is not None else num_steps(len(clips), s.epochs, s.batch)
     warm_up = warm_up_share(s.warm_up, steps, "contrastive")
     retriever = Retriever(vab, s.dropout, s.temperature, s.standardise).train()
     if s.standardise:

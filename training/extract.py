@@ -34,6 +34,7 @@ from training.datasets.shard_format import (
     write_shard,
 )
 from training.file_names import print_any_name
+from training.kinds import with_kinds_of
 from training.processes import in_parallel
 from vab_rt.config import ModelConfig
 from vab_rt.errors import DataError, MediaError, OptionError, VabError
@@ -78,6 +79,7 @@ def extract(
             f"workers {workers} and clips per shard {clips_per_shard}: expected at least 1 of each"
         )
     encoders = load_encoders(checkpoint, device)
+    config = with_kinds_of(config, encoders.config)
     check_facts(str(checkpoint), clip_facts(encoders.config), config)
     digest = encoders_sha256(encoders.codec, encoders.visual_encoder)
     index = begin(out, source, config, digest, workers, clips_per_shard)

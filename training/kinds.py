@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -76,6 +77,17 @@ def _leave_frozen_out(module: nn.Module, weights: dict[str, Any], prefix: str, _
 
 def _expect_no_frozen(module: nn.Module, keys: Any) -> None:
     keys.missing_keys[:] = [name for name in keys.missing_keys if FROZEN not in name]
+
+
+def with_kinds(model: ModelConfig, kinds: tuple[str, ...]) -> ModelConfig:
+    """A recipe's model has none yet: its visual_dim is without them."""
+    return msgspec.structs.replace(model, kinds=kinds, visual_dim=model.visual_dim + len(kinds))
+
+
+def with_kinds_of(model: ModelConfig, started: ModelConfig) -> ModelConfig:
+    """A recipe's model with the kinds of the checkpoint that it starts from, where it has none."""
+    lacks = model.image_encoder == LITE0 and not model.kinds
+    return with_kinds(model, started.kinds) if lacks else model
 
 
 def train_kinds(

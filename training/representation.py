@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from training.checkpoint import check_weights
-from training.datasets.clips import Batch, ClipSource
+from training.datasets.clips import Batch
 from training.fitting import averaged_weights
 from training.masking import temporal_mixup, temporal_roll
 from training.model import VAB
@@ -66,8 +66,8 @@ def augmented(
     return torch.from_numpy(tokens), torch.from_numpy(features), torch.from_numpy(labels.mean(1))
 
 
-def num_steps(clips: ClipSource, epochs: float, batch: int) -> int:
-    return max(1, round(epochs * len(clips) / batch))
+def num_steps(count: int, epochs: float, batch: int) -> int:
+    return max(1, round(epochs * count / batch))
 
 
 def load_averaged(path: Path, module: nn.Module) -> nn.Module:

@@ -19,6 +19,8 @@ from training.checkpoint import read_checkpoint
 from training.configs import CONFIGS
 from training.datasets.material import AMBIENCE
 from training.datasets.pair_clips import read_pairs
+from training.extract import main as extract
+from vab_rt.audio import Audio
 
 SMALL = {
     "rendered_clips": 2, "clips": 6, "validation_clips": 2, "evaluated_clips": 2,
@@ -80,6 +82,19 @@ def test_one_command_makes_a_bundle_that_knows_the_folders_names(trained, tmp_pa
     told = pipeline.generate(tmp_path / "in.mp4", kinds=("tick",))
     assert len(told.samples) == len(audio.samples)
     assert json.loads((run / "evaluation-generation.json").read_text())["clips"] == 2
+
+
+@pytest.mark.slow
+def test_it_learns_from_videos_of_the_users_own_too(trained, tmp_path):
+    recipe, start, shards = (trained / name for name in ("mine.toml", "run/start.pt", "shards"))
+    silent = make_video(tmp_path / "silent.mp4", num_frames=50)
+    (tmp_path / "videos").mkdir()
+    Audio(clicks(np.random.default_rng(0)), 16_000).save(tmp_path / "videos/a.mp4", video=silent)
+    words = ["--media", tmp_path / "videos", "--config", recipe, "--ckpt", start, "--out", shards]
+    extract([str(word) for word in words])
+    words = [recipe, "--start", start, "--shards", shards, "--out", tmp_path / "run"]
+    main([str(word) for word in words])
+    assert vab_rt.load(str(tmp_path / "run" / "bundle")).config.kinds[0] == "hiss"
 
 
 @pytest.mark.slow

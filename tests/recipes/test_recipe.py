@@ -11,10 +11,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch")
 
-from checkpoints import RECIPE_MODEL
+from checkpoints import RECIPE_MODEL, saved_checkpoint, tiny_config
 
 from recipes.train import hold_recipe, main
-from recipes.vab import evaluate_finetuned, finetune, run
+from recipes.vab import evaluate_finetuned, finetune, run, run_on_shards
 from training.checkpoint import read_checkpoint
 from training.configs import CONFIGS, read_recipe
 from training.datasets.clips import TokenisedClips
@@ -315,6 +315,17 @@ def test_minutes_may_change_and_a_mistake_may_be_mended(tmp_path):
     (tmp_path / "run" / "recipe.json").write_text("{")
     with pytest.raises(DataError, match=r"recipe\.json cannot be read .*delete it"):
         hold_recipe(tmp_path / "run", recipe)
+
+
+def test_a_warm_up_of_fine_tuning_is_refused_before_pre_training(tmp_path, monkeypatch):
+    recipe = read_recipe("default")
+    recipe = msgspec.structs.replace(recipe, model=tiny_config(), contrastive_minutes=None)
+    contrastive = msgspec.structs.replace(recipe.contrastive, warm_up=9e4)
+    recipe = msgspec.structs.replace(recipe, contrastive=contrastive)
+    start = saved_checkpoint(tmp_path, recipe.model).path
+    monkeypatch.setattr("recipes.vab.open_shards", lambda *_: range(2000))
+    with pytest.raises(OptionError, match="contrastive warm_up is 90000 and the run has 583 steps"):
+        run_on_shards(recipe, tmp_path / "run", start, "shards", "")
 
 
 @pytest.mark.slow

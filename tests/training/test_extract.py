@@ -22,6 +22,7 @@ from training.datasets.encoders import load_encoders
 from training.datasets.shards import ShardedClips
 from training.datasets.soundtrack import read_soundtrack
 from training.extract import Source, extract, main
+from training.kinds import with_kinds
 from training.visual_encoder import MotionEncoder
 from vab_rt.audio import Audio
 from vab_rt.errors import BackendError, DataError, MediaError, OptionError, OutputError
@@ -127,6 +128,14 @@ def test_clips_of_two_streams_have_the_motion_of_their_own_frames(media, tmp_pat
         expected = load_encoders(checkpoint, "cpu").visual_encoder(torch.from_numpy(frames))
     np.testing.assert_allclose(features[1], expected.numpy(), atol=1e-3)
     assert np.ptp(features[1, :, -8:], 0).max() > 0 == np.ptp(features[1, :5, :-8], 0).max()
+
+
+def test_a_recipe_without_kinds_takes_those_of_the_checkpoint(media, tmp_path):
+    recipe = tiny_config(image_encoder="efficientnet-lite0", image_size=224)
+    config, checkpoint = with_kinds(recipe, ("dog", "ambience")), tmp_path / "start.pt"
+    torch.save(tiny_checkpoint(config), checkpoint)
+    list(extract(tmp_path / "out", Source(media("a.mp4")), recipe, checkpoint))
+    assert len(ShardedClips(tmp_path / "out", config)) == 3
 
 
 def test_labels_and_missing_files_of_a_csv(media, checkpoint, tmp_path):

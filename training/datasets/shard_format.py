@@ -69,7 +69,7 @@ class ShardIndex(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     format_version: Literal[1] = 1
     kind: Literal["vab-shards"] = "vab-shards"
-    model: dict[str, str | int | float]
+    model: dict[str, str | int | float | tuple[str, ...]]
     encoders_sha256: Sha256
     labels: tuple[str, ...]
     shards: dict[ShardName, Shard]
