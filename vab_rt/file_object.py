@@ -102,12 +102,12 @@ class _View(io.RawIOBase):
 VideoFile: TypeAlias = Path | FileObject
 
 
-def video_file(file: VideoFile | str | bytes | BinaryIO) -> VideoFile:
+def video_file(file: VideoFile | str | os.PathLike[str] | bytes | BinaryIO) -> VideoFile:
     """What a video is read from. Raises MediaError for a file object that cannot be read so."""
     if isinstance(file, FileObject):
         return file
     if isinstance(file, str | os.PathLike):
-        return Path(file)
+        return Path(os.fsdecode(file))  # entries of a folder that is named in bytes have bytes
     return FileObject(bytes(file) if isinstance(file, bytearray | memoryview) else file)
 
 

@@ -5,6 +5,7 @@ on display from its timestamp to the next frame's, so variable frame rates need 
 Interlaced frames are shown as they are stored, both fields at once.
 """
 
+import os
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
@@ -78,7 +79,7 @@ class Video:
 
     def __init__(
         self,
-        path: VideoFile | str | bytes | BinaryIO,
+        path: VideoFile | str | os.PathLike[str] | bytes | BinaryIO,
         start_s: float = 0.0,
         duration_s: float | None = None,
     ) -> None:
@@ -268,7 +269,7 @@ class Video:
             warnings.warn(f"{message}: asked for up to {asked_s:.2f} s", MediaWarning, stacklevel=2)
 
 
-VideoLike: TypeAlias = Video | VideoFile | str | bytes | BinaryIO
+VideoLike: TypeAlias = Video | VideoFile | str | os.PathLike[str] | bytes | BinaryIO
 
 
 def as_video(video: VideoLike) -> Video:
