@@ -68,14 +68,16 @@ class Overrides:
         typer.Option(
             metavar="NAME",
             help="What makes the sound, whatever is seen; as often as wanted. vab-rt kinds MODEL "
-            "lists them.",
+            "lists them. Of a sound that is given, seen: as if it had none.",
             show_default="that of a sound that is given, else what is seen",
         ),
     ] = None
 
     def keep_kind(self, sound: "Audio") -> None:
-        """That of a sound which is changed or goes on, where none is said."""
-        if self.kind is None and sound.take is not None:
+        """That of a sound which is changed or goes on, where none is said; `seen` is none."""
+        if self.kind == ["seen"]:
+            self.kind = None
+        elif self.kind is None and sound.take is not None:
             self.kind = [*sound.take.kinds]
 
     def options(self, seed: int, **more: Any) -> GenerateOptions:
