@@ -16,6 +16,7 @@ from training.codecs.settings import read_training
 from training.command import report
 from training.configs import Recipe
 from training.datasets.rendered import Clips, check_world, rendered_clips
+from training.efficientnet import LITE0
 from training.fitting import averaged_weights, steps_made
 from training.image_encoder import TINY, ImageEncoder, build_clip
 from training.model import VAB
@@ -47,11 +48,16 @@ def train_encoders(
     """
     config = recipe.codec_model
     if config.codec != "spectral" or config.image_encoder != TINY:
+        advice = (
+            "give recordings and pictures with --sounds DIR --pictures DIR"
+            if config.image_encoder == LITE0
+            else "the others come with weights of their own: put them in a checkpoint with "
+            "python -m export.import_weights, and begin with --start CKPT --shards DIR"
+        )
         raise OptionError(
             f"model {recipe.model.name} has the codec {config.codec} and the image encoder "
             f"{config.image_encoder}, expected spectral and {TINY}: recipes train these on "
-            "FoleyWorld; the others come with weights of their own: put them in a checkpoint with "
-            "python -m export.import_weights, and begin with --start CKPT --shards DIR"
+            f"FoleyWorld; {advice}"
         )
     check_world(config)
     training = read_training(config.codec, recipe.codec_training)

@@ -25,10 +25,21 @@ from vab_rt.card import read_card
 from vab_rt.errors import DataError, OptionError
 from vab_rt.options import Tuning
 
+IMPORT = "python -m export.import_weights"
 
-@pytest.mark.parametrize("name", ["vab-encodec", "vab-dac", "vab-dac-test", "vab-dac-coarse2fine"])
-def test_a_model_that_is_not_trained_here_is_refused_before_any_work(name, tmp_path):
-    with pytest.raises(OptionError, match="expected spectral and resnet-tiny-64"):
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("vab-encodec", IMPORT),
+        ("vab-dac", IMPORT),
+        ("vab-dac-test", IMPORT),
+        ("vab-dac-coarse2fine", IMPORT),
+        ("real", "with --sounds DIR --pictures DIR"),
+    ],
+)
+def test_a_model_that_is_not_trained_here_is_refused_before_any_work(name, advice, tmp_path):
+    with pytest.raises(OptionError, match=f"expected spectral and resnet-tiny-64.*{advice}"):
         run(read_recipe(name), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
