@@ -31,7 +31,7 @@ from training.evaluation.fit import evaluate_fit
 from training.evaluation.generation import evaluate_generation
 from training.evaluation.held_out import held_out_clips
 from training.evaluation.kind_search import evaluate_kind_search
-from training.evaluation.models import open_model
+from training.evaluation.models import open_in_world
 from training.evaluation.real_task import add_real, kinds_task, real_task
 from training.evaluation.retrieval import spread_over_classes
 from training.evaluation.table import comparison, print_figures
@@ -125,7 +125,7 @@ def _generation(arguments: argparse.Namespace) -> dict:
         if weights is not None and not weights.exists():
             raise OptionError(f"--embedding {text}: {weights} is not there; check the path")
     if arguments.shards is not None:
-        codec_config = open_model(config).pipeline.system.codec_config
+        codec_config = open_in_world(config).pipeline.system.codec_config
         shards = _shards_of(arguments.shards, config, codec_config)
         return evaluate_shards(config, shards, arguments.clips, arguments.media, arguments.workers)
     return evaluate_generation(config, _seeds(arguments), arguments.workers)
@@ -172,7 +172,7 @@ def _decoding(arguments: argparse.Namespace) -> dict:
     texts = list(arguments.settings)
     compared = compare_settings(config, texts, seeds, arguments.run, arguments.workers)
     if arguments.write:
-        decoding_report.write_document(compared, len(seeds), open_model(config).pipeline)
+        decoding_report.write_document(compared, len(seeds), open_in_world(config).pipeline)
     if not arguments.json:
         print(*decoding_report.table(compared), sep="\n")
     return {

@@ -13,6 +13,7 @@ from training import foleyworld
 from training.checkpoint import read_checkpoint
 from training.classification import Classifier, weights_path
 from training.contrastive import Retriever
+from training.datasets.media_sets import Segment
 from training.datasets.rendered import frame_times
 from training.evaluate import main
 from training.evaluation import evaluator as evaluator_module
@@ -45,6 +46,7 @@ from training.evaluation.models import open_model
 from training.evaluation.reference import RIVALS, Reference, none_drawn
 from training.evaluation.spectra import BANDS
 from training.evaluation.table import comparison
+from training.evaluation.user_clips import UserClip, UserJob, sounds_of_user_clip
 from training.extract import Source, extract
 from training.model import VAB
 from vab_rt.bundle import open_bundle
@@ -397,6 +399,21 @@ def test_clips_of_a_user_are_measured_against_their_sound(run, own, has_media, c
     assert set(found["bounds"]) - {"reconstruction"} == {"shuffled", "floor"}
     if has_media:
         assert found["bounds"]["reconstruction"]["kld"] >= 0
+
+
+def test_clips_of_a_user_too_are_heard_at_one_rate_whatever_the_model_has(own):
+    config, (path, *_) = open_bundle("real").config, sorted((own / "media").glob("*.mp4"))
+    random = np.random.default_rng(0)
+    shape = (config.num_codebooks, config.num_token_steps)
+    tokens = random.integers(config.codebook_size, size=shape, dtype=np.int32)
+    features = random.standard_normal((config.num_frames, config.visual_dim), np.float32)
+    clip = UserClip(tokens, features, 8.0, Segment(path.name, 0.0, 8.0))
+    job = UserJob(clip, clip, own / "media")
+    sounds, _ = sounds_of_user_clip(0, job, EvalConfig(bundle="real"))
+    assert {len(sound) for sound in sounds.values()} == {8 * foleyworld.SAMPLE_RATE_HZ}
+    true = foleyworld.make_scene(int(path.stem)).audio()
+    heard = np.corrcoef(sounds["ground_truth"], true[: 8 * foleyworld.SAMPLE_RATE_HZ])[0, 1]
+    assert heard > 0.8  # AAC between them
 
 
 def test_media_of_clips_must_be_there(run, own, tmp_path, refused):

@@ -24,7 +24,7 @@ from training.evaluation.decoding_settings import Setting, decode, read_setting
 from training.evaluation.evaluator import EvalConfig, SoundFeatures, open_evaluator
 from training.evaluation.held_out import scene_features
 from training.evaluation.measures import Floats, agreement, bootstrap_mean, kl_divergences
-from training.evaluation.models import open_model
+from training.evaluation.models import open_in_world
 from training.evaluation.onsets import onset_counts, onset_f1
 from training.evaluation.reference import Reference
 from training.processes import in_parallel
@@ -83,7 +83,7 @@ TRUTH = "truth"
 
 def evaluate_settings(job: ClipJob) -> tuple[int, dict[str, SoundFeatures]]:
     """The features of the true sound and in each setting, by name."""
-    pipeline, evaluator = open_model(job.config).pipeline, open_evaluator(job.config)
+    pipeline, evaluator = open_in_world(job.config).pipeline, open_evaluator(job.config)
     features: list[NDArray[np.float32]] = []  # rendered at the first need
 
     def sound(setting: Setting | None) -> NDArray[np.float32]:
@@ -106,7 +106,7 @@ def evaluate_settings(job: ClipJob) -> tuple[int, dict[str, SoundFeatures]]:
 
 def pipeline_of(setting: Setting, config: EvalConfig) -> Pipeline:
     """In the precision of a setting."""
-    return open_model(replace(config, precision=setting.precision)).pipeline
+    return open_in_world(replace(config, precision=setting.precision)).pipeline
 
 
 def compare_settings(
@@ -116,7 +116,7 @@ def compare_settings(
 
     Raises VabError for a model of another kind, or a setting that cannot be read.
     """
-    pipeline = open_model(config).pipeline
+    pipeline = open_in_world(config).pipeline
     if type(pipeline.system) is not Vab:
         raise OptionError(
             f"model {pipeline.config.name} decodes in more than one stage or no tokens, expected a "

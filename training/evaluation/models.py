@@ -45,12 +45,16 @@ def open_any_model(config: EvalConfig) -> Model:
     return _open_bundle(config) if config.checkpoint is None else _open_checkpoint(config)
 
 
+def at_world_rate(sound: Sound, rate_hz: int) -> Sound:
+    """[..., S] at this rate -> the same at FoleyWorld's."""
+    return resample(torch.from_numpy(sound), rate_hz, foleyworld.SAMPLE_RATE_HZ).numpy()
+
+
 class AtWorldRate(Pipeline):
     """A model of another rate, whose `render` is at FoleyWorld's."""
 
     def render(self, state: State) -> Sound:  # [B, S]
-        sound = torch.from_numpy(super().render(state))
-        return resample(sound, self.config.sample_rate_hz, foleyworld.SAMPLE_RATE_HZ).numpy()
+        return at_world_rate(super().render(state), self.config.sample_rate_hz)
 
 
 def open_in_world(config: EvalConfig) -> Model:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from training import foleyworld
 from training.datasets.encoders import read_segment
 from training.datasets.extraction import read_clips
 from training.datasets.media_sets import Segment
@@ -30,7 +31,7 @@ from training.evaluation.evaluator import (
 )
 from training.evaluation.generation import FLOOR, OTHER, from_true_coarse, median_generate_s
 from training.evaluation.intervals import mean_of, means_of
-from training.evaluation.models import generate, open_model
+from training.evaluation.models import at_world_rate, generate, open_in_world
 from training.evaluation.reference import (
     chance,
     distances,
@@ -97,7 +98,7 @@ def user_clips(shards: ShardedClips, rows: NDArray[np.intp], has_media: bool) ->
 def sounds_of_user_clip(
     number: int, job: UserJob, config: EvalConfig
 ) -> tuple[dict[str, Sound], Arrays]:
-    pipeline, options = open_model(config).pipeline, config.options_of(number)
+    pipeline, options = open_in_world(config).pipeline, config.options_of(number)
     features, tokens = job.clip.features[None], job.clip.tokens[None]
     begin = time.perf_counter()
     generated = generate(pipeline, features, options)
@@ -109,16 +110,20 @@ def sounds_of_user_clip(
     }
     if job.media is not None:
         sounds["reconstruction"] = pipeline.render(tokens)[0]
-    length = pipeline.config.samples_in(job.clip.length_s)
+    length = samples_in(job.clip.length_s)
     sounds = {name: sound[:length] for name, sound in sounds.items()}
     if job.other is not None:
-        length = pipeline.config.samples_in(job.other.length_s)
+        length = samples_in(job.other.length_s)
         sounds[OTHER] = true_sound(job.other, pipeline, job.media)[:length]
     return sounds, {"generate_s": np.array(generate_s)}
 
 
+def samples_in(length_s: float) -> int:
+    return round(length_s * foleyworld.SAMPLE_RATE_HZ)
+
+
 def true_sound(clip: UserClip, pipeline: Pipeline, media: Path | None) -> Sound:
-    """[S]. Raises MediaError for a file that cannot be read."""
+    """[S] at FoleyWorld's rate. Raises MediaError for a file that cannot be read."""
     if media is None or clip.segment is None:
         return pipeline.render(clip.tokens[None])[0]
     if not (media / clip.segment.path).is_file():
@@ -126,7 +131,8 @@ def true_sound(clip: UserClip, pipeline: Pipeline, media: Path | None) -> Sound:
             f"{media / clip.segment.path} is not there, expected the media that the shards were "
             "made of; give --media the folder that training.extract was given"
         )
-    return read_segment(media, clip.segment, pipeline.system.codec_config)[0]
+    sound = read_segment(media, clip.segment, pipeline.system.codec_config)[0]
+    return at_world_rate(sound, pipeline.config.sample_rate_hz)
 
 
 def user_result(clips: list[ClipFeatures]) -> dict:
