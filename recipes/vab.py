@@ -97,8 +97,8 @@ def run_on_shards(recipe: Recipe, folder: Path, start: Path, shards: str, held_o
     if distributed.rank() == 0 and not recipe.model.given_codebooks:
         if is_tuned:
             finetune(recipe, folder, checkpoint, clips)
-        if is_tuned and validation is not None:
-            evaluate_finetuned(folder, checkpoint, validation)
+            if validation is not None:
+                evaluate_finetuned(folder, checkpoint, validation)
         export(checkpoint, folder / "bundle")
         describe(folder)
 
@@ -106,9 +106,9 @@ def run_on_shards(recipe: Recipe, folder: Path, start: Path, shards: str, held_o
 def check_fine_tuning(recipe: Recipe, count: int) -> None:
     """Raises OptionError for a warm-up that does not fit so many clips, hours before its stage."""
     for stage in ("contrastive", "classification"):
-        settings, minutes = getattr(recipe, stage), getattr(recipe, f"{stage}_minutes")
-        steps = num_steps(count, settings.epochs, settings.batch) if minutes is None else None
-        warm_up_share(settings.warm_up, steps, stage)
+        s = getattr(recipe, stage)
+        if getattr(recipe, f"{stage}_minutes") is None:  # or else the recipe was refused before
+            warm_up_share(s.warm_up, num_steps(count, s.epochs, s.batch), stage)
 
 
 def finetune(recipe: Recipe, folder: Path, checkpoint: Path, clips: ClipSource) -> None:

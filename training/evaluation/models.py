@@ -11,12 +11,12 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchaudio.functional import resample
 
 from training import foleyworld
 from training.checkpoint import read_checkpoint
 from training.datasets.rendered import check_world
 from training.evaluation.evaluator import Arrays, EvalConfig, Sound
+from training.evaluation.spectra import resampled
 from vab_rt.bundle import open_bundle
 from vab_rt.contract import STREAMS
 from vab_rt.engines import Engine, Engines
@@ -45,28 +45,24 @@ def open_any_model(config: EvalConfig) -> Model:
     return _open_bundle(config) if config.checkpoint is None else _open_checkpoint(config)
 
 
-def at_world_rate(sound: Sound, rate_hz: int) -> Sound:
-    """[..., S] at this rate -> the same at FoleyWorld's."""
-    return resample(torch.from_numpy(sound), rate_hz, foleyworld.SAMPLE_RATE_HZ).numpy()
-
-
 class AtWorldRate(Pipeline):
     """A model of another rate, whose `render` is at FoleyWorld's."""
 
     def render(self, state: State) -> Sound:  # [B, S]
-        return at_world_rate(super().render(state), self.config.sample_rate_hz)
+        sound = super().render(state)
+        return resampled(sound, self.config.sample_rate_hz, foleyworld.SAMPLE_RATE_HZ)
 
 
 def open_in_world(config: EvalConfig) -> Model:
-    """A model of any rate, for clips of FoleyWorld: what it renders and encodes is at their rate.
-    Raises as `open_any_model` does, and OptionError for one of clips of another length."""
+    """A model of any rate, to be heard at FoleyWorld's: so are what it renders and encodes. Raises
+    as `open_any_model` does, and OptionError for one of clips of another length."""
     pipeline, encode = open_any_model(config)
     clip_s, rate_hz = pipeline.config.clip_s, pipeline.config.sample_rate_hz
     if clip_s != foleyworld.CLIP_S or rate_hz == foleyworld.SAMPLE_RATE_HZ:
         return open_model(config)
 
     def encode_resampled(audio: Sound) -> NDArray[np.int32]:
-        return encode(resample(torch.from_numpy(audio), foleyworld.SAMPLE_RATE_HZ, rate_hz).numpy())
+        return encode(resampled(audio, foleyworld.SAMPLE_RATE_HZ, rate_hz))
 
     return Model(AtWorldRate(pipeline.system), encode_resampled)
 

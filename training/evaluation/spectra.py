@@ -8,7 +8,9 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torchaudio.functional import resample
 
 from training.foleyworld.sounds import SAMPLE_RATE_HZ, active_rms
 
@@ -23,6 +25,11 @@ BLOW_S, BEFORE_S = 0.25, 0.01
 """A blow lasts until the next, at most BLOW_S, and begins before its onset, which is the middle of
 the rise."""
 ENVELOPE_RATE_HZ = 10
+
+
+def resampled(sound: Sound, from_hz: int, to_hz: int) -> Sound:
+    """[..., S] at another rate."""
+    return resample(torch.from_numpy(sound), from_hz, to_hz).numpy()
 
 
 class Blows(NamedTuple):

@@ -31,7 +31,7 @@ from training.evaluation.evaluator import (
 )
 from training.evaluation.generation import FLOOR, OTHER, from_true_coarse, median_generate_s
 from training.evaluation.intervals import mean_of, means_of
-from training.evaluation.models import at_world_rate, generate, open_in_world
+from training.evaluation.models import generate, open_in_world
 from training.evaluation.reference import (
     chance,
     distances,
@@ -41,7 +41,7 @@ from training.evaluation.reference import (
     own_nearest,
 )
 from training.evaluation.retrieval import spread_over_classes
-from training.evaluation.spectra import correlation
+from training.evaluation.spectra import correlation, resampled
 from vab_rt.errors import DataError
 from vab_rt.pipeline import Pipeline
 
@@ -132,7 +132,7 @@ def true_sound(clip: UserClip, pipeline: Pipeline, media: Path | None) -> Sound:
             "made of; give --media the folder that training.extract was given"
         )
     sound = read_segment(media, clip.segment, pipeline.system.codec_config)[0]
-    return at_world_rate(sound, pipeline.config.sample_rate_hz)
+    return resampled(sound, pipeline.config.sample_rate_hz, foleyworld.SAMPLE_RATE_HZ)
 
 
 def user_result(clips: list[ClipFeatures]) -> dict:

@@ -10,10 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torchaudio.functional import resample
 
+from training.evaluation.spectra import resampled
 from vab_rt.errors import DataError, OptionError, first_line, not_installed
 
 Floats = NDArray[np.float64]
@@ -106,9 +105,7 @@ def windows(sound: Sound) -> Sound:
 
 
 def at_16_khz(sound: Sound, rate_hz: int) -> Sound:
-    if rate_hz == RATE_HZ:
-        return sound
-    return resample(torch.from_numpy(sound), rate_hz, RATE_HZ).numpy()
+    return resampled(sound, rate_hz, RATE_HZ)
 
 
 def mean_scores(scores: Scores, sound: Sound) -> Floats:
