@@ -10,13 +10,14 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from recipes.encoders import write_start
 from recipes.real_data import (
+    PAIRS_VERSION,
     Folders,
     RealData,
+    material_of,
     read_data,
     samples_of,
     training_pairs,
@@ -29,13 +30,13 @@ from training.checkpoint import MOTION, Checkpoint, read_checkpoint
 from training.codec_training import train_codec
 from training.codecs.recordings import Recordings, rows_of
 from training.codecs.settings import read_training
-from training.command import report
+from training.command import report, shown
 from training.configs import Recipe
 from training.datasets.kind_clips import KindClips
-from training.datasets.moving_pictures import read_centre
 from training.datasets.pair_clips import PairClips
+from training.datasets.pair_scenes import draw_views
 from training.datasets.resumable_arrays import Field, Row, grow, read_grown
-from training.datasets.sound_folders import Listed, fingerprint, of_split
+from training.datasets.sound_folders import fingerprint, of_split
 from training.efficientnet import LITE0
 from training.fitting import averaged_weights
 from training.kinds import KindsEncoder, read_table, train_kinds
@@ -45,8 +46,10 @@ from training.saving import save_whole
 from training.stage import begin, inputs_path, stage
 from training.visual_encoder import MotionEncoder
 from vab_rt.config import ModelConfig
-from vab_rt.errors import MediaError, OptionError
+from vab_rt.errors import OptionError
 
+VIEWS, VIEWS_EACH = 24_000, 30
+"""Of all pictures, from which what is seen is learned: at most, and of each on average."""
 OF_ENCODED = ("tokens", "motion", "images", "shown", "heard")
 
 
@@ -100,33 +103,30 @@ def made_of(recipe: Recipe) -> str:
 
 
 def kinds_encoder(folder: Path, data: RealData, table: Path | None) -> KindsEncoder:
-    """Trained on the pictures for training, in `folder`/kinds.pt."""
+    """Trained on views of the pictures for training, in `folder`/kinds.pt."""
     path, config = folder / "kinds.pt", data.config
     pictures = of_split(data.pictures, "train")
 
     def make() -> None:
-        found = list(_readable(pictures, config.image_size))
-        images = [image for _, image in found] + [image[:, ::-1].copy() for _, image in found]
-        kinds = [one.kind for one, _ in found] * 2
-        encoder = train_kinds(config, images, kinds, {} if table is None else read_table(table))
-        content = {"average": {"weights": encoder.state_dict(), "count": 1}, "step": len(images)}
+        count = min(VIEWS, VIEWS_EACH * len(pictures))
+        views = draw_views(count, material_of(folder, data, "train"), config.image_size)
+        table_of = {} if table is None else read_table(table)
+        encoder = train_kinds(config, shown("views seen", views, count), table_of)
+        content = {"average": {"weights": encoder.state_dict(), "count": 1}, "step": count}
         save_whole(path, content)
 
     stage(
-        path, make, kinds=list(config.kinds), pictures=fingerprint(pictures), table=table or "none"
+        path,
+        make,
+        kinds=list(config.kinds),
+        pictures=fingerprint(pictures),
+        sounds=fingerprint(data.sounds),
+        table=table or "none",
+        version=[PAIRS_VERSION, VIEWS, VIEWS_EACH],
     )
     encoder = KindsEncoder(config)
     encoder.load_state_dict(averaged_weights(path))
     return encoder.eval()
-
-
-def _readable(pictures: list[Listed], size: int) -> Iterator[tuple[Listed, NDArray[np.uint8]]]:
-    """Those that `material` has named already are left out."""
-    for one in pictures:
-        try:
-            yield one, read_centre(one.path, size)
-        except MediaError:
-            continue
 
 
 def motion_encoder(folder: Path, recipe: Recipe, pairs: PairClips) -> MotionEncoder:

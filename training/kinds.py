@@ -2,7 +2,8 @@
 of rows beside them that a few pictures a kind have trained."""
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,13 @@ NEVER = -1e4
 """The bias of a row of a kind that has no pictures: its probability is 0."""
 STEPS, PEAK_RATE = 300, 1e-2
 DECAY = 1e-3
-"""On the rows' squares. Less, and they take what ImageNet's own classes have known better."""
+"""On the rows' squares."""
+FITTED = 1000
+"""Pictures in a step."""
+HELD, MARGINS, SHRUNK, AROUND = 0.1, (8.0, 20.0), 0.1, 0.8
+"""Of imagined features: their share of the loss; how far their class's logit lies above the mean,
+so that the recogniser is as sure of them as of pictures; the share of white in the covariance; and
+their scatter. Without them the rows take what ImageNet's own classes have known better."""
 TRACE = 1e-3
 BATCH = 16
 FROZEN = "recogniser."
@@ -92,14 +99,13 @@ def with_kinds_of(model: ModelConfig, started: ModelConfig) -> ModelConfig:
 
 def train_kinds(
     config: ModelConfig,
-    pictures: Iterable[NDArray[np.uint8]],
-    kinds: Sequence[str],
+    pictures: Iterable[tuple[NDArray[np.uint8], str]],
     table: Mapping[int, str],
     seed: int = 0,
 ) -> KindsEncoder:
     """An encoder that knows the kinds of `config`, in seconds beside the pictures' features.
 
-    pictures: RGB [224, 224, 3], and the kind of each. table: see `read_table`. A kind that the
+    pictures: RGB [224, 224, 3], each with its kind. table: see `read_table`. A kind that the
     config does not have stands for its last one. Raises DataError for no picture.
     """
     torch.manual_seed(seed)
@@ -108,7 +114,7 @@ def train_kinds(
     last = len(config.kinds) - 1
     of_class = [found.get(table.get(number, ""), last) for number in range(NUM_CLASSES)]
     encoder.kind_of_class.copy_(torch.tensor(of_class))
-    logits, features = picture_features(encoder, pictures)
+    logits, features, kinds = picture_features(encoder, pictures)
     targets = torch.tensor([found.get(kind, last) for kind in kinds])
     fit_rows(encoder, logits, features, targets)
     fit_reduction(encoder, features)
@@ -137,37 +143,48 @@ def read_table(path: Path) -> dict[int, str]:
 
 @torch.no_grad()
 def picture_features(
-    encoder: KindsEncoder, pictures: Iterable[NDArray[np.uint8]]
-) -> tuple[Tensor, Tensor]:
+    encoder: KindsEncoder, pictures: Iterable[tuple[NDArray[np.uint8], str]]
+) -> tuple[Tensor, Tensor, list[str]]:
     """logits [n, 1000] and features [n, FEATURE_DIM] of RGB pictures [224, 224, 3], BATCH at a
-    time. Raises DataError for none."""
-    found, waiting = [], []
-    for picture in pictures:
-        waiting.append(torch.from_numpy(picture))
-        if len(waiting) == BATCH:
-            found.append(encoder.recogniser(torch.stack(waiting)))
-            waiting = []
-    if waiting:
-        found.append(encoder.recogniser(torch.stack(waiting)))
+    time, and their kinds. Raises DataError for none."""
+    found, kinds = [], list[str]()
+    rest = iter(pictures)
+    while batch := list(islice(rest, BATCH)):
+        images = np.stack([image for image, _ in batch])
+        found.append(encoder.recogniser(torch.from_numpy(images)))
+        kinds += [kind for _, kind in batch]
     if not found:
         raise DataError("there are no pictures, expected some of each kind in KIND/FILE")
     logits, features = zip(*found, strict=True)
-    return torch.cat(logits), torch.cat(features)
+    return torch.cat(logits), torch.cat(features), kinds
 
 
 def fit_rows(encoder: KindsEncoder, logits: Tensor, features: Tensor, targets: Tensor) -> None:
-    """Train the rows of the kinds that are among the targets [n]; the others get NEVER."""
+    """Train the rows of the kinds that are among the targets [n]; the others get NEVER.
+
+    What the recogniser's own classes say of pictures that are not here is held by what they say of
+    imagined ones.
+    """
     rows, num_kinds = encoder.rows, encoder.rows.out_features
     shown = targets.unique()  # [P]
     known = log_sums(logits, encoder.kind_of_class, num_kinds)  # [n, kinds]
+    imagined = imagined_features(encoder, features, targets)
     weight = torch.zeros(len(shown), FEATURE_DIM, requires_grad=True)
     bias = torch.zeros(len(shown), requires_grad=True)
+
+    def with_rows(known: Tensor, features: Tensor) -> Tensor:
+        own = torch.full_like(known, NEVER).index_copy(1, shown, features @ weight.T + bias)
+        return torch.logaddexp(known, own)
+
     optimizer = torch.optim.Adam([weight, bias], lr=PEAK_RATE)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, STEPS)
     for _ in range(STEPS):
-        own = torch.full_like(known, NEVER).index_copy(1, shown, features @ weight.T + bias)
-        loss = F.cross_entropy(torch.logaddexp(known, own), targets)
-        loss = loss + DECAY * weight.square().sum()
+        chosen = torch.randint(len(targets), (FITTED,))
+        loss = F.cross_entropy(with_rows(known[chosen], features[chosen]), targets[chosen])
+        other = next(imagined)
+        told = log_sums(encoder.recogniser.network._fc(other), encoder.kind_of_class, num_kinds)
+        held = F.cross_entropy(with_rows(told, other), told.softmax(1))
+        loss = loss + HELD * held + DECAY * weight.square().sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -175,6 +192,31 @@ def fit_rows(encoder: KindsEncoder, logits: Tensor, features: Tensor, targets: T
     with torch.no_grad():
         rows.weight.zero_().index_copy_(0, shown, weight)
         rows.bias.fill_(NEVER).index_copy_(0, shown, bias)
+
+
+def imagined_features(encoder: KindsEncoder, features: Tensor, targets: Tensor) -> Iterator[Tensor]:
+    """Features [FITTED, FEATURE_DIM] as pictures of ImageNet's classes, chosen at random, may have.
+
+    In linear discriminant analysis a class's weights are its mean, less that of all, times the
+    inverse of the features' covariance. So the covariance of the features that are here [n,
+    FEATURE_DIM] times the weights points to the mean; how pictures of a class lie around it is
+    taken from how those of a kind do.
+    """
+    classes = encoder.recogniser.network._fc.weight  # [1000, FEATURE_DIM]
+    classes = classes - classes.mean(0)
+    centre = features.mean(0)
+    covariance = (features - centre).T @ (features - centre) / len(features)
+    white = torch.eye(FEATURE_DIM) * covariance.trace() / FEATURE_DIM
+    ways = classes @ torch.lerp(covariance, white, SHRUNK)
+    ways = ways / (ways * classes).sum(1, keepdim=True)  # each raises its class's logit by 1
+    sums = torch.zeros(encoder.rows.out_features, FEATURE_DIM).index_add_(0, targets, features)
+    means = sums / torch.bincount(targets, minlength=len(sums)).clamp_min(1)[:, None]
+    while True:
+        way = ways[torch.randint(NUM_CLASSES, (FITTED,))]
+        picture = torch.randint(len(features), (FITTED,))
+        around = features[picture] - means[targets[picture]]
+        margin = torch.empty(FITTED, 1).uniform_(*MARGINS)
+        yield (centre + margin * way + AROUND * around).relu()  # a feature is never negative
 
 
 def log_sums(logits: Tensor, kind_of_class: Tensor, num_kinds: int) -> Tensor:

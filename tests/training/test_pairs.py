@@ -17,6 +17,7 @@ from training.datasets.one_shots import (
     stretch,
 )
 from training.datasets.pair_clips import pair_clips
+from training.datasets.pair_scenes import draw_views
 from training.datasets.pairs import draw_pair
 from training.datasets.rendered import Clips
 from training.datasets.sound_folders import list_pictures, list_sounds, read_sounds
@@ -68,6 +69,27 @@ def test_what_is_not_seen_says_so_and_what_is_unknown_is_quiet(material):
     assert -60 < level < -35 and (quiet.heard[:, 0] == 3).all() and (quiet.shown >= 0).all()
     hiss = draw_pair(0, material, CONFIG, kind="hiss")
     assert hiss.audio.std() > 5 * quiet.audio.std() and not hiss.events_s
+
+
+def test_views_show_their_kind_large_and_small(material):
+    """Each kind's picture has a color of its own, which part of the frame holds."""
+    views = list(draw_views(200, material, 64))
+    again = list(draw_views(20, material, 64))
+    assert all(
+        np.array_equal(a, b) and k == n for (a, k), (b, n) in zip(views, again, strict=False)
+    )
+    assert {image.shape for image, _ in views} == {(64, 64, 3)}
+    shares: dict[str, list[float]] = {}
+    for image, kind in views:
+        main = {"tick": 0, AMBIENCE: 1, "hiss": 2}[kind]
+        shares.setdefault(kind, []).append(float((image.argmax(2) == main).mean()))
+    assert len(shares["hiss"]) > 50 and len(shares["tick"]) > 50  # `hum` has no picture
+    assert 15 < len(shares[AMBIENCE]) < 50
+    assert min(shares[AMBIENCE]) > 0.5
+    for kind in ("hiss", "tick"):
+        seen = np.array(shares[kind])
+        assert (seen > 0.02).mean() > 0.95  # what falls or swings may be outside for a moment
+        assert (seen > 0.9).mean() > 0.3 and (seen < 0.5).mean() > 0.1
 
 
 def test_a_cut_changes_picture_and_sound_at_once(material):

@@ -209,7 +209,7 @@ def test_image_features_are_seen_as_their_images_would_be(folder, tmp_path):
         image_encoder="efficientnet-lite0", image_size=224, kinds=KINDS, visual_dim=12
     )
     images = [np.full((224, 224, 3), level, np.uint8) for level in (40, 200)]
-    encoder = train_kinds(config, images, ["hiss", "tick"], {0: "hum"})
+    encoder = train_kinds(config, zip(images, ["hiss", "tick"], strict=True), {0: "hum"})
     assert isinstance(encoder, KindsEncoder)
     frames = torch.from_numpy(np.stack(images))
     with torch.inference_mode():

@@ -68,14 +68,6 @@ def read_picture(path: Path) -> tuple[Tensor, ...]:
     return tuple(levels)
 
 
-def read_centre(path: Path, size: int) -> NDArray[np.uint8]:
-    """RGB [size, size, 3] as models see images: the shorter side to `size`, then the middle. Raises
-    MediaError."""
-    image = _decoded(path, size, "BICUBIC")
-    top, left = ((side - size) // 2 for side in image.shape[:2])
-    return np.ascontiguousarray(image[top : top + size, left : left + size])
-
-
 def _decoded(path: Path, side: int, interpolation: str) -> NDArray[np.uint8]:
     """[H, W, 3], the shorter of both `side`."""
     try:

@@ -5,12 +5,13 @@ strikes, and single sounds at its strokes), both at once, or nothing that is kno
 tone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Literal, get_args
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from training.datasets.material import AMBIENCE, Levels, Material
 from training.datasets.moving_pictures import (
@@ -18,6 +19,7 @@ from training.datasets.moving_pictures import (
     Shot,
     aspect,
     crossing,
+    film,
     striking,
     wandering_light,
     wandering_view,
@@ -32,6 +34,8 @@ SHARES = (0.37, 0.4, 0.11, 0.12)
 STRUCK_AS_STRUCK = 0.75
 DISTRACTED = 0.35
 ROOM_DB = -45.0
+UNKNOWN = 0.15
+"""The share of views of what makes no known sound."""
 STRIKERS = ("ball", "drum", "hammer", "knock", "footsteps")
 
 
@@ -67,6 +71,24 @@ def draw_scene(
     if form == "struck" or (kind in material.struck and random.random() < STRUCK_AS_STRUCK):
         return _struck(random, material, start_s, kind)
     return _ambient(random, material, start_s, kind)
+
+
+def draw_views(
+    count: int, material: Material, size: int
+) -> Iterator[tuple[NDArray[np.uint8], str]]:
+    """RGB images [size, size, 3] of scenes of kinds that have pictures, each with its kind: such as
+    a model meets, where a thing fills the frame or is small before another; always the same."""
+    known = sorted(material.pictures.keys() - {AMBIENCE})
+    has_ambience = AMBIENCE in material.pictures
+    for seed in range(count):
+        random = np.random.default_rng((seed, 7))
+        kind, form = AMBIENCE, None
+        if known and not (has_ambience and random.random() < UNKNOWN):
+            kind = known[int(random.integers(len(known)))]
+            form = "struck" if random.random() < 0.5 else "ambient"
+        scene = draw_scene(random, material, 0.0, kind, form)
+        (image,) = film([scene.shot], random.uniform(0, 10, 1), size)
+        yield (image if random.random() < 0.5 else image[:, ::-1].copy()), kind
 
 
 def _ambience(random: np.random.Generator, material: Material, start_s: float) -> Scene:
