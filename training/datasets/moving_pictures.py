@@ -57,7 +57,7 @@ class Shot(NamedTuple):
 def read_picture(path: Path) -> tuple[Tensor, ...]:
     """RGB uint8 [3, H, W] with a shorter side of SIDE, then halved until it is small. Raises
     MediaError."""
-    image = _decoded(path, SIDE, "AREA")
+    image = _decoded(path)
     longest = round(LONGEST * SIDE)
     top, left = (max(0, (side - longest) // 2) for side in image.shape[:2])
     cut = image[top : top + longest, left : left + longest]
@@ -68,14 +68,14 @@ def read_picture(path: Path) -> tuple[Tensor, ...]:
     return tuple(levels)
 
 
-def _decoded(path: Path, side: int, interpolation: str) -> NDArray[np.uint8]:
-    """[H, W, 3], the shorter of both `side`."""
+def _decoded(path: Path) -> NDArray[np.uint8]:
+    """[H, W, 3], the shorter of both SIDE."""
     try:
         with av.open(path) as container:
             frame = next(container.decode(video=0))
-            ratio = side / min(frame.width, frame.height)
-            width, height = (max(side, round(ratio * x)) for x in (frame.width, frame.height))
-            return frame.reformat(width, height, "rgb24", interpolation=interpolation).to_ndarray()
+            ratio = SIDE / min(frame.width, frame.height)
+            width, height = (max(SIDE, round(ratio * x)) for x in (frame.width, frame.height))
+            return frame.reformat(width, height, "rgb24", interpolation="AREA").to_ndarray()
     except (av.error.FFmpegError, StopIteration, IndexError, ValueError) as error:
         raise MediaError(
             f"{path} cannot be read ({error}), expected a picture; copy it again, or leave it out"
