@@ -8,7 +8,9 @@ teacher decodes them in many steps: tokens that go together, of which fewer step
 """
 
 import argparse
+import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -20,8 +22,9 @@ from torch.nn import functional as F
 
 from training import distributed
 from training.checkpoint import read_checkpoint
-from training.command import add_finetuning, report, run_command, settings_of, shown
+from training.command import add_finetuning, report, run_command, settings_of
 from training.datasets.clips import ClipSource, TokenisedClips
+from training.datasets.resumable_arrays import Field, Row, grow, read_grown
 from training.datasets.shards import open_shards
 from training.fitting import wants_bfloat16
 from training.model import VAB
@@ -159,9 +162,17 @@ def distill_steps(
     """
     path, s = folder / "decoded.npz", settings
     options = msgspec.structs.replace(options, steps=s.teacher_steps)
-    told = msgspec.structs.asdict(options)
+    made_of = msgspec.structs.asdict(options) | {
+        "clips": s.clips,
+        "teacher": teacher.heads.weight.numpy(force=True),
+        "first": clips.batch(0, AT_A_TIME, s.seed).features,
+    }
+    rows = path.with_suffix("")
+    parts = (rows, rows.with_name(f"{rows.name}.partial"))
     with distributed.rank_zero_first():
-        stage(path, lambda: decoded(teacher, clips, s, options).save(path), clips=s.clips, **told)
+        make = partial(decoded, rows, teacher, clips, s, options)
+        stage(path, lambda: make().save(path), parts=parts, **made_of)
+        shutil.rmtree(rows, ignore_errors=True)
     student = VAB(teacher.config, s.dropout)
     student.load_state_dict(teacher.state_dict())
     scale = options.guidance if teacher.config.max_guidance else 1.0
@@ -177,26 +188,44 @@ def distill_steps(
 
 
 def decoded(
-    teacher: VAB, clips: ClipSource, settings: DistillSettings, options: TokenOptions
+    folder: Path, teacher: VAB, clips: ClipSource, settings: DistillSettings, options: TokenOptions
 ) -> TokenisedClips:
-    """So many of the clips with the tokens that the teacher makes of their features."""
-    s, config, given_books = settings, teacher.config, teacher.config.given_codebooks
+    """So many of the clips with the tokens that the teacher makes of their features, by way of
+    `folder`, where an interrupted run goes on."""
+    c, count = teacher.config, -(-settings.clips // AT_A_TIME) * AT_A_TIME
+    fields = {
+        "tokens": Field("<i2", (c.num_codebooks, c.num_token_steps)),
+        "features": Field("<f2", (c.num_frames, c.visual_dim)),
+    }
+    rows_from = partial(decoded_rows, teacher, clips, settings, options, count)
+    arrays, labels = read_grown(grow(folder, fields, count, rows_from), ("tokens", "features"))
+    return TokenisedClips(**arrays, labels=np.array(labels, np.float32))
+
+
+def decoded_rows(
+    teacher: VAB,
+    clips: ClipSource,
+    settings: DistillSettings,
+    options: TokenOptions,
+    count: int,
+    first: int,
+) -> Iterator[Row]:
+    """The clips from number `first` on, a row each; its labels, maybe none, are its notes."""
+    config, given_books = teacher.config, teacher.config.given_codebooks
     backbone = as_backbone(teacher.to(distributed.device()).eval())
     branches, sampler = config.branches(options.guidance), fastest_sampler()
-    made: dict[str, list[np.ndarray]] = {"tokens": [], "features": [], "labels": []}
-    num_batches = -(-s.clips // AT_A_TIME)
-    for step in shown("decoded", range(num_batches), num_batches):
-        batch = clips.batch(step, AT_A_TIME, s.seed)
+    for step in range(first // AT_A_TIME, count // AT_A_TIME):
+        batch = clips.batch(step, AT_A_TIME, settings.seed)
         coarse, fine = np.split(batch.tokens, [given_books], 1)
         given = {"features": batch.features} | ({"coarse": coarse} if given_books else {})
         seeds = np.arange(AT_A_TIME, dtype=np.uint64) + np.uint64(step * AT_A_TIME)
         masked = np.full_like(fine, config.mask_id)
         logits = guided(backbone, given, branches)
         *_, (_, filled) = decode_masked(logits, masked, seeds, options, sampler)
-        made["tokens"].append(np.concatenate([coarse, filled], 1).astype(np.int16))
-        made["features"].append(batch.features.astype(np.float16))
-        made["labels"].append(batch.labels)
-    return TokenisedClips(**{name: np.concatenate(parts) for name, parts in made.items()})
+        tokens = np.concatenate([coarse, filled], 1).astype(np.int16)
+        features = batch.features.astype(np.float16)
+        for i in range(max(0, first - step * AT_A_TIME), AT_A_TIME):
+            yield Row({"tokens": tokens[i], "features": features[i]}, batch.labels[i].tolist())
 
 
 def as_backbone(vab: VAB) -> Callable[..., NDArray[np.float32]]:

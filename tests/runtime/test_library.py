@@ -65,6 +65,13 @@ def test_what_goes_on_is_laid_where_the_own_sound_is():
     assert track[:16_000].std() == pytest.approx(0.1, rel=0.2)
 
 
+def test_what_goes_on_rises_where_the_own_sound_strikes():
+    track, plays, _ = lay([recording(noise(48_000))], struck(), RATE, np.random.default_rng(0))
+    assert np.abs(strokes_of(track * plays, RATE) - AT).max() <= RATE // 100
+    later = track[AT[0] + 1600 : AT[0] + 2400]
+    assert 0.05 < later.std() / track[AT[0] : AT[0] + 800].std() < 0.2, "rings as the own does"
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
