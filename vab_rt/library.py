@@ -42,6 +42,7 @@ MOST_TRIED = 64
 """Files that are opened in search of enough that can be read."""
 _LICENSE = re.compile(r"(licen[cs]e|copying|attribution|credits|notice)", re.IGNORECASE)
 _SOUNDING_DB = 30.0  # below the loudest: what is quieter is left to the model
+_SHAPED_DB = 20.0  # how far a stretch follows the level of the own sound up and down
 _FADE_S = 0.005
 _WORD = re.compile(r"[a-z]+")
 
@@ -235,7 +236,8 @@ def lay(
     """Recordings where a sound [S] is, at its level [S]; where they play [S]; and where it is
     quiet after them [S], as what still rings of the sound itself would be heard as a stroke.
 
-    Struck ones at its strokes, one of their own each; others all along. What is silent stays so.
+    Struck ones at its strokes, one of their own each; others all along, louder and quieter as it
+    is. What is silent stays so.
     """
     level = np.repeat(levels_of(sound, rate_hz), rate_hz // 100)[: len(sound)]
     is_loud = level > level.max() - _SOUNDING_DB
@@ -243,7 +245,7 @@ def lay(
     strokes = strokes_of(sound, rate_hz)
     if not struck or not len(strokes):
         stretch = np.concatenate([_faded(one.samples, rate_hz) for one in recordings])
-        track = _at_level_of(sound, np.resize(stretch, len(sound)), rate_hz)
+        track = _shaped_as(sound, np.resize(stretch, len(sound)), rate_hz)
         return track, is_loud, np.zeros_like(is_loud)
     track, plays = np.zeros_like(sound), np.zeros_like(is_loud)
     shots = [shot for samples in struck for shot in _shots(samples, rate_hz)]
@@ -265,6 +267,17 @@ def _at_level_of(sound: Samples, part: Samples, rate_hz: int) -> Samples:
     """With the same loudest 10 ms as a sound as long."""
     loudest = _peak(sound, rate_hz) / max(_peak(part, rate_hz), 1e-9)
     return part * np.float32(min(loudest, 1 / max(float(np.abs(part).max()), 1e-9)))
+
+
+def _shaped_as(sound: Samples, part: Samples, rate_hz: int) -> Samples:
+    """With the level of a sound as long, every 10 ms, as far as _SHAPED_DB below its loudest."""
+    part = _at_level_of(sound, part, rate_hz)
+    ours, theirs = levels_of(part, rate_hz), levels_of(sound, rate_hz)
+    wanted = np.maximum(theirs, theirs.max() - _SHAPED_DB)
+    gains = np.minimum(wanted - np.maximum(ours, ours.max() - 2 * _SHAPED_DB), _SHAPED_DB)
+    middles = (np.arange(len(gains)) + 0.5) * (rate_hz // 100)
+    shaped: Samples = part * 10 ** (np.interp(np.arange(len(part)), middles, gains) / 20)
+    return (shaped / max(1.0, float(np.abs(shaped).max()))).astype(np.float32)
 
 
 def _peak(samples: Samples, rate_hz: int) -> float:
