@@ -241,6 +241,10 @@ def test_wrong_usage_exits_with_2(run, arguments):
     assert result.code == 2
     assert "Usage" in result.err
     assert result.out == ""
+    result = run(*arguments, "--json")
+    told = json.loads(result.out)
+    assert (result.code, told.pop("kind"), [*told]) == (2, "UsageError", ["error"])
+    assert told["error"] in " ".join(re.sub(r"[│\n]", " ", result.err).split())
 
 
 def test_a_bar_on_a_terminal_and_none_in_a_pipe(tiny_bundle, videos, tmp_path):

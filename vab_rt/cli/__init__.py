@@ -73,6 +73,10 @@ def _run(app: Callable[[], object]) -> int | str | None:
     try:
         app()
     except SystemExit as stop:
+        # By name: the class is of click, which newer typers have inside themselves.
+        message = getattr(stop.__context__, "format_message", None)
+        if message is not None:  # typer has printed it
+            _tell_programs("UsageError", message())
         return stop.code
     except KeyboardInterrupt:
         return 130
@@ -95,6 +99,10 @@ def _run(app: Callable[[], object]) -> int | str | None:
 def _tell(kind: str, error: str) -> None:
     """One line; and one JSON object for programs that asked for that."""
     print_error(f"error: {error}")
+    _tell_programs(kind, error)
+
+
+def _tell_programs(kind: str, error: str) -> None:
     if "--json" in sys.argv:
         print_line(json.dumps({"error": error, "kind": kind}))
 
