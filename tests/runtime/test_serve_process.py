@@ -67,6 +67,24 @@ def test_ctrl_c_in_a_terminal_waits_for_what_was_asked_for(tiny_bundle, videos, 
     assert wait_for(lambda: not any(map(is_running, workers)))
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_end_amid_an_upload_it_says_so_in_a_line(number, tiny_bundle, tmp_path):
+    home = tmp_path / "home"
+    with running(tiny_bundle, home, "--drain", 0, stderr=subprocess.PIPE) as (address, process):
+        (folder,) = home.iterdir()
+        host, port = address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), PATIENCE_S) as sock:
+            head = f"POST /v1/sounds HTTP/1.1\r\nHost: {host}\r\nContent-Length: 100000"
+            sock.sendall(head.encode() + b"\r\n\r\n" + bytes(50_000))
+            assert wait_for(lambda: any(folder.iterdir()))
+            process.send_signal(number)
+            answer = b"".join(iter(lambda: sock.recv(65536), b""))
+        _, said = process.communicate()
+    assert answer.startswith(b"HTTP/1.1 503 ") and b"the server is ending; ask again" in answer
+    assert said.count("\n") <= 1 and "Traceback" not in said, said
+    assert process.returncode in (130, 143) and not list(home.iterdir())
+
+
 def test_each_client_gets_the_sound_of_its_own_video(run, server, tiny_bundle, tmp_path):
     def ask(number: int) -> bytes:
         path = make_video(tmp_path / f"{number}.mp4", num_frames=20 + 5 * number)

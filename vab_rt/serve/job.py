@@ -22,6 +22,15 @@ class Refused(Exception):
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
+def ending() -> Refused:
+    return Refused(
+        503,
+        "the server is ending; ask again when it is back",
+        retry_after="30",
+        connection="close",
+    )
+
+
 @dataclass(eq=False)
 class Job:
     """A sound that was asked for, and what became of it."""

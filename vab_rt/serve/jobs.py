@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from vab_rt.errors import VabError, is_out_of_memory
-from vab_rt.serve.job import Job, Refused, Status
+from vab_rt.serve.job import Job, Refused, Status, ending
 from vab_rt.serve.queries import Order
 from vab_rt.serve.talk import Bug, Cancelled
 from vab_rt.serve.worker import Worker
@@ -59,7 +59,7 @@ class Jobs:
     def place(self) -> Iterator[None]:
         """Keeps a place of the queue, for `add`. Raises Refused where it is full."""
         if self.is_ending:
-            raise Refused(503, "the server is ending; ask again when it is back", retry_after="30")
+            raise ending()
         if self.is_stuck:
             left_s = max(1, math.ceil(self._next_start_s - time.monotonic()))
             raise Refused(

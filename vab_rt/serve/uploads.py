@@ -7,7 +7,7 @@ from pathlib import Path
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from vab_rt.serve.job import Refused
+from vab_rt.serve.job import Refused, ending
 
 PATIENCE_S = 60.0
 SLOWEST_BYTES_PER_S = 10_000
@@ -36,7 +36,7 @@ def too_large(max_bytes: int) -> Refused:
 
 async def save_body(request: Request, path: Path, max_bytes: int) -> int:
     """Its size. Raises Refused for one that is empty, too large or too slow, and where the disk is
-    full; ClientDisconnect."""
+    full or the server ends; ClientDisconnect."""
     begin, num_bytes, piece = time.monotonic(), 0, bytearray()
     pieces = request.stream()
     try:
@@ -58,6 +58,8 @@ async def save_body(request: Request, path: Path, max_bytes: int) -> int:
         raise Refused(
             408, "the video came too slowly; send it again", connection="close"
         ) from error
+    except asyncio.CancelledError as error:  # as the server has waited long enough to end
+        raise ending() from error
     except OSError as error:
         raise Refused(
             507, f"the server has no room for the video ({error.strerror})", connection="close"
