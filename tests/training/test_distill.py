@@ -1,5 +1,6 @@
 """A student does in one pass, or in fewer steps, what its teacher does; the checkpoint is whole."""
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -93,12 +94,46 @@ def test_a_student_of_steps_learns_its_teachers_tokens(teacher, clips, tmp_path)
     assert last[2]["loss"] > 0
     decoded = TokenisedClips.load(tmp_path / "decoded.npz")
     assert len(decoded) == 16 and decoded.tokens.max() < teacher.config.mask_id  # whole batches
-    again = distill.decoded(teacher, clips, settings, TokenOptions(guidance=1.5, steps=3))
+    options = TokenOptions(guidance=1.5, steps=3)
+    again = distill.decoded(tmp_path / "again", teacher, clips, settings, options)
     assert np.array_equal(decoded.tokens, again.tokens)
     assert not np.array_equal(decoded.tokens, clips.batch(0, 16, 0).tokens)
     student = VAB(teacher.config)
     student.load_state_dict(averaged_weights(tmp_path / "vab.pt"))
     assert not torch.equal(student.heads.weight, teacher.heads.weight)
+
+
+@pytest.mark.parametrize("change", ["nothing", "teacher", "seed"])
+def test_what_a_teacher_has_decoded_is_gone_on_with(change, teacher, clips, tmp_path, monkeypatch):
+    settings = DistillSettings(batch=8, epochs=1, clips=32, teacher_steps=2)
+    clips = msgspec.structs.replace(clips, labels=np.eye(64, dtype=np.float32) / 3)
+    decode, decoded = distill.decode_masked, []
+
+    def run(folder, most=99):
+        def until(*given):
+            if len(decoded) == most:
+                raise KeyboardInterrupt
+            decoded.append(given)
+            return decode(*given)
+
+        monkeypatch.setattr(distill, "decode_masked", until)
+        list(distill_steps(folder, clips, teacher, settings, None, TokenOptions()))
+        made = TokenisedClips.load(folder / "decoded.npz")
+        return made.tokens, made.features, made.labels
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "run", most=3)
+    if change == "teacher":
+        teacher = coded_vab(teacher.config)
+        torch.nn.init.normal_(teacher.heads.weight)
+    elif change == "seed":
+        settings = msgspec.structs.replace(settings, seed=1)
+    gone_on = run(tmp_path / "run")
+    assert len(decoded) == (4 if change == "nothing" else 7)
+    assert not [path for path in (tmp_path / "run").iterdir() if path.is_dir()]
+    assert all(map(np.array_equal, gone_on, run(tmp_path / "whole")))
+    seen = [clips.batch(step, 8, settings.seed).labels for step in range(4)]
+    assert np.array_equal(gone_on[2], np.concatenate(seen))
 
 
 def test_what_is_guided_in_one_pass_is_not_distilled_again(clips, tmp_path):
