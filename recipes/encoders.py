@@ -14,7 +14,7 @@ from training.codecs.codec import build_codec, load_codebooks
 from training.codecs.recordings import Recordings, read_recordings, world_sounds
 from training.codecs.settings import read_training
 from training.command import report
-from training.configs import Recipe
+from training.configs import Recipe, check_steps
 from training.datasets.rendered import Clips, check_world, rendered_clips
 from training.efficientnet import LITE0
 from training.fitting import averaged_weights, steps_made
@@ -37,15 +37,9 @@ OF_IMAGES = (
 )
 
 
-def train_encoders(
-    recipe: Recipe, folder: Path, images: Path | None = None
-) -> dict[str, nn.Module]:
-    """The codec, into `folder`/codec.pt, and the visual encoders by part: of the checkpoint
-    `images`, or trained into `folder`/clip.pt and motion.pt. Where `folder`/start.pt has all,
-    nothing else is needed.
-
-    Raises OptionError where one is not of FoleyWorld, or the model's clips are not.
-    """
+def check_foleyworld(recipe: Recipe) -> None:
+    """Raises OptionError where an encoder is not of FoleyWorld, or the model's clips are not; for a
+    warm-up that does not fit so many clips, hours before its stage."""
     config = recipe.codec_model
     if config.codec != "spectral" or config.image_encoder != TINY:
         advice = (
@@ -60,6 +54,17 @@ def train_encoders(
             f"FoleyWorld; {advice}"
         )
     check_world(config)
+    check_steps(recipe, recipe.clips)
+
+
+def train_encoders(
+    recipe: Recipe, folder: Path, images: Path | None = None
+) -> dict[str, nn.Module]:
+    """The codec, into `folder`/codec.pt, and the visual encoders by part: of the checkpoint
+    `images`, or trained into `folder`/clip.pt and motion.pt. Where `folder`/start.pt has all,
+    nothing else is needed.
+    """
+    config = recipe.codec_model
     training = read_training(config.codec, recipe.codec_training)
     start = folder / "start.pt"
     if is_made(start, **encoder_files(folder)):

@@ -6,21 +6,20 @@ from pathlib import Path
 import msgspec
 
 from recipes import coarse_to_fine
-from recipes.encoders import train_encoders, write_start
+from recipes.encoders import check_foleyworld, train_encoders, write_start
 from recipes.results import describe, evaluate_bundle, export, keep
 from recipes.transformer import encoded, train_model
 from training import distributed
 from training.checkpoint import read_checkpoint
 from training.classification import finetune_classifier, weights_path
 from training.command import report
-from training.configs import Recipe
+from training.configs import Recipe, check_steps
 from training.contrastive import finetune_contrastive, start_from
 from training.datasets.clips import ClipSource, TokenisedClips
 from training.datasets.shards import open_shards
 from training.evaluation.fine_tuned import evaluate_classification, evaluate_retrieval
-from training.fitting import warm_up_share
 from training.kinds import with_kinds_of
-from training.representation import MODALITIES, num_steps
+from training.representation import MODALITIES
 from training.stage import begin
 from vab_rt.errors import OptionError
 
@@ -28,8 +27,9 @@ from vab_rt.errors import OptionError
 def run(recipe: Recipe, folder: Path, images: Path | None = None) -> None:
     """Everything on FoleyWorld, into `folder`; images: a checkpoint whose visual encoders stay.
 
-    Raises OptionError for a model whose codec or image encoder is not trained here.
+    Raises OptionError for a recipe that does not fit, see `check_foleyworld`.
     """
+    check_foleyworld(recipe)
     if recipe.fine is not None:
         return coarse_to_fine.run(recipe, folder, images)
     with distributed.rank_zero_first():
@@ -79,7 +79,7 @@ def run_on_shards(recipe: Recipe, folder: Path, start: Path, shards: str, held_o
     clips = open_shards(shards, given)
     is_tuned = not recipe.model.kinds and not recipe.model.given_codebooks
     if is_tuned:
-        check_fine_tuning(recipe, len(clips))
+        check_steps(recipe, len(clips))
     validation = open_shards(held_out, given).in_memory() if held_out else None
     own = {"transformer_data": f"{len(clips)} clips of {given.config.clip_s:g} s of the user's own"}
     given = msgspec.structs.replace(given, header=given.header.with_provenance(own))
@@ -101,14 +101,6 @@ def run_on_shards(recipe: Recipe, folder: Path, start: Path, shards: str, held_o
                 evaluate_finetuned(folder, checkpoint, validation)
         export(checkpoint, folder / "bundle")
         describe(folder)
-
-
-def check_fine_tuning(recipe: Recipe, count: int) -> None:
-    """Raises OptionError for a warm-up that does not fit so many clips, hours before its stage."""
-    for stage in ("contrastive", "classification"):
-        s = getattr(recipe, stage)
-        if getattr(recipe, f"{stage}_minutes") is None:  # or else the recipe was refused before
-            warm_up_share(s.warm_up, num_steps(count, s.epochs, s.batch), stage)
 
 
 def finetune(recipe: Recipe, folder: Path, checkpoint: Path, clips: ClipSource) -> None:

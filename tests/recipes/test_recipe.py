@@ -328,6 +328,25 @@ def test_minutes_may_change_and_a_mistake_may_be_mended(tmp_path):
         hold_recipe(tmp_path / "run", recipe)
 
 
+@pytest.mark.parametrize(
+    ("name", "stage", "said"),
+    [
+        ("default", "pretrain", "pretrain warm_up is 90000 and the run has 10625 steps"),
+        ("default", "contrastive", "contrastive warm_up is 90000 and the run has 1458 steps"),
+        ("default", "classification", "classification warm_up is 90000 and the run has 312 steps"),
+        ("vab-dac-small", "fine_pretrain", "fine_pretrain warm_up is 90000 and the run has 8500"),
+    ],
+)
+def test_a_warm_up_that_does_not_fit_is_refused_before_any_work(name, stage, said, tmp_path):
+    recipe = read_recipe(name)
+    settings = msgspec.structs.replace(getattr(recipe, stage), warm_up=9e4)
+    minutes = {f"{stage.removesuffix('_pretrain')}_minutes": None}
+    recipe = msgspec.structs.replace(recipe, **minutes, **{stage: settings})
+    with pytest.raises(OptionError, match=said):
+        run(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_warm_up_of_fine_tuning_is_refused_before_pre_training(tmp_path, monkeypatch):
     recipe = read_recipe("default")
     recipe = msgspec.structs.replace(recipe, model=tiny_config(), contrastive_minutes=None)

@@ -6,12 +6,14 @@ from typing import Any, Self
 
 import msgspec
 
+from training import pretrain
 from training.classification import ClassificationSettings
 from training.contrastive import ContrastiveSettings
 from training.distill import DistillSettings
 from training.fitting import warm_up_share
 from training.motion_training import MotionSettings
 from training.pretrain import PretrainSettings
+from training.representation import num_steps
 from training.saving import with_new_keys
 from vab_rt.config import ModelConfig
 from vab_rt.contract import check_pair
@@ -103,9 +105,26 @@ def check_budgets(recipe: msgspec.Struct) -> None:
 def check_warm_ups(recipe: Recipe) -> None:
     """Raises OptionError for one in steps where minutes are the budget."""
     for stage in ("pretrain", "fine_pretrain", "distill", "contrastive", "classification"):
-        minutes = getattr(recipe, f"{stage.removesuffix('_pretrain')}_minutes")
-        if minutes is not None:
+        if minutes_of(recipe, stage) is not None:
             warm_up_share(getattr(recipe, stage).warm_up, None, stage)
+
+
+def check_steps(recipe: Recipe, count: int) -> None:
+    """Raises OptionError for a warm-up that does not fit a stage's epochs of so many clips."""
+    steps = {"pretrain": pretrain.num_steps(count, recipe.pretrain)}
+    if recipe.fine is not None:
+        steps["fine_pretrain"] = pretrain.num_steps(count, recipe.fine_pretrain)
+    else:
+        for stage in ("contrastive", "classification"):
+            s = getattr(recipe, stage)
+            steps[stage] = num_steps(count, s.epochs, s.batch)
+    for stage, most in steps.items():
+        if minutes_of(recipe, stage) is None:
+            warm_up_share(getattr(recipe, stage).warm_up, most, stage)
+
+
+def minutes_of(recipe: Recipe, stage: str) -> float | None:
+    return getattr(recipe, f"{stage.removesuffix('_pretrain')}_minutes")
 
 
 def check_options(recipe: Recipe) -> None:
