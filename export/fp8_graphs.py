@@ -164,8 +164,8 @@ def measure_loss(checkpoint: Checkpoint, path: Path) -> verify.Loss:
 def _round_value(graph: ir.Graph, value: ir.Value, peak: float) -> ir.Value:
     """`value` through E4M3 and back, right behind what computes it."""
     name = _name(value)
-    scale = _constant(graph, f"{name}.scale", scale_of(np.array(peak)))
-    zero = _constant(graph, f"{name}.zero", np.zeros((), E4M3))
+    scale = onnx_graphs.constant(graph, f"{name}.scale", scale_of(np.array(peak)))
+    zero = onnx_graphs.constant(graph, f"{name}.zero", np.zeros((), E4M3))
     into = ir.node("QuantizeLinear", [value, scale, zero], name=f"{name}.quantise")
     back = ir.node("DequantizeLinear", [into.outputs[0], scale, zero], name=f"{name}.dequantise")
     into.outputs[0].dtype, back.outputs[0].dtype = ir.DataType.FLOAT8E4M3FN, value.dtype
@@ -180,25 +180,13 @@ def _round_weight(graph: ir.Graph, weight: ir.Value, before: ir.Node) -> ir.Valu
     """8-bit numbers in the file, and the node that turns them into what was there before."""
     name = _name(weight)
     numbers, scales = rounded_weight(weight.const_value.numpy())
-    stored = _constant(graph, f"{name}.e4m3", numbers)
-    scale = _constant(graph, f"{name}.scale", scales)
-    zero = _constant(graph, f"{name}.zero", np.zeros(scales.shape, E4M3))
+    stored = onnx_graphs.constant(graph, f"{name}.e4m3", numbers)
+    scale = onnx_graphs.constant(graph, f"{name}.scale", scales)
+    zero = onnx_graphs.constant(graph, f"{name}.zero", np.zeros(scales.shape, E4M3))
     back = ir.node("DequantizeLinear", [stored, scale, zero], {"axis": 1}, name=f"{name}.dequant")
     back.outputs[0].dtype, back.outputs[0].shape = weight.dtype, weight.shape
     graph.insert_before(before, back)
     return back.outputs[0]
-
-
-def _constant(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
-    tensor = ir.tensor(array, name=name)
-    value = ir.Value(
-        name=name,
-        shape=ir.Shape(array.shape),
-        type=ir.TensorType(tensor.dtype),
-        const_value=tensor,
-    )
-    graph.register_initializer(value)
-    return value
 
 
 def _has_constant(node: ir.Node) -> bool:

@@ -17,7 +17,8 @@ from training.model import VAB, Layer, attention_bias, sinusoids
 from vab_rt.contract import BACKBONES
 from vab_rt.errors import ExportError
 
-Store = Literal["fp32", "fp16"]
+Store = Literal["fp32", "fp16", "int8"]
+"""How weights lie in a file; what is computed with them is float32."""
 Typed = Literal["fp16", "bf16"]
 """What graphs for GPUs compute in: strongly typed, so that the file decides and not the builder."""
 
@@ -29,7 +30,9 @@ ALIGNED_POSITIONS = 8
 NEVER = -1e4
 """Added to the scores of positions that nobody attends to; finite in float16."""
 
-MIN_HALF_ELEMENTS = 1024
+MIN_STORED_ELEMENTS = 1024
+"""Smaller weights are stored in float32."""
+LARGEST_INT8 = 127
 MAX_HALF = torch.finfo(torch.float16).max
 
 
@@ -54,9 +57,14 @@ def graph_module(
         return module
     fold_weight_norm(module)
     fold_batch_norm(module)
-    if store == "fp16":
-        round_to_half(module)
+    round_weights(module, stored_as(name, store))
     return module
+
+
+def stored_as(name: str, store: Store) -> Store:
+    """How the weights of one graph lie in its file: int8 is for backbones, whose logits it hardly
+    moves; a codec adds up phases, which it would turn."""
+    return "fp16" if store == "int8" and name not in BACKBONES else store
 
 
 def typed_module(name: str, checkpoint: Checkpoint, precision: Typed) -> nn.Module:
@@ -224,16 +232,27 @@ def spell_out_elu(module: nn.Module) -> None:
 
 
 @torch.no_grad()
-def round_to_half(module: nn.Module) -> None:
-    """Round every large weight to what float16 can hold, so that storing it so loses nothing."""
+def round_weights(module: nn.Module, store: Store) -> None:
+    """Round every large weight to what it is stored as, so that storing it so loses nothing: with
+    int8 those of linear layers to 255 levels per output, all others to float16.
+
+    Raises ExportError for a weight beyond float16.
+    """
+    if store == "fp32":
+        return
     for name, weight in module.state_dict().items():
-        if not weight.is_floating_point() or weight.numel() < MIN_HALF_ELEMENTS:
+        if not weight.is_floating_point() or weight.numel() < MIN_STORED_ELEMENTS:
             continue
         if weight.abs().max() > MAX_HALF:
             raise ExportError(
                 f"{name} reaches {weight.abs().max():.3g}, beyond float16; use --store fp32"
             )
         weight.copy_(weight.half())
+    for layer in module.modules():
+        if store == "int8" and isinstance(layer, nn.Linear):
+            largest = layer.weight.abs().amax(1, keepdim=True)
+            steps = (largest / LARGEST_INT8).bfloat16().float()  # few bits: products are exact
+            layer.weight.copy_((layer.weight / steps.where(steps > 0, 1.0)).round() * steps)
 
 
 def check_range(module: nn.Module, dtype: torch.dtype, others: str = "bf16 or fp32") -> None:

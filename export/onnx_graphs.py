@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import torch
+from numpy.typing import NDArray
 from onnxscript.optimizer import optimize
 from torch import nn
 
-from export.modules import MIN_HALF_ELEMENTS
+from export.modules import LARGEST_INT8, MIN_STORED_ELEMENTS, Store
 from export.references import Referred, take_out
 from vab_rt.contract import GraphContract, Tensor
 from vab_rt.errors import ExportError
@@ -74,32 +75,55 @@ def strip(model: ir.Model) -> None:
         value.doc_string = None
 
 
-def store_half(model: ir.Model) -> None:
-    """Store as float16 every weight that loses nothing by it; the graph casts it back.
+def store_weights(model: ir.Model, store: Store) -> None:
+    """Store every large weight that loses nothing by it as `store` says; the graph makes it float32
+    again, once, at load: computing stays as it is.
 
-    Runtimes fold the cast at load, so that computing stays float32. Weights are rounded before the
-    export (`round_to_half`); tables that were not keep their precision.
+    Weights are rounded before the export (`round_weights`); tables that were not keep their
+    precision, and what int8 does not hold is stored as float16.
     """
+    if store == "fp32":
+        return
     graph = model.graph
     for value in list(graph.initializers.values()):
         weight = value.const_value.numpy()
-        if weight.dtype != np.float32 or weight.size < MIN_HALF_ELEMENTS:
+        if weight.dtype != np.float32 or weight.size < MIN_STORED_ELEMENTS:
             continue
-        half = weight.astype(np.float16)
-        if not np.array_equal(half.astype(np.float32), weight):
+        if store == "int8" and (parts := _in_int8(weight)) is not None:
+            whole, steps = (
+                constant(graph, f"{value.name}.{name}", part)
+                for name, part in zip(("int8", "steps"), parts, strict=True)
+            )
+            cast = ir.node("Cast", [whole], {"to": ir.DataType.FLOAT}, name=f"{value.name}.cast")
+            made = [cast, ir.node("Mul", [*cast.outputs, steps], name=f"{value.name}.scaled")]
+        elif np.array_equal((half := weight.astype(np.float16)).astype(np.float32), weight):
+            stored = constant(graph, f"{value.name}.half", half)
+            made = [ir.node("Cast", [stored], {"to": ir.DataType.FLOAT}, name=f"{value.name}.cast")]
+        else:
             continue
-        stored = ir.Value(
-            name=f"{value.name}.half",
-            shape=value.shape,
-            type=ir.TensorType(ir.DataType.FLOAT16),
-            const_value=ir.tensor(half, name=f"{value.name}.half"),
-        )
-        graph.register_initializer(stored)
-        cast = ir.node("Cast", [stored], {"to": ir.DataType.FLOAT}, name=f"{value.name}.cast")
-        graph.insert_before(graph[0], cast)
+        graph.insert_before(graph[0], made)
         for node, index in value.uses():
-            node.replace_input_with(index, cast.outputs[0])
+            node.replace_input_with(index, made[-1].outputs[0])
         del graph.initializers[value.name]
+
+
+def _in_int8(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]] | None:
+    """A matrix as whole numbers, and what one of them is, per row or column; None for another."""
+    for axis in range(weight.ndim) if weight.ndim == 2 else ():
+        steps = np.abs(weight).max(axis=axis, keepdims=True) / np.float32(LARGEST_INT8)
+        whole = np.rint(weight / np.where(steps > 0, steps, np.float32(1)))
+        if np.array_equal(whole * steps, weight):
+            return whole.astype(np.int8), steps
+    return None
+
+
+def constant(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
+    """An initializer more."""
+    tensor = ir.tensor(array, name=name)
+    kind = ir.TensorType(tensor.dtype)
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=kind, const_value=tensor)
+    graph.register_initializer(value)
+    return value
 
 
 def widen(model: ir.Model) -> ir.Model:

@@ -96,7 +96,8 @@ def _parser() -> argparse.ArgumentParser:
         "--store",
         choices=get_args(Store),
         default="fp32",
-        help="how weights lie in the files of fp32 and int8; computing stays fp32",
+        help="how weights lie in the files of fp32 and int8 (int8: of backbones; others fp16); "
+        "computing stays fp32",
     )
     parser.add_argument(
         "--refer",

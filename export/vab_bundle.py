@@ -14,7 +14,7 @@ from export import onnx_graphs, verify
 from export.bundle_folder import BuiltGraph, built_from, folder_beside
 from export.fp8_graphs import write_fp8
 from export.manifest import write_manifest
-from export.modules import TYPED_GRAPHS, Store, graph_module
+from export.modules import TYPED_GRAPHS, Store, graph_module, stored_as
 from export.options import Precision
 from export.references import Referred, names_by_file, weights_outside
 from export.typed_graphs import write_typed
@@ -165,13 +165,13 @@ def build_graph(
         measured = write_int8(name, module, model, path, checkpoint.config, store)
     else:
         outside = weights_outside(model, referred)
-        as_stored = "fp32" if outside else store  # what the files have is not rounded
+        as_stored = "fp32" if outside else stored_as(name, store)  # what files have is not rounded
         measured = write_exact(name, module, model, path, checkpoint.config, as_stored, outside)
-    if name in BACKBONES and store == "fp16":
+    if name in BACKBONES and store != "fp32":
         unrounded = graph_module(name, checkpoint, "fp32")
         inputs = verify.fixed_inputs(name, checkpoint.config, batch=1)
         loss = verify.measure_loss(*(verify.run_torch(m, inputs) for m in (unrounded, module)))
-        measured[named("fp16_storage", name)] = str(loss)
+        measured[named(f"{store}_storage", name)] = str(loss)
     return BuiltGraph(name, path.stat().st_size, measured, weights)
 
 
@@ -188,7 +188,7 @@ def build_variant(
     if precision == "fp32":
         module = graph_module(name, checkpoint, store)
         model = onnx_graphs.trace(module, contract_of(checkpoint.config)[name])
-        measured = write_exact(name, module, model, path, checkpoint.config, store)
+        measured = write_exact(name, module, model, path, checkpoint.config, stored_as(name, store))
         measured = {f"{key}_fp32": text for key, text in measured.items()}
     elif precision == "fp8":
         measured = write_fp8(checkpoint, path, calibration)
@@ -207,8 +207,7 @@ def write_exact(
     outside: verify.Arrays | None = None,
 ) -> dict[str, str]:
     """outside: what the graph names and does not hold."""
-    if store == "fp16":
-        onnx_graphs.store_half(model)
+    onnx_graphs.store_weights(model, store)
     onnx_graphs.save(model, path)
     error = verify.verify(name, module, path, config, weights=outside)
     return {f"verified_{name}": f"{error:.1e} off torch" if error else "equal to torch"}
@@ -221,8 +220,7 @@ def write_int8(
     exact = path.with_suffix(".exact")
     measured = write_exact(name, module, model, exact, config, store="fp32")
     quantised = ir.from_proto(onnx.load_from_string(in_int8(exact.read_bytes())))
-    if store == "fp16":
-        onnx_graphs.store_half(quantised)
+    onnx_graphs.store_weights(quantised, store)
     onnx_graphs.save(quantised, path)
     inputs = verify.fixed_inputs(name, config, batch=2)
     sessions = verify.open_session(exact), verify.open_session(path)

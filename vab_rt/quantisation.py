@@ -5,7 +5,7 @@ onnxruntime's kernels for it use VNNI and AMX, or their like on ARM, where the p
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,10 +31,18 @@ from vab_rt.protobuf import (
     values,
 )
 
-Weight = npt.NDArray[np.float32]
 _LARGEST = 64
 """Of 127: with AVX2 but no VNNI, 16-bit sums of two products would saturate."""
 _DIMS, _DTYPE, _TENSOR_NAME, _RAW = 1, 2, 8, 9  # of TensorProto
+_DTYPES = {FLOAT: "<f4", HALF: "<f2", INT8: "<i1"}
+_ONE: npt.NDArray[Any] | None = np.ones(1, np.float32)
+
+
+class Weight(NamedTuple):
+    """values: [N, M]. made_by: outputs of the nodes that make it of what the graph holds."""
+
+    values: npt.NDArray[np.float32]
+    made_by: set[str]
 
 
 class Node(NamedTuple):
@@ -47,7 +55,7 @@ class Node(NamedTuple):
 
 def in_int8(model: bytes) -> bytes:
     """The same model (a serialised ModelProto) with its products in int8: those of what its inputs
-    reach with weights [N, M], of float32 or of float16 that the graph casts.
+    reach with weights [N, M], in float32 or as `export --store` stores them.
 
     A graph without such products, and what is no model, stays what it is.
     """
@@ -63,17 +71,20 @@ def _graph(graph: list[Field]) -> bytes:
     if not products:
         return b"".join(field.raw for field in graph)
     made = {node.outputs[0]: _product(node) for node in products}
+    spent = {node.inputs[1]: weights[node.inputs[1]] for node in products}
     shown = [_name(f.value) for f in graph if f.number == GRAPH_OUTPUT]
     rest = [node for node in nodes if node.outputs[0] not in made]
-    spent = {node.inputs[1] for node in products} - _used(rest, shown)
-    rest = [node for node in rest if node.outputs[0] not in spent]  # casts of these weights
+    makers = set().union(*(weight.made_by for weight in spent.values()))
+    for _ in range(2):  # a product with steps goes before the cast that it uses
+        used = _used(rest, shown)
+        rest = [n for n in rest if n.outputs[0] in used or n.outputs[0] not in makers]
     gone = _used(nodes, []) & held.keys() - _used(rest, shown)
     kept = {node.outputs[0]: node.raw for node in rest} | made
     return b"".join(
         [
             *(f.raw for f in graph if f.number not in (NODE, INITIALIZER)),
             *(f.raw for name, f in held.items() if name not in gone),
-            *(_quantised(name, weights[name]) for name in {n.inputs[1]: 0 for n in products}),
+            *(_quantised(name, weight.values) for name, weight in spent.items()),
             *(kept[n.outputs[0]] for n in nodes if n.outputs[0] in kept),
         ]
     )
@@ -108,31 +119,48 @@ def _is_product(node: Node, weights: dict[str, Weight]) -> bool:
 
 def _weights(nodes: list[Node], held: dict[str, Field]) -> dict[str, Weight]:
     """By the name that a product knows them by."""
-    casts = {n.outputs[0]: n.inputs[0] for n in nodes if n.op_type == "Cast" and _is_to_float(n)}
-    found = {}
-    for name in (node.inputs[1] for node in nodes if node.op_type == "MatMul"):
-        source = casts.get(name, name)
-        if source in held and (weight := _matrix(held[source].value, name in casts)) is not None:
-            found[name] = weight
-    return found
+    made = {node.outputs[0]: node for node in nodes}
+    names = {node.inputs[1]: 0 for node in nodes if node.op_type == "MatMul"}
+    found = ((name, _weight(name, made, held)) for name in names)
+    return {name: weight for name, weight in found if weight is not None}
+
+
+def _weight(name: str, made: dict[str, Node], held: dict[str, Field]) -> Weight | None:
+    """A matrix that the graph holds: as it is, cast, or cast and multiplied by its steps. None for
+    another, and for one that is not finite, of which int8 would make another."""
+    made_by: set[str] = set()
+    dtypes, steps = {FLOAT}, _ONE
+    node = made.get(name)
+    if node is not None and node.op_type == "Mul" and node.inputs[1] in held:
+        made_by.add(name)
+        steps, name = _array(held[node.inputs[1]], {FLOAT}), node.inputs[0]
+        node = made.get(name)
+    if node is not None and node.op_type == "Cast" and _is_to_float(node):
+        made_by.add(name)
+        dtypes, name = {FLOAT, HALF, INT8}, node.inputs[0]
+    stored = _array(held[name], dtypes) if name in held else None
+    if stored is None or steps is None:
+        return None
+    with np.errstate(invalid="ignore", over="ignore"):
+        numbers = stored.astype(np.float32) * steps
+    if numbers.ndim != 2 or numbers.shape != stored.shape or not np.isfinite(numbers).all():
+        return None
+    return Weight(numbers, made_by)
 
 
 def _is_to_float(cast: Node) -> bool:
     return any(values(attribute, 3) == [FLOAT] for attribute in cast.attributes)
 
 
-def _matrix(tensor: memoryview, is_cast: bool) -> Weight | None:
-    """Its float32 values [N, M], or what the graph casts to these; None for another tensor, and for
-    one that is not finite, of which int8 would make another."""
-    shape, dtypes, raw = (values(tensor, number) for number in (_DIMS, _DTYPE, _RAW))
-    dtype = {FLOAT: "<f4", HALF: "<f2"}.get(dtypes[0])
-    if len(shape) != 2 or not raw or dtype is None or (dtypes == [HALF] and not is_cast):
+def _array(tensor: Field, dtypes: set[int]) -> npt.NDArray[Any] | None:
+    """An initializer of one of these types; None for another."""
+    shape, (dtype, *_), raw = (values(tensor.value, number) for number in (_DIMS, _DTYPE, _RAW))
+    if dtype not in dtypes or not raw:
         return None
-    weight = np.frombuffer(raw[0], dtype).astype(np.float32).reshape(shape)
-    return weight if np.isfinite(weight).all() else None
+    return np.frombuffer(raw[0], _DTYPES[dtype]).reshape(shape)
 
 
-def _quantised(name: str, weight: Weight) -> bytes:
+def _quantised(name: str, weight: npt.NDArray[np.float32]) -> bytes:
     """A weight [N, M] in int8, and its scales [M]."""
     largest = np.maximum(weight.max(axis=0), -weight.min(axis=0))
     scales = np.maximum(largest, np.float32(1e-30)) / np.float32(_LARGEST)  # of zeros, not 0

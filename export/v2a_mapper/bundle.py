@@ -6,7 +6,7 @@ from pathlib import Path
 from export import onnx_graphs
 from export.bundle_folder import BuiltGraph, built_from, folder_beside
 from export.manifest import write_manifest
-from export.modules import Store
+from export.modules import Store, stored_as
 from export.typed_graphs import widened
 from export.v2a_mapper.graphs import (
     TYPED_V2A,
@@ -60,8 +60,7 @@ def build_v2a_graph(name: str, checkpoint: V2ACheckpoint, folder: Path, store: S
     path, contract = folder / f"{name}.onnx", v2a_contract_of(checkpoint.config)[name]
     module = v2a_module(name, checkpoint, store)
     model = onnx_graphs.trace(module, contract)
-    if store == "fp16":
-        onnx_graphs.store_half(model)
+    onnx_graphs.store_weights(model, stored_as(name, store))
     onnx_graphs.save(model, path)
     error = verify_v2a(name, module, path, contract, checkpoint.config)
     return BuiltGraph(name, path.stat().st_size, {f"verified_{name}": f"{error:.1e} off torch"})

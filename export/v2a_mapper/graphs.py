@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from export.modules import Store, TypedImageEncoder, check_range, round_to_half
+from export.modules import Store, TypedImageEncoder, check_range, round_weights, stored_as
 from export.verify import Arrays, compare, open_session
 from training.v2a_mapper.checkpoint import V2ACheckpoint
 from training.v2a_mapper.parts import PictureEncoder, decode_latents
@@ -114,8 +114,7 @@ def v2a_module(name: str, checkpoint: V2ACheckpoint, store: Store) -> nn.Module:
         "vocoder": lambda: Vocoder(c.vocoder(), c.config),
     }
     module: nn.Module = builders[name]().eval()
-    if store == "fp16":
-        round_to_half(module)
+    round_weights(module, stored_as(name, store))
     return module
 
 

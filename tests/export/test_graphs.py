@@ -72,18 +72,27 @@ def test_encodec_with_another_hop():
         build_codec(tiny_config(codec="encodec"), {"ratios": [8, 5, 4]})
 
 
-def test_half_storage_halves_the_file_and_keeps_the_numbers(checkpoint, tmp_path):
-    build_graph("visual_encoder", checkpoint, tmp_path, "fp32", "fp16")
-    inputs = fixed_inputs("visual_encoder", checkpoint.config, 2)
-    exact = run_torch(modules.graph_module("visual_encoder", checkpoint, "fp32"), inputs)
-    rounded = run_torch(modules.graph_module("visual_encoder", checkpoint, "fp16"), inputs)
-    found = open_session(tmp_path / "visual_encoder.onnx").run(None, inputs)[0]
-    assert relative_error(rounded, found) < TOLERANCES["visual_encoder"].relative
-    assert 1e-6 < relative_error(exact, found) < 1e-2
-    stored = ir.load(tmp_path / "visual_encoder.onnx").graph.initializers.values()
-    halves = sum(v.const_value.size for v in stored if v.const_value.dtype == ir.DataType.FLOAT16)
-    weights = sum(p.numel() for p in checkpoint.image_encoder().parameters())
-    assert halves > 0.9 * weights
+@pytest.mark.parametrize(
+    ("name", "store", "dtype", "loss"),
+    [
+        ("visual_encoder", "fp16", ir.DataType.FLOAT16, 1e-2),
+        ("backbone", "int8", ir.DataType.INT8, 5e-2),
+    ],
+)
+def test_storage_makes_the_file_small_and_keeps_the_numbers(
+    checkpoint, tmp_path, name, store, dtype, loss
+):
+    graph = build_graph(name, checkpoint, tmp_path, "fp32", store)
+    assert (f"{store}_storage" in graph.measured) == (name == "backbone")
+    inputs = fixed_inputs(name, checkpoint.config, 2)
+    module = modules.graph_module(name, checkpoint, store)
+    exact = run_torch(modules.graph_module(name, checkpoint, "fp32"), inputs)
+    found = open_session(tmp_path / f"{name}.onnx").run(None, inputs)[0]
+    assert relative_error(run_torch(module, inputs), found) < TOLERANCES[name].relative
+    assert 1e-6 < relative_error(exact, found) < loss
+    stored = ir.load(tmp_path / f"{name}.onnx").graph.initializers.values()
+    small = sum(v.const_value.size for v in stored if v.const_value.dtype == dtype)
+    assert small > 0.8 * sum(p.numel() for p in module.parameters())
 
 
 def test_int8_keeps_the_contract_and_reports_its_loss(checkpoint, tmp_path):
@@ -106,7 +115,7 @@ def test_weights_beyond_half_are_refused(checkpoint):
     with torch.no_grad():
         vab.heads.weight[3, 3] = 1e6
     with pytest.raises(ExportError, match=r"heads.weight reaches 1e\+06, beyond float16"):
-        modules.round_to_half(vab)
+        modules.round_weights(vab, "fp16")
 
 
 def test_a_graph_beyond_protobuf_is_refused(tmp_path):

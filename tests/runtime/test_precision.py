@@ -23,14 +23,16 @@ ROWS, SIZE = 5, 200  # more than 127 of something: numbers of two bytes
 
 
 def products(dtype: int = FLOAT) -> bytes:
-    """x through a weight, one that is cast, the first again, and one that is folded at load, twice;
-    a weight of every position stays, as one that is no MatMul's."""
+    """x through a weight, one that is cast, the first again, one of whole numbers, and one that is
+    folded at load, twice; a weight of every position stays, as one that is no MatMul's."""
     random = np.random.default_rng(0)
     whole = helper.tensor_dtype_to_np_dtype(dtype)
     square = partial(random.normal, 0, SIZE**-0.5)
     weights = {
         "first": square(size=(SIZE, SIZE)).astype(whole),
         "small": square(size=(SIZE, SIZE)).astype(np.float16),
+        "whole": random.integers(-127, 128, (SIZE, SIZE)).astype(np.int8),
+        "steps": np.full((1, SIZE), 1e-3, whole),
         "folded": square(size=(SIZE, SIZE)).astype(whole),
         "placed": square(size=(ROWS, SIZE, SIZE)).astype(whole),
         "added": square(size=SIZE).astype(whole),
@@ -44,7 +46,10 @@ def products(dtype: int = FLOAT) -> bytes:
         node("MatMul", ["a2", "cast"], ["b"]),
         node("MatMul", ["b", "first"], ["c"]),
         node("MatMul", ["folded", "folded"], ["table"]),
-        node("MatMul", ["c", "table"], ["d"]),
+        node("Cast", ["whole"], ["wide"], to=dtype),
+        node("Mul", ["wide", "steps"], ["scaled"]),
+        node("MatMul", ["c", "scaled"], ["c2"]),
+        node("MatMul", ["c2", "table"], ["d"]),
         node("Unsqueeze", ["d", "one"], ["e"]),
         node("MatMul", ["e", "placed"], ["f"]),
         node("Add", ["f", "added"], ["y"]),
@@ -71,10 +76,11 @@ def test_products_with_weights_of_what_the_inputs_reach():
     found = onnx.load_from_string(int8)
     onnx.checker.check_model(found, full_check=True)
     kinds = [node.op_type for node in found.graph.node]
-    assert kinds.count("MatMulInteger") == 3 and kinds.count("MatMul") == 3
+    assert kinds.count("MatMulInteger") == 4 and kinds.count("MatMul") == 3
     held = {tensor.name: numpy_helper.to_array(tensor) for tensor in found.graph.initializer}
     assert held.keys() == {
         *("first.int8", "first.scales", "cast.int8", "cast.scales"),
+        *("scaled.int8", "scaled.scales"),
         *("folded", "placed", "added", "one"),
     }
     largest = np.abs(held["first.int8"]).max(axis=0)
