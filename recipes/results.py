@@ -24,7 +24,7 @@ from vab_rt.bundle import open_bundle
 def export(checkpoint: Path, bundle: Path, fine: Path | None = None) -> None:
     """Into the folder `bundle`. Raises VabError."""
     pair = [] if fine is None else ["--fine", str(fine)]
-    words = [str(checkpoint), *pair, "--store", "fp16", "--force"]
+    words = [str(checkpoint), *pair, "--store", "int8", "--force"]
 
     def make() -> None:
         for graph in build_graphs(*parse_arguments(words), bundle):
