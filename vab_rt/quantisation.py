@@ -1,10 +1,10 @@
 """The matrix products of an ONNX graph in int8: weights once, per output channel; what they are
-multiplied with as it comes.
+multiplied with as it comes. And weights that only lie in the file in int8, in float32.
 
 onnxruntime's kernels for it use VNNI and AMX, or their like on ARM, where the processor has them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,39 +53,79 @@ class Node(NamedTuple):
     attributes: list[memoryview]
 
 
+class Graph(NamedTuple):
+    nodes: list[Node]
+    held: dict[str, Field]
+    inputs: set[str]
+    outputs: list[str]
+    fields: list[Field]
+
+
 def in_int8(model: bytes) -> bytes:
     """The same model (a serialised ModelProto) with its products in int8: those of what its inputs
     reach with weights [N, M], in float32 or as `export --store` stores them.
 
     A graph without such products, and what is no model, stays what it is.
     """
-    return edited(model, _graph)
+    return edited(model, _quantised_graph)
 
 
-def _graph(graph: list[Field]) -> bytes:
-    nodes = [_node(field) for field in graph if field.number == NODE]
-    held = {_name(f.value, _TENSOR_NAME): f for f in graph if f.number == INITIALIZER}
-    weights = _weights(nodes, held)
-    inputs = {_name(f.value) for f in graph if f.number == GRAPH_INPUT} - held.keys()
-    products = [node for node in _reached(nodes, inputs) if _is_product(node, weights)]
-    if not products:
-        return b"".join(field.raw for field in graph)
-    made = {node.outputs[0]: _product(node) for node in products}
+def in_float32(model: bytes) -> bytes:
+    """The same model with those weights in float32 that `export --store int8` stored, for a library
+    that takes whole numbers for a quantisation of its own."""
+    return edited(model, _widened_graph)
+
+
+def _quantised_graph(fields: list[Field]) -> bytes:
+    graph = _read(fields)
+    weights = _weights(graph, {n.inputs[1]: 0 for n in graph.nodes if n.op_type == "MatMul"})
+    products = [n for n in _reached(graph) if n.op_type == "MatMul" and n.inputs[1] in weights]
     spent = {node.inputs[1]: weights[node.inputs[1]] for node in products}
-    shown = [_name(f.value) for f in graph if f.number == GRAPH_OUTPUT]
-    rest = [node for node in nodes if node.outputs[0] not in made]
-    makers = set().union(*(weight.made_by for weight in spent.values()))
+    held = [_quantised(name, weight.values) for name, weight in spent.items()]
+    return _written(graph, {node.outputs[0]: _product(node) for node in products}, spent, held)
+
+
+def _widened_graph(fields: list[Field]) -> bytes:
+    graph = _read(fields)
+    scaled = _weights(graph, [n.outputs[0] for n in graph.nodes if n.op_type == "Mul"])
+    held = [
+        as_initializer(name, FLOAT, weight.values.shape, weight.values.astype("<f4").tobytes())
+        for name, weight in scaled.items()
+    ]
+    return _written(graph, dict.fromkeys(scaled, b""), scaled, held)
+
+
+def _read(fields: list[Field]) -> Graph:
+    held = {_name(f.value, _TENSOR_NAME): f for f in fields if f.number == INITIALIZER}
+    return Graph(
+        nodes=[_node(field) for field in fields if field.number == NODE],
+        held=held,
+        inputs={_name(f.value) for f in fields if f.number == GRAPH_INPUT} - held.keys(),
+        outputs=[_name(f.value) for f in fields if f.number == GRAPH_OUTPUT],
+        fields=fields,
+    )
+
+
+def _written(
+    graph: Graph, replaced: dict[str, bytes], spent: dict[str, Weight], held: list[bytes]
+) -> bytes:
+    """With others in place of the nodes of these outputs, without what only made the weights that
+    are spent, and with more that it holds."""
+    if not spent:
+        return b"".join(field.raw for field in graph.fields)
+    rest = [node for node in graph.nodes if node.outputs[0] not in replaced]
+    makers = {name for weight in spent.values() for name in weight.made_by}
     for _ in range(2):  # a product with steps goes before the cast that it uses
-        used = _used(rest, shown)
+        used = _used(rest, graph.outputs)
         rest = [n for n in rest if n.outputs[0] in used or n.outputs[0] not in makers]
-    gone = _used(nodes, []) & held.keys() - _used(rest, shown)
-    kept = {node.outputs[0]: node.raw for node in rest} | made
+    gone = _used(graph.nodes, []) & graph.held.keys() - _used(rest, graph.outputs)
+    kept = {node.outputs[0]: node.raw for node in rest} | replaced
     return b"".join(
         [
-            *(f.raw for f in graph if f.number not in (NODE, INITIALIZER)),
-            *(f.raw for name, f in held.items() if name not in gone),
-            *(_quantised(name, weight.values) for name, weight in spent.items()),
-            *(kept[n.outputs[0]] for n in nodes if n.outputs[0] in kept),
+            *(f.raw for f in graph.fields if f.number not in (NODE, INITIALIZER)),
+            *(f.raw for name, f in graph.held.items() if name not in gone),
+            *held,
+            *(kept[n.outputs[0]] for n in graph.nodes if n.outputs[0] in kept),
         ]
     )
 
@@ -104,24 +144,19 @@ def _used(nodes: list[Node], more: list[str]) -> set[str]:
     return {name for node in nodes for name in node.inputs}.union(more)
 
 
-def _reached(nodes: list[Node], inputs: set[str]) -> Iterator[Node]:
+def _reached(graph: Graph) -> Iterator[Node]:
     """Those that the inputs of the graph have a part in; the others are folded at load."""
-    reached = set(inputs)
-    for node in nodes:
+    reached = set(graph.inputs)
+    for node in graph.nodes:
         if reached.intersection(node.inputs):
             reached.update(node.outputs)
             yield node
 
 
-def _is_product(node: Node, weights: dict[str, Weight]) -> bool:
-    return node.op_type == "MatMul" and node.inputs[1] in weights
-
-
-def _weights(nodes: list[Node], held: dict[str, Field]) -> dict[str, Weight]:
-    """By the name that a product knows them by."""
-    made = {node.outputs[0]: node for node in nodes}
-    names = {node.inputs[1]: 0 for node in nodes if node.op_type == "MatMul"}
-    found = ((name, _weight(name, made, held)) for name in names)
+def _weights(graph: Graph, names: Iterable[str]) -> dict[str, Weight]:
+    """Those of these names that are matrices which the graph holds."""
+    made = {node.outputs[0]: node for node in graph.nodes}
+    found = ((name, _weight(name, made, graph.held)) for name in names)
     return {name: weight for name, weight in found if weight is not None}
 
 

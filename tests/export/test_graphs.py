@@ -24,6 +24,7 @@ from export.verify import (
 )
 from training.codecs.codec import build_codec
 from vab_rt.contract import contract_of
+from vab_rt.engines.tensorrt import build_engine, tensorrt_rtx
 from vab_rt.errors import ExportError, OptionError
 
 
@@ -93,6 +94,14 @@ def test_storage_makes_the_file_small_and_keeps_the_numbers(
     stored = ir.load(tmp_path / f"{name}.onnx").graph.initializers.values()
     small = sum(v.const_value.size for v in stored if v.const_value.dtype == dtype)
     assert small > 0.8 * sum(p.numel() for p in module.parameters())
+
+
+def test_tensorrt_takes_weights_stored_in_int8(checkpoint, tmp_path):
+    """As whole numbers it would refuse them."""
+    pytest.importorskip("tensorrt_rtx", reason='not installed: pip install "vab-rt[rtx]"')
+    build_graph("backbone", checkpoint, tmp_path, "fp32", "int8")
+    graph, contract = (tmp_path / "backbone.onnx").read_bytes(), contract_of(checkpoint.config)
+    assert build_engine(tensorrt_rtx(None), "backbone", graph, contract["backbone"], max_rows=2)
 
 
 def test_int8_keeps_the_contract_and_reports_its_loss(checkpoint, tmp_path):

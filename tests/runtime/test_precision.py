@@ -15,7 +15,7 @@ from tiny_bundle import tiny_config
 import vab_rt
 from vab_rt.attention import spelled_out
 from vab_rt.errors import BundleError
-from vab_rt.quantisation import in_int8
+from vab_rt.quantisation import in_float32, in_int8
 
 FAST = vab_rt.GenerateOptions(steps=4, seed=7)
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
@@ -93,6 +93,21 @@ def test_products_with_weights_of_what_the_inputs_reach():
     assert 0 < np.abs(near - exact).max() < 0.05 * np.abs(exact).max()
 
 
+def test_weights_stored_in_int8_in_float32():
+    wide = onnx.load_from_string(in_float32(products()))
+    onnx.checker.check_model(wide, full_check=True)
+    assert [node.op_type for node in wide.graph.node].count("Mul") == 0
+    held = {tensor.name: numpy_helper.to_array(tensor) for tensor in wide.graph.initializer}
+    assert held["scaled"].dtype == np.float32 and not held.keys() & {"whole", "steps"}
+    x = np.random.default_rng(1).standard_normal((ROWS, SIZE)).astype(np.float32)
+    exact, same = (
+        InferenceSession(one, providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+        for one in (products(), wide.SerializeToString())
+    )
+    assert np.array_equal(same, exact)
+    assert in_float32(in_float32(products())) == in_float32(products())
+
+
 @pytest.mark.parametrize("model", [products(HALF), product(np.nan), b"no model", b""])
 def test_what_has_no_such_product_stays(model):
     assert in_int8(model) == model
@@ -103,7 +118,7 @@ def test_of_a_channel_of_nothing_nothing_comes():
     assert [not numpy_helper.to_array(tensor).any() for tensor in held] == [True, False]
 
 
-@pytest.mark.parametrize("edit", [in_int8, spelled_out])
+@pytest.mark.parametrize("edit", [in_int8, in_float32, spelled_out])
 def test_what_is_damaged_is_for_onnxruntime_to_refuse(edit):
     """In no time, either: a number of any length took the square of its bytes."""
     model, random = products(), random_numbers(0)

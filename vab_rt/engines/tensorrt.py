@@ -32,6 +32,7 @@ from vab_rt.engines.device_loop import (
 from vab_rt.engines.engine_cache import EngineKey, cached_engine, forget_engine
 from vab_rt.engines.gpu import DeviceArray, Gpu
 from vab_rt.errors import BackendError, BundleError, not_installed
+from vab_rt.quantisation import in_float32
 
 log = logging.getLogger(__name__)
 
@@ -217,7 +218,7 @@ def build_engine(
     flags = 1 << int(api.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(flags)
     parser = api.OnnxParser(network, _logger(api))
-    if not _parse(parser, graph, weights or {}):
+    if not _parse(parser, in_float32(graph), weights or {}):
         errors = (parser.get_error(i).desc() for i in range(parser.num_errors))
         reasons = "; ".join(" ".join(error.split()) for error in errors)
         raise _cannot_build(library, name, reasons)
