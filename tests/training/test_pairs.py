@@ -5,10 +5,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch")
 
+import av
 from real_folders import RATE_HZ, clicks, small_config, write_folders
 
 from training.datasets.material import AMBIENCE, gather, model_kinds
-from training.datasets.moving_pictures import Layer, Pose, Shot, film
+from training.datasets.moving_pictures import Layer, Pose, Shot, film, read_picture
 from training.datasets.one_shots import (
     are_struck,
     envelope_db,
@@ -73,11 +74,9 @@ def test_what_is_not_seen_says_so_and_what_is_unknown_is_quiet(material):
 
 def test_views_show_their_kind_large_and_small(material):
     """Each kind's picture has a color of its own, which part of the frame holds."""
-    views = list(draw_views(200, material, 64))
-    again = list(draw_views(20, material, 64))
-    assert all(
-        np.array_equal(a, b) and k == n for (a, k), (b, n) in zip(views, again, strict=False)
-    )
+    views, again = (list(draw_views(count, material, 64)) for count in (200, 20))
+    for (image, kind), (image_again, kind_again) in zip(views[:20], again, strict=True):
+        assert kind == kind_again and np.array_equal(image, image_again)
     assert {image.shape for image, _ in views} == {(64, 64, 3)}
     shares: dict[str, list[float]] = {}
     for image, kind in views:
@@ -115,6 +114,25 @@ def test_single_sounds_are_cut_at_their_onset():
     assert are_struck([samples], RATE_HZ) and not are_struck([hum], RATE_HZ)
     joined = stretch([hum[:5000], hum[:9000]], 60_000, RATE_HZ)
     assert len(joined) == 60_000 and envelope_db(joined, RATE_HZ)[4:].min() > -27
+
+
+def test_a_picture_stands_as_its_camera_was_held(tmp_path):
+    image = np.full((64, 128, 3), 250, np.uint8)
+    image[:, :64] = 5  # the left half is the upper one
+    with av.open(str(tmp_path / "flat.jpg"), "w", format="image2") as file:
+        stream = file.add_stream("mjpeg", rate=1)
+        stream.width, stream.height, stream.pix_fmt = 128, 64, "yuvj420p"
+        file.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        file.mux(stream.encode(None))
+    turned = bytes.fromhex("4d4d002a00000008000101120003000000010006000000000000")  # orientation 6
+    exif = b"Exif\0\0" + turned
+    content = (tmp_path / "flat.jpg").read_bytes()
+    marked = content[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2) + exif + content[2:]
+    (tmp_path / "held.jpg").write_bytes(marked)
+    flat, held = (read_picture(tmp_path / f"{name}.jpg")[0] for name in ("flat", "held"))
+    assert flat.shape == (3, 256, 512) and held.shape == (3, 512, 256)
+    assert flat[:, :, :200].max() < 50 and held[:, :200].max() < 50
+    assert flat[:, :, 312:].min() > 200 and held[:, 312:].min() > 200
 
 
 def test_a_layer_is_where_its_pose_says():

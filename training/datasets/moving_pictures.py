@@ -69,13 +69,14 @@ def read_picture(path: Path) -> tuple[Tensor, ...]:
 
 
 def _decoded(path: Path) -> NDArray[np.uint8]:
-    """[H, W, 3], the shorter of both SIDE."""
+    """[H, W, 3] as displayed, the shorter of both SIDE."""
     try:
         with av.open(path) as container:
             frame = next(container.decode(video=0))
             ratio = SIDE / min(frame.width, frame.height)
             width, height = (max(SIDE, round(ratio * x)) for x in (frame.width, frame.height))
-            return frame.reformat(width, height, "rgb24", interpolation="AREA").to_ndarray()
+            scaled = frame.reformat(width, height, "rgb24", interpolation="AREA").to_ndarray()
+            return np.rot90(scaled, round(frame.rotation / 90) % 4)  # as cameras were held
     except (av.error.FFmpegError, StopIteration, IndexError, ValueError) as error:
         raise MediaError(
             f"{path} cannot be read ({error}), expected a picture; copy it again, or leave it out"
