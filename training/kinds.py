@@ -24,7 +24,7 @@ STEPS, PEAK_RATE = 300, 1e-2
 DECAY = 1e-3
 """On the rows' squares."""
 FITTED = 1000
-"""Pictures in a step."""
+"""Pictures in a step, and imagined ones."""
 HELD, MARGINS, SHRUNK, AROUND = 0.1, (8.0, 20.0), 0.1, 0.8
 """Of imagined features: their share of the loss; how far their class's logit lies above the mean,
 so that the recogniser is as sure of them as of pictures; the share of white in the covariance; and
@@ -206,7 +206,8 @@ def imagined_features(encoder: KindsEncoder, features: Tensor, targets: Tensor) 
     classes = classes - classes.mean(0)
     centre = features.mean(0)
     covariance = (features - centre).T @ (features - centre) / len(features)
-    white = torch.eye(FEATURE_DIM) * covariance.trace() / FEATURE_DIM
+    spread = (covariance.trace() / FEATURE_DIM).clamp_min(TRACE)  # 0 where all look alike
+    white = torch.eye(FEATURE_DIM) * spread
     ways = classes @ torch.lerp(covariance, white, SHRUNK)
     ways = ways / (ways * classes).sum(1, keepdim=True)  # each raises its class's logit by 1
     sums = torch.zeros(encoder.rows.out_features, FEATURE_DIM).index_add_(0, targets, features)

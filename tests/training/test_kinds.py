@@ -97,6 +97,13 @@ def test_a_model_without_kinds_or_room_for_them_is_refused():
             KindsEncoder(msgspec.structs.replace(CONFIG, **changes))
 
 
+def test_pictures_that_all_look_alike_are_enough():
+    encoder = train_kinds(CONFIG, [(picture("stripes", 0), "stripes")], {207: "dog"})
+    with torch.no_grad():
+        seen = encoder(torch.from_numpy(picture("stripes", 0)[None]))
+    assert KINDS[seen[0, : len(KINDS)].argmax()] == "stripes" and seen.isfinite().all()
+
+
 def test_no_picture_is_an_error():
     with pytest.raises(DataError, match="no pictures"):
         train_kinds(CONFIG, [], {})
