@@ -125,10 +125,12 @@ def read_table(path: Path) -> dict[int, str]:
     """The kind of each of ImageNet's classes that has one, from a CSV with the columns
     imagenet_index (0 to 999) and kind. Raises DataError."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets put a mark first
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read ({error}), expected a CSV in UTF-8") from error
+    if not rows:
+        raise DataError(f"{path} has no rows, expected imagenet_index and kind; leave it out")
     table: dict[int, str] = {}
     for line, row in enumerate(rows, start=2):
         index, kind = row.get("imagenet_index") or "", row.get("kind") or ""
@@ -137,7 +139,11 @@ def read_table(path: Path) -> dict[int, str]:
                 f"{path}, line {line}: imagenet_index is {index!r} and kind {kind!r}, expected "
                 f"0 to {NUM_CLASSES - 1} and a name; correct it"
             )
-        table[int(index)] = kind
+        if table.setdefault(int(index), kind) != kind:
+            raise DataError(
+                f"{path}, line {line}: {index} is {kind!r} and {table[int(index)]!r} before, "
+                "expected one kind; delete a line"
+            )
     return table
 
 

@@ -115,6 +115,9 @@ def test_no_picture_is_an_error():
         ("imagenet_index,kind\n1000,dog\n", "line 2: imagenet_index is '1000'"),
         ("index,kind\n1,dog\n", "imagenet_index is ''"),
         ("imagenet_index,kind\n5,\n", "kind ''"),
+        ("imagenet_index,kind\n5,dog\n5,cat\n", "line 3: 5 is 'cat' and 'dog' before"),
+        ("imagenet_index,kind\n", "has no rows"),
+        ("", "has no rows"),
         (None, "cannot be read"),
     ],
 )
@@ -128,5 +131,6 @@ def test_a_wrong_table_is_one_line(tmp_path, text, message):
 
 def test_a_table_is_read(tmp_path):
     path = tmp_path / "kinds.csv"
-    path.write_text("imagenet_index,imagenet_name,kind,certainty\n7,cock,rooster,sure\n")
+    text = "imagenet_index,imagenet_name,kind,certainty\n7,cock,rooster,sure\n"
+    path.write_text(text, "utf-8-sig")  # as spreadsheets do
     assert read_table(path) == {7: "rooster"}

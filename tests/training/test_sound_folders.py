@@ -52,7 +52,8 @@ def test_a_csv_has_the_last_word(place, key, tmp_path):
         write_tone(tmp_path / "sounds" / "gong" / f"{name}.wav")
     (tmp_path / place).write_text(
         f"file,kind,split,{key},author\ngong/a.wav,gong,test,CC0,Me\n"
-        "gong/b.wav,gong,validation,,\ngong/gone.wav,gong,train,,\n"
+        "gong/b.wav,gong,validation,,\ngong/gone.wav,gong,train,,\n",
+        "utf-8-sig",  # as spreadsheets do
     )
     a, b, _ = list_sounds(tmp_path / "sounds")
     assert (a.split, a.license, a.author, b.split, b.license) == (

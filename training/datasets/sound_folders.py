@@ -167,7 +167,7 @@ def _rows(folder: Path, csv_name: str) -> dict[str, dict[str, str]]:
     if path is None:
         return {}
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets put a mark first
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read ({error}), expected a CSV in UTF-8") from error
