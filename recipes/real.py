@@ -39,7 +39,7 @@ from training.datasets.resumable_arrays import Field, Row, grow, read_grown
 from training.datasets.sound_folders import fingerprint, of_split
 from training.efficientnet import LITE0
 from training.fitting import averaged_weights
-from training.kinds import KindsEncoder, read_table, train_kinds
+from training.kinds import KindsEncoder, train_kinds
 from training.motion_training import motion_weights, train_motion
 from training.samples import as_floats
 from training.saving import save_whole
@@ -57,7 +57,7 @@ def run(recipe: Recipe, folder: Path, folders: Folders) -> None:
     """Everything into `folder`. Raises OptionError for a model without kinds, DataError."""
     check_model(recipe.model)
     with distributed.rank_zero_first():
-        data = read_data(recipe.model, folders)
+        data = read_data(folder, recipe.model, folders)
         recipe = msgspec.structs.replace(recipe, model=data.config)
         pairs = training_pairs(folder, recipe, data)
         held_out = validation_pairs(folder, recipe, data)
@@ -110,8 +110,7 @@ def kinds_encoder(folder: Path, data: RealData, table: Path | None) -> KindsEnco
     def make() -> None:
         count = min(VIEWS, VIEWS_EACH * len(pictures))
         views = draw_views(count, material_of(folder, data, "train"), config.image_size)
-        table_of = {} if table is None else read_table(table)
-        encoder = train_kinds(config, shown("views seen", views, count), table_of)
+        encoder = train_kinds(config, shown("views seen", views, count), data.table)
         content = {"average": {"weights": encoder.state_dict(), "count": 1}, "step": count}
         save_whole(path, content)
 
@@ -155,7 +154,8 @@ def learn_codec(folder: Path, recipe: Recipe, data: RealData, pairs: PairClips) 
 
 
 def codec_rows(folder: Path, data: RealData, pairs: PairClips, crop_s: float) -> Recordings:
-    sounds, rate_hz = samples_of(folder, data), data.config.sample_rate_hz
+    rate_hz = data.config.sample_rate_hz
+    sounds = samples_of(folder, data.sounds, rate_hz)
     length = round(max(2.0, crop_s) * rate_hz)
     rows = [
         rows_of(samples, length)

@@ -1,6 +1,7 @@
 """What a model of real kinds learns from: folders of sounds and pictures, made pairs."""
 
 import os
+import sys
 from pathlib import Path
 
 import msgspec
@@ -19,7 +20,7 @@ from training.datasets.sound_folders import (
     list_pictures,
     list_sounds,
 )
-from training.kinds import with_kinds
+from training.kinds import read_table, with_kinds
 from training.stage import begin, stage
 from vab_rt.config import ModelConfig
 
@@ -35,31 +36,37 @@ class Folders(msgspec.Struct, frozen=True):
 
 
 class RealData(msgspec.Struct, frozen=True):
-    """What the folders hold, and the model of their kinds."""
+    """What the folders hold, the model of their kinds, and the table, see `read_table`."""
 
     config: ModelConfig
     sounds: list[Listed]
     pictures: list[Listed]
+    table: dict[int, str]
 
 
-def read_data(model: ModelConfig, folders: Folders) -> RealData:
-    """Raises DataError for folders without a kind."""
+def read_data(folder: Path, model: ModelConfig, folders: Folders) -> RealData:
+    """The kinds are those with a recording that can be used; see `samples_of`.
+
+    Raises DataError for folders without a kind, and for a table that does not fit.
+    """
+    table = {} if folders.table is None else read_table(folders.table)
     sounds, pictures = list_sounds(folders.sounds), list_pictures(folders.pictures)
-    return RealData(with_kinds(model, model_kinds(sounds)), sounds, pictures)
+    kinds = model_kinds(samples_of(folder, sounds, model.sample_rate_hz).listed)
+    if unheard := ", ".join(sorted(set(table.values()) - set(kinds))):
+        print(f"{folders.table} names kinds that are not heard: {unheard}", file=sys.stderr)
+    return RealData(with_kinds(model, kinds), sounds, pictures, table)
 
 
-def samples_of(folder: Path, data: RealData) -> Sounds:
+def samples_of(folder: Path, sounds: list[Listed], rate_hz: int) -> Sounds:
     """All usable recordings at the model's rate, kept in `folder`/sounds.npz."""
-    path, rate_hz = folder / "sounds.npz", data.config.sample_rate_hz
-    begin(path, rate_hz=rate_hz, files=fingerprint(data.sounds))
-    return kept_sounds(path, data.sounds, rate_hz, os.cpu_count() or 1)
+    path = folder / "sounds.npz"
+    begin(path, rate_hz=rate_hz, files=fingerprint(sounds))
+    return kept_sounds(path, sounds, rate_hz, os.cpu_count() or 1)
 
 
 def material_of(folder: Path, data: RealData, split: Split) -> Material:
-    config = data.config
-    return gather(
-        samples_of(folder, data), data.pictures, split, config.kinds, config.sample_rate_hz
-    )
+    kinds, rate_hz = data.config.kinds, data.config.sample_rate_hz
+    return gather(samples_of(folder, data.sounds, rate_hz), data.pictures, split, kinds, rate_hz)
 
 
 def training_pairs(folder: Path, recipe: Recipe, data: RealData) -> PairClips:

@@ -14,13 +14,16 @@ from real_folders import clicks, write_folders, write_picture, write_sound
 from toml_files import toml_of
 
 import vab_rt
+from recipes.real_data import Folders, material_of, read_data
 from recipes.train import main
 from training.checkpoint import read_checkpoint
-from training.configs import CONFIGS
+from training.configs import CONFIGS, read_recipe
 from training.datasets.material import AMBIENCE
 from training.datasets.pair_clips import read_pairs
+from training.datasets.pair_scenes import draw_views
 from training.extract import main as extract
 from vab_rt.audio import Audio
+from vab_rt.errors import DataError
 
 SMALL = {
     "rendered_clips": 2, "clips": 6, "validation_clips": 2, "evaluated_clips": 2,
@@ -123,6 +126,23 @@ def test_of_other_recordings_every_encoder_is_made_again(trained, capsys, monkey
         "vab.pt was made of another start, expected the same; delete it" in capsys.readouterr().err
     )
     assert [path.name for path in files if path.stat().st_mtime_ns == before[path]] == []
+
+
+def test_a_kind_without_a_usable_recording_is_none(tmp_path, capsys):
+    model = read_recipe("real").model
+    folders = Folders(tmp_path / "sounds", tmp_path / "pictures", tmp_path / "kinds.csv")
+    write_folders(tmp_path, 1)
+    (folders.sounds / "hiss" / "0.wav").write_bytes(b"")
+    folders.table.write_text("imagenet_index,kind\n7,hum\n8,bell\n9,hiss\n")
+    data = read_data(tmp_path, model, folders)
+    assert data.config.kinds == ("hum", "tick", AMBIENCE)
+    told = capsys.readouterr().err
+    assert "hiss/0.wav" in told and "kinds.csv names kinds that are not heard: bell, hiss" in told
+    views = draw_views(20, material_of(tmp_path, data, "train"), 64)
+    assert {kind for _, kind in views} == {"tick", AMBIENCE}
+    folders.table.write_text("")
+    with pytest.raises(DataError, match="no rows"):  # before anything is made
+        read_data(tmp_path / "other", model, folders)
 
 
 @pytest.mark.parametrize(
