@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 
 import av
 from checkpoints import tiny_checkpoint, tiny_config
-from real_folders import small_config, write_folders
+from real_folders import small_config, write_folders, write_sound
 
 from training.datasets.material import AMBIENCE
 from training.efficientnet import load_efficientnet
@@ -157,6 +157,9 @@ def test_an_ear_is_trained_kept_and_measures_what_it_is_told(folder, checkpoint,
         told_sound(pipeline, "bell", 0)
     with pytest.raises(DataError, match="training.evaluate kinds"):
         load_ear(tmp_path / "none.npz")
+    write_sound(tmp_path / "sounds" / "bell" / "0.wav", np.ones(8000))
+    with pytest.raises(DataError, match="no kind that the model knows, expected some of: hiss, hu"):
+        made_ear(path, tmp_path / "sounds", pipeline)
     with pytest.raises(OptionError, match="has no names"):
         made_ear(path, folder / "sounds", open_any_model(EvalConfig()).pipeline)
 

@@ -73,6 +73,11 @@ def train_ear(sounds: Path, kinds: Sequence[str], workers: int = 1) -> tuple[Pro
     """A probe for those of these kinds that there are recordings of, and its figures on the test
     split. Raises DataError."""
     listed = [one for one in list_sounds(sounds) if one.kind in kinds and one.kind != OTHER]
+    if not listed:
+        raise DataError(
+            f"{sounds} has sounds of no kind that the model knows, expected some of: "
+            f"{', '.join(kinds)}; name its folders so"
+        )
     read = read_sounds(listed, RATE_HZ, workers)
     described = np.stack([statistics(samples) for samples in read.samples])
 
