@@ -28,7 +28,8 @@ FITTED = 1000
 HELD, MARGINS, SHRUNK, AROUND = 0.1, (8.0, 20.0), 0.1, 0.8
 """Of imagined features: their weight in the loss; how far they raise their class's logit above the
 others' mean, so that the recogniser is as sure of them as of pictures; the share of white in the
-covariance; and their scatter. Without them the rows take what ImageNet's own classes have known better."""
+covariance; and their scatter. Without them the rows take what ImageNet's own classes have known
+better."""
 TRACE = 1e-3
 BATCH = 16
 FROZEN = "recogniser."
