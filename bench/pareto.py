@@ -36,6 +36,7 @@ SETTINGS = (
     "steps=16 guidance=1 temperature=0.2",
     "steps=8 guidance=1 temperature=0.2",
     "steps=4 guidance=1 temperature=0.2",
+    "steps=4 guidance=1 temperature=0.2 precision=int8",
     "steps=2 guidance=1 temperature=0.2",
     "steps=1 guidance=1 temperature=0.2",
 )
