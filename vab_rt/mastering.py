@@ -19,6 +19,7 @@ from vab_rt.video import Video
 
 Samples = NDArray[np.float32]
 _TOLD_LU = 0.5
+_ALL_BUT_SILENT_LUFS = -50.0  # what a sound without events has, that nobody wants raised
 _MOST_GIVEN_BACK_DB = 1.0  # of what the limiter takes; more would be heard
 
 
@@ -103,6 +104,7 @@ class Mastering:
         target, gain_db = self._delivery.loudness_lufs, 0.0
         assert target is not None, "there is a spool for no other sound"
         spool.add(_wide(end, self._num_channels))
+        name = self._path.name
         for _ in range(2):  # how much of a quiet sound counts depends on its level
             found = self._lufs(spool.pieces(gain_db))
             if found is None:
@@ -110,6 +112,9 @@ class Mastering:
                     f"loudness is {target:g} LUFS, but the sound is silent, or shorter than 0.4 s, "
                     "expected some that has a loudness; leave it out"
                 )
+            if not gain_db and found < min(target, _ALL_BUT_SILENT_LUFS):
+                message = f"{name} was all but silent ({found:.0f} LUFS): what is raised is noise"
+                warnings.warn(message, MediaWarning, stacklevel=2)
             gain_db += target - found
         taken_db = target - (self._lufs(self._with_headroom(spool.pieces(gain_db))) or target)
         if taken_db <= _MOST_GIVEN_BACK_DB:
@@ -121,7 +126,7 @@ class Mastering:
             yield ready
         heard = after.lufs()
         if heard is not None and abs(heard - target) > _TOLD_LU:
-            message = f"{self._path.name} has {heard:.1f} LUFS and not {target:g}"
+            message = f"{name} has {heard:.1f} LUFS and not {target:g}"
             warnings.warn(f"{message}: its peaks leave no more room", MediaWarning, stacklevel=2)
 
     def _with_headroom(self, pieces: Iterator[Samples]) -> Iterator[Samples]:

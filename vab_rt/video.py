@@ -197,7 +197,7 @@ class Video:
         if self.length is None:
             raise OptionError(
                 f"{self.path} is a still, which has no length, expected one for its sound; "
-                "say how many seconds with vab-rt generate --duration (duration_s)"
+                "say how many seconds with --duration, or in Python duration_s"
             )
 
     def _around(self, seen: Fraction) -> tuple[Fraction, Fraction]:
@@ -244,7 +244,7 @@ class Video:
             raise MediaError(
                 f"{self.path} shows one frame from {float(begin):.2f} to {float(end):.2f} s, "
                 f"expected the next within {_LONGEST_S} s, as such times are mostly damage; say "
-                "how many seconds of sound with vab-rt generate --duration (duration_s)"
+                "how many seconds of sound with --duration, or in Python duration_s"
             )
 
     def _timed_frames(

@@ -1,6 +1,7 @@
 """Sound as an editor wants it: rate, channels, bits, loudness, fades; measured by other means than
 those that made it."""
 
+import re
 import wave
 
 import av
@@ -193,6 +194,15 @@ def test_loudness_that_peaks_do_not_allow_is_told(tmp_path):
         bursts(4.0).save(tmp_path / "out.wav", delivery=vab_rt.Delivery(loudness_lufs=-6))
     sound, *_ = channels_of(tmp_path / "out.wav")
     assert true_peak_dbtp(sound) < -1
+
+
+@pytest.mark.parametrize(("level", "lufs", "is_told"), [(0.006, -36, True), (0.03, -36, False)])
+def test_a_sound_of_noise_alone_that_is_raised_is_told(tmp_path, recwarn, level, lufs, is_told):
+    delivery = vab_rt.Delivery(loudness_lufs=lufs)
+    bursts(4.0, level).save(tmp_path / "out.wav", delivery=delivery)
+    told = [str(one.message) for one in recwarn]
+    expected = r"out.wav was all but silent \(-\d\d LUFS\): what is raised is noise"
+    assert bool(told) == is_told and all(re.fullmatch(expected, one) for one in told), told
 
 
 HEADROOM = [

@@ -81,6 +81,8 @@ def test_the_command_lists_takes_and_tells_them(bundle, videos, tmp_path):
     assert sorted(report["kinds"]) == sorted(KINDS)
     assert run(app_of(), [*given, "--force"]).output.startswith("seen: ")
     assert "seen" not in run(app_of(), [*given, "--force", "--kind", "dog"]).output
+    by_default = run(app_of(), ["generate", str(videos(50)), str(tmp_path / "b.wav")])
+    assert by_default.stdout.startswith("the default model knows a drawn world alone: --model real")
 
 
 @pytest.mark.parametrize(

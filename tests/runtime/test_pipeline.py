@@ -64,7 +64,7 @@ def test_a_still_sounds_as_long_as_it_is_told_to(pipeline, tmp_path, suffix):
     for duration_s in (0.5, 10.0):
         audio = pipeline.generate(Video(still, duration_s=duration_s), steps=1)
         assert len(audio.samples) == duration_s * 16_000
-    with pytest.raises(OptionError, match="is a still, .* with vab-rt generate --duration"):
+    with pytest.raises(OptionError, match="is a still, .* --duration, or in Python duration_s"):
         pipeline.generate(still, FAST)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vab_rt.cli.candidates import check_whole, write_candidates
+from vab_rt.cli.console import print_line
 from vab_rt.cli.groups import Deliver, Load, Overrides, Tell, with_groups
 from vab_rt.cli.options import (
     DEFAULTS,
@@ -131,4 +132,6 @@ def generate(
     if library is not None:
         report["library"] = load().library(library).report()
     report["timings_s"]["total"] = time.perf_counter() - begin
+    if load.model is None and not told.is_quiet:
+        print_line("the default model knows a drawn world alone: --model real knows real kinds")
     tell(report, told, overrides.kind)

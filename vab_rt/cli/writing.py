@@ -99,7 +99,8 @@ def tell(report: dict[str, Any], told: Tell, kinds: list[str] | None = None) -> 
             license = recording["license_file"]
             print_line(f"played: {recording['file']}" + (f" (see {license})" if license else ""))
         if report["kinds"] and not kinds:
-            print_line("seen: " + ", ".join(f"{kind} {p:.0%}" for kind, p in _likeliest(report)))
+            seen = ", ".join(f"{kind} {p:.0%}" for kind, p in _likeliest(report))
+            print_line(f"seen: {seen} (--kind NAME says otherwise)")
         print_line(f"{out}: {length_s:.2f} s of sound in {total_s:.1f} s on {device}, seed {seed}")
         for one in report.get("candidates", []):
             print_line(f"{one['output']}: seed {one['seed']}, score {one['score']:.3f}")
