@@ -124,7 +124,8 @@ def picture(
             axes.plot([c.seconds] * 2, [low, high], color="C0", alpha=0.4)
             axes.plot(c.seconds, y, "o" if c.passes == steps[c.setting] else "s", color="C0")
             label = f"{steps[c.setting]}{'' if c.setting in least_s else ' int8'}"
-            axes.annotate(label, (c.seconds, y), xytext=(4, 4), textcoords="offset points")
+            above = 4 if c.setting in least_s else -12  # those in int8 lie beside the same in fp32
+            axes.annotate(label, (c.seconds, y), xytext=(4, above), textcoords="offset points")
         for number, (what, seconds) in enumerate(others_s.items(), start=1):
             if what.startswith(OF_OTHER_TOKENS):
                 axes.axvline(seconds, color=f"C{number}", linestyle=":", label=what)
