@@ -62,9 +62,9 @@ def graph_module(
 
 
 def stored_as(name: str, store: Store) -> Store:
-    """How the weights of one graph lie in its file: int8 is for backbones, whose logits it hardly
-    moves; a codec adds up phases, which it would turn."""
-    return "fp16" if store == "int8" and name not in BACKBONES else store
+    """How the weights of one graph lie in its file: int8 is for backbones and what sees images,
+    whose outputs it hardly moves; a codec adds up phases, which it would turn."""
+    return "fp16" if store == "int8" and name not in TYPED_GRAPHS else store
 
 
 def typed_module(name: str, checkpoint: Checkpoint, precision: Typed) -> nn.Module:
@@ -234,7 +234,8 @@ def spell_out_elu(module: nn.Module) -> None:
 @torch.no_grad()
 def round_weights(module: nn.Module, store: Store) -> None:
     """Round every large weight to what it is stored as, so that storing it so loses nothing: with
-    int8 those of linear layers to 255 levels per output, all others to float16.
+    int8 those of linear layers and of convolutions over images to 255 levels per output, all others
+    to float16.
 
     Raises ExportError for a weight beyond float16.
     """
@@ -249,8 +250,9 @@ def round_weights(module: nn.Module, store: Store) -> None:
             )
         weight.copy_(weight.half())
     for layer in module.modules():
-        if store == "int8" and isinstance(layer, nn.Linear):
-            largest = layer.weight.abs().amax(1, keepdim=True)
+        if store == "int8" and isinstance(layer, nn.Linear | nn.Conv2d):
+            largest = layer.weight.abs().flatten(1).amax(1)
+            largest = largest[:, *[None] * (layer.weight.ndim - 1)]  # [out, 1, ...]
             steps = (largest / LARGEST_INT8).bfloat16().float()  # few bits: products are exact
             layer.weight.copy_((layer.weight / steps.where(steps > 0, 1.0)).round() * steps)
 

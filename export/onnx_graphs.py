@@ -108,9 +108,11 @@ def store_weights(model: ir.Model, store: Store) -> None:
 
 
 def _in_int8(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]] | None:
-    """A matrix as whole numbers, and what one of them is, per row or column; None for another."""
-    for axis in range(weight.ndim) if weight.ndim == 2 else ():
-        steps = np.abs(weight).max(axis=axis, keepdims=True) / np.float32(LARGEST_INT8)
+    """Weights as whole numbers, and what one of them is, per output: of convolutions the first
+    axis, of matrices either. None for others."""
+    for output in {0, 1} if weight.ndim == 2 else {0} if weight.ndim == 4 else ():
+        others = tuple(axis for axis in range(weight.ndim) if axis != output)
+        steps = np.abs(weight).max(axis=others, keepdims=True) / np.float32(LARGEST_INT8)
         whole = np.rint(weight / np.where(steps > 0, steps, np.float32(1)))
         if np.array_equal(whole * steps, weight):
             return whole.astype(np.int8), steps

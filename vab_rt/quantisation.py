@@ -39,7 +39,7 @@ _ONE: npt.NDArray[Any] | None = np.ones(1, np.float32)
 
 
 class Weight(NamedTuple):
-    """values: [N, M]. made_by: outputs of the nodes that make it of what the graph holds."""
+    """values: float32. made_by: outputs of the nodes that make it of what the graph holds."""
 
     values: npt.NDArray[np.float32]
     made_by: set[str]
@@ -78,7 +78,8 @@ def in_float32(model: bytes) -> bytes:
 
 def _quantised_graph(fields: list[Field]) -> bytes:
     graph = _read(fields)
-    weights = _weights(graph, {n.inputs[1]: 0 for n in graph.nodes if n.op_type == "MatMul"})
+    found = _weights(graph, {n.inputs[1]: 0 for n in graph.nodes if n.op_type == "MatMul"})
+    weights = {name: weight for name, weight in found.items() if weight.values.ndim == 2}
     products = [n for n in _reached(graph) if n.op_type == "MatMul" and n.inputs[1] in weights]
     spent = {node.inputs[1]: weights[node.inputs[1]] for node in products}
     held = [_quantised(name, weight.values) for name, weight in spent.items()]
@@ -154,15 +155,15 @@ def _reached(graph: Graph) -> Iterator[Node]:
 
 
 def _weights(graph: Graph, names: Iterable[str]) -> dict[str, Weight]:
-    """Those of these names that are matrices which the graph holds."""
+    """Those of these names that are weights which the graph holds."""
     made = {node.outputs[0]: node for node in graph.nodes}
     found = ((name, _weight(name, made, graph.held)) for name in names)
     return {name: weight for name, weight in found if weight is not None}
 
 
 def _weight(name: str, made: dict[str, Node], held: dict[str, Field]) -> Weight | None:
-    """A matrix that the graph holds: as it is, cast, or cast and multiplied by its steps. None for
-    another, and for one that is not finite, of which int8 would make another."""
+    """What the graph holds: as it is, cast, or cast and multiplied by its steps. None for what it
+    does not, and for what is not finite, of which int8 would make something else."""
     made_by: set[str] = set()
     dtypes, steps = {FLOAT}, _ONE
     node = made.get(name)
@@ -178,7 +179,7 @@ def _weight(name: str, made: dict[str, Node], held: dict[str, Field]) -> Weight 
         return None
     with np.errstate(invalid="ignore", over="ignore"):
         numbers = stored.astype(np.float32) * steps
-    if numbers.ndim != 2 or numbers.shape != stored.shape or not np.isfinite(numbers).all():
+    if numbers.shape != stored.shape or not np.isfinite(numbers).all():
         return None
     return Weight(numbers, made_by)
 

@@ -77,6 +77,7 @@ def test_encodec_with_another_hop():
     ("name", "store", "dtype", "loss"),
     [
         ("visual_encoder", "fp16", ir.DataType.FLOAT16, 1e-2),
+        ("visual_encoder", "int8", ir.DataType.INT8, 5e-2),
         ("backbone", "int8", ir.DataType.INT8, 5e-2),
     ],
 )
@@ -96,12 +97,13 @@ def test_storage_makes_the_file_small_and_keeps_the_numbers(
     assert small > 0.8 * sum(p.numel() for p in module.parameters())
 
 
-def test_tensorrt_takes_weights_stored_in_int8(checkpoint, tmp_path):
+@pytest.mark.parametrize("name", ["backbone", "visual_encoder"])
+def test_tensorrt_takes_weights_stored_in_int8(checkpoint, tmp_path, name):
     """As whole numbers it would refuse them."""
     pytest.importorskip("tensorrt_rtx", reason='not installed: pip install "vab-rt[rtx]"')
-    build_graph("backbone", checkpoint, tmp_path, "fp32", "int8")
-    graph, contract = (tmp_path / "backbone.onnx").read_bytes(), contract_of(checkpoint.config)
-    assert build_engine(tensorrt_rtx(None), "backbone", graph, contract["backbone"], max_rows=2)
+    build_graph(name, checkpoint, tmp_path, "fp32", "int8")
+    graph, contract = (tmp_path / f"{name}.onnx").read_bytes(), contract_of(checkpoint.config)
+    assert build_engine(tensorrt_rtx(None), name, graph, contract[name], max_rows=2)
 
 
 def test_int8_keeps_the_contract_and_reports_its_loss(checkpoint, tmp_path):
