@@ -128,5 +128,6 @@ def unknown(by_kind: dict, tested: dict) -> list[str]:
     return [
         *lines,
         "People: no speech, no song, no laughter; its image encoder has no person.",
+        "Melodies: of pianos, harps, guitars and chimes notes run into one another.",
         "What is none of its kinds gets quiet ambience, or the sound of the nearest kind.",
     ]
