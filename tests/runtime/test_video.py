@@ -167,7 +167,7 @@ def test_a_still_takes_as_long_as_it_is_told_to(tmp_path, suffix):
     assert probe(still).is_still
     assert read(still, duration_s=3.2) == ([number] * 6, 3.2)
     assert Video(still, duration_s=3.2).expected_s == 3.2
-    with pytest.raises(OptionError, match=r"is a still, .*; say how many seconds with vab-rt"):
+    with pytest.raises(OptionError, match=r"is a still, .*; say how many seconds with --dur"):
         read(still)
     with pytest.raises(OptionError, match=r"start is 1 s in .*, a still, expected 0"):
         read(still, start_s=1.0, duration_s=3.0)
