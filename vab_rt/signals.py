@@ -12,17 +12,20 @@ _received: list[int] = []
 
 @contextmanager
 def unwound_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise SystemExit, 128 and their number; those that are ignored, as nohup
-    has it, or handled already stay as they are. For the main thread."""
-    ours = [number for number in _ENDS if signal.getsignal(number) == signal.SIG_DFL]
-    for number in ours:
-        signal.signal(number, _end)
+    """SIGTERM and SIGHUP raise SystemExit, 128 and their number, and SIGINT KeyboardInterrupt;
+    those that are ignored, as nohup has it, or handled already stay as they are. For the main
+    thread."""
+    usual = dict.fromkeys(_ENDS, signal.SIG_DFL) | {signal.SIGINT: signal.default_int_handler}
+    ours = {number: _end for number in _ENDS} | {signal.SIGINT: _interrupt}
+    held = [number for number in ours if signal.getsignal(number) == usual[number]]
+    for number in held:
+        signal.signal(number, ours[number])
     try:
         yield
     finally:
-        for number in ours:
-            if signal.getsignal(number) is _end:
-                signal.signal(number, signal.SIG_DFL)
+        for number in held:
+            if signal.getsignal(number) is ours[number]:
+                signal.signal(number, usual[number])
         _received.clear()
 
 
@@ -33,9 +36,16 @@ def _end(number: int, frame: FrameType | None) -> None:
     end_if_told()
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    _received.append(number)
+    raise KeyboardInterrupt
+
+
 def end_if_told() -> None:
-    """Raises SystemExit after a signal. What the signal itself raised is lost where Python drops
-    exceptions, as in a finalizer; so loops ask again."""
+    """Raises what a signal has raised. That itself is lost where Python drops exceptions, as in a
+    finalizer; so loops ask again."""
+    if _received and _received[0] == signal.SIGINT:
+        raise KeyboardInterrupt
     if _received:
         sys.exit(128 + _received[0])
 
