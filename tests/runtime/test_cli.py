@@ -78,6 +78,14 @@ def test_commands_import_nothing_that_they_do_not_use(
     assert result.returncode == code and result.stdout.endswith("[]\n"), result
 
 
+def test_a_file_that_reads_as_an_option_is_told(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-in.mp4").touch()
+    found = run("generate", "-in.mp4", "out.wav"), run("generate", "-out.mp4", "out.wav")
+    told = "-in.mp4 is a file here, and reads as an option: say ./-in.mp4"
+    assert [(one.code, told in one.err) for one in found] == [(2, True), (2, False)]
+
+
 def test_defaults_are_those_of_the_options(run):
     text = " ".join(re.sub(r"[│\n]", " ", run("generate", "--help").out).split())
     assert "hf:ORG/NAME@REVISION on a hub" in text  # rich takes brackets for its own

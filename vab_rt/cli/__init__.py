@@ -77,6 +77,9 @@ def _run(app: Callable[[], object]) -> int | str | None:
         message = getattr(stop.__context__, "format_message", None)
         if message is not None:  # typer has printed it
             _tell_programs("UsageError", message())
+            for word in sys.argv[1:]:
+                if word.startswith("-") and os.path.exists(word):
+                    print_error(f"{word} is a file here, and reads as an option: say ./{word}")
         return stop.code
     except KeyboardInterrupt:
         return 130
